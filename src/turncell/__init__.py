@@ -1,0 +1,1 @@
+"""An agent runtime that lives in notebook cells."""
