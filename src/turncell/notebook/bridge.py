@@ -129,6 +129,11 @@ class KernelBridge:
             if KernelBridge._current is self:
                 KernelBridge._current = None
 
+    @property
+    def has_kernel(self) -> bool:
+        """Whether cells are executed for a front end, not typed into a terminal."""
+        return self._kernel is not None
+
     # -- messages of the page
 
     def register(self, comm_id: str, handler: Handler) -> None:

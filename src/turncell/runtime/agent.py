@@ -143,9 +143,9 @@ def _when_done(ended: Future[RunState], run: Run) -> None:
     def finish(ended: Future[RunState]) -> None:
         error = ended.exception() if not ended.cancelled() else RuntimeError("the background loop was stopped")
         if error is not None:
-            run._done.set_exception(error)
+            run.done.set_exception(error)
         else:
-            run._done.set_result(ended.result())
+            run.done.set_result(ended.result())
 
     ended.add_done_callback(finish)
 

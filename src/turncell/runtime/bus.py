@@ -150,6 +150,10 @@ class Bus:
         if subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
 
+    async def drain(self) -> None:
+        """Wait until every callable and queue has got everything; the run must have ended."""
+        await asyncio.gather(*self._pumps.values(), return_exceptions=True)
+
     def close(self) -> None:
         """The run has ended: consumers get what is left and then the end."""
         self.is_closed = True

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import queue
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from turncell.core.events import Answer, AnsweredBy, Event, PartialSaved, ReasoningDelta, TextDelta
@@ -37,7 +38,8 @@ class Run:
         self.session = session
         self._driver = driver
         self._loop = loop
-        self._done: Future[RunState] = Future()
+        self.done: Future[RunState] = Future()
+        """Done when the run has ended and is in the journal."""
 
     # What it is.
 
@@ -54,7 +56,7 @@ class Run:
     @property
     def is_done(self) -> bool:
         """Ended, and in the journal."""
-        return self._done.done()
+        return self.done.done()
 
     @property
     def text(self) -> str:
@@ -95,12 +97,12 @@ class Run:
         """Wait for the end. Raises TimeoutError when `timeout_s` seconds have passed; the run goes on."""
         if self._loop.is_here:
             raise UsageError("run.result() would block the loop that the run lives on; in async tools use 'await run'")
-        self._done.result(timeout_s)
+        self.done.result(timeout_s)
         return self
 
     def __await__(self) -> Generator[Any, None, Run]:
         async def wait() -> Run:
-            await asyncio.shield(asyncio.wrap_future(self._done))
+            await asyncio.shield(asyncio.wrap_future(self.done))
             return self
 
         return wait().__await__()
@@ -137,6 +139,15 @@ class Run:
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         self._loop.call(lambda: self._driver.bus.unpump(subscriber)).result()
+
+    def drain(self, timeout_s: float = 2.0) -> None:
+        """After the end: wait until the subscribers have got everything, at most `timeout_s` seconds."""
+        with suppress(TimeoutError):
+            self._loop.spawn(self._driver.bus.drain()).result(timeout_s)
+
+    def attach(self, sink: Callable[[Sequence[Event]], None]) -> None:
+        """A sink of our own views: called with each burst on the background loop; it must return at once."""
+        self._loop.call(lambda: self._driver.bus.attach(sink)).result()
 
     def so_far(self) -> list[Event]:
         """What a newcomer must fold before the next burst. On the loop."""
