@@ -308,8 +308,9 @@ def _call_started(state: RunState, e: ev.CallStarted) -> RunState:
 
 def _call_finished(state: RunState, e: ev.CallFinished) -> RunState:
     return _call(
-        state, e.call_id, status=e.status, content=e.content, details=e.details, duration_s=e.duration_s, ended_at=e.at
-    )
+        state, e.call_id, status=e.status, content=e.content, details=e.details, duration_s=e.duration_s, ended_at=e.at,
+        progress="",
+    )  # fmt: skip
 
 
 def _run_ended(state: RunState, e: ev.RunEnded) -> RunState:
