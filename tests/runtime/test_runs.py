@@ -483,16 +483,20 @@ class TestBadCalls:
         assert run.tool_calls[0].status == "timeout" and "0.1 s" in (run.tool_calls[0].content or "")
 
     def test_progress_reaches_those_who_watch(self) -> None:
+        watched = threading.Event()
+
         @tool(effect="read")
         def work(context: ToolContext) -> str:
             """Work."""
             context.progress("half done")
-            time.sleep(0.05)
+            watched.wait(5)
             return "done"
 
         run = Agent(ScriptedModel([call("work"), "Done."]), tools=[work]).start("go")
         seen: list[Event] = []
         run.subscribe(seen.append)
+        until(lambda: any(event.type == "CallProgress" for event in seen))
+        watched.set()
         run.result(5)
         run.drain()
         assert [event.text for event in seen if event.type == "CallProgress"] == ["half done"]

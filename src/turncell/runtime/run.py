@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from turncell.core.events import Answer, AnsweredBy, Event, MessageAdded, PartialSaved
+from turncell.core.events import Answer, AnsweredBy, CallProgress, Event, MessageAdded, PartialSaved
 from turncell.core.fold import CallState, RunState, as_deltas
 from turncell.core.parts import Json, Message, Usage
 from turncell.errors import AnswerRefused, RunError, UsageError
@@ -161,6 +161,7 @@ class Run:
                 events.append(event)
         if state.steps and state.steps[-1].message is None:
             events += as_deltas(self.id, state.steps[-1])
+        events += [CallProgress(self.id, c.step, c.call_id, c.progress) for c in state.calls if c.progress]
         return events
 
     # Steering it.
