@@ -2,9 +2,11 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-BUNDLE := src/turncell/notebook/static/widget.stamp
 KERNELS := .kernels/share/jupyter/kernels
-KERNEL_VERSIONS := 7.4.0 6.31.0
+# Also read by the tests.
+export TURNCELL_KERNELS ?= 6.31.0,7.4.0
+comma := ,
+KERNEL_VERSIONS := $(subst $(comma), ,$(TURNCELL_KERNELS))
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 # The environment's tools come first: also its Node, where the system has none that is new enough.
@@ -17,7 +19,7 @@ export CHROMIUM_PATH ?= /usr/bin/chromium
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')"
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: $(BIN)/.ready bundle  ## a turn in the terminal, offline
 	$(BIN)/python notebooks/demo.py

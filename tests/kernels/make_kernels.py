@@ -25,14 +25,12 @@ def overlay(version: str) -> Path:
 
 def write_spec(version: str) -> Path:
     env = {} if version == installed_version("ipykernel") else {"PYTHONPATH": str(overlay(version))}
-    # Outside of a virtual environment's own specs `python` means whatever is first on PATH: name it.
     argv = [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     spec = {
         "argv": argv,
         "display_name": f"Python (ipykernel {version})",
         "language": "python",
         "env": env,
-        "metadata": {"debugger": False},
     }
     path = KERNELS / "share/jupyter/kernels" / f"py-{version}" / "kernel.json"
     path.parent.mkdir(parents=True, exist_ok=True)
