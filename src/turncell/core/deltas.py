@@ -1,0 +1,193 @@
+"""Stream assembly: fragments of a provider's stream become the blocks of a message.
+
+Providers disagree about how the pieces of a tool call belong together. In the wild: ids only on the first piece,
+or on none; every index 0, or none at all, or the first one 1; the name repeated on each piece, or late. The rules,
+in this order (`Assembly.join`):
+
+1. an id that is known names its call; an unknown id begins a call, or fills in the id of the call at that index
+   if that one has none yet;
+2. without an id, the latest call at that index goes on, unless the piece names another tool or the call's
+   arguments are already whole and the piece begins new ones with a name: then a call begins;
+3. without id and index, a name begins a call under the same condition; a piece without a name goes to the last.
+
+Text is kept as a rope of doubling pieces: appending costs O(log n) amortised, the values stay immutable, and
+nobody copies the whole answer for every token.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+from turncell.core.events import CostBasis, FinishReason
+from turncell.core.parts import Part, Reasoning, Text, ToolCall, Usage
+
+Rope: TypeAlias = tuple[str, ...]
+
+
+def rope_add(rope: Rope, text: str) -> Rope:
+    """Append, merging neighbours so that each piece is longer than the one after it.
+
+    >>> rope_add(rope_add(("abcd",), "e"), "f")
+    ('abcd', 'ef')
+    """
+    pieces = list(rope)
+    while pieces and len(pieces[-1]) <= len(text):
+        text = pieces.pop() + text
+    pieces.append(text)
+    return tuple(pieces)
+
+
+# What model adapters yield, in lists (bursts): as many as one network read brought.
+
+
+@dataclass(slots=True)
+class TextFragment:
+    text: str
+
+
+@dataclass(slots=True)
+class ReasoningFragment:
+    text: str
+    signature: str | None = None
+
+
+@dataclass(slots=True)
+class CallFragment:
+    """A piece of a tool call; each field only where the provider gave it."""
+
+    index: int | None = None
+    provider_id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+@dataclass(slots=True)
+class Finished:
+    """The provider said that this was all. A stream that ends without one is a failure."""
+
+    finish_reason: FinishReason
+    usage: Usage = Usage()
+    cost_usd: float | None = None
+    cost_basis: CostBasis = "none"
+    answered_by: str | None = None
+
+
+Fragment: TypeAlias = TextFragment | ReasoningFragment | CallFragment | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One open part of the message that is being written."""
+
+    kind: Literal["text", "reasoning", "call"]
+    rope: Rope = ()
+    call_id: str = ""
+    name: str = ""
+    signature: str | None = None
+    index: int | None = None
+    provider_id: str | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(self.rope)
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """The blocks of one model answer so far, in the order in which they began."""
+
+    blocks: tuple[Block, ...] = ()
+
+    def add(self, kind: Literal["text", "reasoning"], text: str, signature: str | None = None) -> tuple[Assembly, int]:
+        """Grow the last block if it is of this kind, else begin one. Returns the assembly and the block's number."""
+        number = len(self.blocks) - 1
+        if number >= 0 and self.blocks[number].kind == kind and not self.blocks[number].signature:
+            block = self.blocks[number]
+            grown = replace(block, rope=rope_add(block.rope, text), signature=signature)
+            return Assembly((*self.blocks[:number], grown)), number
+        return Assembly((*self.blocks, Block(kind, (text,), signature=signature))), number + 1
+
+    def join(self, piece: CallFragment, call_id_prefix: str) -> tuple[Assembly, int]:
+        """Put a piece of a call where it belongs. Returns the assembly and the block's number."""
+        number = self._find(piece)
+        if number is None:
+            calls = sum(block.kind == "call" for block in self.blocks)
+            block = Block("call", (), f"{call_id_prefix}{calls + 1}", piece.name or "", None, piece.index, piece.provider_id)
+            number = len(self.blocks)
+        else:
+            block = self.blocks[number]
+        block = replace(
+            block,
+            rope=rope_add(block.rope, piece.arguments) if piece.arguments else block.rope,
+            name=block.name or piece.name or "",
+            provider_id=block.provider_id or piece.provider_id,
+        )
+        return Assembly((*self.blocks[:number], block, *self.blocks[number + 1 :])), number
+
+    def _find(self, piece: CallFragment) -> int | None:
+        calls = [(number, block) for number, block in enumerate(self.blocks) if block.kind == "call"]
+        at_index = [(n, b) for n, b in calls if piece.index is not None and b.index == piece.index]
+        if piece.provider_id:
+            for number, block in calls:
+                if block.provider_id == piece.provider_id:
+                    return number
+            if at_index and not at_index[-1][1].provider_id and not _begins_another(at_index[-1][1], piece):
+                return at_index[-1][0]
+            return None
+        candidates = at_index if piece.index is not None else calls
+        if not candidates or _begins_another(candidates[-1][1], piece):
+            return None
+        return candidates[-1][0]
+
+    def parts(self, *, with_calls: bool = True) -> tuple[Part, ...]:
+        """The message's parts; empty text is no part. A call that never got a name keeps its empty one."""
+        return tuple(part for part in (_part(block) for block in self.blocks) if part and (with_calls or part.type != "tool_call"))
+
+    @property
+    def has_content(self) -> bool:
+        return any(block.kind == "call" or any(block.rope) for block in self.blocks)
+
+
+def _begins_another(block: Block, piece: CallFragment) -> bool:
+    if not piece.name:
+        return False
+    if block.name and piece.name != block.name:
+        return True
+    # The same name again: some servers repeat it on every piece, others mean a second call of the same tool.
+    return bool(block.name) and bool(block.rope) and _is_whole(block.text)
+
+
+def _is_whole(arguments: str) -> bool:
+    try:
+        json.loads(arguments)
+    except ValueError:
+        return False
+    return True
+
+
+def _part(block: Block) -> Part | None:
+    if block.kind == "call":
+        return ToolCall(block.call_id, block.name, block.text, block.provider_id)
+    if not block.text and not block.signature:
+        return None
+    return Text(block.text) if block.kind == "text" else Reasoning(block.text, block.signature)
+
+
+def assemble(fragments: Iterable[Fragment], call_id_prefix: str = "call_") -> tuple[Part, ...]:
+    """All fragments at once: what tests and one-shot callers want.
+
+    >>> assemble([TextFragment("Hel"), TextFragment("lo"), CallFragment(0, "a", "f", '{"x":'), CallFragment(0, None, None, "1}")])
+    (Text(text='Hello', type='text'), ToolCall(call_id='call_1', name='f', arguments_text='{"x":1}', provider_id='a', type='tool_call'))
+    """
+    assembly = Assembly()
+    for fragment in fragments:
+        if isinstance(fragment, TextFragment):
+            assembly, _ = assembly.add("text", fragment.text)
+        elif isinstance(fragment, ReasoningFragment):
+            assembly, _ = assembly.add("reasoning", fragment.text, fragment.signature)
+        elif isinstance(fragment, CallFragment):
+            assembly, _ = assembly.join(fragment, call_id_prefix)
+    return assembly.parts()

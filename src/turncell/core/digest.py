@@ -1,0 +1,29 @@
+"""Digests: the name of exactly this call of this tool with exactly these arguments.
+
+An approval is bound to a digest, never to a position or a name: what a person saw is what runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from turncell.core.parts import Json
+
+
+def canonical_json(value: Json) -> str:
+    """The one JSON text of a value: sorted keys, no spaces, ASCII only.
+
+    >>> canonical_json({"b": 1, "a": "\\u00e9"})
+    '{"a":"\\\\u00e9","b":1}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def call_digest(tool: str, arguments: Json) -> str:
+    """SHA-256 (hex) over the tool's name and its validated arguments.
+
+    >>> call_digest("mail", {"to": "a", "n": 1}) == call_digest("mail", {"n": 1, "to": "a"})
+    True
+    """
+    return hashlib.sha256(canonical_json([tool, arguments]).encode()).hexdigest()

@@ -1,0 +1,262 @@
+"""Events: what happened, as values that JSON can hold.
+
+Recorded events are the journal, and the journal is the only truth: the loop's state, the view in the page, the
+tables, the transcript, replay and resume are all folds of it (`core.fold`). Passing events (deltas, progress) are
+for those who watch now; leaving them out of a fold changes nothing that lasts.
+
+Envelope of a recorded event
+    type         the class name, the tag of the union
+    seq          1, 2, 3 ... within the session, without gaps
+    session_id, run_id
+    step         the model call it belongs to, 1 ...; 0 before the first
+    at           seconds since 1970-01-01 UTC
+
+Adding an optional field or a new class keeps SCHEMA_VERSION; any other change raises it and brings an upcaster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from turncell.core.parts import Json, Message, Usage
+from turncell.core.policy import Effect, Verdict
+
+SCHEMA_VERSION = 1
+
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "filter", "other"]
+CostBasis: TypeAlias = Literal["provider", "prices", "user", "none"]
+"""Where a cost comes from: the provider's own figure, a price table, the user's prices, or nowhere (unknown)."""
+EndStatus: TypeAlias = Literal["completed", "failed", "cancelled", "max_steps", "budget", "timeout", "truncated"]
+CallEnd: TypeAlias = Literal["ok", "error", "denied", "invalid", "cancelled", "skipped", "timeout"]
+Answer: TypeAlias = Literal["approve", "edit", "deny", "result"]
+"""`edit` approves with other arguments; `result` answers in the tool's place."""
+AnsweredBy: TypeAlias = Literal["person", "unattended", "time limit", "rule", "cancel"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """The envelope. Not an event itself."""
+
+    seq: int
+    session_id: str
+    run_id: str
+    step: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted(Recorded):
+    model: str
+    mode: str
+    max_steps: int
+    instructions: str = ""
+    tools: tuple[str, ...] = ()
+    is_attended: bool = True
+    previous: str | None = None
+    """The run before this one in the conversation; the history is the tree of these."""
+    root_run_id: str = ""
+    parent_run_id: str | None = None
+    depth: int = 0
+    cell_id: str | None = None
+    version: int = SCHEMA_VERSION
+    type: Literal["RunStarted"] = "RunStarted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageAdded(Recorded):
+    """A message of a person or of the model. Tool results are not messages here: see CallFinished."""
+
+    message: Message
+    type: Literal["MessageAdded"] = "MessageAdded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepStarted(Recorded):
+    model: str
+    type: Literal["StepStarted"] = "StepStarted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFinished(Recorded):
+    finish_reason: FinishReason
+    usage: Usage
+    cost_usd: float | None = None
+    cost_basis: CostBasis = "none"
+    answered_by: str | None = None
+    """The model that the provider says has answered."""
+    duration_s: float
+    first_token_s: float | None = None
+    type: Literal["StepFinished"] = "StepFinished"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFailed(Recorded):
+    """The model call ended without an answer; what had arrived is kept as a partial message."""
+
+    kind: str
+    message: str
+    usage: Usage
+    cost_usd: float | None = None
+    cost_basis: CostBasis = "none"
+    duration_s: float
+    first_token_s: float | None = None
+    type: Literal["StepFailed"] = "StepFailed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallProposed(Recorded):
+    """A call, parsed and validated. `problem` says why it cannot run; then there are no arguments."""
+
+    call_id: str
+    name: str
+    arguments: dict[str, Json] | None
+    digest: str | None
+    effect: Effect
+    problem: str | None = None
+    type: Literal["CallProposed"] = "CallProposed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallJudged(Recorded):
+    call_id: str
+    verdict: Verdict
+    by: str
+    reason: str = ""
+    type: Literal["CallJudged"] = "CallJudged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestOpened(Recorded):
+    """A person is asked about one call. All requests of a step stand on one card."""
+
+    request_id: str
+    call_id: str
+    digest: str
+    description: str = ""
+    """What the tool does, in the words of its author."""
+    preview: str | None = None
+    """What the call would do, in the words of the tool."""
+    expires_at: float | None = None
+    default: Answer = "deny"
+    type: Literal["RequestOpened"] = "RequestOpened"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestAnswered(Recorded):
+    """The one answer that counted. `arguments` and `digest` are those that run; what was asked stands in CallProposed."""
+
+    request_id: str
+    call_id: str
+    answer: Answer
+    by: AnsweredBy
+    reason: str = ""
+    arguments: dict[str, Json] | None = None
+    digest: str | None = None
+    result: str | None = None
+    type: Literal["RequestAnswered"] = "RequestAnswered"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallStarted(Recorded):
+    """The intent. For a write it is on disk before the effect."""
+
+    call_id: str
+    digest: str
+    effect: Effect
+    type: Literal["CallStarted"] = "CallStarted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFinished(Recorded):
+    """`content` is what the model reads, `details` what people and programs may see besides."""
+
+    call_id: str
+    status: CallEnd
+    content: str
+    details: Json = None
+    duration_s: float | None = None
+    type: Literal["CallFinished"] = "CallFinished"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartialSaved(Recorded):
+    """Text that is on the screen but in no message yet: the piece from `offset` (characters) on."""
+
+    kind: Literal["text", "reasoning"]
+    block: int
+    offset: int
+    text: str
+    type: Literal["PartialSaved"] = "PartialSaved"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnded(Recorded):
+    """The one terminal event of a run."""
+
+    status: EndStatus
+    kind: str | None = None
+    """What went wrong, in one word, where something did."""
+    message: str | None = None
+    type: Literal["RunEnded"] = "RunEnded"
+
+
+# Passing events: the cheapest form, one for every fragment of a stream.
+
+
+@dataclass(slots=True)
+class TextDelta:
+    run_id: str
+    step: int
+    block: int
+    """Which block of the message grows: 0, 1 ..."""
+    text: str
+    type: Literal["TextDelta"] = "TextDelta"
+
+
+@dataclass(slots=True)
+class ReasoningDelta:
+    run_id: str
+    step: int
+    block: int
+    text: str
+    type: Literal["ReasoningDelta"] = "ReasoningDelta"
+
+
+@dataclass(slots=True)
+class ArgumentsDelta:
+    run_id: str
+    step: int
+    block: int
+    text: str
+    call_id: str
+    name: str
+    type: Literal["ArgumentsDelta"] = "ArgumentsDelta"
+
+
+@dataclass(slots=True)
+class CallProgress:
+    run_id: str
+    step: int
+    call_id: str
+    text: str
+    type: Literal["CallProgress"] = "CallProgress"
+
+
+RecordedEvent: TypeAlias = (
+    RunStarted
+    | MessageAdded
+    | StepStarted
+    | StepFinished
+    | StepFailed
+    | CallProposed
+    | CallJudged
+    | RequestOpened
+    | RequestAnswered
+    | CallStarted
+    | CallFinished
+    | PartialSaved
+    | RunEnded
+)
+PassingEvent: TypeAlias = TextDelta | ReasoningDelta | ArgumentsDelta | CallProgress
+Event: TypeAlias = RecordedEvent | PassingEvent

@@ -1,0 +1,397 @@
+"""The fold: what a run looks like, from its events alone.
+
+`apply(state, event)` is the only way a `RunState` changes. The loop decides which events happen (`core.reducer`) and
+folds them with this function; resume, transcript and tables fold the same events from the journal, and the page
+folds them in TypeScript (`js/src/store.ts`), held equal by tests over shared journals. Therefore:
+
+* the fold never fails on an order that the reducer can produce, and ignores what it does not know;
+* passing deltas grow the blocks of the open step; `MessageAdded` replaces them by the message, so that leaving the
+  deltas out changes nothing that lasts; `PartialSaved` says where its piece begins, so taking it twice is harmless.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+from turncell.core import events as ev
+from turncell.core.deltas import Block, rope_add
+from turncell.core.parts import Json, Message, Part, ToolCall, ToolResult, Usage
+from turncell.core.policy import Effect, Verdict
+
+RunStatus: TypeAlias = Literal["running", "waiting", "interrupted", "in_doubt"] | ev.EndStatus
+CallStatus: TypeAlias = Literal["streaming", "proposed", "waiting", "allowed", "running", "in_doubt"] | ev.CallEnd
+OPEN_CALL: frozenset[CallStatus] = frozenset({"streaming", "proposed", "waiting", "allowed", "running", "in_doubt"})
+
+
+@dataclass(frozen=True, slots=True)
+class RequestState:
+    request_id: str
+    digest: str
+    description: str = ""
+    preview: str | None = None
+    expires_at: float | None = None
+    opened_at: float = 0.0
+    answer: ev.Answer | None = None
+    by: ev.AnsweredBy | None = None
+    reason: str = ""
+    answered_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallState:
+    call_id: str
+    step: int
+    name: str
+    arguments_text: str = ""
+    arguments: dict[str, Json] | None = None
+    """Validated; after an edit, the edited ones."""
+    proposed_arguments: dict[str, Json] | None = None
+    """What the model asked for, where a person edited it."""
+    digest: str | None = None
+    effect: Effect = "write"
+    status: CallStatus = "streaming"
+    problem: str | None = None
+    verdict: Verdict | None = None
+    judged_by: str = ""
+    reason: str = ""
+    request: RequestState | None = None
+    content: str | None = None
+    details: Json = None
+    progress: str = ""
+    proposed_at: float | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    duration_s: float | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.status in OPEN_CALL
+
+
+@dataclass(frozen=True, slots=True)
+class StepState:
+    step: int
+    model: str
+    started_at: float
+    blocks: tuple[Block, ...] = ()
+    calls: tuple[CallState, ...] = ()
+    message: Message | None = None
+    finish_reason: ev.FinishReason | None = None
+    usage: Usage = Usage()
+    cost_usd: float | None = None
+    cost_basis: ev.CostBasis = "none"
+    answered_by: str | None = None
+    duration_s: float | None = None
+    first_token_s: float | None = None
+    error_kind: str | None = None
+    error: str | None = None
+
+    def call(self, call_id: str) -> CallState | None:
+        return next((call for call in self.calls if call.call_id == call_id), None)
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """A run as its events tell it."""
+
+    run_id: str = ""
+    session_id: str = ""
+    seq: int = 0
+    status: RunStatus = "running"
+    model: str = ""
+    mode: str = "ask"
+    max_steps: int = 40
+    instructions: str = ""
+    tools: tuple[str, ...] = ()
+    is_attended: bool = True
+    previous: str | None = None
+    root_run_id: str = ""
+    parent_run_id: str | None = None
+    depth: int = 0
+    cell_id: str | None = None
+    prompt: Message | None = None
+    steps: tuple[StepState, ...] = ()
+    started_at: float = 0.0
+    ended_at: float | None = None
+    error_kind: str | None = None
+    error: str | None = None
+
+    @property
+    def is_ended(self) -> bool:
+        return self.ended_at is not None
+
+    @property
+    def calls(self) -> tuple[CallState, ...]:
+        return tuple(call for step in self.steps for call in step.calls)
+
+    @property
+    def open_requests(self) -> tuple[CallState, ...]:
+        """The calls that wait for a person."""
+        last = self.steps[-1].calls if self.steps else ()
+        return tuple(call for call in last if call.status == "waiting")
+
+    @property
+    def text(self) -> str:
+        """The answer: the text of the last step that wrote any."""
+        for step in reversed(self.steps):
+            text = "".join(block.text for block in step.blocks if block.kind == "text")
+            if text:
+                return text
+        return ""
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of all steps; a kind that no step reported stays None."""
+        return total_usage(step.usage for step in self.steps)
+
+    @property
+    def cost_usd(self) -> float | None:
+        """US dollars of all steps, None as soon as the cost of one is unknown."""
+        costs = [step.cost_usd for step in self.steps]
+        return sum(cost for cost in costs if cost is not None) if costs and None not in costs else None
+
+    def messages(self) -> tuple[Message, ...]:
+        """The messages as a provider accepts them: each call with exactly one result, in source order."""
+        messages = [self.prompt] if self.prompt else []
+        for step in self.steps:
+            if step.message is None:
+                continue
+            closed = {call.call_id: call for call in step.calls if not call.is_open}
+            parts = (_as_run(part, closed) for part in step.message.parts)
+            messages.append(replace(step.message, parts=tuple(part for part in parts if part is not None)))
+            results = tuple(
+                ToolResult(c.call_id, c.name, closed[c.call_id].content or "", closed[c.call_id].status != "ok", c.provider_id)
+                for c in step.message.calls
+                if c.call_id in closed
+            )
+            if results:
+                messages.append(Message("tool", results))
+        return tuple(message for message in messages if message.parts)
+
+
+def fold(events: Iterable[ev.Event], state: RunState | None = None) -> RunState:
+    """Fold the events of one run, in order."""
+    state = state or RunState()
+    for event in events:
+        state = apply(state, event)
+    return state
+
+
+def apply(state: RunState, event: ev.Event) -> RunState:
+    """The state after one more event."""
+    change = _CHANGES.get(type(event))
+    if change is None:
+        return state
+    state = change(state, event)
+    if isinstance(event, ev.Recorded):
+        status = state.status
+        if state.ended_at is None:
+            status = "waiting" if state.open_requests else "running"
+        state = replace(state, seq=event.seq, status=status)
+    return state
+
+
+def total_usage(usages: Iterable[Usage]) -> Usage:
+    total: dict[str, int | None] = {}
+    is_estimated = False
+    names = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
+    for usage in usages:
+        is_estimated = is_estimated or usage.is_estimated
+        for name in names:
+            value = getattr(usage, name)
+            if value is not None:
+                total[name] = (total.get(name) or 0) + value
+    return Usage(**{name: total.get(name) for name in names}, is_estimated=is_estimated)
+
+
+def snapshot(state: RunState) -> dict[str, Any]:
+    """The state as JSON values, for the page: ropes joined, what only the model reads left out."""
+    plain = {name: getattr(state, name) for name in RunState.__slots__ if name not in ("steps", "prompt", "instructions")}
+    plain["prompt"] = state.prompt.text if state.prompt else ""
+    plain["steps"] = [
+        {name: getattr(step, name) for name in StepState.__slots__ if name not in ("blocks", "calls", "message")}
+        | {
+            "blocks": [{"kind": b.kind, "text": "" if b.kind == "call" else b.text, "call_id": b.call_id} for b in step.blocks],
+            "calls": list(step.calls),
+        }
+        for step in state.steps
+    ]
+    return plain
+
+
+# One function for each event. `step` events change the last step only: earlier ones are closed.
+
+
+def _last(state: RunState, **changes: Any) -> RunState:
+    if not state.steps:
+        return state
+    return replace(state, steps=(*state.steps[:-1], replace(state.steps[-1], **changes)))
+
+
+def _call(state: RunState, call_id: str, **changes: Any) -> RunState:
+    if not state.steps:
+        return state
+    calls = tuple(replace(call, **changes) if call.call_id == call_id else call for call in state.steps[-1].calls)
+    return _last(state, calls=calls)
+
+
+def _run_started(state: RunState, e: ev.RunStarted) -> RunState:
+    return RunState(
+        run_id=e.run_id, session_id=e.session_id, model=e.model, mode=e.mode, max_steps=e.max_steps, instructions=e.instructions,
+        tools=tuple(e.tools), is_attended=e.is_attended, previous=e.previous, root_run_id=e.root_run_id or e.run_id,
+        parent_run_id=e.parent_run_id, depth=e.depth, cell_id=e.cell_id, started_at=e.at,
+    )  # fmt: skip
+
+
+def _message_added(state: RunState, e: ev.MessageAdded) -> RunState:
+    if e.message.role == "user":
+        return replace(state, prompt=e.message) if state.prompt is None else state
+    blocks, calls = [], []
+    for part in e.message.parts:
+        if isinstance(part, ToolCall):
+            blocks.append(Block("call", (), part.call_id, part.name))
+            calls.append(CallState(part.call_id, e.step, part.name, part.arguments_text, status="proposed", proposed_at=e.at))
+        elif part.type in ("text", "reasoning"):
+            blocks.append(Block(part.type, (part.text,)))  # type: ignore[union-attr, arg-type]
+    return _last(state, message=e.message, blocks=tuple(blocks), calls=tuple(calls))
+
+
+def _step_started(state: RunState, e: ev.StepStarted) -> RunState:
+    return replace(state, steps=(*state.steps, StepState(e.step, e.model, e.at)))
+
+
+def _step_finished(state: RunState, e: ev.StepFinished) -> RunState:
+    return _last(
+        state, finish_reason=e.finish_reason, usage=e.usage, cost_usd=e.cost_usd, cost_basis=e.cost_basis,
+        answered_by=e.answered_by, duration_s=e.duration_s, first_token_s=e.first_token_s,
+    )  # fmt: skip
+
+
+def _step_failed(state: RunState, e: ev.StepFailed) -> RunState:
+    return _last(
+        state, error_kind=e.kind, error=e.message, usage=e.usage, cost_usd=e.cost_usd, cost_basis=e.cost_basis,
+        duration_s=e.duration_s, first_token_s=e.first_token_s,
+    )  # fmt: skip
+
+
+def _call_proposed(state: RunState, e: ev.CallProposed) -> RunState:
+    return _call(state, e.call_id, arguments=e.arguments, digest=e.digest, effect=e.effect, problem=e.problem)
+
+
+def _call_judged(state: RunState, e: ev.CallJudged) -> RunState:
+    status: CallStatus = "allowed" if e.verdict == "allow" else "proposed"
+    return _call(state, e.call_id, verdict=e.verdict, judged_by=e.by, reason=e.reason, status=status)
+
+
+def _request_opened(state: RunState, e: ev.RequestOpened) -> RunState:
+    request = RequestState(e.request_id, e.digest, e.description, e.preview, e.expires_at, e.at)
+    return _call(state, e.call_id, request=request, status="waiting")
+
+
+def _request_answered(state: RunState, e: ev.RequestAnswered) -> RunState:
+    call = state.steps[-1].call(e.call_id) if state.steps else None
+    if call is None or call.request is None:
+        return state
+    request = replace(call.request, answer=e.answer, by=e.by, reason=e.reason, answered_at=e.at)
+    changes: dict[str, Any] = {"request": request, "status": "allowed" if e.answer in ("approve", "edit") else "proposed"}
+    if e.answer == "edit":
+        changes |= {"arguments": e.arguments, "digest": e.digest, "proposed_arguments": call.arguments}
+    return _call(state, e.call_id, **changes)
+
+
+def _call_started(state: RunState, e: ev.CallStarted) -> RunState:
+    return _call(state, e.call_id, status="running", started_at=e.at)
+
+
+def _call_finished(state: RunState, e: ev.CallFinished) -> RunState:
+    return _call(
+        state, e.call_id, status=e.status, content=e.content, details=e.details, duration_s=e.duration_s, ended_at=e.at,
+        progress="",
+    )  # fmt: skip
+
+
+def _run_ended(state: RunState, e: ev.RunEnded) -> RunState:
+    return replace(state, status=e.status, ended_at=e.at, error_kind=e.kind, error=e.message)
+
+
+def _grow(state: RunState, number: int, kind: Literal["text", "reasoning"], text: str) -> RunState:
+    blocks = state.steps[-1].blocks
+    if number < len(blocks):
+        grown = replace(blocks[number], rope=rope_add(blocks[number].rope, text))
+        return _last(state, blocks=(*blocks[:number], grown, *blocks[number + 1 :]))
+    return _last(state, blocks=(*blocks, Block(kind, (text,))))
+
+
+def _delta(state: RunState, e: ev.TextDelta | ev.ReasoningDelta) -> RunState:
+    if not state.steps or state.steps[-1].message is not None:
+        return state
+    return _grow(state, e.block, "text" if isinstance(e, ev.TextDelta) else "reasoning", e.text)
+
+
+def _partial_saved(state: RunState, e: ev.PartialSaved) -> RunState:
+    if not state.steps or state.steps[-1].message is not None:
+        return state
+    blocks = state.steps[-1].blocks
+    have = sum(map(len, blocks[e.block].rope)) if e.block < len(blocks) else 0
+    missing = e.text[max(0, have - e.offset) :]
+    return _grow(state, e.block, e.kind, missing) if missing else state
+
+
+def _arguments_delta(state: RunState, e: ev.ArgumentsDelta) -> RunState:
+    if not state.steps or state.steps[-1].message is not None:
+        return state
+    step = state.steps[-1]
+    if step.call(e.call_id) is None:
+        call = CallState(e.call_id, e.step, e.name, e.text)
+        return _last(state, calls=(*step.calls, call), blocks=(*step.blocks, Block("call", (), e.call_id, e.name)))
+    call = step.call(e.call_id) or CallState(e.call_id, e.step, e.name)
+    return _call(state, e.call_id, name=e.name, arguments_text=call.arguments_text + e.text)
+
+
+def _call_progress(state: RunState, e: ev.CallProgress) -> RunState:
+    return _call(state, e.call_id, progress=e.text)
+
+
+_CHANGES: dict[type, Any] = {
+    ev.RunStarted: _run_started,
+    ev.MessageAdded: _message_added,
+    ev.StepStarted: _step_started,
+    ev.StepFinished: _step_finished,
+    ev.StepFailed: _step_failed,
+    ev.CallProposed: _call_proposed,
+    ev.CallJudged: _call_judged,
+    ev.RequestOpened: _request_opened,
+    ev.RequestAnswered: _request_answered,
+    ev.CallStarted: _call_started,
+    ev.CallFinished: _call_finished,
+    ev.PartialSaved: _partial_saved,
+    ev.RunEnded: _run_ended,
+    ev.TextDelta: _delta,
+    ev.ReasoningDelta: _delta,
+    ev.ArgumentsDelta: _arguments_delta,
+    ev.CallProgress: _call_progress,
+}
+
+
+def _as_run(part: Part, closed: dict[str, CallState]) -> Part | None:
+    """A call as it ran: edited arguments instead of the model's, never text that is not a JSON object, none if open."""
+    if not isinstance(part, ToolCall):
+        return part
+    call = closed.get(part.call_id)
+    if call is None:
+        return None
+    arguments = call.arguments
+    if arguments is not None:
+        return part if call.proposed_arguments is None else replace(part, arguments_text=json.dumps(arguments))
+    return replace(part, arguments_text=json.dumps(_object(part.arguments_text)), name=part.name or "unnamed")
+
+
+def _object(text: str) -> dict[str, Json]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    return value if isinstance(value, dict) else {"unreadable_arguments": text}

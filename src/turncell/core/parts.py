@@ -1,0 +1,99 @@
+"""Parts: what messages are made of. Plain values; JSON can hold every one of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+Json: TypeAlias = Any
+"""What JSON can hold: None, bool, int, float (finite), str, list, dict with str keys."""
+
+Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    text: str
+    type: Literal["text"] = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """What the model thought aloud. `signature` is the provider's seal, given back unchanged."""
+
+    text: str
+    signature: str | None = None
+    type: Literal["reasoning"] = "reasoning"
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image: `data` is base64 when `media_type` is set, otherwise an https URL."""
+
+    data: str
+    media_type: str | None = None
+    type: Literal["image"] = "image"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """What the model asked for, as it wrote it.
+
+    `call_id` is ours and unique in the store; `provider_id` is the model's own name for the call, kept because
+    some providers want it back to the letter.
+    """
+
+    call_id: str
+    name: str
+    arguments_text: str
+    provider_id: str | None = None
+    type: Literal["tool_call"] = "tool_call"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """The answer to one call, as the model reads it."""
+
+    call_id: str
+    name: str
+    content: str
+    is_error: bool = False
+    provider_id: str | None = None
+    type: Literal["tool_result"] = "tool_result"
+
+
+Part: TypeAlias = Text | Reasoning | Image | ToolCall | ToolResult
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation. `is_partial` marks an answer that was cut off."""
+
+    role: Role
+    parts: tuple[Part, ...]
+    is_partial: bool = False
+
+    @property
+    def text(self) -> str:
+        """The text parts, joined."""
+        return "".join(part.text for part in self.parts if isinstance(part, Text))
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        return tuple(part for part in self.parts if isinstance(part, ToolCall))
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one model call. `None` is "not said by the provider", which is not zero.
+
+    `input_tokens` includes what was read from and written to the provider's cache; `output_tokens` includes
+    `reasoning_tokens`. `is_estimated` marks numbers that were counted here.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    is_estimated: bool = False

@@ -1,0 +1,81 @@
+"""What can go wrong, as exceptions. Each says who, what was found, and what to do.
+
+TurncellError
+├── UsageError              a mistake in how turncell is called (also a ValueError)
+│   ├── ToolError           a tool that cannot be offered to a model
+│   ├── UnknownModelError   a model name that nothing answers to
+│   └── SettingError        a setting with a value it cannot have
+├── ModelFailure            a model call ended without an answer; raised by adapters, a status for everybody else
+├── RunError                raised by `run.raise_for_status()` and by a cell whose run did not end well
+├── StoreError              a journal cannot be read or written
+└── AnswerRefused           an answer to a request that cannot be taken: late, for other arguments, or invalid
+
+Failures of the world (a provider, a tool, a person who says no) are statuses of a run and of its calls, not exceptions.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+
+class TurncellError(Exception):
+    """Base of all exceptions raised here."""
+
+
+class UsageError(TurncellError, ValueError):
+    """A mistake in how turncell is called."""
+
+
+class ToolError(UsageError):
+    """A tool that cannot be offered to a model."""
+
+
+class UnknownModelError(UsageError):
+    """A model name that nothing answers to."""
+
+
+class SettingError(UsageError):
+    """A setting with a value it cannot have."""
+
+
+FailureKind: TypeAlias = Literal[
+    "auth", "not_found", "bad_request", "context_length", "rate_limit", "overloaded", "connection", "timeout", "protocol", "filter", "unknown"
+]  # fmt: skip
+
+
+class ModelFailure(TurncellError):
+    """A model call ended without an answer.
+
+    `kind` is one word of `FailureKind`; `status_code` and `retry_after_s` where the provider gave them.
+    """
+
+    def __init__(
+        self,
+        kind: FailureKind,
+        message: str,
+        *,
+        status_code: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind: FailureKind = kind
+        self.message = message
+        self.status_code = status_code
+        self.retry_after_s = retry_after_s
+
+
+class RunError(TurncellError):
+    """A run that did not end well. `status` and `kind` are those of its last event."""
+
+    def __init__(self, status: str, kind: str | None, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.kind = kind
+
+
+class StoreError(TurncellError):
+    """A journal cannot be read or written."""
+
+
+class AnswerRefused(TurncellError):
+    """An answer to a request that cannot be taken. Nothing has changed; the message says what to do."""

@@ -1,0 +1,105 @@
+"""Ports: what the runtime wants from the outside, and nothing about who provides it.
+
+Adapters stand above the runtime and fulfil these protocols; `turncell.testing` has a conformance suite for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from turncell.core.deltas import Fragment
+from turncell.core.parts import Json, Message
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool as a model sees it. `schema` is the JSON Schema of its arguments, always of type object."""
+
+    name: str
+    description: str
+    schema: dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRequest:
+    """Everything one model call needs."""
+
+    messages: tuple[Message, ...]
+    instructions: str = ""
+    tools: tuple[ToolSpec, ...] = ()
+    temperature: float | None = None
+    max_tokens: int | None = None
+    reasoning_effort: str | None = None
+    run_id: str = ""
+    step: int = 1
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A language model, or something that plays one.
+
+    `name` is what stands in the history.
+
+    `stream` must yield bursts (non-empty lists of fragments, as many as one read of the network brought) and exactly
+    one `Finished` as its last fragment. It must raise `ModelFailure` where the provider fails (mapped, with `from`);
+    ending without `Finished` counts as a failure of kind "protocol". It must close its connection at once when it is
+    cancelled or closed (`aclose`). It must not retry after the first fragment. It may run on any event loop, but
+    always on the same one, and several streams may be open side by side.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One recorded event as a store keeps it: the columns it can be found by, and its JSON."""
+
+    session_id: str
+    seq: int
+    run_id: str
+    step: int
+    type: str
+    at: float
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """One line of a list of sessions. Times are seconds since 1970-01-01 UTC."""
+
+    session_id: str
+    title: str
+    project: str
+    created_at: float
+    updated_at: float
+    runs: int
+
+
+class Store(Protocol):
+    """Where journals live. Called from one thread at a time (the journal's), never from an event loop.
+
+    `append` must write all records or none, in order, and must refuse (StoreError) a `seq` that the session already
+    has: two writers must never interleave. With `durable=True` it must return only when the records survive a loss of
+    power; otherwise they must survive the death of the process. `read` must give the records of a session by `seq`.
+    Every failure is a StoreError that says which file or server, what was found and what to do.
+    """
+
+    def create_session(self, session_id: str, *, title: str, project: str, at: float) -> None: ...
+
+    def append(self, records: Sequence[Record], *, durable: bool) -> None: ...
+
+    def read(self, *, session_id: str | None = None, run_id: str | None = None, types: Sequence[str] | None = None) -> Iterable[Record]:
+        """Records by (session's creation, seq), filtered."""
+        ...
+
+    def sessions(self) -> list[SessionInfo]:
+        """All sessions, the newest first."""
+        ...
+
+    def close(self) -> None: ...
