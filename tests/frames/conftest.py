@@ -89,14 +89,14 @@ class Drive:
         self,
         reason: ev.FinishReason = "stop",
         *,
-        usage: Usage = Usage(3100, 41),
+        usage: Usage | None = None,
         cost_usd: float | None = 0.0103,
         seconds: float = 0.5,
         first_token_s: float | None = 0.4,
     ) -> Drive:
         self.after(seconds)
         basis: ev.CostBasis = "none" if cost_usd is None else "prices"
-        end = Finished(reason, usage, cost_usd, basis, "claude-sonnet-5-20260301")
+        end = Finished(reason, usage or Usage(3100, 41), cost_usd, basis, "claude-sonnet-5-20260301")
         return self.feed(ModelFinished(self.at, end, first_token_s))
 
     def fails(self, kind: str, message: str, seconds: float = 0.5) -> Drive:

@@ -8,7 +8,7 @@ left that acts, the whole answer becomes a block of code, which every parser lea
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -34,10 +34,13 @@ def neutral_markdown(text: str) -> str:
     text = prose(text)
     if len(text) > MAX_MARKDOWN:
         return fenced(text)
-    text = _outside_code(text, lambda part: _unless_escaped(_TAG, "&lt;", part).replace("![", "!\\["))
-    if _has_strange_link(text):
+    if "<" in text or "![" in text:
+        text = _outside_code(text, lambda part: _unless_escaped(_TAG, "&lt;", part).replace("![", "!\\["))
+    tokens = _permissive().parse(text)
+    if _has_strange_link(tokens):
         text = _outside_code(text, lambda part: _unless_escaped(_BRACKET, "\\[", part))
-    return fenced(text) if _acts(text) else _closed(text)
+        tokens = _permissive().parse(text)
+    return fenced(text) if _has_strange_link(tokens) or _has_markup(tokens) else _closed(text, tokens)
 
 
 def _unless_escaped(pattern: re.Pattern[str], by: str, text: str) -> str:
@@ -45,9 +48,9 @@ def _unless_escaped(pattern: re.Pattern[str], by: str, text: str) -> str:
     return pattern.sub(lambda match: match[0] if len(match[1]) % 2 else match[1] + by, text)
 
 
-def _closed(text: str) -> str:
+def _closed(text: str, tokens: list[Token]) -> str:
     """With an end for a block of code that was cut off, so that what follows is not in it."""
-    last = next((token for token in reversed(parser().parse(text)) if token.level == 0), None)
+    last = next((token for token in reversed(tokens) if token.level == 0), None)
     if last is None or last.type != "fence" or last.map is None:
         return text
     lines = text.split("\n")[last.map[0] : last.map[1]]
@@ -135,16 +138,16 @@ def _permissive() -> MarkdownIt:
     return md
 
 
-def _all_tokens(text: str) -> Iterator[Token]:
-    for token in _permissive().parse(text):
-        yield token
+def _inlines(tokens: Iterable[Token]) -> Iterator[Token]:
+    for token in tokens:
         yield from token.children or ()
 
 
-def _has_strange_link(text: str) -> bool:
-    urls = (str(token.attrGet("href") or "") for token in _all_tokens(text) if token.type == "link_open")
+def _has_strange_link(tokens: list[Token]) -> bool:
+    urls = (str(token.attrGet("href") or "") for token in _inlines(tokens) if token.type == "link_open")
     return any(_SCHEME.match(url.lstrip("%0123456789")) is not None and safe_url(url) is None for url in urls)
 
 
-def _acts(text: str) -> bool:
-    return any(token.type in ("html_block", "html_inline", "image") for token in _all_tokens(text)) or _has_strange_link(text)
+def _has_markup(tokens: list[Token]) -> bool:
+    is_block = any(token.type == "html_block" for token in tokens)
+    return is_block or any(token.type in ("html_inline", "image") for token in _inlines(tokens))
