@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import zmq
@@ -25,6 +25,7 @@ SPECS = ROOT / ".kernels" / "share" / "jupyter" / "kernels"
 DEFAULT_VERSIONS = "6.31.0,7.4.0"
 
 Message = dict[str, Any]
+T = TypeVar("T")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -100,7 +101,7 @@ class Kernel:
 
     # -- hearing
 
-    def hear(self, until: Callable[[], Any], what: str, timeout_s: float = 10.0) -> Any:
+    def hear(self, until: Callable[[], T], what: str, timeout_s: float = 10.0) -> T:
         """Read all channels until `until()` is true, and give that back."""
         client = self.client
         channels = {
@@ -118,7 +119,7 @@ class Kernel:
         while not (found := until()):
             left_s = deadline_s - time.monotonic()
             assert left_s > 0, f"{what} did not come within {timeout_s} s"
-            for socket, _ in poller.poll(min(left_s, 0.1) * 1000):
+            for socket, _ in poller.poll(100):
                 name, channel = channels[socket]
                 self.heard.append((name, channel.get_msg(timeout=1)))
         return found
