@@ -167,18 +167,26 @@ class Kernel:
 
     def run(self, code: str, timeout_s: float = 20.0, **options: Any) -> Message:
         """Execute and hear the end of it; a failure is a failure of the test."""
-        msg_id = self.execute(code, **options)
-        reply = self.reply(msg_id, timeout_s=timeout_s)
-        self.idle(msg_id)
+        reply = self._unless_aborted(lambda: self.execute(code, **options), timeout_s)
         assert reply["status"] == "ok", "\n".join(reply.get("traceback", [])) or reply
         return reply
 
     def value(self, expression: str) -> Any:
         """The value of an expression in the kernel, as far as a literal can say it."""
         content = {"code": "", "silent": False, "store_history": False, "user_expressions": {"it": expression}}
-        answer = self.reply(self.send("execute_request", content))["user_expressions"]["it"]
+        reply = self._unless_aborted(lambda: self.send("execute_request", content))
+        answer = reply["user_expressions"]["it"]
         assert answer["status"] == "ok", answer
         return ast.literal_eval(answer["data"]["text/plain"])
+
+    def _unless_aborted(self, execute: Callable[[], str], timeout_s: float = 10.0) -> Message:
+        # After an error a kernel aborts what is queued, and also what comes in the moment before it has done so.
+        while True:
+            msg_id = execute()
+            reply = self.reply(msg_id, timeout_s=timeout_s)
+            self.idle(msg_id)
+            if reply["status"] != "aborted":
+                return reply
 
     def interrupt(self) -> None:
         self.manager.interrupt_kernel()
