@@ -20,6 +20,8 @@ const ALLOWED: ReadonlySet<string> = new Set(TAGS);
 const IMAGE = ["M3.5 3h9A1.5 1.5 0 0 1 14 4.5v7a1.5 1.5 0 0 1-1.5 1.5h-9A1.5 1.5 0 0 1 2 11.5v-7A1.5 1.5 0 0 1 3.5 3z", "M2.5 11.5l3.5-3.5 3 3 1.5-1.5 3 3"];
 
 const parser = new MarkdownIt("default", { html: false, linkify: false, typographer: false });
+// 20 nested lists are still lists; deeper ones become text. Half the default halves the cost of 20,000 open brackets.
+parser.set({ maxNesting: 50 });
 // Every destination reaches the builder as it was written: one policy, in one place, and a refused link keeps its text.
 parser.validateLink = () => true;
 parser.normalizeLink = (url) => url;
@@ -55,6 +57,11 @@ export function parse(text: string, references: References): Block[] {
     first = index + 1;
   });
   return blocks;
+}
+
+/** The language of a fence, or nothing. */
+export function fenceLanguage(token: Token | undefined): string {
+  return token?.type === "fence" ? languageOf(parser.utils.unescapeAll(token.info)) : "";
 }
 
 /** Exactly one node per block. */
@@ -141,7 +148,7 @@ class Builder {
   }
 
   #code(token: Token): void {
-    const { block, code } = codeBlock(token.type === "fence" ? languageOf(token.info) : "");
+    const { block, code } = codeBlock(fenceLanguage(token));
     new CodeWriter(code).append(token.content);
     this.#top.append(block);
   }

@@ -13,8 +13,8 @@
  * give at once. Two exceptions, both passing: a last line that may yet close a fence is held back, and a link whose
  * definition comes later is text until `end`.
  */
-import { type Block, type BuildOptions, build, parse, type References } from "./build";
-import { CodeWriter, codeBlock, codeText, languageOf } from "./code";
+import { type Block, type BuildOptions, build, fenceLanguage, parse, type References } from "./build";
+import { CodeWriter, codeBlock, codeText } from "./code";
 import { highlightLater } from "./highlight";
 
 export interface MarkdownOptions {
@@ -157,7 +157,7 @@ export class MarkdownStream {
       const opening = /^(?:`{3,}|~{3,})/.exec(open.slice(start, lineEnd));
       if (opening !== null) {
         this.#freeze(frozen, start, references);
-        this.#openFence(opening[0], last.tokens[0]?.info ?? "", this.#frozenChars + lineEnd + 1 - start);
+        this.#openFence(opening[0], fenceLanguage(last.tokens[0]), this.#frozenChars + lineEnd + 1 - start);
         return true;
       }
     }
@@ -204,8 +204,8 @@ export class MarkdownStream {
     this.#frozenChars += chars;
   }
 
-  #openFence(marker: string, info: string, content: number): void {
-    const { block, code } = codeBlock(languageOf(info));
+  #openFence(marker: string, language: string, content: number): void {
+    const { block, code } = codeBlock(language);
     this.#patchFrom(this.#frozenNodes, [block]);
     const shown = this.root.childNodes[this.#frozenNodes] as HTMLElement;
     // The patch may have kept an earlier code block with its text; the fence starts from an empty one.

@@ -19,8 +19,9 @@ const INVISIBLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu
  * but relative for a reader. What is refused is shown as plain text by the callers.
  */
 export function safeUrl(raw: string): SafeUrl | null {
-  const text = raw.replace(INVISIBLE, "").trim();
-  if (!/^(?:https?:\/\/[^\s/\\?#]|mailto:[^\s/\\?#])/i.test(text)) return null;
+  // A browser would read a backslash as a slash; CommonMark, and the eye, take it for a character of the path.
+  const text = raw.replace(INVISIBLE, "").trim().replaceAll("\\", "%5C");
+  if (!/^(?:https?:\/\/[^\s/?#]|mailto:[^\s/?#])/i.test(text)) return null;
   let url: URL;
   try {
     url = new URL(text);
@@ -31,7 +32,7 @@ export function safeUrl(raw: string): SafeUrl | null {
   if (url.protocol !== "https:" && url.protocol !== "http:") return null;
   if (url.username !== "" || url.password !== "" || url.hostname === "") return null;
   // "https://@evil.test" has an empty user and parses to none; refuse the shape as well.
-  if (/^[^/\\?#]*@/.test(text.slice(text.indexOf("//") + 2))) return null;
+  if (/^[^/?#]*@/.test(text.slice(text.indexOf("//") + 2))) return null;
   return { href: url.href, host: url.host };
 }
 

@@ -10,6 +10,7 @@ describe("the URL policy", () => {
     ["ht\ttps://a.test/", "https://a.test/", "a.test"],
     ["https://b\u0430nk.test/", "https://xn--bnk-6cd.test/", "xn--bnk-6cd.test"],
     ["mailto:me@a.test", "mailto:me@a.test", "me@a.test"],
+    ["https://a.test/x\\y", "https://a.test/x%5Cy", "a.test"],
     ["https://[::1]/", "https://[::1]/", "[::1]"],
   ])("allows %j", (raw, href, host) => {
     expect(safeUrl(raw)).toEqual({ href, host });
@@ -17,7 +18,7 @@ describe("the URL policy", () => {
 
   it.each([
     ...["", " ", "#x", "?x", "/x", "x", "x/y", "//a.test", "\\\\a.test\\x", "https:a.test", "http:/a.test", "https:\\\\a.test"],
-    ...["https://", "https:///a.test", "https://@a.test", "https://u@a.test", "https://u:p@a.test", "https://:p@a.test/"],
+    ...["https://", "https:///a.test", "https://@a.test", "https://u@a.test", "https://a.test\\@b.test", "https://a.test\\x", "https://u:p@a.test", "https://:p@a.test/"],
     ...["javascript:x", "JaVa\nScript:x", "\u200bjavascript:x", "\u0001javascript:x", "data:text/html,x", "blob:https://a.test/1"],
     ...["vbscript:x", "file:///etc/passwd", "ftp://a.test", "about:blank", "view-source:https://a.test", "command:x", "vscode:x"],
     ...["https://a b/", "https://exa mple.test", "https://%00/", "mailto:", "https://[::1/"],
