@@ -19,6 +19,7 @@ const examples: Example[] = [...spec.replace(/\r\n?/g, "\n").matchAll(/^`{32} ex
 }));
 
 const commonmark = new MarkdownIt("commonmark");
+commonmark.normalizeLink = (url) => url;
 const hasHtml = (markdown: string): boolean =>
   commonmark.parse(markdown, {}).some((token) => token.type === "html_block" || (token.children ?? []).some((child) => child.type === "html_inline"));
 
