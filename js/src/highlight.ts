@@ -12,7 +12,6 @@ import json from "highlight.js/lib/languages/json";
 import python from "highlight.js/lib/languages/python";
 import r from "highlight.js/lib/languages/r";
 import sql from "highlight.js/lib/languages/sql";
-import typescript from "highlight.js/lib/languages/typescript";
 import yaml from "highlight.js/lib/languages/yaml";
 import { h } from "./dom";
 
@@ -88,10 +87,9 @@ class DomEmitter {
 // An instance of our own: the notebook may use the same library with other settings.
 const hljs = core.newInstance();
 hljs.configure({ __emitter: DomEmitter } as unknown as Parameters<typeof hljs.configure>[0]);
-for (const [name, language] of Object.entries({ python, typescript, sql, bash, json, r, yaml, diff })) {
+for (const [name, language] of Object.entries({ python, sql, bash, json, r, yaml, diff })) {
   hljs.registerLanguage(name, language);
 }
-hljs.registerAliases(["javascript", "js", "jsx", "mjs"], { languageName: "typescript" });
 hljs.registerAliases(["ipython", "ipython3", "py3"], { languageName: "python" });
 hljs.registerAliases(["postgresql", "sqlite", "duckdb"], { languageName: "sql" });
 hljs.registerAliases(["jsonl", "ndjson"], { languageName: "json" });
