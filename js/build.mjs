@@ -48,7 +48,7 @@ const cutMarkdownIt = {
   },
 };
 
-const options = {
+export const options = {
   absWorkingDir: here,
   entryPoints: { widget: "src/index.ts" },
   outdir: out,
