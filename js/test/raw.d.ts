@@ -1,0 +1,5 @@
+/** Files that vite gives as text. */
+declare module "*?raw" {
+  const text: string;
+  export default text;
+}
