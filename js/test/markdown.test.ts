@@ -20,21 +20,24 @@ function html(node: HTMLElement): string {
 }
 
 describe("a stream of Markdown", () => {
-  it.each(TEXTS.map((text, index) => [index, text] as const))("shows at every prefix what the prefix gives at once (%i)", (index, text) => {
-    for (let seed = 0; seed < 3; seed++) {
-      const made = stream();
-      for (const piece of pieces(text, seeded(100 * index + seed))) {
-        made.append(piece);
-        made.flush();
-        const shown = settled(made.text);
-        if (html(made.root) === html(oneShot(shown))) continue;
-        const held = oneShot(withoutFenceTail(shown));
-        expect(html(made.root), JSON.stringify(made.text.slice(-60))).toBe(html(held));
+  it.each(TEXTS.map((text, index) => [index, text] as const))(
+    "shows at every prefix what the prefix gives at once (%i)",
+    (index, text) => {
+      for (let seed = 0; seed < 3; seed++) {
+        const made = stream();
+        for (const piece of pieces(text, seeded(100 * index + seed))) {
+          made.append(piece);
+          made.flush();
+          const shown = settled(made.text);
+          if (html(made.root) === html(oneShot(shown))) continue;
+          const held = oneShot(withoutFenceTail(shown));
+          expect(html(made.root), JSON.stringify(made.text.slice(-60))).toBe(html(held));
+        }
+        made.end();
+        expect(html(made.root)).toBe(html(oneShot(text)));
       }
-      made.end();
-      expect(html(made.root)).toBe(html(oneShot(text)));
-    }
-  });
+    },
+  );
 
   it.each(TEXTS_WITH_DEFINITIONS)("resolves late definitions at the end: %j", (text) => {
     for (let seed = 0; seed < 10; seed++) {
