@@ -23,20 +23,19 @@ describe("a stream of Markdown", () => {
   it.each(TEXTS.map((text, index) => [index, text] as const))(
     "shows at every prefix what the prefix gives at once (%i)",
     (index, text) => {
-      for (let seed = 0; seed < 3; seed++) {
-        const made = stream();
-        for (const piece of pieces(text, seeded(100 * index + seed))) {
-          made.append(piece);
-          made.flush();
-          const shown = settled(made.text);
-          if (html(made.root) === html(oneShot(shown))) continue;
-          const held = oneShot(withoutFenceTail(shown));
-          expect(html(made.root), JSON.stringify(made.text.slice(-60))).toBe(html(held));
-        }
-        made.end();
-        expect(html(made.root)).toBe(html(oneShot(text)));
+      const made = stream();
+      for (const piece of pieces(text, seeded(index))) {
+        made.append(piece);
+        made.flush();
+        const shown = settled(made.text);
+        if (html(made.root) === html(oneShot(shown))) continue;
+        const held = oneShot(withoutFenceTail(shown));
+        expect(html(made.root), JSON.stringify(made.text.slice(-60))).toBe(html(held));
       }
+      made.end();
+      expect(html(made.root)).toBe(html(oneShot(text)));
     },
+    30_000,
   );
 
   it.each(TEXTS_WITH_DEFINITIONS)("resolves late definitions at the end: %j", (text) => {
@@ -94,8 +93,8 @@ describe("a stream of Markdown", () => {
 
   it("cuts a block that never ends instead of parsing it for ever", () => {
     const made = stream();
-    made.append(`| a |\n|---|\n${"| row |\n".repeat(30_000)}`);
+    made.append(`| a |\n|---|\n${`| row ${"x".repeat(100)} |\n`.repeat(3_000)}`);
     made.end();
-    expect(made.root.textContent?.match(/row/g)).toHaveLength(30_000);
+    expect(made.root.textContent?.match(/row/g)).toHaveLength(3_000);
   }, 30_000);
 });
