@@ -66,8 +66,8 @@ details[open] > summary > .tc-line::after { transform: translateY(-3px) rotate(4
 .tc-said { margin: 8px 0; }
 .tc-pairs { display: grid; grid-template-columns: max-content 1fr; gap: 1px 18px; margin: 0; padding: 7px 12px; background: var(--wash);
   border-radius: 8px; font-size: 12.5px; line-height: 1.65; }
-.tc-key { color: var(--quiet); }
-.tc-value { margin: 0; min-width: 0; }
+.tc-key { color: var(--quiet); max-width: 16em; }
+.tc-value { min-width: 0; }
 .tc-bare { white-space: pre-wrap; }
 .tc-out, .tc-out-err { margin: 0; padding: 8px 12px; background: var(--wash); border: 1px solid transparent; border-radius: 8px;
   font-size: 12.5px; line-height: 1.55; max-height: 32em; overflow: auto; white-space: pre-wrap; tab-size: 4; }

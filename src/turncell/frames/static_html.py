@@ -5,7 +5,8 @@ attributes, and every inline declaration whose value it cannot parse: `var()`, `
 `overflow-wrap: anywhere`, logical values like `end` and `unicode-bidi: isolate` go, flex, grid, rgba and hex colours
 stay. Hence the looks below: text keeps the colour of its host and is muted by opacity, lines and washes are a neutral
 grey that works on white and on black, and the few tones have about the same contrast on both (4.3 : 1). Fonts are the
-host's: `<code>` and `<pre>` bring its monospace with them. `<bdi>` and `dir` keep directions inside their element.
+host's: `<code>` and `<pre>` bring its monospace with them. Arguments are no `<dl>`, to which JupyterLab gives a fifth
+of the width for names and no way to ask for more. `<bdi>` and `dir` keep directions inside their element.
 
 The same elements with classes instead of inline looks make the exported page (`export`).
 """
@@ -53,8 +54,8 @@ LOOKS: dict[str, str] = {
     "said": "margin:6px 0",
     "pairs": "display:grid;grid-template-columns:max-content 1fr;column-gap:18px;row-gap:1px;margin:0;padding:7px 12px;"
     f"background-color:{_WASH};border-radius:8px;font-size:12.5px;line-height:1.65",
-    "key": "margin:0;padding:0;font-weight:400;opacity:0.7",
-    "value": "margin:0;padding:0;min-width:0;overflow-wrap:break-word",
+    "key": "max-width:16em;opacity:0.7;overflow-wrap:break-word",
+    "value": "min-width:0;overflow-wrap:break-word",
     "bare": "background-color:transparent;padding:0;font-size:12.5px;white-space:pre-wrap",
     "out": f"margin:0;padding:8px 12px;background-color:{_WASH};border:1px solid transparent;border-radius:8px;font-size:12.5px;"
     "line-height:1.55;max-height:420px;overflow:auto;white-space:pre-wrap;overflow-wrap:break-word",
@@ -109,8 +110,8 @@ for _tone, _rgb in _TINTS.items():
 LOOKS["tag-ok"] = LOOKS["tag-quiet"] = "font-size:12px;font-weight:600;white-space:nowrap;opacity:0.7"
 
 TAGS = frozenset(
-    "div span details summary p pre code mark bdi strong em s a ul ol li blockquote hr br h3 h4 h5 h6 table thead tbody tr th td "
-    "dl dt dd".split()
+    ("div", "span", "details", "summary", "p", "pre", "code", "mark", "bdi", "strong", "em", "s", "a", "ul", "ol", "li")
+    + ("blockquote", "hr", "br", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td")
 )
 ATTRIBUTES = {
     "*": {"style", "class", "dir"},
@@ -251,9 +252,9 @@ def _pairs(rows: list[tuple[str, str]], look: Look) -> str:
     out: list[str] = []
     for key, value in rows:
         text, more = cut(value, OUTPUT_LINES, OUTPUT_CHARACTERS)
-        out.append(f"<dt{look('key')}><code{look('bare')}><bdi>{shown(key)}</bdi></code></dt>")
-        out.append(f"<dd{look('value')} dir=\"auto\"><code{look('bare')}>{shown(text)}</code>{_more(more, look)}</dd>")
-    return f"<dl{look('pairs')}>{''.join(out)}</dl>"
+        out.append(f"<div{look('key')}><code{look('bare')}><bdi>{shown(key)}</bdi></code></div> ")
+        out.append(f"<div{look('value')} dir=\"auto\"><code{look('bare')}>{shown(text)}</code>{_more(more, look)}</div>")
+    return f"<div{look('pairs')}>{''.join(out)}</div>"
 
 
 def _output(content: str, role: str, look: Look) -> str:
