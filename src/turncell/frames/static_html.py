@@ -99,7 +99,9 @@ for _side in ("left", "right", "center"):
     _suffix = "" if _side == "left" else f"-{_side}"
     _cell = f"text-align:{_side};padding:5px 22px 5px {'22px' if _side == 'right' else '0'};border:0;background-color:transparent"
     LOOKS[f"td{_suffix}"] = f"{_cell};border-bottom:1px solid {_LINE}"
-    LOOKS[f"th{_suffix}"] = f"{_cell};border-bottom:1px solid rgba(127,127,127,0.6);font-weight:600;font-size:12px;opacity:0.75"
+    LOOKS[f"th{_suffix}"] = (
+        f"{_cell};border-bottom:1px solid rgba(127,127,127,0.6);font-weight:600;font-size:12px;opacity:0.75"
+    )
 for _tone, _colour in TONES.items():
     LOOKS[f"sign-{_tone}"] = f"color:{_colour};font-weight:600;width:14px;flex:none;text-align:center"
     LOOKS[f"tag-{_tone}"] = f"font-size:12px;font-weight:600;white-space:nowrap;color:{_colour}"
@@ -110,7 +112,24 @@ for _tone, _rgb in _TINTS.items():
 LOOKS["tag-ok"] = LOOKS["tag-quiet"] = "font-size:12px;font-weight:600;white-space:nowrap;opacity:0.7"
 
 TAGS = frozenset(
-    ("div", "span", "details", "summary", "p", "pre", "code", "mark", "bdi", "strong", "em", "s", "a", "ul", "ol", "li")
+    (
+        "div",
+        "span",
+        "details",
+        "summary",
+        "p",
+        "pre",
+        "code",
+        "mark",
+        "bdi",
+        "strong",
+        "em",
+        "s",
+        "a",
+        "ul",
+        "ol",
+        "li",
+    )
     + ("blockquote", "hr", "br", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td")
 )
 ATTRIBUTES = {
@@ -161,7 +180,9 @@ def run_html(run: RunState, look: Look) -> str:
     if end is not None and end[1]:
         title, text, tone = end
         parts.append(_box(title, text, look) if tone == "err" else f"<p{look('note')}>{shown(text)}</p>")
-    items = f" <span{look('muted')}>·</span> ".join(f"<span>{escape(item)}</span>" for item in words.footer(run))
+    items = f" <span{look('muted')}>·</span> ".join(
+        f"<span>{escape(item)}</span>" for item in words.footer(run)
+    )
     parts.append(f"<div{look('foot')}>{items}</div></div>")
     return "".join(parts)
 
@@ -184,7 +205,15 @@ def _step(step: StepState, is_answer: bool, look: Look) -> str:
         text, more = cut(reasoning, 10_000, REASONING_CHARACTERS)
         seconds = words.thought_s(step)
         time = words.rough_duration(seconds) if seconds is not None and seconds >= 0.5 else ""
-        line = _line("✦", "quiet", f"<span{look('label')}>Thought</span> <span{look('grow')}></span>", "", "ok", time, look)
+        line = _line(
+            "✦",
+            "quiet",
+            f"<span{look('label')}>Thought</span> <span{look('grow')}></span>",
+            "",
+            "ok",
+            time,
+            look,
+        )
         body = f"<div{look('thought')}>{markdown_html(text, look)}</div>{_more(more, look)}"
         out.append(_details("step", line, f"<div{look('body')}>{body}</div>", look))
     if not is_answer and words.step_text(step):
@@ -208,9 +237,14 @@ def _call(call: CallState, look: Look) -> str:
     if call.arguments:
         body.append(_caption("Arguments", look) + _pairs(words.argument_rows(call.arguments), look))
     elif call.arguments is None and call.arguments_text:
-        body.append(_caption("Arguments, as the model wrote them", look) + _output(call.arguments_text, "out", look))
+        body.append(
+            _caption("Arguments, as the model wrote them", look) + _output(call.arguments_text, "out", look)
+        )
     if call.proposed_arguments is not None:
-        body.append(_caption("The model had asked for", look) + _pairs(words.argument_rows(call.proposed_arguments), look))
+        body.append(
+            _caption("The model had asked for", look)
+            + _pairs(words.argument_rows(call.proposed_arguments), look)
+        )
     if call.content and not (call.status == "denied" and verdict):
         is_wrong = how.tone == "err"
         body.append(_caption("Problem" if is_wrong else "Output", look))
@@ -253,13 +287,15 @@ def _pairs(rows: list[tuple[str, str]], look: Look) -> str:
     for key, value in rows:
         text, more = cut(value, OUTPUT_LINES, OUTPUT_CHARACTERS)
         out.append(f"<div{look('key')}><code{look('bare')}><bdi>{shown(key)}</bdi></code></div> ")
-        out.append(f"<div{look('value')} dir=\"auto\"><code{look('bare')}>{shown(text)}</code>{_more(more, look)}</div>")
+        out.append(
+            f'<div{look("value")} dir="auto"><code{look("bare")}>{shown(text)}</code>{_more(more, look)}</div>'
+        )
     return f"<div{look('pairs')}>{''.join(out)}</div>"
 
 
 def _output(content: str, role: str, look: Look) -> str:
     text, more = cut(terminal_text(content), OUTPUT_LINES, OUTPUT_CHARACTERS)
-    return f"<pre{look(role)} dir=\"auto\">{shown(text)}</pre>{_more(more, look)}"
+    return f'<pre{look(role)} dir="auto">{shown(text)}</pre>{_more(more, look)}'
 
 
 def _more(note: str, look: Look) -> str:
