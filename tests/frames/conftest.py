@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
@@ -58,7 +57,13 @@ class Drive:
         return self
 
     def begin(self, prompt: str, **more: Any) -> Drive:
-        values: dict[str, Any] = {"model": "claude-sonnet-5", "mode": "ask", "max_steps": 40, "tools": ("read_file",), **more}
+        values: dict[str, Any] = {
+            "model": "claude-sonnet-5",
+            "mode": "ask",
+            "max_steps": 40,
+            "tools": ("read_file",),
+            **more,
+        }
         return self.feed(
             Begin(
                 at=self.at, session_id=SESSION, run_id=self.run_id, seq=self.seq,
@@ -178,7 +183,9 @@ west["amount"].isna().groupby(west.store).sum().nlargest(3)  # store 114 leads
 
 ![chart](https://cdn.example.net/west.png)
 """
-CSV = "order_id,store,region,order_date,amount\n" + "\n".join(f"{100234 + n},{100 + n % 21},West,2025-08-14,{n}.20" for n in range(60))
+CSV = "order_id,store,region,order_date,amount\n" + "\n".join(
+    f"{100234 + n},{100 + n % 21},West,2025-08-14,{n}.20" for n in range(60)
+)
 
 
 def text_only(**kw: Any) -> Drive:
@@ -188,13 +195,25 @@ def text_only(**kw: Any) -> Drive:
 
 def tools_and_approval(**kw: Any) -> Drive:
     run = Drive(**kw).begin("Why did West sales drop in Q3?", cell_id="cell-7")
-    run.thinks("The sales file has a `region` column, but the question asks for quarters.\n\nI need `order_date` first.", 1.0)
+    run.thinks(
+        "The sales file has a `region` column, but the question asks for quarters.\n\nI need `order_date` first.",
+        1.0,
+    )
     run.after(5.0).writes("Let me look at the file.").asks_for(
         ("read_file", {"path": "data/sales.csv", "limit": 2000}), ("list_tables", {})
     )
     run.finishes("tool_calls", usage=Usage(4100, 300, 3000, 900, 210), cost_usd=0.011)
-    run.judged(("read", "allow"), ("read", "allow")).returned(1, CSV).returned(2, "sales\nrefunds", seconds=0.1)
-    run.asks_for(("run_sql", {"query": "SELECT region, date_trunc('quarter', order_date) AS q, sum(amount)\nFROM sales GROUP BY 1, 2"}))
+    run.judged(("read", "allow"), ("read", "allow")).returned(1, CSV).returned(
+        2, "sales\nrefunds", seconds=0.1
+    )
+    run.asks_for(
+        (
+            "run_sql",
+            {
+                "query": "SELECT region, date_trunc('quarter', order_date) AS q, sum(amount)\nFROM sales GROUP BY 1, 2"
+            },
+        )
+    )
     run.finishes("tool_calls", usage=Usage(4100, 300, 3800, 0), cost_usd=0.01, first_token_s=0.3)
     run.judged(("write", "ask"), description="Runs SQL on the warehouse.").answered(1, "approve", seconds=4.0)
     run.returned(1, "ok, 3 rows", seconds=1.4)
@@ -202,47 +221,87 @@ def tools_and_approval(**kw: Any) -> Drive:
 
 
 def edited(**kw: Any) -> Drive:
-    run = Drive(**kw).begin("Clean up the export folder").asks_for(("run_shell", {"command": "rm -rf exports", "cwd": "/home/ana"}))
+    run = (
+        Drive(**kw)
+        .begin("Clean up the export folder")
+        .asks_for(("run_shell", {"command": "rm -rf exports", "cwd": "/home/ana"}))
+    )
     run.finishes("tool_calls").judged(("write", "ask"))
-    run.answered(1, "edit", arguments={"command": "rm -rf exports/tmp", "cwd": "/home/ana"}, reason="only the temporary ones")
+    run.answered(
+        1,
+        "edit",
+        arguments={"command": "rm -rf exports/tmp", "cwd": "/home/ana"},
+        reason="only the temporary ones",
+    )
     return run.returned(1, "").writes("Done: `exports/tmp` is gone.").finishes(cost_usd=None)
 
 
 def denied(**kw: Any) -> Drive:
-    run = Drive(**kw).begin("Clean up the export folder").asks_for(
-        ("run_shell", {"command": "rm -rf exports/tmp"}), ("mail", {"to": "bo@rival.example"}), ("nonsense", "{oops")
+    run = (
+        Drive(**kw)
+        .begin("Clean up the export folder")
+        .asks_for(
+            ("run_shell", {"command": "rm -rf exports/tmp"}),
+            ("mail", {"to": "bo@rival.example"}),
+            ("nonsense", "{oops"),
+        )
     )
-    run.finishes("tool_calls").judged(("write", "ask"), ("write", "deny"), "the arguments are not JSON", reason="no mail to rivals")
+    run.finishes("tool_calls").judged(
+        ("write", "ask"), ("write", "deny"), "the arguments are not JSON", reason="no mail to rivals"
+    )
     run.answered(1, "deny", reason="Keep the 2025 files, finance still needs them.")
     return run.writes("Understood, I will leave them.").finishes()
 
 
 def failed_tool(**kw: Any) -> Drive:
-    run = Drive(**kw).begin("Sum the amounts").asks_for(("run_sql", {"query": "SELECT sum(amt) FROM sales"})).finishes("tool_calls")
+    run = (
+        Drive(**kw)
+        .begin("Sum the amounts")
+        .asks_for(("run_sql", {"query": "SELECT sum(amt) FROM sales"}))
+        .finishes("tool_calls")
+    )
     run.judged(("read", "allow"))
-    problem = 'Binder Error: Referenced column "amt" not found in FROM clause!\nCandidate bindings: "sales.amount"'
+    problem = (
+        'Binder Error: Referenced column "amt" not found in FROM clause!\nCandidate bindings: "sales.amount"'
+    )
     return run.returned(1, problem, "error", 0.4).writes("There is no such column.").finishes()
 
 
 def provider_error(**kw: Any) -> Drive:
-    run = Drive(**kw).begin("Summarise the log").writes("The log has three phases. In the first, the sched", 0.5)
+    run = (
+        Drive(**kw)
+        .begin("Summarise the log")
+        .writes("The log has three phases. In the first, the sched", 0.5)
+    )
     return run.writes("uler", 1.5).fails("overloaded", "the provider answered 529 after 3 tries")
 
 
 def cancelled(**kw: Any) -> Drive:
-    run = Drive(**kw).begin("Summarise the log").asks_for(("read_file", {"path": "log.txt"})).finishes("tool_calls")
+    run = (
+        Drive(**kw)
+        .begin("Summarise the log")
+        .asks_for(("read_file", {"path": "log.txt"}))
+        .finishes("tool_calls")
+    )
     run.judged(("read", "allow")).returned(1, "phase 1\nphase 2")
     return run.writes("The log has three phases. In the first, the scheduler", 3.0).stopped(2.0)
 
 
 def max_steps(**kw: Any) -> Drive:
-    run = Drive(**kw).begin("Count to a million", max_steps=1).asks_for(("count", {"to": 1_000_000})).finishes("tool_calls")
+    run = (
+        Drive(**kw)
+        .begin("Count to a million", max_steps=1)
+        .asks_for(("count", {"to": 1_000_000}))
+        .finishes("tool_calls")
+    )
     return run.judged(("read", "allow")).returned(1, "1000000")
 
 
 def waiting(**kw: Any) -> Drive:
     run = Drive(**kw).begin("Tidy up", parent_run_id="run_1", root_run_id="run_1", depth=1, previous="run_0")
-    run.writes("I would remove it.").asks_for(("read_file", {"path": "a"}), ("remove", {"path": "a"}), ("remove", {"path": "b"}))
+    run.writes("I would remove it.").asks_for(
+        ("read_file", {"path": "a"}), ("remove", {"path": "a"}), ("remove", {"path": "b"})
+    )
     run.finishes("tool_calls").judged(("read", "allow"), ("write", "ask"), ("write", "ask"))
     return run.returned(1, "text").answered(2, "approve", seconds=2.0)
 
@@ -274,13 +333,3 @@ def whole_session() -> list[Drive]:
 @pytest.fixture(scope="session")
 def session() -> list[Drive]:
     return whole_session()
-
-
-@pytest.fixture(scope="session")
-def payloads() -> list[dict[str, str]]:
-    return json.loads((Path(__file__).parent / "payloads.json").read_text("utf-8"))  # type: ignore[no-any-return]
-
-
-def vocabulary(alias: Any) -> tuple[str, ...]:
-    """The words of a Literal."""
-    return get_args(alias)

@@ -23,7 +23,9 @@ from turncell.frames.static_html import ATTRIBUTES, TAGS, html
 from turncell.frames.transcript import markdown, plain_text
 from turncell.frames.visible import SHAPELESS
 
-PAYLOADS = [p for p in json.loads((Path(__file__).parent / "payloads.json").read_text("utf-8")) if p["where"] != "ui"]
+PAYLOADS = [
+    p for p in json.loads((Path(__file__).parent / "payloads.json").read_text("utf-8")) if p["where"] != "ui"
+]
 MORE = {
     "tool name": "<b>safe_tool</b>",
     "zero-width name": "read_file\u200b",
@@ -32,7 +34,7 @@ MORE = {
     "escaped brackets": r"\\[x](javascript:alert(1)) \[x](javascript:alert(1)) \![a](https://evil.test/a)",
     "ticks across cells": "| a ` b | <img src=https://evil.test/a> ` |\n|---|---|\n| ` | <img src=https://evil.test/b> ` |",
     "details": "</details></summary></div></pre></code><details open ontoggle=alert(1)>",
-    "style breaker": "\" style=\"position:fixed;inset:0\" onclick=\"alert(1)",
+    "style breaker": '" style="position:fixed;inset:0" onclick="alert(1)',
 }
 TEXTS = {p["id"]: p["input"] for p in PAYLOADS} | MORE
 SMALL = {name: text for name, text in TEXTS.items() if len(text) < 4000}
@@ -64,11 +66,17 @@ class Audit(HTMLParser):
                 self.found.append(f"{tag} {name}={value}")
             if name == "href":
                 parts = urlsplit(value)
-                if parts.scheme not in ("http", "https", "mailto") or "@" in parts.netloc or (parts.scheme != "mailto" and not parts.netloc):
+                if (
+                    parts.scheme not in ("http", "https", "mailto")
+                    or "@" in parts.netloc
+                    or (parts.scheme != "mailto" and not parts.netloc)
+                ):
                     self.found.append(f"href={value}")
                 if dict(attrs).get("rel") != "noopener noreferrer":
                     self.found.append("href without rel")
-            if name == "style" and re.search(r"url|expression|import|position:\s*(?:fixed|absolute|sticky)|@|\\", value, re.I):
+            if name == "style" and re.search(
+                r"url|expression|import|position:\s*(?:fixed|absolute|sticky)|@|\\", value, re.I
+            ):
                 self.found.append(f"style={value}")
             if name == "class" and not value.startswith("tc-"):
                 self.found.append(f"class={value}")
@@ -92,11 +100,19 @@ def audit(markup: str, **kw: bool) -> Audit:
 def hostile(text: str) -> RunState:
     """A run in which the text is in every place that takes one."""
     run = Drive().begin(text, model=text[:200], max_steps=3)
-    run.thinks(text).writes(text).asks_for((text, {text[:100]: text, "n": [text]}), ("remove", {"path": text}), ("mail", text))
-    run.finishes("tool_calls").judged(("write", "allow"), ("write", "ask"), text, description=text, reason=text)
-    run.answered(2, "edit", arguments={"path": text + "!"}, reason=text).returned(1, text, "error").returned(2, text)
+    run.thinks(text).writes(text).asks_for(
+        (text, {text[:100]: text, "n": [text]}), ("remove", {"path": text}), ("mail", text)
+    )
+    run.finishes("tool_calls").judged(
+        ("write", "allow"), ("write", "ask"), text, description=text, reason=text
+    )
+    run.answered(2, "edit", arguments={"path": text + "!"}, reason=text).returned(1, text, "error").returned(
+        2, text
+    )
     run.asks_for(("remove", {"path": text}), ("remove", {"path": text})).finishes("tool_calls")
-    run.judged(("write", "ask"), ("write", "deny"), reason=text, description=text).answered(1, "deny", reason=text)
+    run.judged(("write", "ask"), ("write", "deny"), reason=text, description=text).answered(
+        1, "deny", reason=text
+    )
     return run.writes(text).fails("unknown", text).run
 
 
@@ -123,11 +139,15 @@ class TestNothingActs:
         for document in (markdown(the_run(name)), export_markdown([the_run(name)], TEXTS[name])):
             for block in permissive.parse(document):
                 if block.type == "html_block":
-                    assert re.fullmatch(r"<details><summary>[\w ,]*</summary>\n?|</details>\n?", block.content)
+                    assert re.fullmatch(
+                        r"<details><summary>[\w ,]*</summary>\n?|</details>\n?", block.content
+                    )
                 for token in block.children or ():
                     assert token.type not in ("html_inline", "image")
                     if token.type == "link_open":
-                        assert not re.match(r"(?!https?:|mailto:)[a-z0-9+.-]+:|//", str(token.attrGet("href")), re.I)
+                        assert not re.match(
+                            r"(?!https?:|mailto:)[a-z0-9+.-]+:|//", str(token.attrGet("href")), re.I
+                        )
 
     @pytest.mark.parametrize("name", [p["id"] for p in PAYLOADS if p["cat"] == "html"])
     def test_a_tag_is_shown_as_the_text_that_it_is(self, name: str) -> None:
@@ -169,7 +189,12 @@ class TestNothingHides:
             assert SHAPELESS.search(output.replace("\n", "")) is None
 
     def test_the_argument_that_a_person_approved_can_be_read(self) -> None:
-        run = Drive().begin("x").asks_for(("shell", {"command": "ls \u202egpj.sh\u202c\u200b\U000e0041"})).finishes("tool_calls")
+        run = (
+            Drive()
+            .begin("x")
+            .asks_for(("shell", {"command": "ls \u202egpj.sh\u202c\u200b\U000e0041"}))
+            .finishes("tool_calls")
+        )
         markup = html(run.judged(("write", "ask")).run)
         text = "".join(audit(markup).text)
         assert "ls \\u202egpj.sh\\u202c\\u200b\\U000e0041" in text
@@ -181,15 +206,29 @@ class TestNothingHides:
         assert "100 %\nend" in text and "10 %\r" not in text and "cm0" not in text
 
     def test_a_link_that_names_another_host_says_where_it_leads(self) -> None:
-        run = Drive().begin("x").writes("[www.bank.test](https://evil.test/) [docs](https://ok.test) [b](https://bаnk.test)").finishes().run
+        run = (
+            Drive()
+            .begin("x")
+            .writes("[www.bank.test](https://evil.test/) [docs](https://ok.test) [b](https://bаnk.test)")
+            .finishes()
+            .run
+        )
         text = "".join(audit(html(run)).text)
         assert "www.bank.test (evil.test)" in text and "docs (" not in text and "b (xn--" in text
 
     def test_the_text_of_a_refused_link_stays(self) -> None:
-        run = Drive().begin("x").writes("[read me](/hub/logout) and [me](https://a:b@evil.test)").finishes().run
+        run = (
+            Drive().begin("x").writes("[read me](/hub/logout) and [me](https://a:b@evil.test)").finishes().run
+        )
         assert "read me and me" in "".join(audit(html(run)).text) and "<a" not in html(run)
 
     def test_pictures_joined_into_one_stay_one(self) -> None:
         family = "👨\u200d👩\u200d👧"
-        run = Drive().begin("x").asks_for(("shell", {"who": family})).finishes("tool_calls").judged(("read", "allow"))
+        run = (
+            Drive()
+            .begin("x")
+            .asks_for(("shell", {"who": family}))
+            .finishes("tool_calls")
+            .judged(("read", "allow"))
+        )
         assert family in html(run.returned(1, family).run)

@@ -33,7 +33,10 @@ def value(cell: Any) -> Any:
 
 def wall_s(spans: list[tuple[float | None, float | None]]) -> float:
     """Seconds covered by the spans that have ended; a span that has not keeps the stretch it is part of open."""
-    edges = sorted([(a, 1) for a, _ in spans if a is not None] + [(b, -1) for _, b in spans if b is not None], key=lambda e: (e[0], e[1]))
+    edges = sorted(
+        [(a, 1) for a, _ in spans if a is not None] + [(b, -1) for _, b in spans if b is not None],
+        key=lambda e: (e[0], e[1]),
+    )
     total, depth, since = 0.0, 0, 0.0
     for at, change in edges:
         if depth == 0:
@@ -78,7 +81,7 @@ def expected_call(run: RunState, call: CallState) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def check(row: dict[str, Any], expected: dict[str, Any]) -> None:
+def check(row: dict[Any, Any], expected: dict[str, Any]) -> None:
     assert list(row) and set(row) == set(expected)
     for name, want in expected.items():
         have = value(row[name])
@@ -104,9 +107,18 @@ class TestWhatTheTablesSay:
         pairs = [(drive.run, step) for drive in session for step in drive.run.steps]
         names = ("step", "model", "answered_by", "finish_reason", "cost_usd", "cost_basis", "started_at", "duration_s", "first_token_s",
                  "error_kind", "error")  # fmt: skip
-        counts = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "is_estimated")
+        counts = (
+            "input_tokens",
+            "output_tokens",
+            "cache_read_tokens",
+            "cache_write_tokens",
+            "reasoning_tokens",
+            "is_estimated",
+        )
         for row, (run, step) in zip(frame.to_dict("records"), pairs, strict=True):
-            want = {name: getattr(step, name) for name in names} | {name: getattr(step.usage, name) for name in counts}
+            want = {name: getattr(step, name) for name in names} | {
+                name: getattr(step.usage, name) for name in counts
+            }
             check(row, want | {"run_id": run.run_id, "session_id": run.session_id, "calls": len(step.calls)})
 
     @pytest.mark.parametrize("backend", BACKENDS)
@@ -158,8 +170,15 @@ class TestWhatTheTablesSay:
         assert (known["run_9"], known["run_10"], known["run_1"]) == ("waiting", "interrupted", "completed")
 
     def test_requests_that_wait_side_by_side_are_counted_once(self) -> None:
-        run = Drive().begin("Tidy up").asks_for(("remove", {"path": "a"}), ("remove", {"path": "b"})).finishes("tool_calls")
-        run.judged(("write", "ask"), ("write", "ask")).answered(1, "deny", seconds=2).answered(2, "deny", seconds=3)
+        run = (
+            Drive()
+            .begin("Tidy up")
+            .asks_for(("remove", {"path": "a"}), ("remove", {"path": "b"}))
+            .finishes("tool_calls")
+        )
+        run.judged(("write", "ask"), ("write", "ask")).answered(1, "deny", seconds=2).answered(
+            2, "deny", seconds=3
+        )
         frame = runs_frame(run.recorded)
         assert frame.waiting_s[0] == pytest.approx(5)
         assert list(calls_frame(run.recorded).waiting_s) == pytest.approx([2, 5])
@@ -170,10 +189,15 @@ class TestWhatTheTablesSay:
 class TestSchemas:
     @pytest.mark.parametrize("backend", BACKENDS)
     @pytest.mark.parametrize("name", FRAMES)
-    def test_columns_and_dtypes_are_the_documented_ones_full_or_empty(self, session: list[Drive], name: Any, backend: Any) -> None:
+    def test_columns_and_dtypes_are_the_documented_ones_full_or_empty(
+        self, session: list[Drive], name: Any, backend: Any
+    ) -> None:
         full, empty = FRAMES[name](events_of(session), backend=backend), FRAMES[name]([], backend=backend)
         assert full.dtypes.to_dict() == empty.dtypes.to_dict()
-        have = {column: str(dtype).replace("timestamp[us, UTC]", "timestamp[us, tz=UTC]") for column, dtype in full.dtypes.items()}
+        have = {
+            column: str(dtype).replace("timestamp[us, UTC]", "timestamp[us, tz=UTC]")
+            for column, dtype in full.dtypes.items()
+        }
         want = {c.name: c.dtype if backend == "numpy_nullable" else ARROW[c.dtype] for c in SCHEMAS[name]}
         assert list(have.items()) == list(want.items())
         for column in SCHEMAS[name]:
@@ -210,8 +234,14 @@ class TestSchemas:
 
     def test_ids_join(self, session: list[Drive]) -> None:
         runs, steps, calls = tables(events_of(session))
-        assert runs.run_id.is_unique and calls.call_id.is_unique and not steps.duplicated(["run_id", "step"]).any()
-        joined = calls.merge(steps, on=["run_id", "step"], how="left", indicator=True, suffixes=("", "_of_step"))
+        assert (
+            runs.run_id.is_unique
+            and calls.call_id.is_unique
+            and not steps.duplicated(["run_id", "step"]).any()
+        )
+        joined = calls.merge(
+            steps, on=["run_id", "step"], how="left", indicator=True, suffixes=("", "_of_step")
+        )
         assert (joined["_merge"] == "both").all() and len(joined) == len(calls)
         per_run = steps.groupby("run_id").calls.sum()
         assert (runs.set_index("run_id").calls == per_run.reindex(runs.run_id)).all()
@@ -231,7 +261,14 @@ class TestUnknownIsNotZero:
         assert run.cache_read_tokens is pd.NA and run.reasoning_tokens is pd.NA and run.input_tokens == 3100
 
     def test_cost_of_several_kinds_is_mixed(self) -> None:
-        run = Drive().begin("x").asks_for(("read_file", {})).finishes("tool_calls").judged(("read", "allow")).returned(1, "")
+        run = (
+            Drive()
+            .begin("x")
+            .asks_for(("read_file", {}))
+            .finishes("tool_calls")
+            .judged(("read", "allow"))
+            .returned(1, "")
+        )
         lines = [json.loads(r.payload) for r in as_records(run.writes("y").finishes().recorded)]
         next(line for line in lines if line["type"] == "StepFinished")["cost_basis"] = "provider"
         assert runs_frame(lines).cost_basis[0] == "mixed"

@@ -37,7 +37,14 @@ class TestWhatIsSaid:
         assert summary(STORIES["text_only"]().run) == ""
 
     def test_the_footer_has_model_time_tokens_and_cost(self) -> None:
-        assert footer(STORIES["denied"]().run) == ["claude-sonnet-5", "2 steps", "2.0 s", "6.2k in", "82 out", "$0.021"]
+        assert footer(STORIES["denied"]().run) == [
+            "claude-sonnet-5",
+            "2 steps",
+            "2.0 s",
+            "6.2k in",
+            "82 out",
+            "$0.021",
+        ]
         assert footer(tools_and_approval().run)[-3:] == ["≈ 12.4k in (9.8k cached)", "≈ 1.2k out", "$0.031"]
         assert "stopped after 5.7 s" in footer(STORIES["cancelled"]().run)
 
@@ -61,7 +68,11 @@ class TestWhatIsSaid:
 
     def test_an_edit_shows_what_ran_and_what_was_asked_for(self) -> None:
         shown = text_of(html(STORIES["edited"]().run))
-        assert shown.index("rm -rf exports/tmp") < shown.index("The model had asked for") < shown.rindex("rm -rf exports ")
+        assert (
+            shown.index("rm -rf exports/tmp")
+            < shown.index("The model had asked for")
+            < shown.rindex("rm -rf exports ")
+        )
 
     def test_a_failure_is_a_box_with_the_providers_words(self) -> None:
         shown = text_of(html(STORIES["provider_error"]().run))
@@ -78,7 +89,18 @@ class TestWhatIsSaid:
 
     def test_every_status_has_words(self) -> None:
         run = STORIES["streaming"]().run
-        for status in ("running", "waiting", "interrupted", "in_doubt", "cancelled", "max_steps", "budget", "timeout", "truncated", "failed"):
+        for status in (
+            "running",
+            "waiting",
+            "interrupted",
+            "in_doubt",
+            "cancelled",
+            "max_steps",
+            "budget",
+            "timeout",
+            "truncated",
+            "failed",
+        ):
             title = words.ending(replace(run, status=status))
             assert title and title[0] in plain_text(replace(run, status=status))
 
@@ -90,11 +112,22 @@ class TestPlainTextIsTheSameEveryTime:
         one = STORIES[name]()
         other = STORIES[name](run_id="run_other", seq=70, at=1_800_000_000.25)
         assert plain_text(one.run) == plain_text(other.run)
-        cheaper = replace(one.run, steps=tuple(replace(s, cost_usd=9.99, duration_s=123.0, usage=Usage(1, 2)) for s in one.run.steps))
+        cheaper = replace(
+            one.run,
+            steps=tuple(
+                replace(s, cost_usd=9.99, duration_s=123.0, usage=Usage(1, 2)) for s in one.run.steps
+            ),
+        )
         assert plain_text(one.run) == plain_text(cheaper)
 
     def test_it_names_no_time_cost_id_or_request_of_a_provider(self) -> None:
-        run = Drive().begin("x").writes("half").fails("overloaded", "req_011CSabc at 0x7f3a2b, retry in 3 s").run
+        run = (
+            Drive()
+            .begin("x")
+            .writes("half")
+            .fails("overloaded", "req_011CSabc at 0x7f3a2b, retry in 3 s")
+            .run
+        )
         assert plain_text(run) == "[The model is overloaded]\n\nhalf"
 
 
@@ -112,11 +145,17 @@ class TestLooks:
             for declaration in style.split(";"):
                 name, _, value = declaration.partition(":")
                 assert name in properties, (role, declaration)
-                assert not re.search(r"var\(|currentcolor|inherit|anywhere|light-dark|url|isolate|calc|!|\bend\b", value, re.I), (role, value)
+                assert not re.search(
+                    r"var\(|currentcolor|inherit|anywhere|light-dark|url|isolate|calc|!|\bend\b", value, re.I
+                ), (role, value)
 
     def test_every_look_that_is_used_exists_in_both_forms(self) -> None:
         page = export_html([drive.run for drive in whole_session()], "All")
-        used = set(re.findall(r'class="tc-([\w-]+)"', page.partition("<main>")[2])) - {"when", "turn", "prompt"}
+        used = set(re.findall(r'class="tc-([\w-]+)"', page.partition("<main>")[2])) - {
+            "when",
+            "turn",
+            "prompt",
+        }
         assert used <= set(LOOKS)
         families = ("run", "sign-", "tag-", "td", "th", "tr", "tbody", "thead", "step", "precode")
         for role in LOOKS:
@@ -128,10 +167,15 @@ class TestLooks:
             r, g, b = (p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
             return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
-        colours = {colour for style in LOOKS.values() for colour in re.findall(r"[^-]color:(#\w{6})", f";{style}")}
+        colours = {
+            colour for style in LOOKS.values() for colour in re.findall(r"[^-]color:(#\w{6})", f";{style}")
+        }
         assert len(colours) >= 5
         for colour in colours:
-            on_white, on_dark = 1.05 / (luminance(colour) + 0.05), (luminance(colour) + 0.05) / (luminance("#111111") + 0.05)
+            on_white, on_dark = (
+                1.05 / (luminance(colour) + 0.05),
+                (luminance(colour) + 0.05) / (luminance("#111111") + 0.05),
+            )
             assert min(on_white, on_dark) >= 4.1, (colour, on_white, on_dark)
 
     @pytest.mark.parametrize("name", STORIES)

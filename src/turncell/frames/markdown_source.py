@@ -95,7 +95,11 @@ def _outside_code(text: str, change: Callable[[str], str]) -> str:
         while end < len(lines) and is_code[end] == is_code[start]:
             end += 1
         piece = "\n".join(lines[start:end])
-        out.append(piece if is_code[start] else "\n\n".join(_outside_spans(part, change) for part in piece.split("\n\n")))
+        out.append(
+            piece
+            if is_code[start]
+            else "\n\n".join(_outside_spans(part, change) for part in piece.split("\n\n"))
+        )
         start = end
     return "\n".join(out)
 

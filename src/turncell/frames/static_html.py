@@ -5,7 +5,8 @@ attributes, and every inline declaration whose value it cannot parse: `var()`, `
 `overflow-wrap: anywhere`, logical values like `end` and `unicode-bidi: isolate` go, flex, grid, rgba and hex colours
 stay. Hence the looks below: text keeps the colour of its host and is muted by opacity, lines and washes are a neutral
 grey that works on white and on black, and the few tones have about the same contrast on both (4.3 : 1). Fonts are the
-host's: `<code>` and `<pre>` bring its monospace with them. `<bdi>` and `dir` keep directions inside their element.
+host's: `<code>` and `<pre>` bring its monospace with them. Arguments are no `<dl>`, to which JupyterLab gives a fifth
+of the width for names and no way to ask for more. `<bdi>` and `dir` keep directions inside their element.
 
 The same elements with classes instead of inline looks make the exported page (`export`).
 """
@@ -53,8 +54,8 @@ LOOKS: dict[str, str] = {
     "said": "margin:6px 0",
     "pairs": "display:grid;grid-template-columns:max-content 1fr;column-gap:18px;row-gap:1px;margin:0;padding:7px 12px;"
     f"background-color:{_WASH};border-radius:8px;font-size:12.5px;line-height:1.65",
-    "key": "margin:0;padding:0;font-weight:400;opacity:0.7",
-    "value": "margin:0;padding:0;min-width:0;overflow-wrap:break-word",
+    "key": "max-width:16em;opacity:0.7;overflow-wrap:break-word",
+    "value": "min-width:0;overflow-wrap:break-word",
     "bare": "background-color:transparent;padding:0;font-size:12.5px;white-space:pre-wrap",
     "out": f"margin:0;padding:8px 12px;background-color:{_WASH};border:1px solid transparent;border-radius:8px;font-size:12.5px;"
     "line-height:1.55;max-height:420px;overflow:auto;white-space:pre-wrap;overflow-wrap:break-word",
@@ -98,7 +99,9 @@ for _side in ("left", "right", "center"):
     _suffix = "" if _side == "left" else f"-{_side}"
     _cell = f"text-align:{_side};padding:5px 22px 5px {'22px' if _side == 'right' else '0'};border:0;background-color:transparent"
     LOOKS[f"td{_suffix}"] = f"{_cell};border-bottom:1px solid {_LINE}"
-    LOOKS[f"th{_suffix}"] = f"{_cell};border-bottom:1px solid rgba(127,127,127,0.6);font-weight:600;font-size:12px;opacity:0.75"
+    LOOKS[f"th{_suffix}"] = (
+        f"{_cell};border-bottom:1px solid rgba(127,127,127,0.6);font-weight:600;font-size:12px;opacity:0.75"
+    )
 for _tone, _colour in TONES.items():
     LOOKS[f"sign-{_tone}"] = f"color:{_colour};font-weight:600;width:14px;flex:none;text-align:center"
     LOOKS[f"tag-{_tone}"] = f"font-size:12px;font-weight:600;white-space:nowrap;color:{_colour}"
@@ -109,8 +112,25 @@ for _tone, _rgb in _TINTS.items():
 LOOKS["tag-ok"] = LOOKS["tag-quiet"] = "font-size:12px;font-weight:600;white-space:nowrap;opacity:0.7"
 
 TAGS = frozenset(
-    "div span details summary p pre code mark bdi strong em s a ul ol li blockquote hr br h3 h4 h5 h6 table thead tbody tr th td "
-    "dl dt dd".split()
+    (
+        "div",
+        "span",
+        "details",
+        "summary",
+        "p",
+        "pre",
+        "code",
+        "mark",
+        "bdi",
+        "strong",
+        "em",
+        "s",
+        "a",
+        "ul",
+        "ol",
+        "li",
+    )
+    + ("blockquote", "hr", "br", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td")
 )
 ATTRIBUTES = {
     "*": {"style", "class", "dir"},
@@ -160,7 +180,9 @@ def run_html(run: RunState, look: Look) -> str:
     if end is not None and end[1]:
         title, text, tone = end
         parts.append(_box(title, text, look) if tone == "err" else f"<p{look('note')}>{shown(text)}</p>")
-    items = f" <span{look('muted')}>·</span> ".join(f"<span>{escape(item)}</span>" for item in words.footer(run))
+    items = f" <span{look('muted')}>·</span> ".join(
+        f"<span>{escape(item)}</span>" for item in words.footer(run)
+    )
     parts.append(f"<div{look('foot')}>{items}</div></div>")
     return "".join(parts)
 
@@ -183,7 +205,15 @@ def _step(step: StepState, is_answer: bool, look: Look) -> str:
         text, more = cut(reasoning, 10_000, REASONING_CHARACTERS)
         seconds = words.thought_s(step)
         time = words.rough_duration(seconds) if seconds is not None and seconds >= 0.5 else ""
-        line = _line("✦", "quiet", f"<span{look('label')}>Thought</span> <span{look('grow')}></span>", "", "ok", time, look)
+        line = _line(
+            "✦",
+            "quiet",
+            f"<span{look('label')}>Thought</span> <span{look('grow')}></span>",
+            "",
+            "ok",
+            time,
+            look,
+        )
         body = f"<div{look('thought')}>{markdown_html(text, look)}</div>{_more(more, look)}"
         out.append(_details("step", line, f"<div{look('body')}>{body}</div>", look))
     if not is_answer and words.step_text(step):
@@ -207,9 +237,14 @@ def _call(call: CallState, look: Look) -> str:
     if call.arguments:
         body.append(_caption("Arguments", look) + _pairs(words.argument_rows(call.arguments), look))
     elif call.arguments is None and call.arguments_text:
-        body.append(_caption("Arguments, as the model wrote them", look) + _output(call.arguments_text, "out", look))
+        body.append(
+            _caption("Arguments, as the model wrote them", look) + _output(call.arguments_text, "out", look)
+        )
     if call.proposed_arguments is not None:
-        body.append(_caption("The model had asked for", look) + _pairs(words.argument_rows(call.proposed_arguments), look))
+        body.append(
+            _caption("The model had asked for", look)
+            + _pairs(words.argument_rows(call.proposed_arguments), look)
+        )
     if call.content and not (call.status == "denied" and verdict):
         is_wrong = how.tone == "err"
         body.append(_caption("Problem" if is_wrong else "Output", look))
@@ -251,14 +286,16 @@ def _pairs(rows: list[tuple[str, str]], look: Look) -> str:
     out: list[str] = []
     for key, value in rows:
         text, more = cut(value, OUTPUT_LINES, OUTPUT_CHARACTERS)
-        out.append(f"<dt{look('key')}><code{look('bare')}><bdi>{shown(key)}</bdi></code></dt>")
-        out.append(f"<dd{look('value')} dir=\"auto\"><code{look('bare')}>{shown(text)}</code>{_more(more, look)}</dd>")
-    return f"<dl{look('pairs')}>{''.join(out)}</dl>"
+        out.append(f"<div{look('key')}><code{look('bare')}><bdi>{shown(key)}</bdi></code></div> ")
+        out.append(
+            f'<div{look("value")} dir="auto"><code{look("bare")}>{shown(text)}</code>{_more(more, look)}</div>'
+        )
+    return f"<div{look('pairs')}>{''.join(out)}</div>"
 
 
 def _output(content: str, role: str, look: Look) -> str:
     text, more = cut(terminal_text(content), OUTPUT_LINES, OUTPUT_CHARACTERS)
-    return f"<pre{look(role)} dir=\"auto\">{shown(text)}</pre>{_more(more, look)}"
+    return f'<pre{look(role)} dir="auto">{shown(text)}</pre>{_more(more, look)}'
 
 
 def _more(note: str, look: Look) -> str:

@@ -15,12 +15,12 @@ import orjson
 import pandas as pd
 
 from turncell.core.codec import decode_json, encode
-from turncell.core.events import Event
+from turncell.core.events import Event, Recorded
 from turncell.frames.columns import Backend, frame_of
 from turncell.frames.schemas import schema_table
 from turncell.runtime.ports import Record
 
-Source: TypeAlias = Record | Event | dict[str, Any]
+Source: TypeAlias = Record | Recorded | Event | dict[str, Any]
 """An event in any of its forms: as a store keeps it, as the loop made it, or as a line of JSON says it."""
 
 TOKENS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
@@ -124,7 +124,9 @@ class _Call:
 
     def row(self) -> tuple[Any, ...]:
         run = self.step.run
-        waiting_s = None if self.answered_at is None or self.asked_at is None else self.answered_at - self.asked_at
+        waiting_s = (
+            None if self.answered_at is None or self.asked_at is None else self.answered_at - self.asked_at
+        )
         return (
             self.call_id, run.run_id, run.session_id, self.step.step, self.name, self.effect, self.status,
             _json_text(self.arguments), _json_text(self.proposed_arguments), self.digest, self.verdict, self.judged_by,
@@ -185,7 +187,9 @@ class _Run:
             return str(self.end["status"])
         if alive is not None and self.run_id not in alive:
             return "interrupted"
-        is_waiting = bool(self.steps) and any(call.status == "waiting" for call in self.steps[-1].calls.values())
+        is_waiting = bool(self.steps) and any(
+            call.status == "waiting" for call in self.steps[-1].calls.values()
+        )
         return "waiting" if is_waiting else "running"
 
     def row(self, alive: Collection[str] | None) -> tuple[Any, ...]:
@@ -340,7 +344,12 @@ def _request_answered(run: _Run, call: _Call, e: dict[str, Any]) -> None:
     if call.asked_at is None:
         return
     run.waiting.end(call.call_id, e["at"])
-    call.answer, call.answered_by, call.answer_reason, call.answered_at = e["answer"], e["by"], e.get("reason", ""), e["at"]
+    call.answer, call.answered_by, call.answer_reason, call.answered_at = (
+        e["answer"],
+        e["by"],
+        e.get("reason", ""),
+        e["at"],
+    )
     call.status = "allowed" if e["answer"] in ("approve", "edit") else "proposed"
     if e["answer"] == "edit":
         call.arguments, call.proposed_arguments, call.digest = e["arguments"], call.arguments, e["digest"]
@@ -352,7 +361,12 @@ def _call_started(run: _Run, call: _Call, e: dict[str, Any]) -> None:
 
 
 def _call_finished(run: _Run, call: _Call, e: dict[str, Any]) -> None:
-    call.status, call.content, call.duration_s, call.ended_at = e["status"], e["content"], e.get("duration_s"), e["at"]
+    call.status, call.content, call.duration_s, call.ended_at = (
+        e["status"],
+        e["content"],
+        e.get("duration_s"),
+        e["at"],
+    )
     run.tools.end(call.call_id, e["at"])
     run.waiting.end(call.call_id, e["at"])
 
@@ -378,4 +392,3 @@ _ON: dict[str, Callable[[_Run, dict[str, Any]], None]] = {
 }
 EVENT_TYPES = tuple(_ON)
 """The types that the tables read: what to ask a store for."""
-

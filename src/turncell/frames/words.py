@@ -91,10 +91,19 @@ def verdict_line(call: CallState) -> str:
     request = call.request
     quoted = ""
     if request is not None and request.answer is not None:
-        who = {"person": "You", "time limit": "The time limit", "unattended": "The unattended policy", "rule": "A rule"}
-        did = {"approve": "approved", "edit": "edited", "deny": "denied", "result": "answered"}[request.answer]
+        who = {
+            "person": "You",
+            "time limit": "The time limit",
+            "unattended": "The unattended policy",
+            "rule": "A rule",
+        }
+        did = {"approve": "approved", "edit": "edited", "deny": "denied", "result": "answered"}[
+            request.answer
+        ]
         quoted = f": “{visible(request.reason)}”" if request.reason else "."
-        is_said = request.by == "cancel" or (request.answer == "approve" and request.by == "person" and not request.reason)
+        is_said = request.by == "cancel" or (
+            request.answer == "approve" and request.by == "person" and not request.reason
+        )
         return "" if is_said else f"{who.get(request.by or '', 'Somebody')} {did} this call{quoted}"
     if call.status == "denied":
         quoted = f": {visible(call.reason)}" if call.reason else "."
@@ -123,7 +132,11 @@ def thought_s(step: StepState) -> float | None:
     reasoning, text = len(step_reasoning(step)), len(step_text(step))
     if not reasoning or step.duration_s is None:
         return None
-    return step.duration_s * reasoning / (reasoning + text + sum(len(call.arguments_text) for call in step.calls))
+    return (
+        step.duration_s
+        * reasoning
+        / (reasoning + text + sum(len(call.arguments_text) for call in step.calls))
+    )
 
 
 def summary(run: RunState, *, with_times: bool = True) -> str:
@@ -146,7 +159,10 @@ def summary(run: RunState, *, with_times: bool = True) -> str:
         (answers.count(("edit", "person")), "edited by you"),
         (answers.count(("result", "person")), "answered by you"),
         (answers.count(("deny", "person")), "denied by you"),
-        (sum(c.status == "denied" for c in calls) - answers.count(("deny", "person")), "denied by the policy"),
+        (
+            sum(c.status == "denied" for c in calls) - answers.count(("deny", "person")),
+            "denied by the policy",
+        ),
         (sum(c.status in ("error", "invalid", "timeout") for c in calls), "failed"),
         (sum(c.status == "waiting" for c in calls), "waiting for you"),
     )
@@ -204,7 +220,9 @@ def rough_duration(seconds: float) -> str:
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
-    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+    return (
+        f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+    )
 
 
 def count(tokens: int) -> str:
