@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -29,7 +28,9 @@ def jupyter_server(folder: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     home = folder.parent / "home"
-    home.mkdir(exist_ok=True)
+    settings = home / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True, exist_ok=True)
+    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
     environment = os.environ | {
         "HOME": str(home),
         "JUPYTER_CONFIG_DIR": str(home / "config"),
@@ -42,7 +43,6 @@ def jupyter_server(folder: Path) -> Iterator[str]:
         [
             sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1",
             f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-            "--LabApp.news_url=None", "--ServerApp.disable_check_xsrf=True",
         ],
         env=environment, stdout=log, stderr=log, cwd=folder,
     )  # fmt: skip
@@ -105,7 +105,7 @@ class Lab:
         return self.page.locator(".jp-Notebook .jp-CodeCell").nth(number)
 
     def prompt(self, number: int) -> str:
-        return self.cell(number).locator(".jp-InputPrompt").inner_text().strip()
+        return self.cell(number).locator(".jp-InputPrompt").text_content() or ""
 
     def output(self, number: int) -> Locator:
         return self.cell(number).locator(".jp-OutputArea").first
@@ -122,7 +122,3 @@ class Lab:
         path = SCREENSHOTS / f"{name}.png"
         self.page.screenshot(path=path)
         return path
-
-
-def clean(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
