@@ -42,7 +42,7 @@ def jupyter_server(folder: Path) -> Iterator[str]:
     server = subprocess.Popen(
         [
             sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1",
-            f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+            f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}",
         ],
         env=environment, stdout=log, stderr=log, cwd=folder,
     )  # fmt: skip
@@ -109,6 +109,12 @@ class Lab:
 
     def output(self, number: int) -> Locator:
         return self.cell(number).locator(".jp-OutputArea").first
+
+    def press(self, button: Locator) -> None:
+        """Click a button of a card as a person does: not within the half second after it came or moved."""
+        button.scroll_into_view_if_needed()
+        time.sleep(0.8)
+        button.click()
 
     def theme(self, name: str) -> None:
         """`Light` or `Dark`."""

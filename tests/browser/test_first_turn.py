@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -44,11 +43,13 @@ def test_a_turn_streams_asks_and_ends_before_the_queued_cell_runs(lab: Callable[
     expect(turn.get_by_text("I look up the weather.")).to_be_visible(timeout=20_000)
     approve = turn.get_by_role("button", name="Approve")
     expect(approve).to_be_visible(timeout=10_000)
-    expect(turn.get_by_text("send_note").first).to_be_visible()
+    card = turn.locator(".tc-ask")
+    expect(card).to_contain_text("Allow send_note?")
+    expect(card).to_contain_text("3.5 °C in Oslo")
     assert notebook.prompt(1) == "[*]:" and notebook.prompt(2) == "[*]:", "the cell waits, and so does the one behind it"
+    approve.scroll_into_view_if_needed()
     notebook.screenshot(f"approval-light-{version}")
-    time.sleep(0.6)  # the card's buttons are inert for half a second
-    approve.click()
+    notebook.press(approve)
     expect(notebook.output(2)).to_contain_text("after [('Ana', '3.5 °C in Oslo')]", timeout=15_000)
     expect(turn).to_contain_text("and Ana knows.")
     notebook.screenshot(f"done-light-{version}")
