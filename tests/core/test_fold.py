@@ -117,6 +117,16 @@ def test_an_ended_run_has_one_terminal_event_and_it_is_the_last() -> None:
         assert len(ends) <= 1 and (not ends or recorded[-1] is not None and isinstance(recorded[-1], RunEnded))
 
 
+def test_integers_of_any_size_survive_the_journal() -> None:
+    assert codec.decode_json(codec.encode({"n": 2**70, "m": -(2**63)})) == {"n": 2**70, "m": -(2**63)}
+
+
+def test_the_time_of_thinking_is_measured() -> None:
+    first = fold(approved().events).steps[0]
+    assert first.reasoning_s == pytest.approx(0.2)
+    assert fold(approved().events).steps[1].reasoning_s is None
+
+
 def test_a_lone_surrogate_survives_the_journal() -> None:
     play = Play("odd \ud800 text")
     first = [event for event in play.events if isinstance(event, Recorded)]

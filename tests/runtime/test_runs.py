@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from turncell import Agent, AnswerRefused, ModelFailure, Rule, RunError, ToolContext, UsageError, tool
-from turncell.adapters.scripted_model import ScriptedModel, call, say
+from turncell.adapters.scripted_model import Call, ScriptedModel, call, say
 from turncell.core.deltas import Finished, Fragment, TextFragment
 from turncell.core.events import Event, RunEnded, TextDelta
 from turncell.runtime.loop import BackgroundLoop
@@ -438,6 +438,15 @@ class TestBadCalls:
         run = Agent(ScriptedModel([asked, "I see."]), tools=[weather]).run_sync("go")
         assert run.status == "completed" and run.tool_calls[0].status == "invalid"
         assert said in (run.tool_calls[0].content or "")
+
+    def test_numbers_that_json_does_not_have_are_no_arguments(self) -> None:
+        @tool(effect="read")
+        def half(x: float) -> float:
+            """Halve."""
+            return x / 2
+
+        run = Agent(ScriptedModel([Call("half", '{"x": NaN}'), "I see."]), tools=[half]).run_sync("go")
+        assert run.tool_calls[0].status == "invalid" and "NaN is not JSON" in (run.tool_calls[0].content or "")
 
     def test_a_tool_that_raises_is_told_to_the_model_and_the_run_goes_on(self) -> None:
         @tool(effect="read")

@@ -2,12 +2,14 @@
 
 Encoding is orjson, the quickest there is for dataclasses. It refuses lone surrogates, which models and tools do
 produce; those texts take the standard library's way, where every such character becomes an ASCII escape.
+It also reads integers beyond 64 bits as floats, so what has one is decoded by the standard library.
 Decoding validates with pydantic: a journal is data from outside, and nothing in it names a class to import.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 
+_BIG_INTEGER = re.compile(rb"\d{19}")
+
+
 def encode(value: Any) -> bytes:
     """JSON of an event, a state, or plain JSON values. NaN and infinities become null."""
     try:
@@ -30,7 +35,9 @@ def encode(value: Any) -> bytes:
 
 
 def decode_json(data: bytes | str) -> Json:
-    """Parse JSON, lone surrogates included."""
+    """Parse JSON to the letter: lone surrogates and integers of any size included."""
+    if _BIG_INTEGER.search(data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")):
+        return json.loads(data)
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:

@@ -87,6 +87,8 @@ class StepFinished(Recorded):
     """The model that the provider says has answered."""
     duration_s: float
     first_token_s: float | None = None
+    reasoning_s: float | None = None
+    """Seconds from the first word of reasoning to the first of anything else, summed; None where there was none."""
     type: Literal["StepFinished"] = "StepFinished"
 
 
@@ -101,6 +103,7 @@ class StepFailed(Recorded):
     cost_basis: CostBasis = "none"
     duration_s: float
     first_token_s: float | None = None
+    reasoning_s: float | None = None
     type: Literal["StepFailed"] = "StepFailed"
 
 

@@ -86,6 +86,7 @@ class StepState:
     answered_by: str | None = None
     duration_s: float | None = None
     first_token_s: float | None = None
+    reasoning_s: float | None = None
     error_kind: str | None = None
     error: str | None = None
 
@@ -280,6 +281,7 @@ def _step_finished(state: RunState, e: ev.StepFinished) -> RunState:
     return _last(
         state, finish_reason=e.finish_reason, usage=e.usage, cost_usd=e.cost_usd, cost_basis=e.cost_basis,
         answered_by=e.answered_by, duration_s=e.duration_s, first_token_s=e.first_token_s,
+        reasoning_s=e.reasoning_s,
     )  # fmt: skip
 
 
@@ -287,6 +289,7 @@ def _step_failed(state: RunState, e: ev.StepFailed) -> RunState:
     return _last(
         state, error_kind=e.kind, error=e.message, usage=e.usage, cost_usd=e.cost_usd, cost_basis=e.cost_basis,
         duration_s=e.duration_s, first_token_s=e.first_token_s,
+        reasoning_s=e.reasoning_s,
     )  # fmt: skip
 
 
@@ -398,7 +401,8 @@ def _as_run(part: Part, closed: dict[str, CallState]) -> Part | None:
         return None
     arguments = call.arguments
     if arguments is not None:
-        return part if call.proposed_arguments is None else replace(part, arguments_text=json.dumps(arguments))
+        is_as_written = call.proposed_arguments is None and part.arguments_text.strip()
+        return part if is_as_written else replace(part, arguments_text=json.dumps(arguments))
     return replace(part, arguments_text=json.dumps(_object(part.arguments_text)), name=part.name or "unnamed")
 
 

@@ -186,6 +186,9 @@ class LoopState:
     saved: tuple[int, ...] = ()
     """How many characters of each block are in the journal."""
     saved_at: float = 0.0
+    thinking_since: float | None = None
+    thought_s: float | None = None
+    """Seconds of reasoning of this step that are over."""
     stop: Stop | None = None
     """A stop that came before the beginning: the run begins and ends without a model call."""
 
@@ -198,6 +201,12 @@ class LoopState:
         calls = tuple(CallState(b.call_id, step.step, b.name, b.text) for b in self.assembly.blocks if b.kind == "call")
         blocks = tuple(Block("call", (), b.call_id, b.name) if b.kind == "call" else b for b in self.assembly.blocks)
         return replace(run, steps=(*run.steps[:-1], replace(step, blocks=blocks, calls=calls)))
+
+    def reasoning_s(self, at: float) -> float | None:
+        """Seconds of reasoning of this step, up to `at`."""
+        if self.thinking_since is None:
+            return self.thought_s
+        return (self.thought_s or 0.0) + max(0.0, at - self.thinking_since)
 
 
 Result: TypeAlias = Transition[LoopState, ev.Event]
@@ -273,7 +282,7 @@ def _next_step(turn: _Turn) -> None:
         turn.end("max_steps", "max_steps", f"stopped after {limit} step{'s' * (limit != 1)}, the limit of this run")
         return
     turn.record(ev.StepStarted, step=step, model=turn.run.model)
-    turn.set(assembly=Assembly(), is_streaming=True, saved=(), saved_at=turn.at)
+    turn.set(assembly=Assembly(), is_streaming=True, saved=(), saved_at=turn.at, thinking_since=None, thought_s=None)
     turn.commands.append(CallModel(step))
 
 
@@ -307,7 +316,13 @@ def _streamed(turn: _Turn, s: Streamed) -> None:
             events.append(ev.ArgumentsDelta(run_id, step, number, fragment.arguments, block.call_id, block.name))
     if pending:
         assembly, _ = assembly.add("text", "".join(pending))
-    turn.set(assembly=assembly)
+    is_thinking = bool(assembly.blocks) and assembly.blocks[-1].kind == "reasoning"
+    if is_thinking == (turn.state.thinking_since is not None):
+        turn.set(assembly=assembly)
+    elif is_thinking:
+        turn.set(assembly=assembly, thinking_since=s.at)
+    else:
+        turn.set(assembly=assembly, thinking_since=None, thought_s=turn.state.reasoning_s(s.at))
     if s.at - turn.state.saved_at >= SAVE_EVERY_S:
         _save_partial(turn)
 
@@ -337,6 +352,7 @@ def _model_finished(turn: _Turn, s: ModelFinished) -> None:
     turn.record(
         ev.StepFinished, finish_reason=end.finish_reason, usage=end.usage, cost_usd=end.cost_usd, cost_basis=end.cost_basis,
         answered_by=end.answered_by, duration_s=max(0.0, s.at - step.started_at), first_token_s=s.first_token_s,
+        reasoning_s=turn.state.reasoning_s(s.at),
     )  # fmt: skip
     if message.calls:
         turn.set(is_judging=True)
@@ -357,6 +373,7 @@ def _model_failed(turn: _Turn, s: ModelFailed) -> None:
     turn.record(
         ev.StepFailed, kind=s.kind, message=s.message, usage=s.usage,
         duration_s=max(0.0, s.at - started_at), first_token_s=s.first_token_s,
+        reasoning_s=turn.state.reasoning_s(s.at),
     )  # fmt: skip
     turn.end("failed", s.kind, s.message)
 
@@ -460,7 +477,7 @@ def _stop(turn: _Turn, s: Stop) -> None:
         _keep_partial(turn)
         turn.record(
             ev.StepFailed, kind=s.kind or s.status, message=s.message or f"the run was {s.status}", usage=Usage(),
-            duration_s=max(0.0, s.at - started_at),
+            duration_s=max(0.0, s.at - started_at), reasoning_s=turn.state.reasoning_s(s.at),
         )  # fmt: skip
     turn.set(is_judging=False)
     for call in turn.calls:

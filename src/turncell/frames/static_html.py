@@ -203,7 +203,7 @@ def _step(step: StepState, is_answer: bool, look: Look) -> str:
     reasoning = words.step_reasoning(step)
     if reasoning:
         text, more = cut(reasoning, 10_000, REASONING_CHARACTERS)
-        seconds = words.thought_s(step)
+        seconds = step.reasoning_s
         time = words.rough_duration(seconds) if seconds is not None and seconds >= 0.5 else ""
         line = _line(
             "✦",

@@ -124,21 +124,6 @@ def step_reasoning(step: StepState) -> str:
     return "\n\n".join(block.text for block in step.blocks if block.kind == "reasoning" and block.text)
 
 
-def thought_s(step: StepState) -> float | None:
-    """About how long a step reasoned: the share of its time that the reasoning has in what it wrote.
-
-    The journal keeps no time for it. Models write at an even pace, so the share of characters is a fair guess.
-    """
-    reasoning, text = len(step_reasoning(step)), len(step_text(step))
-    if not reasoning or step.duration_s is None:
-        return None
-    return (
-        step.duration_s
-        * reasoning
-        / (reasoning + text + sum(len(call.arguments_text) for call in step.calls))
-    )
-
-
 def summary(run: RunState, *, with_times: bool = True) -> str:
     """All steps in one line; empty if the run only answered.
 
@@ -146,7 +131,7 @@ def summary(run: RunState, *, with_times: bool = True) -> str:
     """
     said: list[str] = []
     if any(step_reasoning(step) for step in run.steps):
-        times = [thought_s(step) for step in run.steps]
+        times = [step.reasoning_s for step in run.steps]
         seconds = sum(time for time in times if time is not None)
         said.append(f"thought for {rough_duration(seconds)}" if with_times and seconds >= 0.5 else "thought")
     calls = run.calls

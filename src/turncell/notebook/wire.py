@@ -42,6 +42,7 @@ class StepView:
     answered_by: str | None
     duration_s: float | None
     first_token_s: float | None
+    reasoning_s: float | None
     error_kind: str | None
     error: str | None
     blocks: list[BlockView]

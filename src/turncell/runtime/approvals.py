@@ -117,12 +117,16 @@ def _parse(text: str, tool: str) -> dict[str, Json]:
     if not text.strip():
         return {}
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_no_constant)
     except ValueError as error:
         raise ToolError(f"the arguments of {tool} are not valid JSON ({error}): {text[:200]!r}") from error
     if not isinstance(value, dict):
         raise ToolError(f"the arguments of {tool} must be a JSON object; found {text[:200]!r}")
     return value
+
+
+def _no_constant(name: str) -> Json:
+    raise ValueError(f"{name} is not JSON")
 
 
 async def _preview(tool: Tool, arguments: Mapping[str, Json]) -> str | None:
