@@ -24,7 +24,6 @@ import gc
 import importlib
 import inspect
 import os
-import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -187,31 +186,27 @@ def warm_up() -> Any:
     global _loaded
     with _load_lock:
         if _loaded is None:
-            was_enabled = gc.isenabled()
-            # Half of the time would be garbage collection, over objects that stay for ever.
-            gc.disable()
-            try:
-                litellm = _import()
+            with _host_kept():
+                # Waits where the user's own import is still going on in another thread.
+                litellm = importlib.import_module("litellm")
                 with _quiet(litellm), suppress(Exception):
                     _call_nobody(litellm)
-            finally:
-                if was_enabled:
-                    gc.enable()
             _loaded = litellm
         return _loaded
 
 
-def _import() -> Any:
-    if "litellm" in sys.modules:
-        # The user's own import, perhaps still going on in another thread: this waits for its end.
-        return importlib.import_module("litellm")
+@contextmanager
+def _host_kept() -> Iterator[None]:
+    """Environment and garbage collector as they were before; collecting what stays for ever is half of an import."""
     before = {name: os.environ.get(name) for name in _IMPORT_ENVIRONMENT}
+    was_enabled = gc.isenabled()
+    gc.disable()
+    os.environ.update({n: v for n, v in _IMPORT_ENVIRONMENT.items() if v is not None and before[n] is None})
     try:
-        os.environ.update(
-            {n: v for n, v in _IMPORT_ENVIRONMENT.items() if v is not None and before[n] is None}
-        )
-        return importlib.import_module("litellm")
+        yield
     finally:
+        if was_enabled:
+            gc.enable()
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
