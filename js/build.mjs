@@ -1,0 +1,109 @@
+// Bundles src/ into the Python package: `npm run build`, or `npm run watch` while working on the page.
+//
+// The stamp beside the bundle (see hatch_build.py) says which sources it was made from. It is removed here first and
+// written by the hook last, so a bundle from an interrupted or a manual build is never taken for a current one.
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
+import * as esbuild from "esbuild";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const out = join(here, "../src/turncell/notebook/static");
+
+// A front end of Jupyter gets the bundle anew with every widget, so its size is paid per cell.
+const MAX_JS_BYTES = 150_000;
+
+// More than half of markdown-it are its dependencies, and the page wants next to nothing of them (see there).
+const trimmed = ["entities", "linkify-it", "mdurl", "punycode.js", "uc.micro"];
+export const alias = Object.fromEntries(trimmed.map((name) => [name, join(here, "src/trimmed.ts")]));
+
+// Rules of markdown-it that are switched off here (no HTML, no bare links, no typography) and its HTML writer, 12 KB of
+// what no page of ours ever runs. The package is one file, so they are cut out of it by its own region marks.
+const never = {
+  "src/renderer.ts": "var Renderer = class {};",
+  "src/rules_core/linkify.ts": "var linkify$1 = () => {};",
+  "src/rules_core/replacements.ts": "var replace = () => {};",
+  "src/rules_core/smartquotes.ts": "var smartquotes = () => {};",
+  "src/common/html_blocks.ts": "",
+  "src/common/html_re.ts": "",
+  "src/rules_block/html_block.ts": "var html_block = () => false;",
+  "src/rules_inline/linkify.ts": "var linkify = () => false;",
+  "src/rules_inline/html_inline.ts": "var html_inline = () => false;",
+};
+
+const cutMarkdownIt = {
+  name: "cut-markdown-it",
+  setup(build) {
+    build.onLoad({ filter: /[\\/]markdown-it[\\/]dist[\\/]markdown-it\.mjs$/ }, ({ path }) => {
+      let contents = readFileSync(path, "utf8");
+      for (const [region, instead] of Object.entries(never)) {
+        const start = contents.indexOf(`//#region ${region}\n`);
+        const end = contents.indexOf("//#endregion", start);
+        if (start < 0 || end < 0) throw new Error(`markdown-it has no region ${region} any more; see build.mjs`);
+        contents = contents.slice(0, start) + instead + contents.slice(end);
+      }
+      return { contents, loader: "js" };
+    });
+  },
+};
+
+export const options = {
+  absWorkingDir: here,
+  entryPoints: { widget: "src/index.ts" },
+  outdir: out,
+  bundle: true,
+  format: "esm",
+  target: "es2022",
+  minify: true,
+  legalComments: "none", // the texts go into THIRD_PARTY_LICENSES.txt
+  charset: "utf8",
+  metafile: true,
+  logLevel: "warning",
+  alias,
+  plugins: [cutMarkdownIt],
+};
+const styles = { ...options, entryPoints: { widget: "src/style.css" } };
+
+/** The licence texts of the npm packages that really are in the bundle. */
+function licences(metafiles) {
+  const files = metafiles.flatMap((metafile) => Object.values(metafile.outputs));
+  const inputs = files.flatMap((file) => Object.entries(file.inputs));
+  const used = inputs.filter(([, { bytesInOutput }]) => bytesInOutput > 0);
+  const roots = used.map(([path]) => path.match(/^.*node_modules\/(?:@[^/]+\/)?[^/]+/)?.[0]);
+  const texts = [...new Set(roots.filter(Boolean))].sort().map((root) => {
+    const { name, version, license } = JSON.parse(readFileSync(join(here, root, "package.json"), "utf8"));
+    const file = readdirSync(join(here, root)).find((entry) => /^licen[cs]e/i.test(entry));
+    if (!file) throw new Error(`${name} is bundled but has no licence file; its terms must travel with it`);
+    return `${name} ${version} (${license})\n\n${readFileSync(join(here, root, file), "utf8").trim()}\n`;
+  });
+  const head = "widget.js contains code of the following packages.\n";
+  return [head, ...texts].join(`\n${"-".repeat(78)}\n\n`);
+}
+
+function report(metafiles) {
+  writeFileSync(join(out, "THIRD_PARTY_LICENSES.txt"), licences(metafiles));
+  for (const name of ["widget.js", "widget.css"]) {
+    const bytes = readFileSync(join(out, name));
+    console.log(`${name}  ${bytes.length} bytes, ${gzipSync(bytes, { level: 9 }).length} gzipped`);
+    if (name === "widget.js" && bytes.length > MAX_JS_BYTES) {
+      throw new Error(`${name} has ${bytes.length} bytes; the limit is ${MAX_JS_BYTES}`);
+    }
+  }
+}
+
+async function main() {
+  mkdirSync(out, { recursive: true });
+  rmSync(join(out, "widget.stamp"), { force: true });
+  if (process.argv.includes("--watch")) {
+    for (const each of [options, styles]) {
+      const context = await esbuild.context({ ...each, logLevel: "info" });
+      await context.watch();
+    }
+    return;
+  }
+  const results = await Promise.all([esbuild.build(options), esbuild.build(styles)]);
+  report(results.map((result) => result.metafile));
+}
+
+if (process.argv[1] && resolve(process.argv[1]) === fileURLToPath(import.meta.url)) await main();

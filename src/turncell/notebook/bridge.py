@@ -1,0 +1,306 @@
+"""The bridge between a run on the background loop and the thread that executes the notebook's cells.
+
+A cell that runs a turn blocks the kernel's main thread in `KernelBridge.wait`. While it waits, that thread
+
+- keeps the tap open (see tap.py), so that clicks and reloaded pages are served,
+- runs jobs that need it (`run_on_main`): the user's namespace, matplotlib, `input()`,
+- turns the interrupt button into `on_interrupt()`.
+
+Rules that are easy to break:
+- While it waits, SIGINT only counts. A KeyboardInterrupt raised inside of the stream's `flush` would lose a queued
+  cell. Only while a job runs does SIGINT raise, so that a tool that hangs can be stopped.
+- The first press asks the run to end and gives it `grace_s`; the second leaves at once. Both end the cell with
+  `TurnInterrupted`: the reply's status is `error`, so the cells queued behind it are aborted.
+- A job must not let a KeyboardInterrupt or SystemExit out through its future: awaited on the background loop, it
+  would end that loop and with it all runs. They arrive as `JobInterrupted`.
+- The main thread can be interrupted between any two bytecodes. A job that was interrupted may have had its effect:
+  treat it as in doubt, not as undone.
+- Only the main thread may touch the stream of ipykernel 6 and signal handlers. On another thread `wait` only waits;
+  the main thread is then free, and messages take their normal path.
+
+Without a kernel (IPython in a terminal, a script) there is no tap, and everything else is the same. IPython and pyzmq
+are never imported from here: if they matter, they are loaded already.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextvars
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from types import FrameType, TracebackType
+from typing import Any, ClassVar, ParamSpec, TypeVar
+
+from turncell.notebook.tap import Handler, ShellTap
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class TurnInterrupted(KeyboardInterrupt):
+    """The person stopped the turn. A KeyboardInterrupt, so that it stops Run All and no `except Exception` eats it."""
+
+    def _render_traceback_(self) -> list[str]:
+        return ["turn interrupted"]  # IPython asks for this instead of forty lines of our waiting
+
+
+class JobInterrupted(RuntimeError):
+    """A job on the main thread was interrupted (or left with SystemExit). Whether it had its effect is not known."""
+
+
+@dataclass(slots=True)
+class _Job:
+    call: Callable[[], Any]
+    future: concurrent.futures.Future[Any] = field(default_factory=concurrent.futures.Future)
+
+
+class _Interrupts:
+    """Counts SIGINT while the main thread waits; raises it only while a job runs."""
+
+    def __init__(self) -> None:
+        self.presses = 0
+        self._raises = False
+        self._previous: Any = None
+
+    def __enter__(self) -> _Interrupts:
+        self._previous = signal.signal(signal.SIGINT, self._on_sigint)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        # None: the handler was not installed from Python, and cannot be put back from Python either.
+        signal.signal(signal.SIGINT, self._previous or signal.default_int_handler)
+
+    def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
+        self.presses += 1
+        if self._raises:
+            self._raises = False
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def raising(self) -> Iterator[None]:
+        presses_before = self.presses
+        self._raises = True
+        try:
+            yield
+        except KeyboardInterrupt:
+            # A wait inside of the job has its own handler and counted the press itself.
+            self.presses = max(self.presses, presses_before + 1)
+            raise
+        finally:
+            self._raises = False
+
+
+class KernelBridge:
+    """One per IPython shell. `register`, `unregister` and `run_on_main` may be called on any thread."""
+
+    _current: ClassVar[KernelBridge | None] = None
+    _current_lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, shell: Any = None) -> None:
+        self._shell = shell
+        self._kernel = getattr(shell, "kernel", None)
+        self.tap = ShellTap(self._kernel)
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()  # None only wakes the waiting thread
+
+    @classmethod
+    def current(cls) -> KernelBridge:
+        """The bridge of the running shell; without a shell, the one of this process."""
+        shell = _running_shell()
+        with cls._current_lock:
+            if cls._current is None or cls._current._shell is not shell:
+                cls._current = cls(shell)
+            return cls._current
+
+    def close(self) -> None:
+        """Leave nothing behind: no handlers, no queued jobs (cancelled), no instance. The tap stands only in a wait."""
+        self.tap.unregister_all()
+        with suppress(queue.Empty):
+            while True:
+                job = self._jobs.get_nowait()
+                if job is not None:
+                    job.future.cancel()
+        with KernelBridge._current_lock:
+            if KernelBridge._current is self:
+                KernelBridge._current = None
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether cells are executed for a front end, not typed into a terminal."""
+        return self._kernel is not None
+
+    # -- messages of the page
+
+    def register(self, comm_id: str, handler: Handler) -> None:
+        """Call `handler(content, buffers)` for custom messages of this comm while a turn waits.
+
+        The handler may run on any thread and in a foreign context: it should only hand the message over. When no
+        turn waits, the message takes its normal path, so the widget's own `on_msg` needs the same handler.
+        """
+        self.tap.register(comm_id, handler)
+
+    def unregister(self, comm_id: str) -> None:
+        self.tap.unregister(comm_id)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take messages already now, from the main thread, until the block ends.
+
+        `wait` listens by itself. This is for the time before it: under ipykernel 7 a message that comes before the
+        tap stands is in the main thread's queue and stays there until the cell ends, such as the view's first hello.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self.tap.open(self._parent())
+        try:
+            yield
+        finally:
+            self.tap.close()
+
+    # -- jobs for the main thread
+
+    def run_on_main(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> concurrent.futures.Future[T]:
+        """Run `fn` on the waiting main thread, in the context of the caller; `await asyncio.wrap_future(...)` it.
+
+        When nobody waits, the job stays queued until the next `wait`: cancel the future of a job that is no longer
+        wanted. Calling `.result()` on the main thread itself would wait for ever.
+        """
+        context = contextvars.copy_context()
+        return self._submit(lambda: context.run(fn, *args, **kwargs))
+
+    def ask_line(self, prompt: str) -> str:
+        """`input(prompt)` on the main thread: the stdin channel of a kernel, the keyboard of a terminal. Blocks.
+
+        Raises what `input` raises (`StdinNotImplementedError`, `EOFError`) and `JobInterrupted`. On a loop, await
+        `run_on_main(input, prompt)` instead.
+        """
+        if threading.current_thread() is threading.main_thread():
+            return input(prompt)
+        # In the main thread's own context: ipykernel 7 finds the cell that is asking through it.
+        return self._submit(lambda: input(prompt)).result()
+
+    def _submit(self, call: Callable[[], T]) -> concurrent.futures.Future[T]:
+        job = _Job(call)
+        self._jobs.put(job)
+        return job.future
+
+    def _next_job(self, timeout_s: float) -> _Job | None:
+        try:
+            return self._jobs.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    # -- waiting
+
+    def wait(
+        self,
+        done: concurrent.futures.Future[Any],
+        *,
+        on_interrupt: Callable[[], None],
+        grace_s: float = 5.0,
+        poll_s: float = 0.02,
+    ) -> None:
+        """Wait until `done` is finished; its result or exception is left to the caller.
+
+        `on_interrupt` is called at most once, on this thread, and should only ask the run to end.
+        Raises `TurnInterrupted` if the interrupt button was pressed, even if the run finished in spite of it.
+        A press between the start of a run and this call is an ordinary KeyboardInterrupt: whoever starts the run
+        should end it then, so that it does not go on unseen.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            concurrent.futures.wait([done])
+            return
+        asked = False
+
+        def ask_to_end() -> None:
+            nonlocal asked
+            if not asked and not done.done():
+                asked = True
+                on_interrupt()
+
+        try:
+            done.add_done_callback(lambda _: self._jobs.put(None))
+            with _Interrupts() as interrupts, self.listening():
+                self._serve(done, interrupts, ask_to_end, grace_s=grace_s, poll_s=poll_s)
+        except KeyboardInterrupt:  # pressed before our handler stood, or just after it was taken away
+            ask_to_end()
+            raise TurnInterrupted from None
+        if interrupts.presses:
+            raise TurnInterrupted
+
+    def _serve(
+        self,
+        done: concurrent.futures.Future[Any],
+        interrupts: _Interrupts,
+        ask_to_end: Callable[[], None],
+        *,
+        grace_s: float,
+        poll_s: float,
+    ) -> None:
+        leave_at_s: float | None = None
+        while not done.done():
+            if interrupts.presses:
+                ask_to_end()
+                if leave_at_s is None:
+                    leave_at_s = time.monotonic() + grace_s
+                if interrupts.presses > 1 or time.monotonic() >= leave_at_s:
+                    return
+            self.tap.poll()
+            job = self._next_job(poll_s)
+            if job is not None:
+                _run(job, interrupts)
+
+    # -- what the running cell says about itself
+
+    def allow_stdin(self) -> bool:
+        """Whether somebody can answer an `input()`: what the front end said with the running cell, or a terminal."""
+        if self._kernel is not None:
+            return self._parent().get("content", {}).get("allow_stdin") is True
+        try:
+            return sys.stdin.isatty()
+        except (AttributeError, ValueError):  # no stdin (pythonw), or a closed one
+            return False
+
+    def cell_id(self) -> str | None:
+        """The id of the running cell, if the front end sends it (JupyterLab, Notebook 7 and VS Code do)."""
+        cell_id = self._parent().get("metadata", {}).get("cellId")
+        return cell_id if isinstance(cell_id, str) else None
+
+    def _parent(self) -> dict[str, Any]:
+        try:
+            return self._kernel.get_parent("shell") or {}  # type: ignore[union-attr]
+        except (AttributeError, LookupError):  # no kernel; or a thread without context under ipykernel 7.0
+            return {}
+
+
+def _run(job: _Job, interrupts: _Interrupts) -> None:
+    if not job.future.set_running_or_notify_cancel():
+        return
+    try:
+        with interrupts.raising():
+            result = job.call()
+    except (KeyboardInterrupt, SystemExit) as stop:
+        job.future.set_exception(_as_interrupted(stop))
+    except BaseException as error:
+        # The rest of what a loop cannot take out of a future (StopIteration, CancelledError, GeneratorExit).
+        takes = isinstance(error, Exception) and not isinstance(error, StopIteration)
+        job.future.set_exception(error if takes else _as_interrupted(error))
+    else:
+        job.future.set_result(result)
+
+
+def _as_interrupted(cause: BaseException) -> JobInterrupted:
+    interrupted = JobInterrupted(f"a job on the main thread ended with {cause!r}; it may have had its effect")
+    interrupted.__cause__ = cause
+    return interrupted
+
+
+def _running_shell() -> Any:
+    ipython = sys.modules.get("IPython")
+    return ipython.get_ipython() if ipython is not None else None

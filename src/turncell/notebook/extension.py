@@ -1,0 +1,38 @@
+"""`%load_ext turncell` and `%unload_ext turncell`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from IPython.core.interactiveshell import InteractiveShell
+
+from turncell.notebook.bridge import KernelBridge
+
+_RUN = ("turncell.runtime.run", "Run")
+_FORMATS = ("text/markdown", "text/html")
+
+
+def load(shell: InteractiveShell) -> None:
+    """Register the magics, and how a Run looks in an output."""
+    from turncell.notebook.magics import AgentMagics
+
+    shell.register_magics(AgentMagics(shell))
+    for mime in _FORMATS:
+        formatter = shell.display_formatter.formatters[mime]
+        formatter.for_type_by_name(*_RUN, lambda run, mime=mime: _render(run, mime))
+
+
+def unload(shell: InteractiveShell) -> None:
+    """Leave nothing behind."""
+    for kind in ("cell", "line"):
+        shell.magics_manager.magics[kind].pop("agent", None)
+    shell.magics_manager.registry.pop("AgentMagics", None)
+    for mime in _FORMATS:
+        shell.display_formatter.formatters[mime].deferred_printers.pop(_RUN, None)
+    KernelBridge.current().close()
+
+
+def _render(run: Any, mime: str) -> str:
+    from turncell.frames.transcript import mimebundle
+
+    return str(mimebundle(run.state)[mime])

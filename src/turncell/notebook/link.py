@@ -1,0 +1,140 @@
+"""The link between a run and one view of it. Lives on the background loop; only `take` may be called from elsewhere.
+
+* Events go out in batches, at most FLUSH_PER_S a second, deltas of a batch merged: small messages, however quick the
+  model is. Each batch has the next `seq`.
+* A page that has missed something says so (`ready`, `resync`) and gets a snapshot: never trust a message to arrive.
+* What a page says is data from outside: it is validated here, and an answer counts only if the run takes it.
+* Everything is sent in the context of the cell that started the run, or it would land in another cell's output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from pydantic import ValidationError
+
+from turncell.core import codec
+from turncell.core.events import Event, RequestAnswered, RequestOpened, RunEnded, StepStarted
+from turncell.core.fold import snapshot
+from turncell.errors import AnswerRefused
+from turncell.notebook import wire
+from turncell.runtime.bus import merge_deltas
+from turncell.runtime.loop import BackgroundLoop
+from turncell.runtime.run import Run
+
+log = logging.getLogger("turncell")
+
+FLUSH_PER_S = 30
+_CHECKPOINTS = (StepStarted, RequestOpened, RequestAnswered, RunEnded)
+
+
+class Link:
+    """Sends a run to a page and takes the page's answers.
+
+    `send(content)` sends a custom message, `checkpoint(text)` replaces the snapshot that a reloaded page starts from.
+    """
+
+    def __init__(self, send: Callable[[dict[str, Any]], None], checkpoint: Callable[[str], None]) -> None:
+        self.hello: Future[None] = Future()
+        """Done when a page has shown that what it sends arrives."""
+        self._send, self._checkpoint = send, checkpoint
+        self._loop = BackgroundLoop.current().loop
+        self._context = contextvars.copy_context()
+        self._run: Run | None = None
+        self._seq = -1
+        self._pending: list[Event] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._flushed_at = 0.0
+
+    def follow(self, run: Run) -> None:
+        """Show this run from its first event on."""
+
+        def start() -> None:
+            self._run = run
+            self._pending = run.so_far()
+            self._flush()
+
+        self._loop.call_soon_threadsafe(start, context=self._context)
+        run.attach(self._on_events)
+
+    def take(self, content: Any, buffers: Any = None) -> None:
+        """A message of the page, on any thread."""
+        self._loop.call_soon_threadsafe(self._take, content, context=self._context)
+
+    def close(self) -> Future[None]:
+        """Send what is left. Done when it is sent."""
+        sent: Future[None] = Future()
+
+        def finish() -> None:
+            self._flush()
+            sent.set_result(None)
+
+        self._loop.call_soon_threadsafe(finish, context=self._context)
+        return sent
+
+    def _on_events(self, events: Sequence[Event]) -> None:
+        if self._run is None:
+            return  # `follow` takes what has happened so far
+        self._pending.extend(events)
+        if self._timer is None:
+            # At once after a pause, so that the first word and a question do not wait; else at the next frame.
+            pause_s = max(0.0, 1 / FLUSH_PER_S - (time.monotonic() - self._flushed_at))
+            self._timer = self._loop.call_later(pause_s, self._flush, context=self._context)
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._pending:
+            return
+        events, self._pending = merge_deltas(self._pending), []
+        self._seq += 1
+        self._flushed_at = time.monotonic()
+        self._try_send(wire.Events(self._seq, events, time.time()))
+        if any(isinstance(event, _CHECKPOINTS) for event in events):
+            self._checkpoint(codec.encode(self._snapshot()).decode())
+
+    def _snapshot(self) -> dict[str, Any]:
+        assert self._run is not None
+        return {"type": "snapshot", "seq": self._seq, "run": snapshot(self._run.state), "now": time.time()}
+
+    def _try_send(self, message: Any) -> None:
+        try:
+            self._send(codec.decode_json(codec.encode(message)))
+        except Exception:  # a front end that is gone must not end the run
+            log.exception("a message to the view was not sent")
+
+    def _take(self, content: Any) -> None:
+        try:
+            message = wire.from_page().validate_python(content)
+        except ValidationError as error:
+            log.warning("a message of the page was ignored: %s", error)
+            return
+        if not self.hello.done():
+            self.hello.set_result(None)
+        run = self._run
+        if run is None:
+            return
+        if isinstance(message, wire.Ready | wire.Resync):
+            if message.have != self._seq:
+                self._flush()
+                self._try_send(self._snapshot())
+        elif isinstance(message, wire.AnswerRequest):
+            self._answer(run, message)
+        elif isinstance(message, wire.StopRun):
+            run.cancel("stopped by you")
+
+    def _answer(self, run: Run, message: wire.AnswerRequest) -> None:
+        answered = run.answer(
+            message.request_id, message.decision, digest=message.digest, arguments=message.arguments, reason=message.reason
+        )
+        try:
+            answered.result()  # on the loop itself: it is done
+        except AnswerRefused as refusal:
+            self._try_send(wire.Refused(message.request_id, str(refusal)))

@@ -1,0 +1,186 @@
+"""`%%agent` and `%agent`. `%%agent?` is the manual."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from IPython.core.error import UsageError as ShellUsageError
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
+from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+from IPython.display import display
+
+from turncell.core.policy import MODES
+from turncell.errors import RunError, TurncellError, UsageError
+from turncell.notebook.turn import run_turn
+from turncell.runtime.agent import Agent
+from turncell.runtime.run import Run
+from turncell.runtime.session import Session
+
+FAILS_THE_CELL = ("failed", "budget", "timeout", "in_doubt")
+"""Statuses that make Run All stop. What a person chose (the card's Stop) and what has an answer do not."""
+
+
+class TurnFailed(RunError):
+    """A run that did not end well, told in one line."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{self.status}: {self}"]
+
+
+@magics_class
+class AgentMagics(Magics):
+    """The agent of this notebook: its session, and what `%agent` has set."""
+
+    def __init__(self, shell: Any) -> None:
+        super().__init__(shell)
+        self.session: Session | None = None
+        self.tools: list[str] = []
+        self.runs: list[Run] = []
+
+    @no_var_expand
+    @magic_arguments()
+    @argument("-m", "--model", help="the model: 'embedded', or provider/model as LiteLLM names it")
+    @argument("-a", "--agent", help="an Agent of the namespace; its model, tools and rules are used")
+    @argument("-t", "--tools", help="names of functions or Tools of the namespace, separated by commas")
+    @argument("-i", "--instructions", help="the system instructions, in quotes")
+    @argument("--mode", choices=MODES, help="what happens to calls that no rule names")
+    @argument("--max-steps", type=int, help="the most model calls of this turn")
+    @argument("-o", "--out", help="a variable that gets the Run")
+    @argument("--new", action="store_true", help="begin a new session")
+    @argument("--keep-view", action="store_true", help="leave the live view in place when the turn has ended")
+    @cell_magic("agent")
+    def cell(self, line: str, cell: str) -> None:
+        """Let an agent answer the text of this cell, live.
+
+        What it wants to do and may not do unasked stands on a card with Approve, Deny and Edit; the interrupt button
+        stops it. The cell waits for the turn, so that Run All keeps its order.
+        """
+        try:
+            options = parse_argstring(self.cell, line)
+            if options.new:
+                self.session = None
+            agent = self._agent(options)
+            if not cell.strip():
+                raise UsageError("the cell is empty; write below %%agent what you want the agent to do")
+            self._turn(agent, cell.strip("\n"), options)
+        except RunError:
+            raise
+        except TurncellError as error:
+            raise ShellUsageError(str(error)) from None
+
+    @no_var_expand
+    @line_magic("agent")
+    def line(self, line: str) -> Any:
+        """%agent status | new | tools [NAMES] | runs | steps | calls | export PATH"""
+        try:
+            command, *words = shlex.split(line) or ["status"]
+            do = getattr(self, f"_do_{command}", None)
+            if do is None:
+                names = ", ".join(sorted(name[4:] for name in dir(self) if name.startswith("_do_")))
+                raise UsageError(f"%agent {command}: there is no such command; use one of {names}, or %%agent for a turn")
+            return do(*words)
+        except TypeError as error:
+            raise ShellUsageError(f"%agent {line}: {error}") from None
+        except (TurncellError, ValueError) as error:
+            raise ShellUsageError(str(error)) from None
+
+    def _turn(self, agent: Agent, prompt: str, options: Any) -> None:
+        if self.session is None:
+            self.session = agent.session(prompt[:80])
+
+        def start(is_attended: bool, cell_id: str | None) -> Run:
+            run = agent.start(
+                prompt, session=self.session, is_attended=is_attended, cell_id=cell_id,
+                mode=options.mode, max_steps=options.max_steps,
+            )  # fmt: skip
+            self.runs.append(run)
+            if options.out:
+                self.shell.user_ns[options.out] = run
+            return run
+
+        run = run_turn(start, keep_view=options.keep_view)
+        if run.status in FAILS_THE_CELL:
+            state = run.state
+            raise TurnFailed(state.status, state.error_kind, state.error or f"the run is {state.status}")
+
+    def _agent(self, options: Any) -> Agent:
+        if options.agent:
+            agent = self._name(options.agent)
+            if not isinstance(agent, Agent):
+                raise UsageError(f"-a {options.agent}: that is {type(agent).__name__}, not an Agent; make one with turncell.Agent(...)")
+            for option in ("model", "tools", "instructions"):
+                if getattr(options, option):
+                    raise UsageError(f"-a and --{option} do not go together: the agent {options.agent} has its own")
+            return agent
+        names = options.tools.split(",") if options.tools else self.tools
+        tools = [self._tool(name.strip()) for name in names if name.strip()]
+        return Agent(options.model, tools=tools, instructions=(options.instructions or "").strip("\"'"))
+
+    def _tool(self, name: str) -> Any:
+        tool = self._name(name)
+        if not callable(tool):
+            raise UsageError(f"{name} is {type(tool).__name__}, not a function; a tool is a function, best with @turncell.tool")
+        return tool
+
+    def _name(self, name: str) -> Any:
+        try:
+            return self.shell.user_ns[name]
+        except KeyError:
+            raise UsageError(f"{name!r} is not defined in this notebook; define it in a cell above") from None
+
+    # %agent ...
+
+    def _do_status(self) -> None:
+        from turncell import settings
+
+        current = settings.current()
+        session = f"{self.session.id}, {len(self.session.runs)} runs" if self.session else "none yet"
+        lines = [
+            f"model    {current.model}",
+            f"mode     {current.mode}",
+            f"tools    {', '.join(self.tools) or 'none'}",
+            f"session  {session}",
+            f"history  {current.store_path}",
+        ]
+        print("\n".join(lines))  # noqa: T201  (a magic answers by printing)
+
+    def _do_new(self) -> None:
+        self.session = None
+
+    def _do_tools(self, *names: str) -> None:
+        wanted = [name for word in names for name in word.split(",") if name]
+        for name in wanted:
+            Agent("embedded", tools=[self._tool(name)])
+        self.tools = wanted or self.tools
+        print(", ".join(self.tools) or "none")  # noqa: T201
+
+    def _do_runs(self) -> None:
+        from turncell.frames.history import runs_df
+
+        display(runs_df(self._a_session()))
+
+    def _do_steps(self) -> None:
+        from turncell.frames.history import steps_df
+
+        display(steps_df(self._a_session()))
+
+    def _do_calls(self) -> None:
+        from turncell.frames.history import calls_df
+
+        display(calls_df(self._a_session()))
+
+    def _do_export(self, path: str) -> None:
+        from turncell.frames.export import export_html, export_markdown
+
+        session, target = self._a_session(), Path(path).expanduser()
+        title = next((run.prompt.text for run in session.runs if run.prompt), "Agent session")[:80]
+        text = export_markdown(session.runs) if target.suffix == ".md" else export_html(session.runs, title)
+        target.write_text(text, encoding="utf-8")
+        print(target.resolve())  # noqa: T201
+
+    def _a_session(self) -> Session:
+        if self.session is None:
+            raise UsageError("this notebook has no session yet; begin one with %%agent")
+        return self.session

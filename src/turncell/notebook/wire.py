@@ -1,0 +1,196 @@
+"""The wire: what a view and its kernel say to each other. Every message has a `type`.
+
+Kernel to page: one `snapshot` for those who come late or missed something, else `events` in batches. `seq` counts the
+messages of one view; a page that sees a gap sends `resync`. Page to kernel: few, small and idempotent; each is validated
+on the loop, and a view restored from a saved notebook sends nothing but `ready`.
+
+`js/src/wire.ts` is generated from this file (`make types`), so that both sides speak of the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from turncell.core.events import CostBasis, Event, FinishReason
+from turncell.core.fold import CallState, RunStatus
+from turncell.core.parts import Usage
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+
+@dataclass(frozen=True, slots=True)
+class BlockView:
+    """A block of a step: text to show, or the place of a call."""
+
+    kind: Literal["text", "reasoning", "call"]
+    text: str
+    call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepView:
+    step: int
+    model: str
+    started_at: float
+    finish_reason: FinishReason | None
+    usage: Usage
+    cost_usd: float | None
+    cost_basis: CostBasis
+    answered_by: str | None
+    duration_s: float | None
+    first_token_s: float | None
+    error_kind: str | None
+    error: str | None
+    blocks: list[BlockView]
+    calls: list[CallState]
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """What `core.fold.snapshot` makes of a RunState."""
+
+    run_id: str
+    session_id: str
+    seq: int
+    status: RunStatus
+    model: str
+    mode: str
+    max_steps: int
+    tools: list[str]
+    is_attended: bool
+    previous: str | None
+    root_run_id: str
+    parent_run_id: str | None
+    depth: int
+    cell_id: str | None
+    prompt: str
+    steps: list[StepView]
+    started_at: float
+    ended_at: float | None
+    error_kind: str | None
+    error: str | None
+
+
+# Kernel to page.
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The whole run. `now` is the kernel's clock, so that the page can count seconds with its own."""
+
+    seq: int
+    run: RunView
+    now: float
+    type: Literal["snapshot"] = "snapshot"
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    seq: int
+    events: list[Event]
+    now: float
+    type: Literal["events"] = "events"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An answer was not taken, and why. Nothing has changed."""
+
+    request_id: str
+    problem: str
+    type: Literal["refused"] = "refused"
+
+
+# Page to kernel.
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """A page is there, and what it sends arrives."""
+
+    type: Literal["hello"] = "hello"
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A view stands; `have` is the last `seq` that it knows (-1: none). Sent again every few seconds while the run is open."""
+
+    have: int
+    type: Literal["ready"] = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Resync:
+    have: int
+    type: Literal["resync"] = "resync"
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRequest:
+    """A person's answer. `digest` is that of the arguments on the screen, `arguments` the edited ones as JSON text."""
+
+    request_id: str
+    digest: str
+    decision: Literal["approve", "edit", "deny"]
+    arguments: str | None = None
+    reason: str = ""
+    type: Literal["answer"] = "answer"
+
+
+@dataclass(frozen=True, slots=True)
+class StopRun:
+    type: Literal["stop"] = "stop"
+
+
+ToPage: TypeAlias = Snapshot | Events | Refused
+FromPage: TypeAlias = Hello | Ready | Resync | AnswerRequest | StopRun
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    to_page: ToPage
+    from_page: FromPage
+
+
+@cache
+def from_page() -> TypeAdapter[FromPage]:
+    """Validates what a page sent; anything else raises pydantic's ValidationError."""
+    from typing import Annotated
+
+    from pydantic import Field, TypeAdapter
+
+    return TypeAdapter(Annotated[FromPage, Field(discriminator="type")])
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of both directions, for the generator of the TypeScript types."""
+    from pydantic import TypeAdapter
+
+    schema = TypeAdapter(Wire).json_schema(mode="serialization")
+    _tidy(schema)
+    return schema
+
+
+def _tidy(schema: Any) -> None:
+    """Titles of fields would become names of types, and a field with a default is always sent."""
+    if isinstance(schema, dict):
+        for field in schema.get("properties", {}).values():
+            if isinstance(field, dict):
+                field.pop("title", None)
+        if schema.get("type") == "object" and "properties" in schema:
+            schema["required"] = list(schema["properties"])
+            schema["additionalProperties"] = False
+        for value in schema.values():
+            _tidy(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            _tidy(value)
+
+
+if __name__ == "__main__":
+    import json
+
+    print(json.dumps(json_schema(), indent=1, sort_keys=True))  # noqa: T201

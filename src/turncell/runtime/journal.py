@@ -1,0 +1,120 @@
+"""The journal's writer: one thread that batches what all runs of this process record.
+
+Recording never waits for the disk: records are queued and written in batches, each batch one transaction, so a stream
+costs a few transactions a second. Only the intent of a write pays for an fsync: `record(..., durable=True)` is done when
+the records, and all before them, survive a loss of power. A store that fails is a failure of the runs that need it, not of
+this thread: the error goes to the futures of the batch.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from turncell.core import codec
+from turncell.core.events import Event, Recorded
+from turncell.errors import StoreError, TurncellError
+from turncell.runtime.ports import Record, Store
+
+T = TypeVar("T")
+
+
+def to_record(event: Any) -> Record:
+    """An event as a store keeps it."""
+    return Record(event.session_id, event.seq, event.run_id, event.step, event.type, event.at, codec.encode(event))
+
+
+@dataclass(slots=True)
+class _Job:
+    records: list[Record]
+    done: Future[Any]
+    is_durable: bool = False
+    call: Callable[[Store], Any] | None = None
+
+
+class Journal:
+    """A store, and the thread that opens it, talks to it and closes it."""
+
+    def __init__(self, open_store: Callable[[], Store]) -> None:
+        self._open_store = open_store
+        self._store: Store | None = None
+        self.pid = os.getpid()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._main, name="turncell-journal", daemon=True)
+        self._thread.start()
+
+    def record(self, events: Sequence[Event], *, durable: bool = False) -> Future[None]:
+        """Queue the recorded ones among the events; returns at once. Done when written, fails with StoreError."""
+        records = [to_record(event) for event in events if isinstance(event, Recorded)]
+        return self._put(_Job(records, Future(), durable))
+
+    def _put(self, job: _Job) -> Future[Any]:
+        self._jobs.put(job)
+        return job.done
+
+    def flush(self) -> None:
+        """Wait until all that was recorded before is written. Blocks: not for the event loop."""
+        self._put(_Job([], Future())).result()
+
+    def submit(self, call: Callable[[Store], T]) -> Future[T]:
+        """Have `call(store)` run after everything recorded before, on the journal's thread."""
+        return self._put(_Job([], Future(), call=call))
+
+    def ask(self, call: Callable[[Store], T]) -> T:
+        """`submit`, and wait for the result. Blocks: not for the event loop."""
+        return self.submit(call).result()
+
+    def close(self) -> None:
+        """Write what is queued, close the store, end the thread."""
+        self._jobs.put(None)
+        self._thread.join(10)
+
+    def _main(self) -> None:
+        is_open = True
+        while is_open:
+            jobs = [self._jobs.get()]
+            while not self._jobs.empty():
+                jobs.append(self._jobs.get())
+            is_open = None not in jobs
+            batch: list[_Job] = []
+            for job in jobs:
+                if job is not None:
+                    batch.append(job)
+                    if job.is_durable or job.call is not None:
+                        self._write(batch)
+                        batch = []
+            self._write(batch)
+        if self._store is not None:
+            self._store.close()
+
+    def _write(self, batch: list[_Job]) -> None:
+        """One transaction for the records of the batch; only its last job may be durable or carry a call."""
+        if not batch:
+            return
+        last = batch[-1]
+        records = [record for job in batch for record in job.records]
+        result = None
+        try:
+            if self._store is None:
+                self._store = self._open_store()
+            if records:
+                self._store.append(records, durable=last.is_durable)
+            if last.call is not None:
+                result = last.call(self._store)
+        except Exception as error:
+            if len(batch) > 1:  # one run's records must not take those of the others with them
+                for job in batch:
+                    self._write([job])
+                return
+            failure = error if isinstance(error, TurncellError) else StoreError(f"the journal failed: {error!r}")
+            if failure is not error:
+                failure.__cause__ = error
+            last.done.set_exception(failure)
+        else:
+            for job in batch:
+                job.done.set_result(result if job is last else None)

@@ -1,0 +1,89 @@
+"""The one background event loop of this process, in a daemon thread of its own.
+
+All runs live here, so that a run goes on whatever the user's thread does: it never needs a loop of the caller's, and
+never meets "event loop already running". After a fork the child has no such thread; it gets a loop of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class BackgroundLoop:
+    """An event loop in a thread. Every method may be called from any thread."""
+
+    _current: BackgroundLoop | None = None
+    _lock = threading.Lock()
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._main, name="turncell", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def current(cls) -> BackgroundLoop:
+        """The loop of this process, started when first needed."""
+        with cls._lock:
+            current = cls._current
+            if current is None or current.pid != os.getpid() or not current._thread.is_alive():
+                current = cls._current = cls()
+            return current
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the caller is on this loop's thread."""
+        return threading.current_thread() is self._thread
+
+    def call(self, fn: Callable[[], T]) -> Future[T]:
+        """Run `fn()` on the loop, soon; at once if the caller is there already. The caller's context goes along."""
+        done: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(fn())
+            except BaseException as error:
+                done.set_exception(error)
+
+        if self.is_here:
+            run()
+        else:
+            self.loop.call_soon_threadsafe(run, context=contextvars.copy_context())
+        return done
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine on the loop, in a copy of the caller's context."""
+        context = contextvars.copy_context()
+        done: Future[T] = Future()
+
+        def finish(task: asyncio.Task[T]) -> None:
+            if task.cancelled():
+                done.cancel()
+                done.set_running_or_notify_cancel()
+            elif (error := task.exception()) is not None:
+                done.set_exception(error)
+            else:
+                done.set_result(task.result())
+
+        def start() -> None:
+            self.loop.create_task(coroutine, context=context).add_done_callback(finish)
+
+        self.loop.call_soon_threadsafe(start)
+        return done
+
+    def _main(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+
+if hasattr(os, "register_at_fork"):
+    # The lock may be held by a thread that does not exist in the child.
+    os.register_at_fork(after_in_child=lambda: setattr(BackgroundLoop, "_lock", threading.Lock()))

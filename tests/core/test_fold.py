@@ -1,0 +1,123 @@
+"""The fold: the same events always give the same run, live or from the journal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter
+
+from tests.journals.play import HERE, PLAYS, Play, approved, cancelled, edited, invalid, streaming, two_requests
+from turncell.core import codec
+from turncell.core.events import PartialSaved, Recorded, RunEnded
+from turncell.core.fold import fold, snapshot
+from turncell.core.parts import Message, ToolCall, ToolResult
+from turncell.notebook.wire import RunView
+
+
+@pytest.mark.parametrize("make", PLAYS, ids=lambda make: make.__name__)
+class TestEveryPlay:
+    def test_folding_the_recorded_events_gives_the_state_of_the_loop(self, make: type[Play]) -> None:
+        play = make()
+        recorded = [event for event in play.events if isinstance(event, Recorded)]
+        assert fold(recorded) == play.state.run
+
+    def test_the_journal_survives_json(self, make: type[Play]) -> None:
+        recorded = [event for event in make().events if isinstance(event, Recorded)]
+        assert [codec.decode(codec.encode(event)) for event in recorded] == recorded
+
+    def test_watching_the_deltas_gives_the_live_state(self, make: type[Play]) -> None:
+        play = make()
+        assert snapshot(fold(play.events)) == snapshot(play.state.live())
+
+    def test_the_kept_journal_is_what_the_reducer_writes(self, make: type[Play]) -> None:
+        play = make()
+        kept = json.loads((Path(HERE) / f"{make.__name__}.json").read_text())
+        now = {"events": play.events, "snapshot": snapshot(fold(play.events))}
+        assert kept == json.loads(codec.encode(now)), "run `python -m tests.journals.play` if the change is meant"
+
+    def test_a_snapshot_has_the_shape_of_the_wire(self, make: type[Play]) -> None:
+        TypeAdapter(RunView).validate_python(codec.decode_json(codec.encode(snapshot(fold(make().events)))))
+
+    def test_seq_has_no_gaps(self, make: type[Play]) -> None:
+        recorded = [event for event in make().events if isinstance(event, Recorded)]
+        assert [event.seq for event in recorded] == list(range(1, len(recorded) + 1))
+
+
+def accepted_by_providers(messages: tuple[Message, ...]) -> bool:
+    """Each assistant message with calls is followed by exactly their results, in order."""
+    expected: list[str] = []
+    for message in messages:
+        results = [part.call_id for part in message.parts if isinstance(part, ToolResult)]
+        if results != expected:
+            return False
+        expected = [part.call_id for part in message.parts if isinstance(part, ToolCall)]
+        for part in message.parts:
+            if isinstance(part, ToolCall) and not isinstance(json.loads(part.arguments_text), dict):
+                return False
+    return not expected
+
+
+@pytest.mark.parametrize("make", PLAYS, ids=lambda make: make.__name__)
+def test_providers_accept_the_messages_of_every_run(make: type[Play]) -> None:
+    assert accepted_by_providers(fold(make().events).messages())
+
+
+def test_history_and_model_see_the_edited_call_and_the_record_keeps_the_original() -> None:
+    run = fold(edited().events)
+    call = run.calls[0]
+    assert call.arguments == {"command": "rm -rf exports/tmp"}
+    assert call.proposed_arguments == {"command": "rm -rf exports"}
+    sent = [part for message in run.messages() for part in message.parts if isinstance(part, ToolCall)]
+    assert json.loads(sent[0].arguments_text) == {"command": "rm -rf exports/tmp"}
+
+
+def test_the_cost_is_unknown_as_soon_as_one_step_is() -> None:
+    assert fold(edited().events).cost_usd is None
+    assert fold(approved().events).cost_usd == pytest.approx(0.03)
+
+
+def test_a_denial_tells_the_model_the_reason() -> None:
+    denied, failed = fold(two_requests().events).calls
+    assert denied.status == "denied" and "not to a" in (denied.content or "")
+    assert failed.status == "error" and "no route" in (failed.content or "")
+
+
+def test_arguments_that_are_no_json_never_run_and_reach_the_model_as_an_object() -> None:
+    run = fold(invalid().events)
+    assert run.calls[0].status == "invalid"
+    sent = [part for message in run.messages() for part in message.parts if isinstance(part, ToolCall)]
+    assert json.loads(sent[0].arguments_text) == {"unreadable_arguments": '{"to": '}
+
+
+@pytest.mark.feature("A11")
+def test_a_cancelled_answer_is_kept_and_marked_as_partial() -> None:
+    run = fold(cancelled().events)
+    message = run.steps[-1].message
+    assert run.status == "cancelled" and message is not None and message.is_partial
+    assert run.text.startswith("Once upon a time.")
+
+
+def test_text_on_the_screen_for_a_second_is_in_the_journal() -> None:
+    recorded = [event for event in cancelled().events if isinstance(event, PartialSaved)]
+    assert recorded and "".join(event.text for event in recorded).startswith("Once upon a time.")
+
+
+def test_a_saved_piece_taken_twice_changes_nothing() -> None:
+    play = streaming()
+    piece = PartialSaved(seq=9, session_id="ses_1", run_id="run_1", step=1, at=1.0, kind="text", block=1, offset=0, text="Once upon")
+    assert fold([*play.events, piece]).text == "Once upon"
+
+
+def test_an_ended_run_has_one_terminal_event_and_it_is_the_last() -> None:
+    for make in PLAYS:
+        ends = [event for event in make().events if isinstance(event, RunEnded)]
+        recorded = [event for event in make().events if isinstance(event, Recorded)]
+        assert len(ends) <= 1 and (not ends or recorded[-1] is not None and isinstance(recorded[-1], RunEnded))
+
+
+def test_a_lone_surrogate_survives_the_journal() -> None:
+    play = Play("odd \ud800 text")
+    first = [event for event in play.events if isinstance(event, Recorded)]
+    assert [codec.decode(codec.encode(event)) for event in first] == first

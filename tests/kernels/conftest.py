@@ -1,0 +1,192 @@
+"""Real kernels for the tests: `kernel` is a started one, once per version in TURNCELL_KERNELS.
+
+The kernel specs are called `py-<version of ipykernel>` and live in .kernels/share/jupyter, where `make kernels` puts
+them. A missing one fails the test: a kernel that was not tried must not look like one that works.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import zmq
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+from jupyter_client.manager import KernelManager
+
+ROOT = Path(__file__).resolve().parents[2]
+SPECS = ROOT / ".kernels" / "share" / "jupyter" / "kernels"
+DEFAULT_VERSIONS = "6.31.0,7.4.0"
+
+Message = dict[str, Any]
+T = TypeVar("T")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "kernel_version" in metafunc.fixturenames:
+        versions = os.environ.get("TURNCELL_KERNELS") or DEFAULT_VERSIONS
+        metafunc.parametrize("kernel_version", [version.strip() for version in versions.split(",")])
+
+
+@pytest.fixture
+def kernel(kernel_version: str) -> Iterator[Kernel]:
+    started = start_kernel(kernel_version)
+    try:
+        yield started
+    finally:
+        started.client.stop_channels()
+        started.manager.shutdown_kernel(now=True)
+
+
+def start_kernel(version: str) -> Kernel:
+    name = f"py-{version}"
+    manager = KernelManager(kernel_name=name, kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(SPECS)]))
+    try:
+        spec = manager.kernel_spec
+    except NoSuchKernel:
+        spec = None
+    if spec is None:
+        pytest.fail(f"no kernel spec {name!r} in {SPECS}: run `make kernels TURNCELL_KERNELS={version}`", pytrace=False)
+    # The spec's own path (an overlay with another ipykernel) first, then the tree under test.
+    paths = [spec.env.get("PYTHONPATH"), str(ROOT / "src"), os.environ.get("PYTHONPATH")]
+    spec.env["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    manager.start_kernel()
+    client = manager.client()
+    client.start_channels()
+    client.wait_for_ready(timeout=60)
+    kernel = Kernel(manager, client)
+    running = kernel.value("__import__('ipykernel').__version__")
+    assert running == version, f"the kernel spec {name!r} starts ipykernel {running}"
+    return kernel
+
+
+@dataclass
+class Kernel:
+    """A kernel, and all it has said to us, in the order in which it reached us."""
+
+    manager: KernelManager
+    client: BlockingKernelClient
+    heard: list[tuple[str, Message]] = field(default_factory=list)
+
+    # -- saying
+
+    def send(self, msg_type: str, content: Message, *, metadata: Message | None = None) -> str:
+        """Send on the shell channel; the answer is the id of the message."""
+        msg = self.client.session.msg(msg_type, content, metadata=metadata)
+        self.client.shell_channel.send(msg)
+        return str(msg["header"]["msg_id"])
+
+    def execute(self, code: str, *, allow_stdin: bool = False, metadata: Message | None = None) -> str:
+        content = {
+            "code": code,
+            "silent": False,
+            "store_history": True,
+            "user_expressions": {},
+            "allow_stdin": allow_stdin,
+            "stop_on_error": True,
+        }
+        return self.send("execute_request", content, metadata=metadata)
+
+    def click(self, comm_id: str = "button", **content: Any) -> str:
+        return self.send("comm_msg", {"comm_id": comm_id, "data": {"method": "custom", "content": content}})
+
+    def answer_input(self, value: str) -> None:
+        self.client.input(value)
+
+    # -- hearing
+
+    def hear(self, until: Callable[[], T], what: str, timeout_s: float = 10.0) -> T:
+        """Read all channels until `until()` is true, and give that back."""
+        client = self.client
+        channels = {
+            channel.socket: (name, channel)
+            for name, channel in [
+                ("shell", client.shell_channel),
+                ("iopub", client.iopub_channel),
+                ("stdin", client.stdin_channel),
+            ]
+        }
+        poller = zmq.Poller()
+        for socket in channels:
+            poller.register(socket, zmq.POLLIN)
+        deadline_s = time.monotonic() + timeout_s
+        while not (found := until()):
+            left_s = deadline_s - time.monotonic()
+            assert left_s > 0, f"{what} did not come within {timeout_s} s"
+            for socket, _ in poller.poll(100):
+                name, channel = channels[socket]
+                self.heard.append((name, channel.get_msg(timeout=1)))
+        return found
+
+    def listen(self, for_s: float) -> None:
+        """Hear all that comes in this time."""
+        end_s = time.monotonic() + for_s
+        self.hear(lambda: time.monotonic() >= end_s, "the end of the time", for_s + 0.5)
+
+    def children(self, msg_id: str, msg_type: str) -> list[Message]:
+        """What was said with this message as its parent."""
+        return [
+            msg["content"]
+            for _, msg in self.heard
+            if msg["parent_header"].get("msg_id") == msg_id and msg["header"]["msg_type"] == msg_type
+        ]
+
+    def reply(self, msg_id: str, msg_type: str = "execute_reply", timeout_s: float = 10.0) -> Message:
+        return self.hear(lambda: self.children(msg_id, msg_type), f"the {msg_type}", timeout_s)[0]
+
+    def idle(self, msg_id: str, timeout_s: float = 10.0) -> None:
+        self.hear(lambda: {"execution_state": "idle"} in self.children(msg_id, "status"), "idle", timeout_s)
+
+    def printed(self, msg_id: str) -> str:
+        return "".join(content["text"] for content in self.children(msg_id, "stream"))
+
+    def hear_print(self, msg_id: str, text: str, timeout_s: float = 10.0) -> None:
+        self.hear(lambda: text in self.printed(msg_id), f"the output {text!r}", timeout_s)
+
+    def hear_input_request(self, timeout_s: float = 10.0) -> Message:
+        def requests() -> list[Message]:
+            return [msg["content"] for _, msg in self.heard if msg["header"]["msg_type"] == "input_request"]
+
+        return self.hear(requests, "the input_request", timeout_s)[-1]
+
+    def statuses(self) -> list[tuple[str, str]]:
+        """(state, id of the parent) in the order of the iopub channel."""
+        return [
+            (msg["content"]["execution_state"], msg["parent_header"].get("msg_id", ""))
+            for _, msg in self.heard
+            if msg["header"]["msg_type"] == "status"
+        ]
+
+    # -- both
+
+    def run(self, code: str, timeout_s: float = 20.0, **options: Any) -> Message:
+        """Execute and hear the end of it; a failure is a failure of the test."""
+        reply = self._unless_aborted(lambda: self.execute(code, **options), timeout_s)
+        assert reply["status"] == "ok", "\n".join(reply.get("traceback", [])) or reply
+        return reply
+
+    def value(self, expression: str) -> Any:
+        """The value of an expression in the kernel, as far as a literal can say it."""
+        content = {"code": "", "silent": False, "store_history": False, "user_expressions": {"it": expression}}
+        reply = self._unless_aborted(lambda: self.send("execute_request", content))
+        answer = reply["user_expressions"]["it"]
+        assert answer["status"] == "ok", answer
+        return ast.literal_eval(answer["data"]["text/plain"])
+
+    def _unless_aborted(self, execute: Callable[[], str], timeout_s: float = 10.0) -> Message:
+        # After an error a kernel aborts what is queued, and also what comes in the moment before it has done so.
+        while True:
+            msg_id = execute()
+            reply = self.reply(msg_id, timeout_s=timeout_s)
+            self.idle(msg_id)
+            if reply["status"] != "aborted":
+                return reply
+
+    def interrupt(self) -> None:
+        self.manager.interrupt_kernel()

@@ -1,0 +1,33 @@
+"""Two generations of ipykernel can be started from one environment."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import KernelManager
+
+HERE = Path(__file__).resolve().parent
+SPECS = HERE.parents[1] / ".kernels/share/jupyter/kernels"
+
+
+@pytest.mark.parametrize("version", ["7.4.0", "6.31.0"])
+def test_the_kernel_of_a_spec_runs_the_ipykernel_it_is_named_after(version: str) -> None:
+    subprocess.run([sys.executable, HERE / "make_kernels.py", version], check=True)
+    manager = KernelManager(
+        kernel_name=f"py-{version}", kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(SPECS)])
+    )
+    manager.start_kernel()
+    client = manager.blocking_client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=60)
+        code = "import sys, ipykernel"
+        expressions = {"version": "ipykernel.__version__", "python": "sys.executable", "sum": "1+1"}
+        reply = client.execute_interactive(code, user_expressions=expressions, timeout=60)
+        found = {k: v["data"]["text/plain"] for k, v in reply["content"]["user_expressions"].items()}
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert found == {"version": repr(version), "python": repr(sys.executable), "sum": "2"}
