@@ -138,6 +138,7 @@ class ProviderServer:
         self._loop = asyncio.new_event_loop()
         self._is_up = threading.Event()
         self._stop = asyncio.Event()
+        self._answering: set[asyncio.Task[Any]] = set()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="turncell-provider-server", daemon=True)
 
@@ -193,11 +194,17 @@ class ProviderServer:
         self.base_url = f"http://127.0.0.1:{port}/v1"
         self._is_up.set()
         await self._stop.wait()
+        # A reply that hangs would keep the server, whose client may be blocked in the end of `with`.
+        for task in self._answering:
+            task.cancel()
         await runner.cleanup()
 
     async def _answer(self, request: Any) -> Any:
         from aiohttp import web
 
+        task = asyncio.current_task()
+        assert task is not None
+        self._answering.add(task)
         self.open_connections += 1
         try:
             body = await request.json()
@@ -231,6 +238,7 @@ class ProviderServer:
             return response
         finally:
             self.open_connections -= 1
+            self._answering.discard(task)
 
     def _next(self, body: dict[str, Json]) -> Reply:
         if callable(self._script):

@@ -4,11 +4,13 @@ Providers disagree about how the pieces of a tool call belong together. In the w
 or on none; every index 0, or none at all, or the first one 1; the name repeated on each piece, or late. The rules,
 in this order (`Assembly.join`):
 
-1. an id that is known names its call; an unknown id begins a call, or fills in the id of the call at that index
-   if that one has none yet;
-2. without an id, the latest call at that index goes on, unless the piece names another tool or the call's
-   arguments are already whole and the piece begins new ones with a name: then a call begins;
-3. without id and index, a name begins a call under the same condition; a piece without a name goes to the last.
+1. an id that is known names its call; an unknown id begins a call, or fills in the id of the latest call (at that
+   index, where there is one) if that one has none yet;
+2. without an id, the latest call at that index goes on, unless the piece names another tool, or the call's
+   arguments are already whole and the piece begins new ones: then a call begins (of the same tool, if it has no name).
+   An empty piece never begins one: servers that repeat the name also send it with the last, empty piece, and a call
+   made of that would run;
+3. without id and index, the same holds for the latest call of all.
 
 Text is kept as a rope of doubling pieces: appending costs O(log n) amortised, the values stay immutable, and
 nobody copies the whole answer for every token.
@@ -114,8 +116,9 @@ class Assembly:
         """Put a piece of a call where it belongs. Returns the assembly and the block's number."""
         number = self._find(piece)
         if number is None:
-            calls = sum(block.kind == "call" for block in self.blocks)
-            block = Block("call", (), f"{call_id_prefix}{calls + 1}", piece.name or "", None, piece.index, piece.provider_id)
+            calls = [block for block in self.blocks if block.kind == "call"]
+            name = piece.name or ("" if piece.provider_id or not calls or calls[-1].index != piece.index else calls[-1].name)
+            block = Block("call", (), f"{call_id_prefix}{len(calls) + 1}", name, None, piece.index, piece.provider_id)
             number = len(self.blocks)
         else:
             block = self.blocks[number]
@@ -130,14 +133,13 @@ class Assembly:
     def _find(self, piece: CallFragment) -> int | None:
         calls = [(number, block) for number, block in enumerate(self.blocks) if block.kind == "call"]
         at_index = [(n, b) for n, b in calls if piece.index is not None and b.index == piece.index]
+        candidates = at_index if piece.index is not None else calls
         if piece.provider_id:
             for number, block in calls:
                 if block.provider_id == piece.provider_id:
                     return number
-            if at_index and not at_index[-1][1].provider_id and not _begins_another(at_index[-1][1], piece):
-                return at_index[-1][0]
-            return None
-        candidates = at_index if piece.index is not None else calls
+            if candidates and candidates[-1][1].provider_id:
+                return None
         if not candidates or _begins_another(candidates[-1][1], piece):
             return None
         return candidates[-1][0]
@@ -152,12 +154,13 @@ class Assembly:
 
 
 def _begins_another(block: Block, piece: CallFragment) -> bool:
-    if not piece.name:
-        return False
-    if block.name and piece.name != block.name:
+    if piece.name and block.name and piece.name != block.name:
         return True
-    # The same name again: some servers repeat it on every piece, others mean a second call of the same tool.
-    return bool(block.name) and bool(block.rope) and _is_whole(block.text)
+    if not piece.arguments.lstrip().startswith("{"):
+        return False
+    # Only text that ends like an object is worth parsing: long arguments would else cost the square of their pieces.
+    end = block.rope[-1].rstrip() if block.rope else "-"
+    return (not end or end[-1] == "}") and _is_whole(block.text)
 
 
 def _is_whole(arguments: str) -> bool:

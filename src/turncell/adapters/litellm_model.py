@@ -1,0 +1,283 @@
+"""Any provider that LiteLLM knows, as a model.
+
+LiteLLM is imported by the first call (or by `warm_up` in a background thread), never by this module, and what it
+does to its host is undone or kept out. Each of these was seen:
+
+* importing it fetches a price list over the network, loads a `.env` file into the environment and moves tiktoken's
+  cache: three variables are set for the time of the import, and only where the user has not set them;
+* it ends a stream after 100 equal chunks, whatever they mean: its check is disarmed on our stream object alone;
+* it keeps every chunk of a stream and walks them again at the end, counting tokens with tokenizers that it may
+  download: the chunks are dropped as they pass, unless somebody's callbacks want the whole answer;
+* it reports estimated tokens and its own prices as if the provider had said so: usage is read from the provider's
+  chunks, and a cost counts as the provider's only if it stood there;
+* it ends a stream that broke off before its end with a made-up "stop": that is a failure here;
+* it prints advice on stdout when a call fails: switched off while calls of ours are under way, then restored.
+
+What is private in LiteLLM is looked up with a default; without it the behaviour is LiteLLM's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import gc
+import importlib
+import inspect
+import os
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from turncell.adapters.chat_format import chat_messages, chat_tools, legal_id
+from turncell.adapters.litellm_failures import hide_keys, to_failure
+from turncell.adapters.litellm_reading import Reading, cost_of
+from turncell.core.deltas import Finished, Fragment
+from turncell.errors import ModelFailure, UnknownModelError
+from turncell.runtime.ports import ModelRequest
+
+_IMPORT_ENVIRONMENT = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_MODE": "PRODUCTION",
+    "TIKTOKEN_CACHE_DIR": None,
+}
+_THOUGHT = "__thought__"
+"""LiteLLM carries Gemini's thought signatures inside the ids of calls, after this word."""
+
+_loaded: Any = None
+_load_lock = threading.Lock()
+_quiet_lock = threading.Lock()
+_quiet_count = 0
+_is_quiet_before = False
+
+
+class LiteLLMModel:
+    """A model by its LiteLLM name, "provider/model".
+
+    `api_key` is a key or a function that returns one (it may be async; asked for each call), otherwise LiteLLM looks
+    into the environment. `timeout_s` bounds the silence of the provider, not the length of an answer. `extra` are
+    further arguments of `litellm.acompletion`; those of a request go over it.
+
+    Nothing is retried here. Without tokens from the provider, `Usage` stays empty.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        api_key: str | Callable[[], str | Awaitable[str]] | None = None,
+        base_url: str | None = None,
+        timeout_s: float = 600.0,
+        extra: dict[str, Any] | None = None,
+    ) -> None:
+        if not name.strip() or name != name.strip():
+            raise UnknownModelError(f"a model is written 'provider/model'; found {name!r}")
+        self.name = name
+        self.base_url = base_url
+        self.timeout_s = timeout_s
+        self.extra = dict(extra or {})
+        self._api_key = api_key
+        self._provider: str | None = None
+
+    def __repr__(self) -> str:
+        return f"LiteLLMModel({self.name!r})"
+
+    async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
+        # Its imports are seconds of work that must not stand on the loop.
+        litellm = _loaded or await asyncio.to_thread(warm_up)
+        key = await self._key()
+        wrapper: Any = None
+        has_begun = False
+        with _quiet(litellm):
+            provider = self._provider_of(litellm)
+            try:
+                async with asyncio.timeout(self.timeout_s):
+                    wrapper = await litellm.acompletion(**self._arguments(litellm, request, key, provider))
+                reading = Reading(litellm, wrapper)
+                chunks = aiter(wrapper)
+                while True:
+                    try:
+                        async with asyncio.timeout(self.timeout_s):
+                            chunk = await anext(chunks)
+                    except StopAsyncIteration:
+                        break
+                    fragments = reading.read(chunk)
+                    if fragments:
+                        has_begun = True
+                        yield fragments
+                yield [self._finished(litellm, reading, provider)]
+            except (ModelFailure, GeneratorExit, asyncio.CancelledError):
+                raise
+            except Exception as error:
+                missing = [] if key else _missing_variables(litellm, self.name)
+                raise to_failure(
+                    error, model=self.name, where=self.base_url, key=key,
+                    has_begun=has_begun, missing=missing,
+                ) from error  # fmt: skip
+            finally:
+                if wrapper is not None:
+                    await _close(wrapper)
+
+    async def _key(self) -> str | None:
+        if not callable(self._api_key):
+            return self._api_key
+        try:
+            key = self._api_key()
+            return await key if inspect.isawaitable(key) else key
+        except Exception as error:
+            raise ModelFailure(
+                "auth", f"{self.name}: api_key() raised {type(error).__name__}; it must return a key"
+            ) from error
+
+    def _provider_of(self, litellm: Any) -> str:
+        if self._provider is None:
+            try:
+                _, self._provider, _, _ = litellm.get_llm_provider(
+                    self.name,
+                    custom_llm_provider=self.extra.get("custom_llm_provider"),
+                    api_base=self.base_url,
+                )
+            except Exception as error:
+                raise ModelFailure("not_found", _unknown(litellm, self.name, self.base_url)) from error
+        return self._provider or ""
+
+    def _arguments(
+        self, litellm: Any, request: ModelRequest, key: str | None, provider: str
+    ) -> dict[str, Any]:
+        def wire_id(text: str) -> str:
+            if _THOUGHT in text:
+                return text if provider in ("gemini", "vertex_ai") else legal_id(text.split(_THOUGHT)[0])
+            return legal_id(text)
+
+        arguments: dict[str, Any] = {
+            "model": self.name,
+            "messages": chat_messages(request.messages, request.instructions, wire_id=wire_id),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "timeout": self.timeout_s,
+            "num_retries": 0,
+            "max_retries": 0,
+        }
+        if request.tools:
+            arguments["tools"] = chat_tools(request.tools)
+            if (Path(litellm.__file__).parent / "responses/mcp/chat_completions_handler.py").exists():
+                # Otherwise LiteLLM imports `mcp` (0.5 s, and an error without it) to see that no tool is a gateway's.
+                arguments["_skip_mcp_handler"] = True
+        optional = {
+            "api_key": key, "base_url": self.base_url, "temperature": request.temperature,
+            "max_tokens": request.max_tokens, "reasoning_effort": request.reasoning_effort,
+        }  # fmt: skip
+        arguments |= {name: value for name, value in optional.items() if value is not None}
+        return arguments | self.extra | request.extra
+
+    def _finished(self, litellm: Any, reading: Reading, provider: str) -> Finished:
+        finish_reason = reading.finish_reason
+        if finish_reason is None:
+            raise ModelFailure(
+                "protocol", f"{self.name}: the stream ended before the answer did; it may be incomplete"
+            )
+        cost_usd, basis = cost_of(litellm, self.name, provider, reading)
+        return Finished(finish_reason, reading.usage, cost_usd, basis, reading.answered_by)
+
+
+def warm_up() -> Any:
+    """Import LiteLLM and all that its first call would import, and return it. Takes seconds: for a background thread."""
+    global _loaded
+    with _load_lock:
+        if _loaded is None:
+            with _host_kept():
+                # Waits where the user's own import is still going on in another thread.
+                litellm = importlib.import_module("litellm")
+                with _quiet(litellm), suppress(Exception):
+                    _call_nobody(litellm)
+            _loaded = litellm
+        return _loaded
+
+
+@contextmanager
+def _host_kept() -> Iterator[None]:
+    """Environment and garbage collector as they were before; collecting what stays for ever is half of an import."""
+    before = {name: os.environ.get(name) for name in _IMPORT_ENVIRONMENT}
+    was_enabled = gc.isenabled()
+    gc.disable()
+    os.environ.update({n: v for n, v in _IMPORT_ENVIRONMENT.items() if v is not None and before[n] is None})
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _call_nobody(litellm: Any) -> None:
+    """A call that is answered inside LiteLLM. Synchronous: else its log worker would belong to a loop that ends here."""
+    stream = litellm.completion(
+        model="openai/gpt-4o-mini", messages=[{"role": "user", "content": "x"}], stream=True, mock_response="x",
+        stream_options={"include_usage": True}, api_key="none", num_retries=0, max_retries=0,
+    )  # fmt: skip
+    for _ in stream:
+        pass
+    importlib.import_module("openai.resources.chat.completions")
+    importlib.import_module("litellm.llms.openai.openai")
+
+
+@contextmanager
+def _quiet(litellm: Any) -> Iterator[None]:
+    """No advice on stdout while calls of ours are under way. It has no argument for that, only a switch."""
+    global _quiet_count, _is_quiet_before
+    with _quiet_lock:
+        if _quiet_count == 0:
+            _is_quiet_before = getattr(litellm, "suppress_debug_info", False)
+            litellm.suppress_debug_info = True
+        _quiet_count += 1
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_count -= 1
+            if _quiet_count == 0:
+                litellm.suppress_debug_info = _is_quiet_before
+
+
+async def _close(wrapper: Any) -> None:
+    """Close the provider's connection, whether the stream was read to its end or not."""
+    for stream in (wrapper, getattr(wrapper, "completion_stream", None)):
+        close = getattr(stream, "aclose", None) or getattr(stream, "close", None)
+        if close is None:
+            continue
+        try:
+            result = close()
+            if inspect.isawaitable(result):
+                await result
+        except Exception:
+            continue  # it is closed, or cannot be; either way the answer counts, not this
+        return
+
+
+def _unknown(litellm: Any, name: str, base_url: str | None) -> str:
+    provider = name.split("/", 1)[0]
+    known = sorted({str(getattr(one, "value", one)) for one in getattr(litellm, "provider_list", ())})
+    text = f"no provider is known for the model {name!r}; write it 'provider/model', for example 'openai/gpt-4o-mini'"
+    if "/" in name:
+        close = difflib.get_close_matches(provider, known, 3)
+        text = f"{provider!r} in {name!r} is no provider that LiteLLM knows"
+        text += (
+            f"; did you mean {' or '.join(map(repr, close))}?" if close else "; its documentation lists them"
+        )
+    if base_url:
+        text += (
+            f" A server that speaks OpenAI's format is 'openai/{name}' with base_url={hide_keys(base_url)!r}."
+        )
+    return text
+
+
+def _missing_variables(litellm: Any, name: str) -> list[str]:
+    try:
+        return list(litellm.validate_environment(name)["missing_keys"])
+    except Exception:
+        return []
