@@ -40,7 +40,8 @@ const cutMarkdownIt = {
       for (const [region, instead] of Object.entries(never)) {
         const start = contents.indexOf(`//#region ${region}\n`);
         const end = contents.indexOf("//#endregion", start);
-        if (start < 0 || end < 0) throw new Error(`markdown-it has no region ${region} any more; see build.mjs`);
+        if (start < 0 || end < 0)
+          throw new Error(`markdown-it has no region ${region} any more; see build.mjs`);
         contents = contents.slice(0, start) + instead + contents.slice(end);
       }
       return { contents, loader: "js" };

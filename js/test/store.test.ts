@@ -38,13 +38,21 @@ describe.each(Object.entries(journals))("the journal %s", (_name, { events, snap
     const blocks = steps.flatMap((step) => [...step.blocks, ...step.calls]);
     store.replace(copy(snapshot), 0);
     expect(store.run).toEqual(snapshot);
-    expect(store.run.steps.flatMap((step) => [...step.blocks, ...step.calls]).every((b, i) => b === blocks[i])).toBe(true);
+    expect(
+      store.run.steps.flatMap((step) => [...step.blocks, ...step.calls]).every((b, i) => b === blocks[i]),
+    ).toBe(true);
   });
 });
 
 const at = { session_id: "s", run_id: "r", step: 1, at: 1 };
 const step: Event = { ...at, type: "StepStarted", seq: 3, model: "m" };
-const text = (piece: string, block = 0): Event => ({ type: "TextDelta", run_id: "r", step: 1, block, text: piece });
+const text = (piece: string, block = 0): Event => ({
+  type: "TextDelta",
+  run_id: "r",
+  step: 1,
+  block,
+  text: piece,
+});
 const partial = (offset: number, piece: string): Event => ({
   ...at,
   ...{ type: "PartialSaved", seq: 4, kind: "text", block: 0, offset, text: piece },
@@ -52,7 +60,13 @@ const partial = (offset: number, piece: string): Event => ({
 
 describe("text that is saved in pieces", () => {
   it("is not doubled where the deltas have brought it already", () => {
-    const run = fold([step, text("Once upon"), partial(0, "Once upon"), text(" a time"), partial(9, " a time.")]);
+    const run = fold([
+      step,
+      text("Once upon"),
+      partial(0, "Once upon"),
+      text(" a time"),
+      partial(9, " a time."),
+    ]);
     expect(run.steps[0]?.blocks).toEqual([{ kind: "text", text: "Once upon a time.", call_id: "" }]);
   });
 

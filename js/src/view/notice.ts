@@ -37,8 +37,10 @@ export function noticeView(context: Context, scope: Scope): HTMLElement {
 }
 
 function lost(state: string): string {
-  if (state === "disconnected") return "The kernel was restarted while this run was open. What is here is what had arrived.";
-  if (state === "restored") return "This run was open when the notebook was left, and no kernel answers for it.";
+  if (state === "disconnected")
+    return "The kernel was restarted while this run was open. What is here is what had arrived.";
+  if (state === "restored")
+    return "This run was open when the notebook was left, and no kernel answers for it.";
   return "";
 }
 
@@ -46,9 +48,13 @@ function errorCard(run: RunView): HTMLElement {
   const title = h("p", { class: "tc-title" }, failure(run));
   const words = h("div", null, title);
   if (run.error !== null && run.error !== "") words.append(h("p", { class: "tc-sub" }, reveal(run.error)));
-  if (run.error_kind !== null && !(run.error_kind in KINDS)) title.append(": ", h("code", null, reveal(run.error_kind)));
+  if (run.error_kind !== null && !(run.error_kind in KINDS))
+    title.append(": ", h("code", null, reveal(run.error_kind)));
   const kept = run.steps.filter((step) => step.error_kind === null && step.duration_s !== null).length;
-  if (kept > 0) words.append(h("p", { class: "tc-sub" }, `${plural(kept, "finished step")} ${kept === 1 ? "is" : "are"} kept.`));
+  if (kept > 0)
+    words.append(
+      h("p", { class: "tc-sub" }, `${plural(kept, "finished step")} ${kept === 1 ? "is" : "are"} kept.`),
+    );
   const head = h("div", { class: "tc-ask-head" }, h("span", { class: "tc-icon" }, icon(WARNING)), words);
   return h("div", { class: "tc-ask tc-bad tc-error" }, head);
 }

@@ -1,5 +1,5 @@
 /** Blocks of prose: the answer, and what the model thought aloud. */
-import { h, Scope } from "../dom";
+import { h, type Scope, suppress } from "../dom";
 import { MarkdownStream } from "../markdown";
 import { isEnded, isStreaming } from "../store";
 import type { BlockView, StepView } from "../wire";
@@ -14,7 +14,14 @@ function isLive({ store }: Context, step: StepView, block: BlockView): boolean {
 }
 
 /** Keeps `root` showing the block's text; growing text is appended, anything else begins anew. */
-function stream(context: Context, step: StepView, block: BlockView, scope: Scope, root: HTMLElement, onFlush?: () => void): void {
+function stream(
+  context: Context,
+  step: StepView,
+  block: BlockView,
+  scope: Scope,
+  root: HTMLElement,
+  onFlush?: () => void,
+): void {
   let markdown: MarkdownStream | null = null;
   let shown = "";
   scope.add(() => markdown?.dispose());
@@ -42,6 +49,8 @@ export function textView(context: Context, step: StepView, block: BlockView, sco
   return root;
 }
 
+const SCROLLER = { tabindex: "0", role: "group", "aria-label": "Thought" };
+
 /** A thought: open and fading while it streams, then one line. */
 export function thoughtView(context: Context, step: StepView, block: BlockView, scope: Scope): Step {
   const { store } = context;
@@ -52,6 +61,7 @@ export function thoughtView(context: Context, step: StepView, block: BlockView, 
     });
   });
   const prose = h("div");
+  suppress(view.body);
   view.body.classList.add("tc-reasoning");
   view.body.append(prose);
   scope.effect(() => {
@@ -60,8 +70,11 @@ export function thoughtView(context: Context, step: StepView, block: BlockView, 
     view.name.replaceChildren(live ? h("span", { class: "tc-shimmer" }, "Thinking") : "Thought");
     view.body.classList.toggle("tc-live", live && !view.isTouched);
     view.suggest(live);
-    // A scroller needs the keyboard; while it fades it does not scroll.
-    if (live) view.body.removeAttribute("tabindex");
+    // What scrolls needs the keyboard and a name; while it fades it does not scroll.
+    for (const [name, value] of Object.entries(SCROLLER)) {
+      if (live) view.body.removeAttribute(name);
+      else view.body.setAttribute(name, value);
+    }
   });
   scope.effect(() => {
     view.line.textContent = isLive(context, step, block) ? "" : firstLine(store.read(block).text);
@@ -76,5 +89,5 @@ export function thoughtView(context: Context, step: StepView, block: BlockView, 
 
 function firstLine(text: string): string {
   const line = /\S.*/.exec(text)?.[0] ?? "";
-  return line.replace(/^[#>\-*\s]+|[*_`]{1,3}/g, "").slice(0, 200);
+  return line.replace(/^[#>\-*\s]+|\*\*|`/g, "").slice(0, 200);
 }
