@@ -21,8 +21,15 @@ export const MAX_OUTPUT_CHARS = 1_000_000;
 const CHUNK_LINES = 64;
 
 // CSI, then strings (OSC, DCS, SOS, PM, APC) with their terminator on the same line, then two-byte escapes.
-const SEQUENCE =
-  /(?:\x1b\[|\x9b)([0-?]*)[ -/]*([@-~])|(?:\x1b[\]PX^_]|[\x90\x98\x9d\x9e\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)|\x1b[ -/]+[0-~]|\x1b[0-OQ-WYZ\\`-~]/g;
+const SEQUENCE = new RegExp(
+  [
+    String.raw`(?:\x1b\[|\x9b)([0-?]*)[ -/]*([@-~])`,
+    String.raw`(?:\x1b[\]PX^_]|[\x90\x98\x9d\x9e\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)`,
+    String.raw`\x1b[ -/]+[0-~]`,
+    String.raw`\x1b[0-OQ-WYZ\\\x60-~]`,
+  ].join("|"),
+  "g",
+);
 
 const HUES = ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"] as const;
 
@@ -121,7 +128,10 @@ class LineWriter {
 
   write(text: string, classes: string): void {
     if (text === "") return;
-    if (this.#column !== null) return this.#overwrite(text, classes, this.#column);
+    if (this.#column !== null) {
+      this.#overwrite(text, classes, this.#column);
+      return;
+    }
     const last = this.#spans[this.#spans.length - 1];
     if (last !== undefined && last.classes === classes) last.text += text;
     else this.#spans.push({ text, classes });

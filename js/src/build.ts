@@ -17,7 +17,10 @@ const TAGS = [
 type Tag = (typeof TAGS)[number];
 const ALLOWED: ReadonlySet<string> = new Set(TAGS);
 
-const IMAGE = ["M3.5 3h9A1.5 1.5 0 0 1 14 4.5v7a1.5 1.5 0 0 1-1.5 1.5h-9A1.5 1.5 0 0 1 2 11.5v-7A1.5 1.5 0 0 1 3.5 3z", "M2.5 11.5l3.5-3.5 3 3 1.5-1.5 3 3"];
+const IMAGE = [
+  "M3.5 3h9A1.5 1.5 0 0 1 14 4.5v7a1.5 1.5 0 0 1-1.5 1.5h-9A1.5 1.5 0 0 1 2 11.5v-7A1.5 1.5 0 0 1 3.5 3z",
+  "M2.5 11.5l3.5-3.5 3 3 1.5-1.5 3 3",
+];
 
 const parser = new MarkdownIt("default", { html: false, linkify: false, typographer: false });
 // 20 nested lists are still lists; deeper ones become text. Half the default halves the cost of 20,000 open brackets.
@@ -94,26 +97,33 @@ class Builder {
   #token(token: Token): void {
     switch (token.type) {
       case "inline":
-        return this.write(token.children ?? []);
+        this.write(token.children ?? []);
+        break;
       case "text":
       case "text_special":
-        return this.#text(readable(token.content));
+        this.#text(readable(token.content));
+        break;
       case "softbreak":
-        return this.#text("\n");
+        this.#text("\n");
+        break;
       case "code_inline":
         this.#top.append(h("code", null, readable(token.content)));
-        return;
+        break;
       case "fence":
       case "code_block":
-        return this.#code(token);
+        this.#code(token);
+        break;
       case "image":
-        return this.#image(token);
+        this.#image(token);
+        break;
       case "link_open":
-        return this.#openLink(token);
+        this.#openLink(token);
+        break;
       case "link_close":
-        return this.#closeLink();
+        this.#closeLink();
+        break;
       default:
-        return this.#element(token);
+        this.#element(token);
     }
   }
 
@@ -143,7 +153,11 @@ class Builder {
       const side = /^text-align:(left|center|right)$/.exec(String(token.attrGet("style")))?.[1];
       if (side) element.className = `tc-${side}`;
     }
-    this.#top.append(token.tag === "table" ? h("div", { class: "tc-table", tabindex: 0, role: "group", "aria-label": "Table" }, element) : element);
+    this.#top.append(
+      token.tag === "table"
+        ? h("div", { class: "tc-table", tabindex: 0, role: "group", "aria-label": "Table" }, element)
+        : element,
+    );
     if (token.nesting === 1) this.#stack.push(element);
   }
 
@@ -207,11 +221,21 @@ class Builder {
 }
 
 function plainText(tokens: readonly Token[]): string {
-  return tokens.map((token) => (token.children ? plainText(token.children) : token.type === "softbreak" ? " " : token.content)).join("");
+  return tokens
+    .map((token) =>
+      token.children ? plainText(token.children) : token.type === "softbreak" ? " " : token.content,
+    )
+    .join("");
 }
 
 function loadedImage(url: SafeUrl, description: string): HTMLElement {
-  return h("img", { class: "tc-loaded", src: url.href, alt: description, referrerpolicy: "no-referrer", decoding: "async" });
+  return h("img", {
+    class: "tc-loaded",
+    src: url.href,
+    alt: description,
+    referrerpolicy: "no-referrer",
+    decoding: "async",
+  });
 }
 
 /** Shows where a doubtful link goes, and opens it with the second click only. */

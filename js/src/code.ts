@@ -49,7 +49,11 @@ export function languageOf(info: string): string {
 export function codeBlock(language: string): { block: HTMLElement; code: HTMLElement } {
   const code = h("code", language === "" ? null : { class: `language-${language}` });
   // A scroller gets the focus in Chromium even without tabindex, so it needs the attribute against shortcuts too.
-  const pre = h("pre", { tabindex: 0, role: "group", "aria-label": language === "" ? "Code" : `${language} code` }, code);
+  const pre = h(
+    "pre",
+    { tabindex: 0, role: "group", "aria-label": language === "" ? "Code" : `${language} code` },
+    code,
+  );
   const copy = copyButton((button) => codeText(button.closest(".tc-code")).replace(/\n$/, ""));
   const head = h("div", { class: "tc-code-head" }, h("span", { class: "tc-lang" }, language), copy);
   return { block: h("div", { class: "tc-code" }, head, pre), code };

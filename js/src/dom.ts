@@ -6,7 +6,7 @@
  * `require-trusted-types-for 'script'; trusted-types 'none'`.
  */
 import { effect } from "@preact/signals-core";
-import { HIDDEN, escapeHidden } from "./urls";
+import { escapeHidden, HIDDEN } from "./urls";
 
 export type Child = Node | string | number | false | null | undefined;
 export type Props = Readonly<Record<string, string | number | boolean | EventListener | null | undefined>>;
@@ -75,7 +75,7 @@ export class Scope {
   }
 
   /** Runs `work` now and whenever a signal that it read has changed. */
-  effect(work: () => undefined | (() => void) | void): void {
+  effect(work: () => void): void {
     if (!this.#disposed) this.add(effect(work));
   }
 
@@ -96,7 +96,12 @@ export class Scope {
     });
   }
 
-  listen(target: EventTarget, type: string, listener: EventListener, options?: AddEventListenerOptions): void {
+  listen(
+    target: EventTarget,
+    type: string,
+    listener: EventListener,
+    options?: AddEventListenerOptions,
+  ): void {
     if (this.#disposed) return;
     target.addEventListener(type, listener, options);
     this.add(() => target.removeEventListener(type, listener, options));

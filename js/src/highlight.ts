@@ -118,7 +118,10 @@ export function highlightLater(code: HTMLElement): () => void {
   const work = (): void => {
     // New nodes would drop a selection that someone is making in there.
     const selection = document.getSelection();
-    if (selection !== null && !selection.isCollapsed && selection.containsNode(code, true)) return later(1000);
+    if (selection !== null && !selection.isCollapsed && selection.containsNode(code, true)) {
+      later(1000);
+      return;
+    }
     const language = code.className.replace(/^language-/, "");
     const coloured = highlight(code.textContent ?? "", language);
     if (coloured !== null) code.replaceChildren(coloured);

@@ -14,8 +14,9 @@
  * definition comes later is text until `end`.
  */
 import { type Block, type BuildOptions, build, fenceLanguage, parse, type References } from "./build";
-import { CodeWriter, codeBlock, codeText } from "./code";
+import { CodeWriter, codeBlock } from "./code";
 import { highlightLater } from "./highlight";
+import { patchChildren } from "./patch";
 
 export interface MarkdownOptions {
   /** Colour closed code blocks when the page is idle; true unless said otherwise. */
@@ -151,7 +152,7 @@ export class MarkdownStream {
     const nodes = blocks.map((block) => build(block, this.#build));
     this.#patchFrom(this.#frozenNodes, nodes);
 
-    if (last?.type === "fence" && frozen === blocks.length - 1 && last.start < lines.length - 1) {
+    if (last?.type === "fence" && frozen === blocks.length - 1 && hasBegun(last, lines, open)) {
       const start = lines[last.start] ?? 0;
       const lineEnd = (lines[last.start + 1] ?? open.length + 1) - 1;
       const opening = /^(?:`{3,}|~{3,})/.exec(open.slice(start, lineEnd));
@@ -168,7 +169,10 @@ export class MarkdownStream {
     const cut = this.#source.lastIndexOf("\n", this.#frozenChars + MAX_OPEN_CHARS) + 1;
     const end = cut > this.#frozenChars ? cut : this.#frozenChars + MAX_OPEN_CHARS;
     const piece = parse(this.#source.slice(this.#frozenChars, end), { ...this.#references });
-    this.#patchFrom(this.#frozenNodes, piece.map((block) => build(block, this.#build)));
+    this.#patchFrom(
+      this.#frozenNodes,
+      piece.map((block) => build(block, this.#build)),
+    );
     this.#freeze(piece.length, end - this.#frozenChars, references);
     return true;
   }
@@ -176,15 +180,13 @@ export class MarkdownStream {
   /**
    * How many blocks can never change again, whatever follows: all before the last one that has begun for good.
    *
-   * A block has begun for good when its first line is complete (`#` may become `#hashtag`); for a table the line under
-   * it as well. A paragraph right under link definitions has not: it may turn out to be the rest of a title.
+   * A paragraph right under link definitions has not begun for good: it may turn out to be the rest of a title.
    */
   #safeEnd(blocks: readonly Block[], lines: readonly number[], open: string): number {
-    const partial = lines.length - 1;
     for (let index = blocks.length - 1; index > 0; index--) {
       const block = blocks[index] as Block;
       const before = blocks[index - 1] as Block;
-      if (block.start + (block.type === "table_open" ? 1 : 0) >= partial) continue;
+      if (!hasBegun(block, lines, open)) continue;
       const isText = block.type === "paragraph_open" || block.type === "heading_open";
       const above = open.slice(lines[block.start - 1], lines[block.start]);
       if (isText && before.end < block.start && above.trim() !== "") continue;
@@ -199,7 +201,8 @@ export class MarkdownStream {
     // `references` is of the whole open part; when it learnt something, ask what the frozen text alone defines.
     if (Object.keys(references).length > Object.keys(this.#references).length) parse(text, this.#references);
     const { childNodes } = this.root;
-    for (let index = this.#frozenNodes; index < this.#frozenNodes + count; index++) this.#highlight(childNodes[index]);
+    for (let index = this.#frozenNodes; index < this.#frozenNodes + count; index++)
+      this.#highlight(childNodes[index]);
     this.#frozenNodes += count;
     this.#frozenChars += chars;
   }
@@ -235,7 +238,9 @@ export class MarkdownStream {
         return;
       }
       if (newline < 0) {
-        this.#writeFence(fence, !this.#isEnded && fence.mayClose.test(line) ? fence.line : end);
+        // At the end spaces alone are no line, as for the parser.
+        const isHeld = this.#isEnded ? line.trim() === "" : fence.mayClose.test(line);
+        this.#writeFence(fence, isHeld ? fence.line : end);
         return;
       }
       fence.line = newline + 1;
@@ -282,43 +287,11 @@ function lineStarts(text: string): number[] {
   return starts;
 }
 
-/** Makes the children of `parent` from `index` on equal to `fresh`, keeping every node that can be kept. */
-function patchChildren(parent: Node, index: number, fresh: readonly Node[]): void {
-  let old = parent.childNodes[index] ?? null;
-  for (const node of fresh) {
-    if (old === null) {
-      parent.appendChild(node);
-      continue;
-    }
-    const next: ChildNode | null = old.nextSibling;
-    if (!patchNode(old, node)) parent.replaceChild(node, old);
-    old = next;
-  }
-  while (old !== null) {
-    const next: ChildNode | null = old.nextSibling;
-    parent.removeChild(old);
-    old = next;
-  }
-}
-
-/** Turns `old` into `fresh` where that is possible without replacing it. */
-function patchNode(old: Node, fresh: Node): boolean {
-  if (old.isEqualNode(fresh)) return true;
-  if (old instanceof Text && fresh instanceof Text) {
-    if (fresh.data.startsWith(old.data)) old.appendData(fresh.data.slice(old.length));
-    else old.data = fresh.data;
-    return true;
-  }
-  if (!(old instanceof Element && fresh instanceof Element)) return false;
-  if (!old.cloneNode(false).isEqualNode(fresh.cloneNode(false))) return false;
-  // A coloured block with the same text stays coloured.
-  if (old.localName === "code" && old.textContent === fresh.textContent) return true;
-  // Doubtful links and images carry listeners that know their own URL; a new one comes with its own.
-  if (old.matches("a, .tc-image")) return false;
-  if (old.matches(".tc-code")) {
-    const [from, to] = [old.querySelector("pre > code"), fresh.querySelector("pre > code")];
-    if (from !== null && to !== null && from.className === to.className && codeText(old) === codeText(fresh)) return true;
-  }
-  patchChildren(old, 0, [...fresh.childNodes]);
-  return true;
+/**
+ * Whether the lines that say what a block is are complete: its first one (`#` may become `#hashtag`), and the one below
+ * when the first has a `|`, for that makes a table even of what would be a fence or a heading.
+ */
+function hasBegun(block: Block, lines: readonly number[], open: string): boolean {
+  const first = open.slice(lines[block.start], lines[block.start + 1]);
+  return block.start + (first.includes("|") ? 1 : 0) < lines.length - 1;
 }

@@ -16,7 +16,8 @@ export function detectTheme(element: Element): Theme {
   if (jupyter !== null) return jupyter === "false" ? "dark" : "light";
   const isHighContrastLight = body.classList.contains("vscode-high-contrast-light");
   if (body.classList.contains("vscode-light") || isHighContrastLight) return "light";
-  if (body.classList.contains("vscode-dark") || body.classList.contains("vscode-high-contrast")) return "dark";
+  if (body.classList.contains("vscode-dark") || body.classList.contains("vscode-high-contrast"))
+    return "dark";
   for (const node of [html, body]) {
     const named = node.getAttribute("theme") ?? node.getAttribute("data-theme") ?? "";
     if (/^(?:light|dark)$/.test(named)) return named as Theme;
@@ -39,7 +40,8 @@ export function watchTheme(root: HTMLElement): () => void {
   const frame = root.isConnected ? 0 : requestAnimationFrame(apply);
   const observer = new MutationObserver(apply);
   const { body, documentElement } = root.ownerDocument;
-  for (const node of [documentElement, body]) observer.observe(node, { attributes: true, attributeFilter: WATCHED });
+  for (const node of [documentElement, body])
+    observer.observe(node, { attributes: true, attributeFilter: WATCHED });
   const preference = matchMedia("(prefers-color-scheme: dark)");
   preference.addEventListener("change", apply);
   return () => {
@@ -53,7 +55,9 @@ export function watchTheme(root: HTMLElement): () => void {
 function backgroundLuminance(element: Element): number | null {
   for (let node: Element | null = element; node !== null; node = parentOf(node)) {
     const colour = getComputedStyle(node).backgroundColor;
-    const [red, green, blue, alpha = 1] = (/^rgba?\(([^)]*)\)$/.exec(colour)?.[1] ?? "").split(/[\s,/]+/).map(Number);
+    const [red, green, blue, alpha = 1] = (/^rgba?\(([^)]*)\)$/.exec(colour)?.[1] ?? "")
+      .split(/[\s,/]+/)
+      .map(Number);
     if (red === undefined || green === undefined || blue === undefined || alpha < 0.5) continue;
     return (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255;
   }

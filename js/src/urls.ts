@@ -49,7 +49,10 @@ export function linkRisk(url: SafeUrl, text: string): string | null {
   const parsed = new URL(url.href);
   if (/(?:^|\.)xn--/.test(parsed.hostname)) return "unusual characters in the host";
   if (parsed.pathname.length + parsed.search.length + parsed.hash.length > 200) return "long address";
-  const shown = /^\s*([a-z][a-z0-9+.-]*:\/\/)?(?:[^\s/@]*@)?((?:[\p{L}\p{N}-]+\.)+[\p{L}\p{N}-]+)(?=$|[\s:/?#])/iu.exec(text);
+  const shown =
+    /^\s*([a-z][a-z0-9+.-]*:\/\/)?(?:[^\s/@]*@)?((?:[\p{L}\p{N}-]+\.)+[\p{L}\p{N}-]+)(?=$|[\s:/?#])/iu.exec(
+      text,
+    );
   if (shown === null) return null;
   const named = (shown[2] ?? "").toLowerCase();
   const isHost = shown[1] !== undefined || named.startsWith("www.") || HOST_ENDING.test(named);

@@ -2,7 +2,8 @@ import { describe, expect, it } from "vitest";
 import { parseAnsi, renderLines } from "../src/ansi";
 
 const text = (input: string) => parseAnsi(input).map((line) => line.map((span) => span.text).join(""));
-const classes = (input: string) => parseAnsi(input).flatMap((line) => line.map((span) => [span.text, span.classes]));
+const classes = (input: string) =>
+  parseAnsi(input).flatMap((line) => line.map((span) => [span.text, span.classes]));
 
 describe("text of a terminal", () => {
   it("becomes classes", () => {
@@ -36,7 +37,9 @@ describe("text of a terminal", () => {
   });
 
   it("drops what would act on a terminal and keeps the text of links", () => {
-    expect(text("\x1b]0;title\x07a\x1b]52;c;cm0=\x1b\\b\x1bP1$r0m\x1b\\c\x1b[6n\x1b[2J\x1b[10;10Hd\x1b7e\x1b(Bf")).toEqual(["abcdef"]);
+    expect(
+      text("\x1b]0;title\x07a\x1b]52;c;cm0=\x1b\\b\x1bP1$r0m\x1b\\c\x1b[6n\x1b[2J\x1b[10;10Hd\x1b7e\x1b(Bf"),
+    ).toEqual(["abcdef"]);
     expect(text("\x1b]8;;https://evil.test\x1b\\link\x1b]8;;\x1b\\!")).toEqual(["link!"]);
   });
 

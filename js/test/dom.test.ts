@@ -5,8 +5,17 @@ import { copyButton, h, icon, reveal, Scope } from "../src/dom";
 describe("h", () => {
   it("makes elements, attributes, listeners and text", () => {
     const onclick = vi.fn();
-    const button = h("button", { type: "button", disabled: false, hidden: true, title: null, onclick }, "a", 1, false, h("b", null, "<i>"));
-    expect(button.outerHTML).toBe('<button type="button" hidden="" data-lm-suppress-shortcuts="true">a1<b>&lt;i&gt;</b></button>');
+    const button = h(
+      "button",
+      { type: "button", disabled: false, hidden: true, title: null, onclick },
+      "a",
+      1,
+      false,
+      h("b", null, "<i>"),
+    );
+    expect(button.outerHTML).toBe(
+      '<button type="button" hidden="" data-lm-suppress-shortcuts="true">a1<b>&lt;i&gt;</b></button>',
+    );
     button.dispatchEvent(new Event("click"));
     expect(onclick).toHaveBeenCalledOnce();
   });

@@ -2,7 +2,16 @@ import { afterEach, describe, expect, it } from "vitest";
 import { MarkdownStream } from "../src/markdown";
 import { forbidden } from "./forbidden";
 import payloads from "./payloads.json";
-import { oneShot, pieces, seeded, settled, TEXTS, TEXTS_WITH_DEFINITIONS, withoutFenceTail } from "./streams";
+import {
+  MARKS,
+  oneShot,
+  pieces,
+  seeded,
+  settled,
+  TEXTS,
+  TEXTS_WITH_DEFINITIONS,
+  withoutFenceTail,
+} from "./streams";
 
 const streams: MarkdownStream[] = [];
 
@@ -22,7 +31,10 @@ afterEach(() => {
 });
 
 function isSame(root: Element, wanted: Element): boolean {
-  return root.childNodes.length === wanted.childNodes.length && [...root.childNodes].every((node, index) => node.isEqualNode(wanted.childNodes[index] ?? null));
+  return (
+    root.childNodes.length === wanted.childNodes.length &&
+    [...root.childNodes].every((node, index) => node.isEqualNode(wanted.childNodes[index] ?? null))
+  );
 }
 
 describe("a stream of Markdown in a browser", () => {
@@ -36,7 +48,8 @@ describe("a stream of Markdown in a browser", () => {
           made.flush();
           checks++;
           const shown = settled(made.text);
-          if (isSame(made.root, oneShot(shown)) || isSame(made.root, oneShot(withoutFenceTail(shown)))) continue;
+          if (isSame(made.root, oneShot(shown)) || isSame(made.root, oneShot(withoutFenceTail(shown))))
+            continue;
           expect(made.root.innerHTML, JSON.stringify(shown.slice(-80))).toBe(oneShot(shown).innerHTML);
         }
         made.end();
@@ -57,9 +70,32 @@ describe("a stream of Markdown in a browser", () => {
         made.append(piece);
         made.flush();
         const shown = settled(made.text);
-        if (isSame(made.root, oneShot(shown)) || isSame(made.root, oneShot(withoutFenceTail(shown)))) continue;
-        expect(made.root.innerHTML, `${seed} ${JSON.stringify(shown.slice(-300))}`).toBe(oneShot(shown).innerHTML);
+        if (isSame(made.root, oneShot(shown)) || isSame(made.root, oneShot(withoutFenceTail(shown))))
+          continue;
+        expect(made.root.innerHTML, `${seed} ${JSON.stringify(shown.slice(-300))}`).toBe(
+          oneShot(shown).innerHTML,
+        );
       }
+      made.root.remove();
+    }
+  }, 120_000);
+
+  it("shows the same for marks in any order", () => {
+    for (let seed = 0; seed < 500; seed++) {
+      const random = seeded(7919 * seed + 13);
+      const size = 8 + Math.floor(random() * 30);
+      const text = Array.from({ length: size }, () => MARKS[Math.floor(random() * MARKS.length)]).join("");
+      const made = stream();
+      for (const piece of pieces(text, random)) {
+        made.append(piece);
+        made.flush();
+        const shown = settled(made.text);
+        if (isSame(made.root, oneShot(shown)) || isSame(made.root, oneShot(withoutFenceTail(shown))))
+          continue;
+        expect(made.root.innerHTML, `${seed} ${JSON.stringify(shown)}`).toBe(oneShot(shown).innerHTML);
+      }
+      made.end();
+      expect(made.root.innerHTML, JSON.stringify(text)).toBe(oneShot(text).innerHTML);
       made.root.remove();
     }
   }, 120_000);
@@ -67,7 +103,9 @@ describe("a stream of Markdown in a browser", () => {
   it("resolves late definitions at the end, whatever surrounds them", () => {
     for (let seed = 0; seed < 60; seed++) {
       const random = seeded(seed);
-      const lines = [...TEXTS_WITH_DEFINITIONS, ...TEXTS.slice(0, 3)].flatMap((text) => text.split(/(?<=\n)/));
+      const lines = [...TEXTS_WITH_DEFINITIONS, ...TEXTS.slice(0, 3)].flatMap((text) =>
+        text.split(/(?<=\n)/),
+      );
       const text = Array.from({ length: 25 }, () => lines[Math.floor(random() * lines.length)]).join("");
       const made = stream();
       for (const piece of pieces(text, random)) {
@@ -75,7 +113,8 @@ describe("a stream of Markdown in a browser", () => {
         made.flush();
       }
       made.end();
-      if (!isSame(made.root, oneShot(text))) expect(made.root.innerHTML, JSON.stringify(text)).toBe(oneShot(text).innerHTML);
+      if (!isSame(made.root, oneShot(text)))
+        expect(made.root.innerHTML, JSON.stringify(text)).toBe(oneShot(text).innerHTML);
       made.root.remove();
     }
   }, 120_000);
@@ -130,7 +169,9 @@ describe("a stream of Markdown in a browser", () => {
 
   it("colours closed code blocks in idle time and leaves their text alone", async () => {
     const made = stream({ highlight: true });
-    made.append('```python\nimport duckdb  # "x"\nf"{a}" + 1\n```\n\ntext\n\n```nolang\nimport\n```\n\n- ```js\n  const a = `x${1}`\n  ```\n\nend [x]\n\n[x]: https://x.test/\n');
+    made.append(
+      '```python\nimport duckdb  # "x"\nf"{a}" + 1\n```\n\ntext\n\n```nolang\nimport\n```\n\n- ```js\n  const a = `x${1}`\n  ```\n\nend [x]\n\n[x]: https://x.test/\n',
+    );
     made.end();
     await expect.poll(() => made.root.querySelectorAll("code .tc-hl-keyword").length).toBeGreaterThan(1);
     expect([...made.root.querySelectorAll("pre code")].map((code) => code.textContent)).toEqual([
@@ -188,27 +229,44 @@ describe("hostile input in a browser", () => {
     expect(requests.map(({ name }) => name).filter((name) => !name.startsWith(location.origin))).toEqual([]);
   }, 60_000);
 
-  const hostile: [string, string][] = ["[", "*a ", "**a *b ", "[a](", "![a]", "`", "<http://a", "|", "_a__b", "&#x", "\\", "~~a "].map((unit) => [
-    unit,
-    unit.repeat(Math.ceil(20_000 / unit.length)),
-  ]);
-  hostile.push(["quotes", "> ".repeat(2_000)], ["lists", Array.from({ length: 300 }, (_, depth) => `${"  ".repeat(depth)}- x\n`).join("")]);
+  const hostile: [string, string][] = [
+    "[",
+    "*a ",
+    "**a *b ",
+    "[a](",
+    "![a]",
+    "`",
+    "<http://a",
+    "|",
+    "_a__b",
+    "&#x",
+    "\\",
+    "~~a ",
+  ].map((unit) => [unit, unit.repeat(Math.ceil(20_000 / unit.length))]);
+  hostile.push(
+    ["quotes", "> ".repeat(2_000)],
+    ["lists", Array.from({ length: 300 }, (_, depth) => `${"  ".repeat(depth)}- x\n`).join("")],
+  );
 
-  it.each(hostile)("takes 20 KB of %j at once and in 100 pieces", (_, text) => {
-    const started = performance.now();
-    const whole = stream();
-    whole.append(text);
-    whole.end();
-    expect(performance.now() - started).toBeLessThan(1_500);
-    const streamed = stream();
-    for (let at = 0; at < text.length; at += text.length / 100) {
-      streamed.append(text.slice(Math.round(at), Math.round(at + text.length / 100)));
-      streamed.flush();
-    }
-    streamed.end();
-    expect(performance.now() - started).toBeLessThan(15_000);
-    expect(isSame(streamed.root, whole.root)).toBe(true);
-  }, 30_000);
+  it.each(hostile)(
+    "takes 20 KB of %j at once and in 100 pieces",
+    (_, text) => {
+      const started = performance.now();
+      const whole = stream();
+      whole.append(text);
+      whole.end();
+      expect(performance.now() - started).toBeLessThan(1_500);
+      const streamed = stream();
+      for (let at = 0; at < text.length; at += text.length / 100) {
+        streamed.append(text.slice(Math.round(at), Math.round(at + text.length / 100)));
+        streamed.flush();
+      }
+      streamed.end();
+      expect(performance.now() - started).toBeLessThan(15_000);
+      expect(isSame(streamed.root, whole.root)).toBe(true);
+    },
+    30_000,
+  );
 
   it("costs the same per piece at the end of a long answer as at its start", () => {
     const text = `${TEXTS[0]}\n\n`.repeat(150);

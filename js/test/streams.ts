@@ -51,7 +51,50 @@ export const TEXTS: readonly string[] = [
   `${"long line of words ".repeat(20)}\n${"and **more** ".repeat(20)}\n\n${"- item\n".repeat(40)}\nend\n\n\`\`\`\n${"line\n".repeat(150)}\`\`\`\n\n${"| a | b |\n".repeat(1)}|---|---|\n${"| 1 | 2 |\n".repeat(30)}`,
   "[a](javascript:x) [b](https://u:p@h.test/) [other.com](https://example.com/) ![i](x.png) [![k](https://h.test/i.png)](https://h.test/) ![x](https://h.test/a.png)\n\n[not a def]\n: x\n\na[1]: b\n",
   "1. one\n10. two\n\n   ```\n   x\n   ```\n\n3. three\n   continued\nlazy\n\n- [ ] task\n- [x] done\n-\n- \n\n*\n\ntext",
+  "x\n\n```|===***\n|---|---x\n\n# a | b\n|--|--|\n1 | 2\n\n```\ncode\n    ",
   "a\n\n\n\nb\n   \n  c\n\t\n\tcode\n\n<div>\n\n*x*\n</div>\n\n<!-- c -->\n# \n## x ##\n####### seven\n\n+\n",
+];
+
+/** What Markdown is made of, to be put together at random. */
+export const MARKS: readonly string[] = [
+  ...[
+    "\n",
+    "\n",
+    "\n",
+    "\n\n",
+    "- ",
+    "1. ",
+    "> ",
+    "# ",
+    "```",
+    "~~~",
+    "````",
+    "    ",
+    "  ",
+    "\t",
+    "| a | b |",
+    "|---|---|",
+    "|",
+  ],
+  ...[
+    "===",
+    "---",
+    "text",
+    "*",
+    "**",
+    "_",
+    "`",
+    "[",
+    "]",
+    "(https://a.test)",
+    "![",
+    "a b c",
+    "***",
+    "&amp;",
+    "\\",
+    "~~",
+  ],
+  ...["+ ", "2) ", "```py", "<b>", " "],
 ];
 
 /** With link definitions: equal at the end, not at every step. */

@@ -14,7 +14,9 @@ function mounted(parent: Node = body): HTMLElement {
 
 afterEach(() => {
   for (const clean of cleanups.splice(0)) clean();
-  for (const node of [html, body]) for (const name of ["class", "style", "theme", "data-theme", "data-jp-theme-light"]) node.removeAttribute(name);
+  for (const node of [html, body])
+    for (const name of ["class", "style", "theme", "data-theme", "data-jp-theme-light"])
+      node.removeAttribute(name);
 });
 
 describe("the theme", () => {
@@ -24,7 +26,11 @@ describe("the theme", () => {
     ["VS Code dark", () => body.classList.add("vscode-dark"), "dark"],
     ["VS Code light", () => body.classList.add("vscode-light"), "light"],
     ["VS Code high contrast", () => body.classList.add("vscode-high-contrast"), "dark"],
-    ["VS Code high contrast light", () => body.classList.add("vscode-high-contrast", "vscode-high-contrast-light"), "light"],
+    [
+      "VS Code high contrast light",
+      () => body.classList.add("vscode-high-contrast", "vscode-high-contrast-light"),
+      "light",
+    ],
     ["Colab dark", () => html.setAttribute("theme", "dark"), "dark"],
     ["marimo dark", () => body.classList.add("dark"), "dark"],
     ["a dark background", () => body.setAttribute("style", "background: rgb(20, 20, 20)"), "dark"],

@@ -17,10 +17,47 @@ describe("the URL policy", () => {
   });
 
   it.each([
-    ...["", " ", "#x", "?x", "/x", "x", "x/y", "//a.test", "\\\\a.test\\x", "https:a.test", "http:/a.test", "https:\\\\a.test"],
-    ...["https://", "https:///a.test", "https://@a.test", "https://u@a.test", "https://a.test\\@b.test", "https://a.test\\x", "https://u:p@a.test", "https://:p@a.test/"],
-    ...["javascript:x", "JaVa\nScript:x", "\u200bjavascript:x", "\u0001javascript:x", "data:text/html,x", "blob:https://a.test/1"],
-    ...["vbscript:x", "file:///etc/passwd", "ftp://a.test", "about:blank", "view-source:https://a.test", "command:x", "vscode:x"],
+    ...[
+      "",
+      " ",
+      "#x",
+      "?x",
+      "/x",
+      "x",
+      "x/y",
+      "//a.test",
+      "\\\\a.test\\x",
+      "https:a.test",
+      "http:/a.test",
+      "https:\\\\a.test",
+    ],
+    ...[
+      "https://",
+      "https:///a.test",
+      "https://@a.test",
+      "https://u@a.test",
+      "https://a.test\\@b.test",
+      "https://a.test\\x",
+      "https://u:p@a.test",
+      "https://:p@a.test/",
+    ],
+    ...[
+      "javascript:x",
+      "JaVa\nScript:x",
+      "\u200bjavascript:x",
+      "\u0001javascript:x",
+      "data:text/html,x",
+      "blob:https://a.test/1",
+    ],
+    ...[
+      "vbscript:x",
+      "file:///etc/passwd",
+      "ftp://a.test",
+      "about:blank",
+      "view-source:https://a.test",
+      "command:x",
+      "vscode:x",
+    ],
     ...["https://a b/", "https://exa mple.test", "https://%00/", "mailto:", "https://[::1/"],
   ])("refuses %j", (raw) => {
     expect(safeUrl(raw)).toBeNull();
@@ -58,8 +95,12 @@ describe("doubtful links", () => {
 
 describe("hidden characters", () => {
   it("are escapes where a person decides", () => {
-    expect(visible("rm\u202e -rf\u200b \u{e0069}\0\r\x1b[")).toBe("rm\\u202e -rf\\u200b \\u{e0069}\\u0000\\u000d\\u001b[");
-    expect(visible("a\u2028b\u00ad\ufeff\u3164\u2800\ud800")).toBe("a\\u2028b\\u00ad\\ufeff\\u3164\\u2800\\ud800");
+    expect(visible("rm\u202e -rf\u200b \u{e0069}\0\r\x1b[")).toBe(
+      "rm\\u202e -rf\\u200b \\u{e0069}\\u0000\\u000d\\u001b[",
+    );
+    expect(visible("a\u2028b\u00ad\ufeff\u3164\u2800\ud800")).toBe(
+      "a\\u2028b\\u00ad\\ufeff\\u3164\\u2800\\ud800",
+    );
     expect(visible("x\ufe0f\u{e0100}")).toBe("x\\ufe0f\\u{e0100}");
   });
 

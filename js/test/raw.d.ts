@@ -1,5 +1,0 @@
-/** Files that vite gives as text. */
-declare module "*?raw" {
-  const text: string;
-  export default text;
-}
