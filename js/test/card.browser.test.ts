@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { userEvent } from "vitest/browser";
 import "../src/style.css";
 import { applyEvent, emptyRun } from "../src/store";
-import { type Shown, show } from "./model";
+import { FakeModel, type Shown, show } from "./model";
 import { scenes } from "./scenes";
 import { Script } from "./script";
 
@@ -222,6 +222,43 @@ describe("the view", () => {
     expect(document.activeElement).toBe(line);
     expect(place.querySelector(".tc-out")).toBe(output);
     expect(output.childElementCount).toBeGreaterThan(20);
+  });
+
+  it("draws a text once: what is selected in the answer stays when the run ends", async () => {
+    const { events } = scenes.Done?.() ?? { events: [] };
+    shown = show(place, events.slice(0, -3));
+    await expect.poll(() => place.querySelector(".tc-md table")).not.toBeNull();
+    const nodes = [...place.querySelectorAll(".tc-md > *")];
+    shown.model.events(events.slice(-3));
+    shown.model.takeOver(structuredClone(events.reduce((run, event) => applyEvent(run, event), emptyRun())));
+    await sleep(100);
+    expect(nodes.length).toBeGreaterThan(4);
+    // The last block is open until the end.
+    for (const node of nodes.slice(0, -1)) expect(node.isConnected, node.outerHTML.slice(0, 80)).toBe(true);
+  });
+
+  it("of a saved notebook decides nothing", async () => {
+    const run = (scenes.Approval?.().events ?? []).reduce((run, event) => applyEvent(run, event), emptyRun());
+    const model = new FakeModel(JSON.stringify({ type: "snapshot", seq: 4, run, now: run.started_at }));
+    shown = show(place, [], model);
+    expect(named("Approve").getAttribute("aria-disabled")).toBe("true");
+    await sleep(3300);
+    expect(place.querySelector(".tc-ask")?.textContent).toContain("Expired");
+    for (const button of place.querySelectorAll("button")) {
+      expect(button.checkVisibility() && button.textContent, button.textContent ?? "").toBe(false);
+      button.click();
+    }
+    expect(new Set(model.sent.map((message) => message.type))).toEqual(new Set(["hello", "ready"]));
+  });
+
+  it("of a kernel that was restarted says so", async () => {
+    const { model } = scene("Approval");
+    model.isClosed = true;
+    await steady();
+    await userEvent.click(named("Approve"));
+    expect(place.querySelector(".tc-who")?.textContent).toBe("The kernel was restarted");
+    expect(place.querySelector(".tc-ask")?.textContent).toContain("Expired");
+    expect(named("Approve").checkVisibility()).toBe(false);
   });
 
   it("folds when the run is done, unless someone looks inside", async () => {

@@ -1,6 +1,6 @@
 import { effect } from "@preact/signals-core";
 import { describe, expect, it } from "vitest";
-import { applyEvent, type Event, emptyRun, Store } from "../src/store";
+import { applyEvent, type Event, emptyRun, type Part, Store } from "../src/store";
 import type { RunView } from "../src/wire";
 import { journals } from "./journals";
 
@@ -89,9 +89,13 @@ it("wakes nobody but the block's view for a text delta", () => {
   const first = run.steps[0];
   const [left, right] = first?.blocks ?? [];
   if (first === undefined || left === undefined || right === undefined) throw new Error("no blocks");
-  effect(() => void (store.read(run), woken.push("run")));
-  effect(() => void (store.read(first), woken.push("step")));
-  effect(() => void (store.read(left), woken.push("left")));
+  const watch = (name: string, part: Part): void => {
+    store.read(part);
+    woken.push(name);
+  };
+  effect(() => watch("run", run));
+  effect(() => watch("step", first));
+  effect(() => watch("left", left));
   effect(() => void woken.push(`right ${store.read(right).text}`));
   woken.length = 0;
   store.apply([text("c", 1), text("d", 1)], 0);

@@ -24,10 +24,14 @@ function stream(
 ): void {
   let markdown: MarkdownStream | null = null;
   let shown = "";
+  let hasEnded = false;
   scope.add(() => markdown?.dispose());
   scope.effect(() => {
     const { text } = context.store.read(block);
-    if (markdown === null || !text.startsWith(shown)) {
+    const isOver = !isLive(context, step, block);
+    // Much happens to a step that does not concern its text, and a person may be selecting in it.
+    if (hasEnded && text === shown) return;
+    if (markdown === null || hasEnded || !text.startsWith(shown)) {
       markdown?.dispose();
       root.replaceChildren();
       shown = "";
@@ -35,10 +39,8 @@ function stream(
     }
     markdown.append(text.slice(shown.length));
     shown = text;
-    if (isLive(context, step, block)) return;
-    markdown.end();
-    // A stream that has ended takes no more; should the text still change, a new one is made.
-    shown = `${text}\0`;
+    hasEnded = isOver;
+    if (isOver) markdown.end();
   });
 }
 

@@ -81,7 +81,7 @@ export function summary(run: RunView, store: Store): string {
     byYou("approve") > 0 && `${byYou("approve")} approved by you`,
     byYou("edit") > 0 && `${byYou("edit")} edited by you`,
     byYou("deny") > 0 && `${byYou("deny")} denied by you`,
-    calls.some((call) => isFailure(call)) && `${calls.filter(isFailure).length} failed`,
+    calls.some((call) => isFailure(call)) && `${plural(calls.filter(isFailure).length, "call")} failed`,
   ].filter((word) => word !== false);
   // Text between steps alone is worth a fold, too.
   const text = words.length > 0 ? words.join(", ") : plural(run.steps.length, "step");
