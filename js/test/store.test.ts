@@ -102,15 +102,12 @@ it("wakes nobody but the block's view for a text delta", () => {
   expect(woken).toEqual(["right bcd"]);
 });
 
-it("grows a long text in time that is linear in its length", () => {
-  const time = (deltas: number): number => {
-    const store = new Store();
-    store.apply([step], 0);
-    const started = performance.now();
-    for (let i = 0; i < deltas; i++) store.apply([text("0123456789")], 0);
-    return performance.now() - started;
-  };
-  time(10_000);
-  // Ten times the text: quadratic growth would take a hundred times as long.
-  expect(time(200_000)).toBeLessThan(40 * Math.max(2, time(20_000)));
+it("grows a long text at the cost of its pieces", () => {
+  const store = new Store();
+  store.apply([step], 0);
+  const started = performance.now();
+  for (let i = 0; i < 200_000; i++) store.apply([text("0123456789")], 0);
+  // Copying two million characters for each delta would take minutes.
+  expect(performance.now() - started).toBeLessThan(5000);
+  expect(store.run.steps[0]?.blocks[0]?.text).toHaveLength(2_000_000);
 });
