@@ -71,7 +71,7 @@ $(BIN)/.ready: pyproject.toml constraints.txt
 
 # The hook alone installs only what the bundle needs; npm then removes this mark, and here all comes back.
 js/node_modules/.dev: js/package.json js/package-lock.json | $(BIN)/.ready
-	npm --prefix js ci --ignore-scripts
+	npm --prefix js install --no-save --ignore-scripts
 	@touch $@
 
 system:
