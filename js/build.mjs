@@ -14,9 +14,11 @@ const out = join(here, "../src/turncell/notebook/static");
 // A front end of Jupyter gets the bundle anew with every widget, so its size is paid per cell.
 const MAX_JS_BYTES = 150_000;
 
-// More than half of markdown-it are its dependencies, and the page wants next to nothing of them (see there).
-const trimmed = ["entities", "linkify-it", "mdurl", "punycode.js", "uc.micro"];
-export const alias = Object.fromEntries(trimmed.map((name) => [name, join(here, "src/trimmed.ts")]));
+// More than half of markdown-it are its dependencies, and the page wants next to nothing of them.
+const replaced = ["entities", "linkify-it", "mdurl", "punycode.js", "uc.micro"];
+export const alias = Object.fromEntries(
+  replaced.map((name) => [name, join(here, `src/stubs/${name}.ts`)]),
+);
 
 // Rules of markdown-it that are switched off here (no HTML, no bare links, no typography) and its HTML writer, 12 KB of
 // what no page of ours ever runs. The package is one file, so they are cut out of it by its own region marks.
@@ -40,7 +42,8 @@ const cutMarkdownIt = {
       for (const [region, instead] of Object.entries(never)) {
         const start = contents.indexOf(`//#region ${region}\n`);
         const end = contents.indexOf("//#endregion", start);
-        if (start < 0 || end < 0) throw new Error(`markdown-it has no region ${region} any more; see build.mjs`);
+        if (start < 0 || end < 0)
+          throw new Error(`markdown-it has no region ${region} any more; see build.mjs`);
         contents = contents.slice(0, start) + instead + contents.slice(end);
       }
       return { contents, loader: "js" };

@@ -214,7 +214,8 @@ function change(run: RunView, e: Event, touch: Touch): boolean {
       break;
     }
     case "PartialSaved":
-      if (step !== undefined && isStreaming(step)) savePartial(step, e.block, e.kind, e.offset, e.text, touch);
+      if (step !== undefined && isStreaming(step))
+        savePartial(step, e.block, e.kind, e.offset, e.text, touch);
       break;
     case "RunEnded":
       Object.assign(run, { status: e.status, ended_at: e.at, error_kind: e.kind, error: e.message });

@@ -17,7 +17,9 @@ const journals = {
       const { readdirSync } = await import("node:fs");
       const at = resolve(import.meta.dirname, "../../tests/journals");
       const names = readdirSync(at).filter((name) => name.endsWith(".json"));
-      const all = Object.fromEntries(names.map((n) => [n.slice(0, -5), JSON.parse(readFileSync(join(at, n), "utf8"))]));
+      const all = Object.fromEntries(
+        names.map((n) => [n.slice(0, -5), JSON.parse(readFileSync(join(at, n), "utf8"))]),
+      );
       return { contents: `export const journals = ${JSON.stringify(all)}`, loader: "js" };
     });
   },

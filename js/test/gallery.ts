@@ -35,7 +35,8 @@ function play(title: string, events: readonly Event[], now: number): HTMLElement
 }
 
 const click = (root: HTMLElement, text: string): void => {
-  for (const button of root.querySelectorAll("button")) if (button.textContent?.startsWith(text)) button.click();
+  for (const button of root.querySelectorAll("button"))
+    if (button.textContent?.startsWith(text)) button.click();
 };
 const open = (root: HTMLElement): void => {
   for (const details of root.querySelectorAll("details")) details.open = true;
@@ -45,7 +46,11 @@ const page = new URLSearchParams(location.search).get("page") ?? "scenes";
 if (page === "journals") {
   for (const [name, { events }] of Object.entries(journals)) {
     const last = events.reduce((at, event) => ("at" in event ? event.at : at), 0);
-    play(name, events.map((event) => structuredClone(event)), last);
+    play(
+      name,
+      events.map((event) => structuredClone(event)),
+      last,
+    );
     if (name === "streaming" || name === "waiting") continue;
     const half = events.slice(0, Math.ceil(events.length / 2)).map((event) => structuredClone(event));
     play(`${name}, half way`, half, last);

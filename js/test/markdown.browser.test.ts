@@ -170,14 +170,14 @@ describe("a stream of Markdown in a browser", () => {
   it("colours closed code blocks in idle time and leaves their text alone", async () => {
     const made = stream({ highlight: true });
     made.append(
-      '```python\nimport duckdb  # "x"\nf"{a}" + 1\n```\n\ntext\n\n```nolang\nimport\n```\n\n- ```js\n  const a = `x${1}`\n  ```\n\nend [x]\n\n[x]: https://x.test/\n',
+      '```python\nimport duckdb  # "x"\nf"{a}" + 1\n```\n\ntext\n\n```nolang\nimport\n```\n\n- ```sql\n  select `a` from b\n  ```\n\nend [x]\n\n[x]: https://x.test/\n',
     );
     made.end();
     await expect.poll(() => made.root.querySelectorAll("code .tc-hl-keyword").length).toBeGreaterThan(1);
     expect([...made.root.querySelectorAll("pre code")].map((code) => code.textContent)).toEqual([
       'import duckdb  # "x"\nf"{a}" + 1\n',
       "import\n",
-      "const a = `x${1}`\n",
+      "select `a` from b\n",
     ]);
     expect(forbidden(made.root)).toEqual([]);
   });

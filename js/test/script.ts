@@ -2,7 +2,13 @@
 import type { Event } from "../src/store";
 import type { CallFinished, RequestAnswered, RunEnded } from "../src/wire";
 
-const USAGE = { input_tokens: 3100, output_tokens: 300, cache_read_tokens: 2450, cache_write_tokens: 0, reasoning_tokens: 90 };
+const USAGE = {
+  input_tokens: 3100,
+  output_tokens: 300,
+  cache_read_tokens: 2450,
+  cache_write_tokens: 0,
+  reasoning_tokens: 90,
+};
 
 export class Script {
   readonly events: Event[] = [];
@@ -14,7 +20,15 @@ export class Script {
   #calls: { call_id: string; name: string; values: object }[] = [];
 
   constructor(prompt: string, model = "claude-sonnet-5") {
-    this.#add({ type: "RunStarted", model, mode: "ask", max_steps: 40, instructions: "", tools: [], is_attended: true });
+    this.#add({
+      type: "RunStarted",
+      model,
+      mode: "ask",
+      max_steps: 40,
+      instructions: "",
+      tools: [],
+      is_attended: true,
+    });
     this.#add({ type: "MessageAdded", message: { role: "user", parts: [{ type: "text", text: prompt }] } });
   }
 
@@ -52,7 +66,10 @@ export class Script {
   }
 
   finish(finish_reason = "tool_calls", cost_usd: number | null = 0.0103): this {
-    this.#add({ type: "MessageAdded", message: { role: "assistant", parts: this.#parts, is_partial: false } });
+    this.#add({
+      type: "MessageAdded",
+      message: { role: "assistant", parts: this.#parts, is_partial: false },
+    });
     const rest = { answered_by: "claude-sonnet-5", duration_s: 2, first_token_s: 0.4 };
     const usage = { ...USAGE, is_estimated: false };
     return this.#add({ type: "StepFinished", finish_reason, usage, cost_usd, cost_basis: "prices", ...rest });
@@ -60,7 +77,15 @@ export class Script {
 
   propose(effect: "read" | "write" = "read", verdict: "allow" | "ask" | "deny" = "allow", reason = ""): this {
     for (const { call_id, name, values } of this.#calls) {
-      this.#add({ type: "CallProposed", call_id, name, arguments: values, digest: `d-${call_id}`, effect, problem: null });
+      this.#add({
+        type: "CallProposed",
+        call_id,
+        name,
+        arguments: values,
+        digest: `d-${call_id}`,
+        effect,
+        problem: null,
+      });
       this.#add({ type: "CallJudged", call_id, verdict, by: "rule “no network”", reason });
     }
     return this;
@@ -70,27 +95,62 @@ export class Script {
     for (const { call_id } of this.#calls) {
       const expires_at = this.#at + forSeconds;
       const request_id = `ask-${call_id}`;
-      this.#add({ type: "RequestOpened", request_id, call_id, digest: `d-${call_id}`, description, preview, expires_at });
+      this.#add({
+        type: "RequestOpened",
+        request_id,
+        call_id,
+        digest: `d-${call_id}`,
+        description,
+        preview,
+        expires_at,
+      });
     }
     return this;
   }
 
-  answer(answer: RequestAnswered["answer"], reason = "", values: object | null = null, by = "person", number = 0): this {
+  answer(
+    answer: RequestAnswered["answer"],
+    reason = "",
+    values: object | null = null,
+    by = "person",
+    number = 0,
+  ): this {
     const call_id = this.#calls[number]?.call_id;
     const request_id = `ask-${call_id}`;
-    this.#add({ type: "RequestAnswered", request_id, call_id, answer, by, reason, arguments: values, digest: "d", result: null });
+    this.#add({
+      type: "RequestAnswered",
+      request_id,
+      call_id,
+      answer,
+      by,
+      reason,
+      arguments: values,
+      digest: "d",
+      result: null,
+    });
     return this;
   }
 
   start(number = 0): this {
-    return this.#add({ type: "CallStarted", call_id: this.#calls[number]?.call_id, digest: "d", effect: "read" });
+    return this.#add({
+      type: "CallStarted",
+      call_id: this.#calls[number]?.call_id,
+      digest: "d",
+      effect: "read",
+    });
   }
 
   progress(text: string, number = 0): this {
     return this.#pass({ type: "CallProgress", call_id: this.#calls[number]?.call_id, text });
   }
 
-  returned(content: string, status: CallFinished["status"] = "ok", duration_s = 0.2, details: unknown = null, number = 0): this {
+  returned(
+    content: string,
+    status: CallFinished["status"] = "ok",
+    duration_s = 0.2,
+    details: unknown = null,
+    number = 0,
+  ): this {
     this.wait(duration_s);
     const call_id = this.#calls[number]?.call_id;
     return this.#add({ type: "CallFinished", call_id, status, content, details, duration_s });
@@ -99,18 +159,36 @@ export class Script {
   fail(kind: string, message: string): this {
     this.#add({ type: "MessageAdded", message: { role: "assistant", parts: this.#parts, is_partial: true } });
     const usage = { ...USAGE, output_tokens: 0, is_estimated: false };
-    return this.#add({ type: "StepFailed", kind, message, usage, cost_usd: 0.009, cost_basis: "prices", duration_s: 2 });
+    return this.#add({
+      type: "StepFailed",
+      kind,
+      message,
+      usage,
+      cost_usd: 0.009,
+      cost_basis: "prices",
+      duration_s: 2,
+    });
   }
 
-  end(status: RunEnded["status"] = "completed", kind: string | null = null, message: string | null = null): this {
+  end(
+    status: RunEnded["status"] = "completed",
+    kind: string | null = null,
+    message: string | null = null,
+  ): this {
     return this.#add({ type: "RunEnded", status, kind, message });
   }
 
-  #stream(type: "TextDelta" | "ReasoningDelta", kind: "text" | "reasoning", text: string, seconds: number): this {
+  #stream(
+    type: "TextDelta" | "ReasoningDelta",
+    kind: "text" | "reasoning",
+    text: string,
+    seconds: number,
+  ): this {
     this.#block += 1;
     this.#parts.push({ type: kind, text });
     const pieces = text.match(/[\s\S]{1,40}/g) ?? [];
-    for (const piece of pieces) this.wait(seconds / pieces.length).#pass({ type, block: this.#block, text: piece });
+    for (const piece of pieces)
+      this.wait(seconds / pieces.length).#pass({ type, block: this.#block, text: piece });
     return this;
   }
 

@@ -77,6 +77,7 @@ function speakAlerts(context: Context, scope: Scope, alert: HTMLElement): void {
     isFirst = false;
   });
   scope.effect(() => {
-    for (const [id, problem] of link.problems.value) say(`${id} ${problem}`, `Answer not taken: ${visible(problem)}`);
+    for (const [id, problem] of link.problems.value)
+      say(`${id} ${problem}`, `Answer not taken: ${visible(problem)}`);
   });
 }

@@ -13,7 +13,8 @@ export function argumentsView(values: Arguments): HTMLElement {
   const entries = Object.entries(values);
   if (entries.length === 0) return h("p", { class: "tc-note tc-dim" }, "No arguments.");
   const list = h("dl", { class: "tc-kv" });
-  for (const [key, value] of entries) list.append(h("dt", null, reveal(key)), h("dd", null, reveal(shown(value))));
+  for (const [key, value] of entries)
+    list.append(h("dt", null, reveal(key)), h("dd", null, reveal(shown(value))));
   return list;
 }
 
@@ -23,21 +24,30 @@ export function streamingView(text: string): HTMLElement {
   const entries = partialEntries(text);
   entries.forEach(([key, value], index) => {
     const isLast = index === entries.length - 1;
-    list.append(h("dt", null, reveal(key)), h("dd", null, reveal(value), isLast && h("span", { class: "tc-caret" })));
+    list.append(
+      h("dt", null, reveal(key)),
+      h("dd", null, reveal(value), isLast && h("span", { class: "tc-caret" })),
+    );
   });
-  if (entries.length === 0) list.append(h("dt"), h("dd", null, reveal(text), h("span", { class: "tc-caret" })));
+  if (entries.length === 0)
+    list.append(h("dt"), h("dd", null, reveal(text), h("span", { class: "tc-caret" })));
   return list;
 }
 
 /** One line: `path: "data/sales.csv", limit: 20`. Cut by the layout, and here for the sake of the DOM. */
 export function argumentsLine(values: Arguments): string {
-  const words = Object.entries(values).map(([key, value]) => `${key}: ${oneLine(JSON.stringify(value) ?? "")}`);
+  const words = Object.entries(values).map(
+    ([key, value]) => `${key}: ${oneLine(JSON.stringify(value) ?? "")}`,
+  );
   return words.join(", ").slice(0, 300).replace(HIDDEN, escapeHidden);
 }
 
 /** The same while they stream. */
 export function streamingLine(text: string): string {
-  const words = partialEntries(text.slice(0, 600)).map(([key, value]) => `${key}: ${oneLine(value)}`);
+  const entries = partialEntries(text.slice(0, 600));
+  const words = entries.map(
+    ([key, value, isText]) => `${key}: ${oneLine(isText ? JSON.stringify(value) : value)}`,
+  );
   return words.join(", ").slice(0, 300).replace(HIDDEN, escapeHidden);
 }
 
@@ -74,7 +84,9 @@ export function isInexact(value: unknown): boolean {
 /** Arguments as JSON to edit, with hidden characters as JSON escapes. */
 export function editable(call: CallState): string {
   // What the model wrote has the numbers to the letter; an edit must not round them in passing.
-  const text = isInexact(call.arguments) ? call.arguments_text : JSON.stringify(call.arguments ?? {}, null, 2);
+  const text = isInexact(call.arguments)
+    ? call.arguments_text
+    : JSON.stringify(call.arguments ?? {}, null, 2);
   return text.replace(HIDDEN, (character) =>
     Array.from({ length: character.length }, (_, at) => escapeUnit(character.charCodeAt(at))).join(""),
   );
@@ -99,9 +111,9 @@ export function problemOf(text: string): string | null {
 const ENTRY = /\s*,?\s*"((?:[^"\\]|\\.)*)"\s*:\s*/y;
 const TEXT = /"((?:[^"\\]|\\.)*)(?:"|\\?$)/y;
 
-/** Top-level keys and values of a JSON object that may break off anywhere. */
-export function partialEntries(text: string): [string, string][] {
-  const entries: [string, string][] = [];
+/** Top-level keys and values of a JSON object that may break off anywhere; with true for values that are text. */
+export function partialEntries(text: string): [string, string, boolean][] {
+  const entries: [string, string, boolean][] = [];
   let at = text.indexOf("{") + 1;
   if (at === 0) return entries;
   for (;;) {
@@ -112,12 +124,12 @@ export function partialEntries(text: string): [string, string][] {
     TEXT.lastIndex = at;
     const value = TEXT.exec(text);
     if (value !== null) {
-      entries.push([unescape(key[1] ?? ""), unescape(value[1] ?? "")]);
+      entries.push([unescaped(key[1] ?? ""), unescaped(value[1] ?? ""), true]);
       at = TEXT.lastIndex;
       continue;
     }
     const end = endOfValue(text, at);
-    entries.push([unescape(key[1] ?? ""), text.slice(at, end).trim()]);
+    entries.push([unescaped(key[1] ?? ""), text.slice(at, end).trim(), false]);
     at = end;
   }
 }
@@ -141,7 +153,7 @@ function endOfValue(text: string, start: number): number {
 }
 
 /** A JSON string's body; an escape that is not complete yet is left out. */
-function unescape(body: string): string {
+function unescaped(body: string): string {
   try {
     return JSON.parse(`"${body.replace(/\\(?:u[\da-fA-F]{0,3})?$/, "")}"`) as string;
   } catch {

@@ -45,17 +45,35 @@ export class RequestView {
     readonly scope: Scope,
   ) {
     const titleId = context.id(`ask-${request.request_id}`);
-    const title = h("p", { class: "tc-title", id: titleId }, "Allow ", h("code", null, reveal(call.name)), "?");
+    const title = h(
+      "p",
+      { class: "tc-title", id: titleId },
+      "Allow ",
+      h("code", null, reveal(call.name)),
+      "?",
+    );
     const words = h("div", null, title);
     if (request.description !== "") words.append(h("p", { class: "tc-sub" }, reveal(request.description)));
     words.append(h("p", { class: "tc-sub" }, rights(call)));
     const head = h("div", { class: "tc-ask-head" }, h("span", { class: "tc-icon" }, icon(SHIELD)), words);
-    this.#reason = h("textarea", { class: "tc-field", rows: 2, id: context.id(`reason-${request.request_id}`) });
+    this.#reason = h("textarea", {
+      class: "tc-field",
+      rows: 2,
+      id: context.id(`reason-${request.request_id}`),
+    });
     this.#editor = h("textarea", {
       ...{ class: "tc-field tc-code-field", id: context.id(`edit-${request.request_id}`) },
       ...{ spellcheck: "false", autocapitalize: "off", autocomplete: "off" },
     });
-    const pad = h("div", { class: "tc-pad" }, this.#preview(), this.#arguments(), this.#form, this.#problem(), this.#fate());
+    const pad = h(
+      "div",
+      { class: "tc-pad" },
+      this.#preview(),
+      this.#arguments(),
+      this.#form,
+      this.#problem(),
+      this.#fate(),
+    );
     this.element = h(
       "div",
       { class: "tc-request", role: "group", "aria-labelledby": titleId, tabindex: -1 },
@@ -71,16 +89,28 @@ export class RequestView {
     const { preview } = this.request;
     if (preview === null || preview === "") return null;
     const label = `What ${visible(this.call.name)} would do`;
-    return h("pre", { class: "tc-out tc-preview", tabindex: 0, role: "group", "aria-label": label }, reveal(preview));
+    return h(
+      "pre",
+      { class: "tc-out tc-preview", tabindex: 0, role: "group", "aria-label": label },
+      reveal(preview),
+    );
   }
 
   #arguments(): HTMLElement {
     const { call } = this;
     const view = h("div", null, argumentsView(call.arguments ?? {}));
     if (isInexact(call.arguments)) {
-      const raw = h("pre", { class: "tc-out", tabindex: 0, role: "group", "aria-label": "Arguments as written" });
+      const raw = h("pre", {
+        class: "tc-out",
+        tabindex: 0,
+        role: "group",
+        "aria-label": "Arguments as written",
+      });
       raw.append(reveal(call.arguments_text));
-      view.append(h("div", { class: "tc-label" }, "As the model wrote them: the page rounds large numbers"), raw);
+      view.append(
+        h("div", { class: "tc-label" }, "As the model wrote them: the page rounds large numbers"),
+        raw,
+      );
     }
     this.scope.effect(() => {
       view.hidden = this.#mode.value === "edit";
@@ -128,6 +158,7 @@ export class RequestView {
     const { context, request } = this;
     const cancel = this.#action("Cancel", "tc-quiet", null, () => this.#leave());
     this.#form.replaceChildren();
+    this.#form.hidden = mode === "look";
     if (mode === "look") {
       this.#actions = [
         this.#action("Approve", "tc-primary", "approve", () => this.#answer("approve")),
@@ -135,7 +166,11 @@ export class RequestView {
         this.#action("Edit arguments", "tc-quiet", "edit", () => this.#enter("edit"), PENCIL),
       ];
     } else if (mode === "deny") {
-      const label = h("label", { class: "tc-label", for: this.#reason.id }, "Reason for the model (optional)");
+      const label = h(
+        "label",
+        { class: "tc-label", for: this.#reason.id },
+        "Reason for the model (optional)",
+      );
       this.#form.append(label, this.#reason);
       this.#actions = [this.#action("Deny", "tc-primary", "deny", () => this.#answer("deny")), cancel];
     } else {
@@ -145,7 +180,10 @@ export class RequestView {
       this.#form.append(label, this.#editor, hint);
       this.#hint = hint;
       this.#check();
-      this.#actions = [this.#action("Run edited call", "tc-primary", "edit", () => this.#answer("edit")), cancel];
+      this.#actions = [
+        this.#action("Run edited call", "tc-primary", "edit", () => this.#answer("edit")),
+        cancel,
+      ];
     }
     this.#acts.replaceChildren(...this.#actions.map((action) => action.button));
     this.#steady.reset();
@@ -163,7 +201,13 @@ export class RequestView {
     this.#hint.replaceChildren(icon(problem === null ? CHECK : CROSS), h("span", null, visible(text)));
   }
 
-  #action(text: string, className: string, decision: Decision | null, act: () => void, picture?: readonly string[]): Action {
+  #action(
+    text: string,
+    className: string,
+    decision: Decision | null,
+    act: () => void,
+    picture?: readonly string[],
+  ): Action {
     const label = h("span", null, text);
     const button = h("button", { type: "button", class: className }, picture && icon(picture), label);
     button.addEventListener("click", (event) => {
@@ -176,7 +220,8 @@ export class RequestView {
 
   #isBlocked(decision: Decision): boolean {
     const { link } = this.context;
-    if (link.state.value !== "live" || this.#isExpired.value || link.sent.value.has(this.request.request_id)) return true;
+    if (link.state.value !== "live" || this.#isExpired.value || link.sent.value.has(this.request.request_id))
+      return true;
     return decision === "edit" && this.#mode.value === "edit" && this.#parseProblem.value !== null;
   }
 
@@ -237,6 +282,7 @@ export class RequestView {
 }
 
 function rights(call: CallState): string {
-  if (call.effect === "read") return "It only reads, with your rights.";
-  return "It runs with your rights; nothing holds it back but you.";
+  return call.effect === "read"
+    ? "Only reads, with your rights."
+    : "Runs with your rights, without a sandbox.";
 }

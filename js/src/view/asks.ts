@@ -1,6 +1,6 @@
 /** The one card of all requests that are open. */
 import { untracked } from "@preact/signals-core";
-import { h, Scope } from "../dom";
+import { h, type Scope } from "../dom";
 import { isEnded, openRequests } from "../store";
 import type { CallState } from "../wire";
 import { RequestView } from "./ask";

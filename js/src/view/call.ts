@@ -60,7 +60,8 @@ export function callView(context: Context, call: CallState, scope: Scope): Step 
   scope.effect(() => {
     const { status, progress } = store.read(call);
     view.line.classList.toggle("tc-italic", status === "running" && progress !== "");
-    view.line.textContent = status === "running" && progress !== "" ? visible(progress.slice(-300)) : line(call);
+    view.line.textContent =
+      status === "running" && progress !== "" ? visible(progress.slice(-300)) : line(call);
   });
   scope.effect(() => {
     const { status, started_at, duration_s } = store.read(call);
@@ -85,17 +86,26 @@ function fill(body: HTMLElement, context: Context, call: CallState): void {
   const parts: Node[] = [];
   const why = refusal(call);
   if (why !== null) {
-    const reason = why.reason === "" ? null : h("q", null, reveal(why.reason));
-    parts.push(h("p", { class: "tc-note" }, why.text, reason && " ", reason));
+    // A person's words are quoted; a rule's or a parser's are no speech.
+    const isSaid = call.status === "denied" && call.request?.by === "person";
+    const reason = why.reason === "" ? "." : isSaid ? h("q", null, reveal(why.reason)) : reveal(why.reason);
+    parts.push(h("p", { class: "tc-note" }, reveal(why.text), why.reason !== "" && ": ", reason));
   }
   if (call.arguments !== null) {
     const isEdited = call.proposed_arguments !== null;
-    parts.push(section(isEdited ? "Arguments, as you edited them" : "Arguments", argumentsView(call.arguments)));
+    parts.push(
+      section(isEdited ? "Arguments, as you edited them" : "Arguments", argumentsView(call.arguments)),
+    );
     if (call.proposed_arguments !== null)
       parts.push(section("What the model had asked for", argumentsView(call.proposed_arguments)));
   } else if (call.arguments_text !== "") {
     const isLive = call.status === "streaming" && !isEnded(context.store.read(context.store.run));
-    const raw = h("pre", { class: "tc-out", tabindex: 0, role: "group", "aria-label": `Arguments of ${visible(call.name)}` });
+    const raw = h("pre", {
+      class: "tc-out",
+      tabindex: 0,
+      role: "group",
+      "aria-label": `Arguments of ${visible(call.name)}`,
+    });
     raw.append(reveal(call.arguments_text));
     parts.push(section("Arguments", isLive ? streamingView(call.arguments_text) : raw));
   }
@@ -103,7 +113,9 @@ function fill(body: HTMLElement, context: Context, call: CallState): void {
     parts.push(outputView("Progress", call.progress, `Progress of ${visible(call.name)}`));
   if (call.content !== null && call.content !== "" && why === null) {
     const isBad = call.status === "error" || call.status === "timeout";
-    parts.push(outputView(isBad ? "Error" : "Output", call.content, `Output of ${visible(call.name)}`, isBad));
+    parts.push(
+      outputView(isBad ? "Error" : "Output", call.content, `Output of ${visible(call.name)}`, isBad),
+    );
   }
   parts.push(...detailsOf(call));
   if (parts.length === 0) parts.push(h("p", { class: "tc-note tc-dim" }, "Nothing to show yet."));
@@ -117,7 +129,8 @@ function detailsOf(call: CallState): Node[] {
   if (isSame(details, call.content)) return [];
   const { traceback, ...rest } = details as Record<string, unknown>;
   const parts: Node[] = [];
-  if (typeof traceback === "string") parts.push(outputView("Traceback", traceback, `Traceback of ${visible(call.name)}`));
+  if (typeof traceback === "string")
+    parts.push(outputView("Traceback", traceback, `Traceback of ${visible(call.name)}`));
   else if (traceback !== undefined) rest.traceback = traceback;
   if (Object.keys(rest).length > 0) parts.push(section("Details", argumentsView(rest)));
   return parts;

@@ -17,9 +17,8 @@ export function answerOf(run: RunView): string {
 
 export function footView(context: Context, scope: Scope): HTMLElement {
   const { store } = context;
-  const items = h("span");
   const copy = copyButton(() => answerOf(store.run));
-  const foot = h("div", { class: "tc-foot" }, items, h("span", { class: "tc-grow" }), copy);
+  const foot = h("div", { class: "tc-foot" });
   scope.effect(() => {
     const run = store.read(store.run);
     foot.hidden = !isEnded(run);
@@ -32,7 +31,8 @@ export function footView(context: Context, scope: Scope): HTMLElement {
       ...tokens(run.steps.map((step) => step.usage)),
       ...(run.steps.length > 0 ? [cost(totalCost(run)), plural(run.steps.length, "step")] : []),
     ];
-    items.replaceChildren(...words.filter((word) => word !== "").map((word) => h("span", { class: "tc-item" }, word)));
+    const items = words.filter((word) => word !== "").map((word) => h("span", { class: "tc-item" }, word));
+    foot.replaceChildren(...items, h("span", { class: "tc-grow" }), copy);
     copy.hidden = answerOf(run) === "";
   });
   return foot;

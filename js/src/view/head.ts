@@ -22,8 +22,10 @@ function doing(run: RunView, read: Context["store"]["read"]): string {
   const step = run.steps.at(-1);
   if (step === undefined) return "Working";
   const kind = read(step).blocks.at(-1)?.kind;
-  if (!isStreaming(step) || kind === undefined || kind === "call") return "Working";
-  return kind === "text" ? "Writing" : "Thinking";
+  if (!isStreaming(step)) return "Working";
+  // Thoughts that can be read have a line of their own that says so.
+  if (kind === undefined) return "Thinking";
+  return kind === "text" ? "Writing" : "Working";
 }
 
 export function isOpen({ store, link }: Context): boolean {
@@ -41,7 +43,14 @@ export function headView(context: Context, scope: Scope): HTMLElement {
   const head = h(
     "div",
     { class: "tc-head" },
-    ...[h("span", { class: "tc-dot", "aria-hidden": "true" }), who, model, h("span", { class: "tc-grow" }), time, stop],
+    ...[
+      h("span", { class: "tc-dot", "aria-hidden": "true" }),
+      who,
+      model,
+      h("span", { class: "tc-grow" }),
+      time,
+      stop,
+    ],
   );
   scope.text(who, () => activity(context).who);
   scope.text(model, () => readable(store.read(store.run).model));

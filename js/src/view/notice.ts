@@ -6,20 +6,22 @@ import type { Context } from "./context";
 import { WARNING } from "./icons";
 import { plural } from "./words";
 
-const KINDS: Readonly<Record<string, string>> = {
-  overloaded: "The model is overloaded",
-  rate_limit: "The provider's rate limit is reached",
-  auth: "The provider refused the key",
-  context: "The conversation is too long for the model",
-  connection: "The provider could not be reached",
-  timeout: "The model did not answer in time",
-  stalled: "The model stopped answering",
-  filter: "The provider's filter stopped the answer",
-};
+const KINDS: ReadonlyMap<string | null, string> = new Map([
+  ["auth", "The provider refused the key"],
+  ["not_found", "The provider does not know this model"],
+  ["bad_request", "The provider refused the request"],
+  ["context_length", "The conversation is too long for the model"],
+  ["rate_limit", "The provider's rate limit is reached"],
+  ["overloaded", "The model is overloaded"],
+  ["connection", "The provider could not be reached"],
+  ["timeout", "The model did not answer in time"],
+  ["protocol", "The provider's answer broke off or made no sense"],
+  ["filter", "The provider's filter stopped the answer"],
+]);
 
 /** The title of the card of a failed run. */
 export function failure(run: RunView): string {
-  return KINDS[run.error_kind ?? ""] ?? "The run failed";
+  return KINDS.get(run.error_kind) ?? "The run failed";
 }
 
 export function noticeView(context: Context, scope: Scope): HTMLElement {
@@ -37,8 +39,10 @@ export function noticeView(context: Context, scope: Scope): HTMLElement {
 }
 
 function lost(state: string): string {
-  if (state === "disconnected") return "The kernel was restarted while this run was open. What is here is what had arrived.";
-  if (state === "restored") return "This run was open when the notebook was left, and no kernel answers for it.";
+  if (state === "disconnected")
+    return "The kernel was restarted while this run was open. What is here is what had arrived.";
+  if (state === "restored")
+    return "This run was open when the notebook was left, and no kernel answers for it.";
   return "";
 }
 
@@ -46,9 +50,13 @@ function errorCard(run: RunView): HTMLElement {
   const title = h("p", { class: "tc-title" }, failure(run));
   const words = h("div", null, title);
   if (run.error !== null && run.error !== "") words.append(h("p", { class: "tc-sub" }, reveal(run.error)));
-  if (run.error_kind !== null && !(run.error_kind in KINDS)) title.append(": ", h("code", null, reveal(run.error_kind)));
+  if (run.error_kind !== null && !KINDS.has(run.error_kind))
+    title.append(": ", h("code", null, reveal(run.error_kind)));
   const kept = run.steps.filter((step) => step.error_kind === null && step.duration_s !== null).length;
-  if (kept > 0) words.append(h("p", { class: "tc-sub" }, `${plural(kept, "finished step")} ${kept === 1 ? "is" : "are"} kept.`));
+  if (kept > 0)
+    words.append(
+      h("p", { class: "tc-sub" }, `${plural(kept, "finished step")} ${kept === 1 ? "is" : "are"} kept.`),
+    );
   const head = h("div", { class: "tc-ask-head" }, h("span", { class: "tc-icon" }, icon(WARNING)), words);
   return h("div", { class: "tc-ask tc-bad tc-error" }, head);
 }

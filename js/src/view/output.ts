@@ -9,9 +9,20 @@ const MAX_LINES = 5000;
 export function outputView(title: string, text: string, label: string, isBad = false): HTMLElement {
   const lines = parseAnsi(text.slice(0, MAX_OUTPUT_CHARS));
   // A scroller takes the focus; without a name a screen reader would say nothing about it.
-  const props = { class: isBad ? "tc-out tc-bad" : "tc-out", tabindex: 0, role: "group", "aria-label": label };
+  const props = {
+    class: isBad ? "tc-out tc-bad" : "tc-out",
+    tabindex: 0,
+    role: "group",
+    "aria-label": label,
+  };
   const pre = h("pre", props, renderLines(lines, 0, PREVIEW_LINES));
-  const head = h("div", { class: "tc-label" }, title, h("span", { class: "tc-grow" }), copyButton(() => text));
+  const head = h(
+    "div",
+    { class: "tc-label" },
+    title,
+    h("span", { class: "tc-grow" }),
+    copyButton(() => text),
+  );
   const view = h("div", null, head, pre);
   if (lines.length > PREVIEW_LINES) {
     const total = lines.length.toLocaleString("en");
@@ -20,7 +31,9 @@ export function outputView(title: string, text: string, label: string, isBad = f
     all.addEventListener("click", () => {
       pre.append(renderLines(lines, PREVIEW_LINES, MAX_LINES));
       const isCut = lines.length > MAX_LINES || text.length > MAX_OUTPUT_CHARS;
-      note.textContent = isCut ? `The first ${MAX_LINES.toLocaleString("en")} of ${total} lines` : `${total} lines`;
+      note.textContent = isCut
+        ? `The first ${MAX_LINES.toLocaleString("en")} of ${total} lines`
+        : `${total} lines`;
       pre.focus({ preventScroll: true });
       all.remove();
     });

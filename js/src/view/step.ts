@@ -57,7 +57,7 @@ export class Step {
   }
 
   setIcon(paths: readonly string[], tone: IconTone): void {
-    const key = `${paths[0]}${tone}`;
+    const key = `${paths.join()} ${tone}`;
     // A spinner that is replaced by its like would begin anew with every event.
     if (this.icon.dataset.key === key) return;
     this.icon.dataset.key = key;

@@ -1,5 +1,5 @@
 /** Blocks of prose: the answer, and what the model thought aloud. */
-import { h, Scope } from "../dom";
+import { h, type Scope, suppress } from "../dom";
 import { MarkdownStream } from "../markdown";
 import { isEnded, isStreaming } from "../store";
 import type { BlockView, StepView } from "../wire";
@@ -14,13 +14,24 @@ function isLive({ store }: Context, step: StepView, block: BlockView): boolean {
 }
 
 /** Keeps `root` showing the block's text; growing text is appended, anything else begins anew. */
-function stream(context: Context, step: StepView, block: BlockView, scope: Scope, root: HTMLElement, onFlush?: () => void): void {
+function stream(
+  context: Context,
+  step: StepView,
+  block: BlockView,
+  scope: Scope,
+  root: HTMLElement,
+  onFlush?: () => void,
+): void {
   let markdown: MarkdownStream | null = null;
   let shown = "";
+  let hasEnded = false;
   scope.add(() => markdown?.dispose());
   scope.effect(() => {
     const { text } = context.store.read(block);
-    if (markdown === null || !text.startsWith(shown)) {
+    const isOver = !isLive(context, step, block);
+    // Much happens to a step that does not concern its text, and a person may be selecting in it.
+    if (hasEnded && text === shown) return;
+    if (markdown === null || hasEnded || !text.startsWith(shown)) {
       markdown?.dispose();
       root.replaceChildren();
       shown = "";
@@ -28,10 +39,8 @@ function stream(context: Context, step: StepView, block: BlockView, scope: Scope
     }
     markdown.append(text.slice(shown.length));
     shown = text;
-    if (isLive(context, step, block)) return;
-    markdown.end();
-    // A stream that has ended takes no more; should the text still change, a new one is made.
-    shown = `${text}\0`;
+    hasEnded = isOver;
+    if (isOver) markdown.end();
   });
 }
 
@@ -41,6 +50,8 @@ export function textView(context: Context, step: StepView, block: BlockView, sco
   stream(context, step, block, scope, root);
   return root;
 }
+
+const SCROLLER = { tabindex: "0", role: "group", "aria-label": "Thought" };
 
 /** A thought: open and fading while it streams, then one line. */
 export function thoughtView(context: Context, step: StepView, block: BlockView, scope: Scope): Step {
@@ -52,6 +63,7 @@ export function thoughtView(context: Context, step: StepView, block: BlockView, 
     });
   });
   const prose = h("div");
+  suppress(view.body);
   view.body.classList.add("tc-reasoning");
   view.body.append(prose);
   scope.effect(() => {
@@ -60,8 +72,11 @@ export function thoughtView(context: Context, step: StepView, block: BlockView, 
     view.name.replaceChildren(live ? h("span", { class: "tc-shimmer" }, "Thinking") : "Thought");
     view.body.classList.toggle("tc-live", live && !view.isTouched);
     view.suggest(live);
-    // A scroller needs the keyboard; while it fades it does not scroll.
-    if (live) view.body.removeAttribute("tabindex");
+    // What scrolls needs the keyboard and a name; while it fades it does not scroll.
+    for (const [name, value] of Object.entries(SCROLLER)) {
+      if (live) view.body.removeAttribute(name);
+      else view.body.setAttribute(name, value);
+    }
   });
   scope.effect(() => {
     view.line.textContent = isLive(context, step, block) ? "" : firstLine(store.read(block).text);
@@ -76,5 +91,5 @@ export function thoughtView(context: Context, step: StepView, block: BlockView, 
 
 function firstLine(text: string): string {
   const line = /\S.*/.exec(text)?.[0] ?? "";
-  return line.replace(/^[#>\-*\s]+|[*_`]{1,3}/g, "").slice(0, 200);
+  return line.replace(/^[#>\-*\s]+|\*\*|`/g, "").slice(0, 200);
 }

@@ -69,7 +69,9 @@ export function summary(run: RunView, store: Store): string {
   const calls = run.steps.flatMap((step) => step.calls);
   const thoughts = run.steps.flatMap((step) => step.blocks.filter((block) => block.kind === "reasoning"));
   const times = thoughts.map((block) => store.thoughtFor(block));
-  const thought = times.some((time) => time === null) ? null : times.reduce<number>((a, b) => a + (b ?? 0), 0);
+  const thought = times.some((time) => time === null)
+    ? null
+    : times.reduce<number>((a, b) => a + (b ?? 0), 0);
   const used = calls.filter((call) => call.started_at !== null || call.status === "ok").length;
   const byYou = (answer: string): number =>
     calls.filter((call) => call.request?.by === "person" && call.request.answer === answer).length;
@@ -79,7 +81,7 @@ export function summary(run: RunView, store: Store): string {
     byYou("approve") > 0 && `${byYou("approve")} approved by you`,
     byYou("edit") > 0 && `${byYou("edit")} edited by you`,
     byYou("deny") > 0 && `${byYou("deny")} denied by you`,
-    calls.some((call) => isFailure(call)) && `${calls.filter(isFailure).length} failed`,
+    calls.some((call) => isFailure(call)) && `${plural(calls.filter(isFailure).length, "call")} failed`,
   ].filter((word) => word !== false);
   // Text between steps alone is worth a fold, too.
   const text = words.length > 0 ? words.join(", ") : plural(run.steps.length, "step");
@@ -120,16 +122,18 @@ export function ending(run: RunView): { who: string; tone: Tone } {
   }
 }
 
-/** Why a call did not run, in a sentence; `reason` is quoted. Null for calls that ran. */
+/** Why a call did not run: a sentence, and the reason that was given. Null for calls that ran. */
 export function refusal(call: CallState): { text: string; reason: string } | null {
-  if (call.status === "invalid") return { text: "This call could not run.", reason: call.problem ?? "" };
-  if (call.status === "skipped") return { text: "This call was not run.", reason: call.reason };
+  if (call.status === "invalid") return { text: "This call could not run", reason: call.problem ?? "" };
+  if (call.status === "skipped") return { text: "This call was not run", reason: call.reason };
   if (call.status !== "denied") return null;
   const { request } = call;
   if (request === null || request.by === null)
-    return { text: `Denied by ${call.judged_by || "a rule"}.`, reason: call.reason };
-  if (request.by === "person") return { text: "You denied this call.", reason: request.reason };
-  if (request.by === "unattended") return { text: "Denied: nobody was there to ask.", reason: request.reason };
-  if (request.by === "time limit") return { text: "Denied: nobody answered in time.", reason: request.reason };
-  return { text: "Denied.", reason: request.reason };
+    return { text: `Denied by ${call.judged_by || "a rule"}`, reason: call.reason };
+  if (request.by === "person") return { text: "You denied this call", reason: request.reason };
+  if (request.by === "unattended")
+    return { text: "Denied, because nobody was there to ask", reason: request.reason };
+  if (request.by === "time limit")
+    return { text: "Denied, because nobody answered in time", reason: request.reason };
+  return { text: "Denied", reason: request.reason };
 }

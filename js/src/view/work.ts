@@ -75,7 +75,8 @@ export class Work {
     endRail();
     place(this.#flow, flow);
     place(this.answer, answer);
-    for (const [block, { scope, node }] of this.#texts) if (!alive.has(block)) this.#drop(this.#texts, block, scope, node);
+    for (const [block, { scope, node }] of this.#texts)
+      if (!alive.has(block)) this.#drop(this.#texts, block, scope, node);
     for (const [block, { scope, step }] of this.#items)
       if (!alive.has(block)) this.#drop(this.#items, block, scope, step.item);
     this.#foldUp(flow.length > 0);
@@ -126,13 +127,16 @@ export class Work {
     const { store } = this.context;
     const isOver = isEnded(store.run);
     this.fold.hidden = !hasWork;
-    this.#summary.hidden = !isOver;
-    this.#label.textContent = isOver ? summary(store.run, store) : "";
+    // What ended in another way has to be read line by line.
+    const isDone = store.run.status === "completed" && this.answer.hasChildNodes();
+    this.#summary.hidden = !isDone;
+    this.#label.textContent = isDone ? summary(store.run, store) : "";
     if (this.#hasEnded === isOver) return;
     this.#hasEnded = isOver;
     const focused = focusIn(this.fold);
-    const isBeingRead = focused || [...this.#items.values()].some(({ step }) => step.isTouched && step.isOpen);
-    this.fold.open = !(isOver && store.run.status === "completed" && this.answer.hasChildNodes() && !isBeingRead);
+    const isBeingRead =
+      focused || [...this.#items.values()].some(({ step }) => step.isTouched && step.isOpen);
+    this.fold.open = !isDone || isBeingRead;
   }
 }
 
