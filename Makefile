@@ -15,7 +15,7 @@ export JUPYTER_PATH := $(CURDIR)/.kernels/share/jupyter
 export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
 export CHROMIUM_PATH ?= /usr/bin/chromium
 
-.PHONY: demo lab test test-full lint types test-js test-py bench bundle js kernels system constraints clean help
+.PHONY: demo lab test test-full lint types test-js test-py bench bundle js wire kernels system constraints clean help
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -56,6 +56,10 @@ js: js/node_modules/.dev bundle  ## the page's packages and bundle
 bundle: $(BIN)/.ready js/node_modules/.dev
 	@$(BIN)/python hatch_build.py
 
+wire: $(BIN)/.ready js/node_modules/.dev  ## the page's types, from the Python events
+	$(BIN)/python -m turncell.notebook.wire > js/wire.schema.json
+	node js/wire.mjs
+
 kernels: $(KERNEL_VERSIONS:%=$(KERNELS)/py-%/kernel.json)
 
 $(KERNELS)/py-%/kernel.json: tests/kernels/make_kernels.py $(BIN)/.ready
@@ -71,7 +75,7 @@ $(BIN)/.ready: pyproject.toml constraints.txt
 
 # The hook alone installs only what the bundle needs; npm then removes this mark, and here all comes back.
 js/node_modules/.dev: js/package.json js/package-lock.json | $(BIN)/.ready
-	npm --prefix js install --no-save --ignore-scripts
+	npm --prefix js ci --ignore-scripts
 	@touch $@
 
 system:

@@ -61,7 +61,7 @@ def build_if_stale(root: Path) -> bool:
         )
     digest = sources_digest(root)  # before the build: a source that changes meanwhile leaves the bundle stale
     if not are_packages_current(root / "js"):
-        run([npm, "install", "--no-save", "--ignore-scripts", "--omit=dev"], root / "js")
+        run([npm, "ci", "--ignore-scripts", "--omit=dev"], root / "js")
     run([npm, "run", "build"], root / "js")
     (root / STATIC / "widget.stamp").write_text(f"{digest}\n", "ascii")
     return True

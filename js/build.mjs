@@ -16,9 +16,7 @@ const MAX_JS_BYTES = 150_000;
 
 // More than half of markdown-it are its dependencies, and the page wants next to nothing of them.
 const replaced = ["entities", "linkify-it", "mdurl", "punycode.js", "uc.micro"];
-export const alias = Object.fromEntries(
-  replaced.map((name) => [name, join(here, `src/stubs/${name}.ts`)]),
-);
+export const alias = Object.fromEntries(replaced.map((name) => [name, join(here, `src/stubs/${name}.ts`)]));
 
 // Rules of markdown-it that are switched off here (no HTML, no bare links, no typography) and its HTML writer, 12 KB of
 // what no page of ours ever runs. The package is one file, so they are cut out of it by its own region marks.

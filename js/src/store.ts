@@ -82,6 +82,7 @@ function emptyStep(step: number, model: string, startedAt: number): StepView {
     answered_by: null,
     duration_s: null,
     first_token_s: null,
+    reasoning_s: null,
     error_kind: null,
     error: null,
     blocks: [],
@@ -176,13 +177,40 @@ function change(run: RunView, e: Event, touch: Touch): boolean {
       touch(run);
       break;
     case "StepFinished": {
-      const { finish_reason, usage, cost_usd, cost_basis, answered_by, duration_s, first_token_s } = e;
-      onStep({ finish_reason, usage, cost_usd, cost_basis, answered_by, duration_s, first_token_s });
+      const {
+        finish_reason,
+        usage,
+        cost_usd,
+        cost_basis,
+        answered_by,
+        duration_s,
+        first_token_s,
+        reasoning_s,
+      } = e;
+      onStep({
+        finish_reason,
+        usage,
+        cost_usd,
+        cost_basis,
+        answered_by,
+        duration_s,
+        first_token_s,
+        reasoning_s,
+      });
       break;
     }
     case "StepFailed": {
-      const { kind, message, usage, cost_usd, cost_basis, duration_s, first_token_s } = e;
-      onStep({ error_kind: kind, error: message, usage, cost_usd, cost_basis, duration_s, first_token_s });
+      const { kind, message, usage, cost_usd, cost_basis, duration_s, first_token_s, reasoning_s } = e;
+      onStep({
+        error_kind: kind,
+        error: message,
+        usage,
+        cost_usd,
+        cost_basis,
+        duration_s,
+        first_token_s,
+        reasoning_s,
+      });
       break;
     }
     case "CallProposed": {
