@@ -14,12 +14,41 @@ const out = join(here, "../src/turncell/notebook/static");
 // A front end of Jupyter gets the bundle anew with every widget, so its size is paid per cell.
 const MAX_JS_BYTES = 150_000;
 
-// Half of markdown-it serves bare links, Unicode host names and 2,125 entity names; the page wants none of it.
-export const alias = Object.fromEntries(
-  ["linkify-it", "punycode.js", "entities"].map((name) => [name, join(here, `src/stubs/${name}.ts`)]),
-);
+// More than half of markdown-it are its dependencies, and the page wants next to nothing of them (see there).
+const trimmed = ["entities", "linkify-it", "mdurl", "punycode.js", "uc.micro"];
+export const alias = Object.fromEntries(trimmed.map((name) => [name, join(here, "src/trimmed.ts")]));
 
-const options = {
+// Rules of markdown-it that are switched off here (no HTML, no bare links, no typography) and its HTML writer, 12 KB of
+// what no page of ours ever runs. The package is one file, so they are cut out of it by its own region marks.
+const never = {
+  "src/renderer.ts": "var Renderer = class {};",
+  "src/rules_core/linkify.ts": "var linkify$1 = () => {};",
+  "src/rules_core/replacements.ts": "var replace = () => {};",
+  "src/rules_core/smartquotes.ts": "var smartquotes = () => {};",
+  "src/common/html_blocks.ts": "",
+  "src/common/html_re.ts": "",
+  "src/rules_block/html_block.ts": "var html_block = () => false;",
+  "src/rules_inline/linkify.ts": "var linkify = () => false;",
+  "src/rules_inline/html_inline.ts": "var html_inline = () => false;",
+};
+
+const cutMarkdownIt = {
+  name: "cut-markdown-it",
+  setup(build) {
+    build.onLoad({ filter: /[\\/]markdown-it[\\/]dist[\\/]markdown-it\.mjs$/ }, ({ path }) => {
+      let contents = readFileSync(path, "utf8");
+      for (const [region, instead] of Object.entries(never)) {
+        const start = contents.indexOf(`//#region ${region}\n`);
+        const end = contents.indexOf("//#endregion", start);
+        if (start < 0 || end < 0) throw new Error(`markdown-it has no region ${region} any more; see build.mjs`);
+        contents = contents.slice(0, start) + instead + contents.slice(end);
+      }
+      return { contents, loader: "js" };
+    });
+  },
+};
+
+export const options = {
   absWorkingDir: here,
   entryPoints: { widget: "src/index.ts" },
   outdir: out,
@@ -32,6 +61,7 @@ const options = {
   metafile: true,
   logLevel: "warning",
   alias,
+  plugins: [cutMarkdownIt],
 };
 const styles = { ...options, entryPoints: { widget: "src/style.css" } };
 

@@ -1,1 +1,47 @@
-export default () => ({ initialize() {}, render() {} });
+/** The entry of the bundle: one link for each model, one view for each place it is shown in. */
+import { Scope } from "./dom";
+import { Link, type Model } from "./link";
+import { mountRun } from "./view/run";
+
+interface Initialize {
+  readonly model: Model;
+}
+
+interface Render extends Initialize {
+  readonly el: HTMLElement;
+  /** Hosts that have it abort it when the view goes away; the others call what `render` returns. */
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * A factory, because its closure is the one thing that belongs to a model in every host: in marimo the module is shared
+ * by all widgets, and the `model` object is another one in each call.
+ */
+export default () => {
+  let link: Link | null = null;
+  const linkTo = (model: Model): Link => {
+    if (link === null) {
+      // The listener must stand before the first view does, or the messages until then are lost.
+      link = new Link(model);
+      link.open();
+    }
+    return link;
+  };
+  return {
+    initialize({ model }: Initialize): () => void {
+      linkTo(model);
+      return () => {
+        link?.close();
+        link = null;
+      };
+    },
+    render({ model, el, signal }: Render): () => void {
+      const scope = new Scope();
+      const dispose = (): void => scope.dispose();
+      if (signal?.aborted) return dispose;
+      signal?.addEventListener("abort", dispose, { once: true });
+      mountRun(el, linkTo(model), scope);
+      return dispose;
+    },
+  };
+};

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import zmq
@@ -25,6 +25,7 @@ SPECS = ROOT / ".kernels" / "share" / "jupyter" / "kernels"
 DEFAULT_VERSIONS = "6.31.0,7.4.0"
 
 Message = dict[str, Any]
+T = TypeVar("T")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -100,7 +101,7 @@ class Kernel:
 
     # -- hearing
 
-    def hear(self, until: Callable[[], Any], what: str, timeout_s: float = 10.0) -> Any:
+    def hear(self, until: Callable[[], T], what: str, timeout_s: float = 10.0) -> T:
         """Read all channels until `until()` is true, and give that back."""
         client = self.client
         channels = {
@@ -118,7 +119,7 @@ class Kernel:
         while not (found := until()):
             left_s = deadline_s - time.monotonic()
             assert left_s > 0, f"{what} did not come within {timeout_s} s"
-            for socket, _ in poller.poll(min(left_s, 0.1) * 1000):
+            for socket, _ in poller.poll(100):
                 name, channel = channels[socket]
                 self.heard.append((name, channel.get_msg(timeout=1)))
         return found
@@ -166,18 +167,26 @@ class Kernel:
 
     def run(self, code: str, timeout_s: float = 20.0, **options: Any) -> Message:
         """Execute and hear the end of it; a failure is a failure of the test."""
-        msg_id = self.execute(code, **options)
-        reply = self.reply(msg_id, timeout_s=timeout_s)
-        self.idle(msg_id)
+        reply = self._unless_aborted(lambda: self.execute(code, **options), timeout_s)
         assert reply["status"] == "ok", "\n".join(reply.get("traceback", [])) or reply
         return reply
 
     def value(self, expression: str) -> Any:
         """The value of an expression in the kernel, as far as a literal can say it."""
         content = {"code": "", "silent": False, "store_history": False, "user_expressions": {"it": expression}}
-        answer = self.reply(self.send("execute_request", content))["user_expressions"]["it"]
+        reply = self._unless_aborted(lambda: self.send("execute_request", content))
+        answer = reply["user_expressions"]["it"]
         assert answer["status"] == "ok", answer
         return ast.literal_eval(answer["data"]["text/plain"])
+
+    def _unless_aborted(self, execute: Callable[[], str], timeout_s: float = 10.0) -> Message:
+        # After an error a kernel aborts what is queued, and also what comes in the moment before it has done so.
+        while True:
+            msg_id = execute()
+            reply = self.reply(msg_id, timeout_s=timeout_s)
+            self.idle(msg_id)
+            if reply["status"] != "aborted":
+                return reply
 
     def interrupt(self) -> None:
         self.manager.interrupt_kernel()

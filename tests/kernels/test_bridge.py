@@ -36,10 +36,11 @@ class Turn:
         if self.stops:
             self.done.set_result(None)
 
-    def wait(self, **options):
-        with bridge.listening():
-            print('waiting', flush=True)
-            bridge.wait(self.done, on_interrupt=self.on_interrupt, **options)
+    def wait(self, *jobs, **options):
+        # Said by the first job, and not by a print: then the wait is really there, and an interrupt meets it.
+        bridge.run_on_main(self.comm.send, 'waiting')
+        self.jobs = [bridge.run_on_main(job) for job in jobs]
+        bridge.wait(self.done, on_interrupt=self.on_interrupt, **options)
 
 def on_another_thread(fn, *args):
     future = concurrent.futures.Future()
@@ -56,7 +57,7 @@ def ready(kernel: Kernel) -> Kernel:
 
 def start_waiting(kernel: Kernel, code: str = "turn = Turn(); turn.wait()", **options: Any) -> str:
     cell = kernel.execute(code, **options)
-    kernel.hear_print(cell, "waiting")
+    kernel.hear(lambda: {"comm_id": "button", "data": "waiting"} in kernel.children(cell, "comm_msg"), "the wait")
     return cell
 
 
@@ -124,7 +125,7 @@ def test_a_click_before_the_wait_is_not_lost_if_the_cell_listens(ready: Kernel) 
         ready,
         "turn = Turn()\n"
         "with bridge.listening():\n"
-        "    print('waiting', flush=True); time.sleep(1)\n"
+        "    turn.comm.send('waiting'); time.sleep(1)\n"
         "    bridge.wait(turn.done, on_interrupt=turn.on_interrupt)",
     )
     ready.click(end=True)
@@ -143,7 +144,13 @@ def test_a_click_between_turns_takes_the_normal_path(ready: Kernel) -> None:
 
 def test_messages_that_are_not_well_formed_disturb_nobody(ready: Kernel) -> None:
     cell = start_waiting(ready)
-    for content in [{}, {"comm_id": ["button"]}, {"comm_id": "button", "data": "custom"}, {"comm_id": "button"}]:
+    malformed: list[dict[str, Any]] = [
+        {},
+        {"comm_id": ["button"]},
+        {"comm_id": "button", "data": "custom"},
+        {"comm_id": "button"},
+    ]
+    for content in malformed:
         ready.send("comm_msg", content)
     ready.send("comm_msg", {"comm_id": "button", "data": {"method": "update", "state": {}}})
     ready.send("comm_open", {})
@@ -267,13 +274,13 @@ def test_the_second_press_leaves_at_once(ready: Kernel) -> None:
 
 
 def test_a_job_on_the_main_thread_can_be_interrupted(ready: Kernel) -> None:
-    cell = start_waiting(ready, "turn = Turn(); job = bridge.run_on_main(time.sleep, 20); turn.wait()")
-    time.sleep(0.3)
+    cell = start_waiting(ready, "turn = Turn(); turn.wait(lambda: time.sleep(20))")
+    ready.listen(0.3)
     pressed_s = time.monotonic()
     ready.interrupt()
     assert ready.reply(cell)["ename"] == "TurnInterrupted"
     assert seconds_since(pressed_s) < 1
-    assert ready.value("type(job.exception()).__name__") == "JobInterrupted"
+    assert ready.value("type(turn.jobs[0].exception()).__name__") == "JobInterrupted"
     assert ready.run("1 + 1")["status"] == "ok"
 
 
@@ -312,16 +319,15 @@ def test_jobs_run_on_the_main_thread_in_the_context_of_who_asked(ready: Kernel) 
     assert ready.value("answer.result()") == (True, "agent")
 
 
-def test_a_click_arrives_while_a_job_keeps_the_main_thread_where_the_kernel_has_a_thread_for_it(ready: Kernel) -> None:
-    if ready.value("get_ipython().kernel.shell_channel_thread is None if "
-                   "hasattr(get_ipython().kernel, 'shell_channel_thread') else True"):  # fmt: skip
-        pytest.skip("the main thread reads the stream itself")
-    cell = start_waiting(ready, "turn = Turn(); slow = bridge.run_on_main(time.sleep, 1.5); turn.wait()")
+def test_a_click_during_a_long_job_comes_at_once_or_at_least_after_it(ready: Kernel) -> None:
+    has_thread = ready.value("getattr(get_ipython().kernel, 'shell_channel_thread', None) is not None")
+    cell = start_waiting(ready, "turn = Turn(); turn.wait(lambda: time.sleep(1.5))")
     clicked_s = time.monotonic()
     ready.idle(ready.click(n=1))
-    assert seconds_since(clicked_s) < 0.5
+    assert seconds_since(clicked_s) < (0.5 if has_thread else 2.5)
     ready.click(end=True)
     assert ready.reply(cell)["status"] == "ok"
+    assert ready.value("turn.clicks") == [{"n": 1}, {"end": True}]
 
 
 def test_a_wait_inside_of_a_job_works(ready: Kernel) -> None:
@@ -331,14 +337,13 @@ def test_a_wait_inside_of_a_job_works(ready: Kernel) -> None:
         "def nested():\n"
         "    print('nested', flush=True)\n"
         "    bridge.wait(inner, on_interrupt=lambda: None)\n"
-        "job = bridge.run_on_main(nested)\n"
-        "turn.wait()",
+        "turn.wait(nested)",
     )
     ready.hear_print(cell, "nested")
     ready.click(then="inner.set_result(None)")
     ready.click(end=True)
     assert ready.reply(cell)["status"] == "ok"
-    assert ready.value("job.exception()") is None
+    assert ready.value("turn.jobs[0].exception()") is None
 
 
 def test_a_wait_on_another_thread_only_waits(ready: Kernel) -> None:
@@ -371,7 +376,7 @@ def test_a_line_can_be_asked_for_while_the_cell_waits(ready: Kernel) -> None:
         "answer = on_another_thread(asks)\n"
         "turn.wait()"
     )
-    cell = start_waiting(ready, code, allow_stdin=True)
+    cell = ready.execute(code, allow_stdin=True)
     assert ready.hear_input_request()["prompt"] == "Approve? "
     ready.answer_input("yes")
     assert ready.reply(cell)["status"] == "ok"
@@ -379,9 +384,7 @@ def test_a_line_can_be_asked_for_while_the_cell_waits(ready: Kernel) -> None:
 
 
 def test_a_line_that_was_asked_for_can_be_interrupted(ready: Kernel) -> None:
-    cell = start_waiting(
-        ready, "turn = Turn(); job = bridge.run_on_main(input, 'Approve? '); turn.wait()", allow_stdin=True
-    )
+    cell = start_waiting(ready, "turn = Turn(); turn.wait(lambda: input('Approve? '))", allow_stdin=True)
     ready.hear_input_request()
     ready.interrupt()
     assert ready.reply(cell)["ename"] == "TurnInterrupted"
@@ -392,13 +395,13 @@ def test_a_line_that_was_asked_for_can_be_interrupted(ready: Kernel) -> None:
 
 def test_without_the_private_names_messages_take_the_normal_path(ready: Kernel) -> None:
     ready.run(
-        "class Hidden:\n"
-        "    def __init__(self, stream): self.stream = stream\n"
-        "    def __getattr__(self, name):\n"
-        "        if name == '_recv_callback': raise AttributeError(name)\n"
-        "        return getattr(self.stream, name)\n"
-        "kernel = get_ipython().kernel\n"
-        "kernel.shell_stream = Hidden(kernel.shell_stream)"
+        "import sys; stream = get_ipython().kernel.shell_stream\n"
+        "class Hiding(type(stream)):\n"
+        "    def __getattribute__(self, name):\n"
+        "        if name == '_recv_callback' and sys._getframe(1).f_globals['__name__'] == 'turncell.notebook.tap':\n"
+        "            raise AttributeError(name)\n"
+        "        return super().__getattribute__(name)\n"
+        "stream.__class__ = Hiding"
     )
     assert ready.value("bridge.tap.available") is False
     cell = start_waiting(ready, "turn = Turn(); threading.Timer(1, turn.done.set_result, [None]).start(); turn.wait()")
@@ -433,7 +436,7 @@ def test_another_wrapper_around_the_stream_survives_our_turns(ready: Kernel) -> 
         ready.click(end=True)
         assert ready.reply(cell)["status"] == "ok"
         assert ready.value("len(turn.clicks)") == 2
-    assert ready.value("len(passed)") > 6
+    assert ready.value("len(passed)") == 6, "all but the clicks that newer taps took in front of it"
 
 
 def test_a_closed_bridge_leaves_nothing_behind(ready: Kernel) -> None:

@@ -167,9 +167,11 @@ class SQLStore:
             self._connection.commit()
         except IntegrityError as error:
             self._connection.rollback()
+            first = f"session {rows[0]['session_id']!r}, from record {rows[0].get('seq', 0)}"
+            if "FOREIGN KEY" in str(error.orig):
+                raise StoreError(f"the history at {self._where} has no such session ({first}); was it deleted?") from error
             raise StoreError(
-                f"the history at {self._where} already has these records ({rows[0]['session_id']}, from {rows[0].get('seq', 'its start')}): "
-                "another process is writing this session"
+                f"the history at {self._where} already has these records ({first}): another process is writing this session"
             ) from error
         except DBAPIError as error:
             self._connection.rollback()

@@ -194,6 +194,19 @@ def apply(state: RunState, event: ev.Event) -> RunState:
     return state
 
 
+def as_deltas(run_id: str, step: StepState) -> list[ev.Event]:
+    """The blocks of a step as one delta each: what somebody who comes late would have seen."""
+    deltas: list[ev.Event] = []
+    for number, block in enumerate(step.blocks):
+        if block.kind == "text":
+            deltas.append(ev.TextDelta(run_id, step.step, number, block.text))
+        elif block.kind == "reasoning":
+            deltas.append(ev.ReasoningDelta(run_id, step.step, number, block.text))
+        elif (call := step.call(block.call_id)) is not None:
+            deltas.append(ev.ArgumentsDelta(run_id, step.step, number, call.arguments_text, call.call_id, call.name))
+    return deltas
+
+
 def total_usage(usages: Iterable[Usage]) -> Usage:
     total: dict[str, int | None] = {}
     is_estimated = False

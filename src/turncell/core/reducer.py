@@ -186,6 +186,8 @@ class LoopState:
     saved: tuple[int, ...] = ()
     """How many characters of each block are in the journal."""
     saved_at: float = 0.0
+    stop: Stop | None = None
+    """A stop that came before the beginning: the run begins and ends without a model call."""
 
     def live(self) -> RunState:
         """The run with the text that is being written."""
@@ -205,6 +207,8 @@ def reduce(state: LoopState, signal: Signal) -> Result:
     """One signal. Pure; raises nothing that a signal from outside could provoke."""
     if state.run.is_ended:
         return Transition(state, terminal=True)
+    if not state.run.run_id and not isinstance(signal, Begin):
+        return Transition(replace(state, stop=signal) if isinstance(signal, Stop) else state)
     turn = _Turn(state, getattr(signal, "at", 0.0))
     _ON[type(signal)](turn, signal)
     return Transition(
@@ -256,7 +260,10 @@ def _begin(turn: _Turn, s: Begin) -> None:
         parent_run_id=s.parent_run_id, depth=s.depth, cell_id=s.cell_id,
     )  # fmt: skip
     turn.record(ev.MessageAdded, message=s.message)
-    _next_step(turn)
+    if turn.state.stop is not None:
+        turn.end(turn.state.stop.status, turn.state.stop.kind, turn.state.stop.message)
+    else:
+        _next_step(turn)
 
 
 def _next_step(turn: _Turn) -> None:

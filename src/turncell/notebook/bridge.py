@@ -210,11 +210,12 @@ class KernelBridge:
 
         `on_interrupt` is called at most once, on this thread, and should only ask the run to end.
         Raises `TurnInterrupted` if the interrupt button was pressed, even if the run finished in spite of it.
+        A press between the start of a run and this call is an ordinary KeyboardInterrupt: whoever starts the run
+        should end it then, so that it does not go on unseen.
         """
         if threading.current_thread() is not threading.main_thread():
             concurrent.futures.wait([done])
             return
-        done.add_done_callback(lambda _: self._jobs.put(None))
         asked = False
 
         def ask_to_end() -> None:
@@ -224,6 +225,7 @@ class KernelBridge:
                 on_interrupt()
 
         try:
+            done.add_done_callback(lambda _: self._jobs.put(None))
             with _Interrupts() as interrupts, self.listening():
                 self._serve(done, interrupts, ask_to_end, grace_s=grace_s, poll_s=poll_s)
         except KeyboardInterrupt:  # pressed before our handler stood, or just after it was taken away

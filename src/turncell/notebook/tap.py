@@ -183,7 +183,7 @@ class ShellTap:
             return
         self._stage = None
         stream = self._kernel.shell_stream
-        if getattr(stream, "_recv_callback", None) is stage:
+        if stream._recv_callback is stage:
             stream.on_recv(stage.downstream, copy=False)
 
     def is_current(self, stage: _Stage) -> bool:

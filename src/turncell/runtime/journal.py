@@ -94,22 +94,27 @@ class Journal:
 
     def _write(self, batch: list[_Job]) -> None:
         """One transaction for the records of the batch; only its last job may be durable or carry a call."""
+        if not batch:
+            return
+        last = batch[-1]
         records = [record for job in batch for record in job.records]
         result = None
         try:
-            if records or (batch and batch[-1].call):
-                if self._store is None:
-                    self._store = self._open_store()
-                if records:
-                    self._store.append(records, durable=batch[-1].is_durable)
-                if (call := batch[-1].call) is not None:
-                    result = call(self._store)
+            if self._store is None:
+                self._store = self._open_store()
+            if records:
+                self._store.append(records, durable=last.is_durable)
+            if last.call is not None:
+                result = last.call(self._store)
         except Exception as error:
+            if len(batch) > 1:  # one run's records must not take those of the others with them
+                for job in batch:
+                    self._write([job])
+                return
             failure = error if isinstance(error, TurncellError) else StoreError(f"the journal failed: {error!r}")
             if failure is not error:
                 failure.__cause__ = error
-            for job in batch:
-                job.done.set_exception(failure)
+            last.done.set_exception(failure)
         else:
             for job in batch:
-                job.done.set_result(result if job is batch[-1] else None)
+                job.done.set_result(result if job is last else None)

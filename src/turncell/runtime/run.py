@@ -14,8 +14,8 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from turncell.core.events import Answer, AnsweredBy, Event, PartialSaved, ReasoningDelta, TextDelta
-from turncell.core.fold import CallState, RunState
+from turncell.core.events import Answer, AnsweredBy, CallProgress, Event, MessageAdded, PartialSaved
+from turncell.core.fold import CallState, RunState, as_deltas
 from turncell.core.parts import Json, Message, Usage
 from turncell.errors import AnswerRefused, RunError, UsageError
 from turncell.runtime.approvals import check_answer
@@ -150,15 +150,18 @@ class Run:
         self._loop.call(lambda: self._driver.bus.attach(sink)).result()
 
     def so_far(self) -> list[Event]:
-        """What a newcomer must fold before the next burst. On the loop."""
-        events: list[Event] = [event for event in self._driver.recorded if not isinstance(event, PartialSaved)]
+        """What a newcomer must fold before the next burst: the record, and the text of each step as deltas. On the loop."""
         state = self.state
-        last = state.steps[-1] if state.steps else None
-        if last is not None and last.message is None and not state.is_ended:
-            for number, block in enumerate(last.blocks):
-                if block.kind != "call":
-                    delta = TextDelta if block.kind == "text" else ReasoningDelta
-                    events.append(delta(self.id, last.step, number, block.text))
+        steps = {step.step: step for step in state.steps}
+        events: list[Event] = []
+        for event in self._driver.recorded:
+            if isinstance(event, MessageAdded) and event.step in steps:
+                events += as_deltas(self.id, steps[event.step])
+            if not isinstance(event, PartialSaved):
+                events.append(event)
+        if state.steps and state.steps[-1].message is None:
+            events += as_deltas(self.id, state.steps[-1])
+        events += [CallProgress(self.id, c.step, c.call_id, c.progress) for c in state.calls if c.progress]
         return events
 
     # Steering it.

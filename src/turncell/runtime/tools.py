@@ -180,8 +180,8 @@ def _arguments_model(name: str, function: Callable[..., Any], docs: Mapping[str,
             continue
         default: Any = ... if parameter.default is parameter.empty else parameter.default
         described = any(isinstance(extra, FieldInfo) and extra.description for extra in getattr(hint, "__metadata__", ()))
-        if not isinstance(default, FieldInfo):
-            default = Field(default, description=None if described else docs.get(parameter.name))
+        if not isinstance(default, FieldInfo) and not described and parameter.name in docs:
+            default = Field(default, description=docs[parameter.name])
         fields[parameter.name] = (hint, default)
     try:
         model = create_model(f"{name}_arguments", __config__=ConfigDict(extra="forbid"), **fields)

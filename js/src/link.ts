@@ -1,0 +1,180 @@
+/**
+ * The wire of one model: what comes from the kernel goes into the store, what a person decides goes to the kernel.
+ *
+ * States
+ *   connecting     nothing heard yet; what the widget's state holds is shown, nobody can decide anything
+ *   live           the kernel has spoken
+ *   restored       the run is open but no kernel answers: a saved notebook, or a kernel that is gone
+ *   disconnected   sending failed: the kernel was restarted
+ *
+ * Only `live` sends answers and stops; else `ready` is all that leaves (and one `hello` at the start). `ready` goes on
+ * while the run is open, so a kernel that was merely busy brings the view back.
+ *
+ * A message lost on the way shows as a gap in `seq`: events are then left alone until the snapshot that one `resync`
+ * brings. Nothing from outside is trusted to have the right shape; what does not is dropped.
+ */
+import { type ReadonlySignal, signal } from "@preact/signals-core";
+import { isEnded, Store } from "./store";
+import type { AnswerRequest, Events, Refused, Snapshot, Wire } from "./wire";
+
+export type LinkState = "connecting" | "live" | "restored" | "disconnected";
+
+/** What we use of anywidget's model: only what every host has. */
+export interface Model {
+  get(name: string): unknown;
+  send(content: unknown): void;
+  on(event: "msg:custom", listener: (message: unknown) => void): void;
+  off(event: "msg:custom", listener: (message: unknown) => void): void;
+}
+
+const READY_EVERY_MS = 2000;
+const RESTORED_AFTER_MS = 3000;
+
+export class Link {
+  readonly store = new Store();
+  readonly #state = signal<LinkState>("connecting");
+  /** By request id: the answer that is on its way. Shared by all views of the model. */
+  readonly #sent = signal<ReadonlyMap<string, AnswerRequest>>(new Map());
+  readonly #problems = signal<ReadonlyMap<string, string>>(new Map());
+  readonly #isStopping = signal(false);
+  /** The last `seq` heard from the kernel. What the widget's state says does not count: it may be of another day. */
+  #have = -1;
+  #isResyncing = false;
+  #timer: ReturnType<typeof setInterval> | undefined;
+  #patience: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(readonly model: Model) {}
+
+  get state(): ReadonlySignal<LinkState> {
+    return this.#state;
+  }
+
+  get sent(): ReadonlySignal<ReadonlyMap<string, AnswerRequest>> {
+    return this.#sent;
+  }
+
+  /** By request id: why an answer was not taken. */
+  get problems(): ReadonlySignal<ReadonlyMap<string, string>> {
+    return this.#problems;
+  }
+
+  get isStopping(): ReadonlySignal<boolean> {
+    return this.#isStopping;
+  }
+
+  open(): void {
+    this.model.on("msg:custom", this.#receive);
+    const saved = parseSnapshot(this.model.get("snapshot"));
+    if (saved !== null) this.store.replace(saved.run, saved.now);
+    this.#patience = setTimeout(() => {
+      if (this.#state.value === "connecting" && !isEnded(this.store.run)) this.#state.value = "restored";
+    }, RESTORED_AFTER_MS);
+    if (this.#send({ type: "hello" })) this.#ready();
+    this.#timer = setInterval(() => {
+      if (isEnded(this.store.run) || this.#state.value === "disconnected") return;
+      this.#ready();
+    }, READY_EVERY_MS);
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+    clearTimeout(this.#patience);
+    this.model.off("msg:custom", this.#receive);
+  }
+
+  answer(answer: Omit<AnswerRequest, "type">): void {
+    if (this.#state.value !== "live" || this.#sent.value.has(answer.request_id)) return;
+    const message: AnswerRequest = { ...answer, type: "answer" };
+    if (!this.#send(message)) return;
+    this.#problems.value = without(this.#problems.value, answer.request_id);
+    this.#sent.value = new Map(this.#sent.value).set(answer.request_id, message);
+  }
+
+  stop(): void {
+    if (this.#state.value !== "live" || this.#isStopping.value) return;
+    this.#isStopping.value = this.#send({ type: "stop" });
+  }
+
+  #ready(): void {
+    this.#send({ type: "ready", have: this.#have });
+  }
+
+  #send(message: Wire["from_page"]): boolean {
+    try {
+      this.model.send(message);
+      return true;
+    } catch {
+      // Hosts throw when the comm is closed ("Cannot send"); there is no other way to learn of it.
+      this.#state.value = "disconnected";
+      return false;
+    }
+  }
+
+  readonly #receive = (message: unknown): void => {
+    if (isSnapshot(message)) {
+      this.#heard();
+      this.#have = message.seq;
+      this.#isResyncing = false;
+      this.store.replace(message.run, message.now);
+    } else if (isEvents(message)) {
+      this.#heard();
+      this.#take(message);
+    } else if (isRefused(message)) {
+      this.#heard();
+      this.#sent.value = without(this.#sent.value, message.request_id);
+      this.#problems.value = new Map(this.#problems.value).set(message.request_id, message.problem);
+    }
+  };
+
+  #take(message: Events): void {
+    if (message.seq <= this.#have) return;
+    if (message.seq === this.#have + 1) {
+      this.#have = message.seq;
+      this.store.apply(message.events, message.now);
+      return;
+    }
+    if (this.#isResyncing) return;
+    this.#isResyncing = this.#send({ type: "resync", have: this.#have });
+  }
+
+  #heard(): void {
+    this.#state.value = "live";
+  }
+}
+
+function without<V>(map: ReadonlyMap<string, V>, key: string): ReadonlyMap<string, V> {
+  if (!map.has(key)) return map;
+  const rest = new Map(map);
+  rest.delete(key);
+  return rest;
+}
+
+function record(value: unknown): Record<string, unknown> {
+  return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : {};
+}
+
+function isSnapshot(value: unknown): value is Snapshot {
+  const { type, seq, run, now } = record(value);
+  const isWhole = typeof seq === "number" && typeof now === "number" && Array.isArray(record(run).steps);
+  return type === "snapshot" && isWhole;
+}
+
+function isEvents(value: unknown): value is Events {
+  const { type, seq, events, now } = record(value);
+  return type === "events" && typeof seq === "number" && typeof now === "number" && Array.isArray(events);
+}
+
+function isRefused(value: unknown): value is Refused {
+  const { type, request_id, problem } = record(value);
+  return type === "refused" && typeof request_id === "string" && typeof problem === "string";
+}
+
+function parseSnapshot(text: unknown): Snapshot | null {
+  if (typeof text !== "string" || text === "") return null;
+  try {
+    const value: unknown = JSON.parse(text);
+    return isSnapshot(value) ? value : null;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,448 @@
+/**
+ * The run as the page knows it: the same fold as `core/fold.py`, held equal by the tests over shared journals.
+ *
+ * The values are changed in place and keep their identity: a view is bound to "this call" and "this block" once, so what
+ * a person has opened, selected or typed survives every event and every new snapshot. Each value has a version; a view
+ * reads values through `Store.read`, which subscribes it to that version alone. A text delta therefore wakes the view
+ * of its block and nothing else.
+ *
+ * Text grows by `+=`, which engines keep as a rope: a delta costs its own length, whoever reads the text pays for it.
+ */
+import { batch, type Signal, signal } from "@preact/signals-core";
+import type {
+  ArgumentsDelta,
+  BlockView,
+  CallState,
+  Events,
+  Message,
+  MessageAdded,
+  RequestAnswered,
+  RunStarted,
+  RunView,
+  StepView,
+  Usage,
+} from "./wire";
+
+export type Event = Events["events"][number];
+export type RunStatus = RunView["status"];
+export type CallStatus = CallState["status"];
+
+/** The values that have a version of their own. */
+export type Part = RunView | StepView | BlockView | CallState;
+/** Told about each value that an event has changed. */
+export type Touch = (part: Part) => void;
+
+const NOTHING: Touch = () => {};
+
+export function emptyRun(): RunView {
+  return {
+    run_id: "",
+    session_id: "",
+    seq: 0,
+    status: "running",
+    model: "",
+    mode: "ask",
+    max_steps: 40,
+    tools: [],
+    is_attended: true,
+    previous: null,
+    root_run_id: "",
+    parent_run_id: null,
+    depth: 0,
+    cell_id: null,
+    prompt: "",
+    steps: [],
+    started_at: 0,
+    ended_at: null,
+    error_kind: null,
+    error: null,
+  };
+}
+
+function emptyUsage(): Usage {
+  return {
+    input_tokens: null,
+    output_tokens: null,
+    cache_read_tokens: null,
+    cache_write_tokens: null,
+    reasoning_tokens: null,
+    is_estimated: false,
+  };
+}
+
+function emptyStep(step: number, model: string, startedAt: number): StepView {
+  return {
+    step,
+    model,
+    started_at: startedAt,
+    finish_reason: null,
+    usage: emptyUsage(),
+    cost_usd: null,
+    cost_basis: "none",
+    answered_by: null,
+    duration_s: null,
+    first_token_s: null,
+    error_kind: null,
+    error: null,
+    blocks: [],
+    calls: [],
+  };
+}
+
+function newCall(callId: string, step: number, name: string, argumentsText: string): CallState {
+  return {
+    call_id: callId,
+    step,
+    name,
+    arguments_text: argumentsText,
+    arguments: null,
+    proposed_arguments: null,
+    digest: null,
+    effect: "write",
+    status: "streaming",
+    problem: null,
+    verdict: null,
+    judged_by: "",
+    reason: "",
+    request: null,
+    content: null,
+    // The generated type knows no null here, the wire does.
+    details: null as unknown as CallState["details"],
+    progress: "",
+    proposed_at: null,
+    started_at: null,
+    ended_at: null,
+    duration_s: null,
+  };
+}
+
+/** The calls that wait for a person. */
+export function openRequests(run: RunView): CallState[] {
+  return (run.steps.at(-1)?.calls ?? []).filter((call) => call.status === "waiting");
+}
+
+export function isEnded(run: RunView): boolean {
+  return run.ended_at !== null;
+}
+
+/** Steps whose message has come: deltas that are still under way are too late for them. */
+const closed = new WeakSet<StepView>();
+
+/** Whether the model is still at this step. A snapshot does not tell about the message, but about the time it took. */
+export function isStreaming(step: StepView): boolean {
+  return step.duration_s === null && !closed.has(step);
+}
+
+/** The run after one more event: the same object, changed. Unknown events change nothing. */
+export function applyEvent(run: RunView, event: Event, touch: Touch = NOTHING): RunView {
+  if (!change(run, event, touch) || !("seq" in event)) return run;
+  run.seq = event.seq;
+  if (!isEnded(run)) {
+    const status = openRequests(run).length > 0 ? "waiting" : "running";
+    if (status !== run.status) {
+      run.status = status;
+      touch(run);
+    }
+  }
+  return run;
+}
+
+function change(run: RunView, e: Event, touch: Touch): boolean {
+  const step = run.steps.at(-1);
+  const onCall = (callId: string, values: Partial<CallState>): void => {
+    const call = step?.calls.find((each) => each.call_id === callId);
+    if (call === undefined) return;
+    Object.assign(call, values);
+    touch(call);
+  };
+  const onStep = (values: Partial<StepView>): void => {
+    if (step === undefined) return;
+    Object.assign(step, values);
+    touch(step);
+  };
+  switch (e.type) {
+    case "RunStarted":
+      Object.assign(run, started(e));
+      touch(run);
+      break;
+    case "MessageAdded":
+      if (e.message.role === "user") {
+        if (run.prompt === "") run.prompt = textOf(e.message);
+        touch(run);
+      } else if (step !== undefined) addMessage(step, e, touch);
+      break;
+    case "StepStarted":
+      run.steps.push(emptyStep(e.step, e.model, e.at));
+      touch(run);
+      break;
+    case "StepFinished": {
+      const { finish_reason, usage, cost_usd, cost_basis, answered_by, duration_s, first_token_s } = e;
+      onStep({ finish_reason, usage, cost_usd, cost_basis, answered_by, duration_s, first_token_s });
+      break;
+    }
+    case "StepFailed": {
+      const { kind, message, usage, cost_usd, cost_basis, duration_s, first_token_s } = e;
+      onStep({ error_kind: kind, error: message, usage, cost_usd, cost_basis, duration_s, first_token_s });
+      break;
+    }
+    case "CallProposed": {
+      const { digest, effect, problem } = e;
+      onCall(e.call_id, { arguments: e.arguments, digest, effect, problem });
+      break;
+    }
+    case "CallJudged": {
+      const status = e.verdict === "allow" ? "allowed" : "proposed";
+      onCall(e.call_id, { verdict: e.verdict, judged_by: e.by, reason: e.reason, status });
+      break;
+    }
+    case "RequestOpened": {
+      const { request_id, digest, description, preview, expires_at } = e;
+      const request = { request_id, digest, description, preview, expires_at, opened_at: e.at };
+      const unanswered = { answer: null, by: null, reason: "", answered_at: null };
+      onCall(e.call_id, { request: { ...request, ...unanswered }, status: "waiting" });
+      break;
+    }
+    case "RequestAnswered":
+      onCall(e.call_id, answered(step, e));
+      break;
+    case "CallStarted":
+      onCall(e.call_id, { status: "running", started_at: e.at });
+      break;
+    case "CallFinished": {
+      const { status, content, details, duration_s } = e;
+      onCall(e.call_id, { status, content, details, duration_s, ended_at: e.at, progress: "" });
+      break;
+    }
+    case "PartialSaved":
+      if (step !== undefined && isStreaming(step)) savePartial(step, e.block, e.kind, e.offset, e.text, touch);
+      break;
+    case "RunEnded":
+      Object.assign(run, { status: e.status, ended_at: e.at, error_kind: e.kind, error: e.message });
+      touch(run);
+      break;
+    case "TextDelta":
+    case "ReasoningDelta":
+      if (step !== undefined && isStreaming(step))
+        grow(step, e.block, e.type === "TextDelta" ? "text" : "reasoning", e.text, touch);
+      break;
+    case "ArgumentsDelta":
+      if (step !== undefined && isStreaming(step)) growArguments(step, e, touch);
+      break;
+    case "CallProgress":
+      onCall(e.call_id, { progress: e.text });
+      break;
+    default:
+      return false;
+  }
+  return true;
+}
+
+function started(e: RunStarted): RunView {
+  const { run_id, session_id, seq, model, mode, max_steps, tools, is_attended, previous } = e;
+  const { parent_run_id, depth, cell_id } = e;
+  const known = { run_id, session_id, seq, model, mode, max_steps, tools: [...tools], is_attended, previous };
+  const place = { root_run_id: e.root_run_id || run_id, parent_run_id, depth, cell_id, started_at: e.at };
+  return { ...emptyRun(), ...known, ...place };
+}
+
+function textOf(message: Message): string {
+  return message.parts.map((part) => (part.type === "text" ? part.text : "")).join("");
+}
+
+/** The message takes the place of what was streamed; blocks and calls that stay the same keep their identity. */
+function addMessage(step: StepView, e: MessageAdded, touch: Touch): void {
+  const blocks: BlockView[] = [];
+  const calls: CallState[] = [];
+  for (const part of e.message.parts) {
+    if (part.type === "tool_call") {
+      blocks.push({ kind: "call", text: "", call_id: part.call_id });
+      const call = newCall(part.call_id, e.step, part.name, part.arguments_text);
+      calls.push({ ...call, status: "proposed", proposed_at: e.at });
+    } else if (part.type === "text" || part.type === "reasoning") {
+      blocks.push({ kind: part.type, text: part.text, call_id: "" });
+    }
+  }
+  closed.add(step);
+  mergeBlocks(step, blocks, touch);
+  mergeCalls(step, calls, touch);
+  touch(step);
+}
+
+function answered(step: StepView | undefined, e: RequestAnswered): Partial<CallState> {
+  const call = step?.calls.find((each) => each.call_id === e.call_id);
+  if (call?.request == null) return {};
+  const request = { ...call.request, answer: e.answer, by: e.by, reason: e.reason, answered_at: e.at };
+  const status = e.answer === "approve" || e.answer === "edit" ? "allowed" : "proposed";
+  if (e.answer !== "edit") return { request, status };
+  return { request, status, arguments: e.arguments, digest: e.digest, proposed_arguments: call.arguments };
+}
+
+/** Code points per block, as Python counts characters; kept so that a saved piece need not count the whole text. */
+const lengths = new WeakMap<BlockView, number>();
+
+function codePoints(text: string): number {
+  let count = text.length;
+  for (let at = 0; at < text.length; at++) {
+    const unit = text.charCodeAt(at);
+    if (unit >= 0xd800 && unit < 0xdc00 && at + 1 < text.length) count -= 1;
+  }
+  return count;
+}
+
+function lengthOf(block: BlockView): number {
+  const known = lengths.get(block) ?? codePoints(block.text);
+  lengths.set(block, known);
+  return known;
+}
+
+function grow(step: StepView, number: number, kind: BlockView["kind"], text: string, touch: Touch): void {
+  const block = step.blocks[number];
+  if (block === undefined) {
+    step.blocks.push({ kind, text, call_id: "" });
+    touch(step);
+    return;
+  }
+  lengths.set(block, lengthOf(block) + codePoints(text));
+  block.text += text;
+  touch(block);
+}
+
+function savePartial(
+  step: StepView,
+  number: number,
+  kind: BlockView["kind"],
+  offset: number,
+  text: string,
+  touch: Touch,
+): void {
+  const block = step.blocks[number];
+  const surplus = Math.max(0, (block === undefined ? 0 : lengthOf(block)) - offset);
+  const missing = surplus === 0 ? text : Array.from(text).slice(surplus).join("");
+  if (missing !== "") grow(step, number, kind, missing, touch);
+}
+
+function growArguments(step: StepView, e: ArgumentsDelta, touch: Touch): void {
+  const call = step.calls.find((each) => each.call_id === e.call_id);
+  if (call === undefined) {
+    step.calls.push(newCall(e.call_id, e.step, e.name, e.text));
+    step.blocks.push({ kind: "call", text: "", call_id: e.call_id });
+    touch(step);
+    return;
+  }
+  call.name = e.name;
+  call.arguments_text += e.text;
+  touch(call);
+}
+
+// Merging: what is there takes on the values of what came, by place and kind or by id.
+
+function mergeBlocks(step: StepView, blocks: readonly BlockView[], touch: Touch): void {
+  step.blocks = blocks.map((block, index) => {
+    const old = step.blocks[index];
+    if (old === undefined || old.kind !== block.kind || old.call_id !== block.call_id) return block;
+    if (old.text !== block.text) {
+      old.text = block.text;
+      lengths.delete(old);
+      touch(old);
+    }
+    return old;
+  });
+}
+
+function mergeCalls(step: StepView, calls: readonly CallState[], touch: Touch): void {
+  step.calls = calls.map((call) => {
+    const old = step.calls.find((each) => each.call_id === call.call_id);
+    if (old === undefined) return call;
+    // A view is drawn anew for a change only: a person may be reading or selecting in it.
+    if (JSON.stringify(old) !== JSON.stringify({ ...old, ...call })) {
+      Object.assign(old, call);
+      touch(old);
+    }
+    return old;
+  });
+}
+
+function mergeRun(run: RunView, from: RunView, touch: Touch): void {
+  const steps = from.steps.map((step, index) => {
+    const old = run.steps[index];
+    if (old === undefined || old.step !== step.step || run.run_id !== from.run_id) return step;
+    closed.delete(old);
+    mergeBlocks(old, step.blocks, touch);
+    mergeCalls(old, step.calls, touch);
+    Object.assign(old, step, { blocks: old.blocks, calls: old.calls });
+    touch(old);
+    return old;
+  });
+  Object.assign(run, from, { steps });
+  touch(run);
+}
+
+export class Store {
+  readonly run: RunView = emptyRun();
+  readonly #versions = new WeakMap<Part, Signal<number>>();
+  /** The kernel's clock minus ours, in seconds. */
+  #offset = 0;
+  readonly #thoughts = new WeakMap<BlockView, { from: number; to: number | null }>();
+
+  /** A value of the run; the running effect is run again when it changes. */
+  read<P extends Part>(part: P): P {
+    this.#version(part).value;
+    return part;
+  }
+
+  /** Seconds since 1970 by the kernel's clock. */
+  now(): number {
+    return Date.now() / 1000 + this.#offset;
+  }
+
+  apply(events: readonly Event[], now: number): void {
+    this.#setClock(now);
+    batch(() => {
+      for (const event of events) applyEvent(this.run, event, this.#touch);
+    });
+  }
+
+  /** Takes over a snapshot; values that are known keep their identity. */
+  replace(run: RunView, now: number): void {
+    this.#setClock(now);
+    batch(() => mergeRun(this.run, run, this.#touch));
+  }
+
+  /** How long this block was thought, in seconds; null when nobody watched from its beginning. */
+  thoughtFor(block: BlockView): number | null {
+    const thought = this.#thoughts.get(block);
+    return thought === undefined ? null : (thought.to ?? this.now()) - thought.from;
+  }
+
+  #setClock(now: number): void {
+    this.#offset = now - Date.now() / 1000;
+  }
+
+  #version(part: Part): Signal<number> {
+    let version = this.#versions.get(part);
+    if (version === undefined) {
+      version = signal(0);
+      this.#versions.set(part, version);
+    }
+    return version;
+  }
+
+  readonly #touch: Touch = (part) => {
+    if ("blocks" in part) this.#timeThoughts(part);
+    // A value that nobody has read has no version to raise.
+    const version = this.#versions.get(part);
+    if (version !== undefined) version.value += 1;
+  };
+
+  /** The journal does not say when a block ends, so we look at the clock when a step gets or closes one. */
+  #timeThoughts(step: StepView): void {
+    step.blocks.forEach((block, index) => {
+      if (block.kind !== "reasoning") return;
+      const isLive = isStreaming(step) && index === step.blocks.length - 1;
+      const thought = this.#thoughts.get(block);
+      if (thought === undefined) {
+        if (isLive) this.#thoughts.set(block, { from: this.now(), to: null });
+      } else if (!isLive) thought.to ??= this.now();
+    });
+  }
+}

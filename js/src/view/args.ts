@@ -1,0 +1,150 @@
+/**
+ * Arguments of a call, for eyes that decide about them: every value whole and wrapped, every hidden character an escape,
+ * text and other values told apart.
+ */
+import { h, reveal } from "../dom";
+import { escapeHidden, HIDDEN } from "../urls";
+import type { CallState } from "../wire";
+
+export type Arguments = NonNullable<CallState["arguments"]>;
+
+/** Key and value of each argument. */
+export function argumentsView(values: Arguments): HTMLElement {
+  const entries = Object.entries(values);
+  if (entries.length === 0) return h("p", { class: "tc-note tc-dim" }, "No arguments.");
+  const list = h("dl", { class: "tc-kv" });
+  for (const [key, value] of entries) list.append(h("dt", null, reveal(key)), h("dd", null, reveal(shown(value))));
+  return list;
+}
+
+/** Arguments while they stream: the raw text says nothing to most people, half a JSON object can be read all the same. */
+export function streamingView(text: string): HTMLElement {
+  const list = h("dl", { class: "tc-kv" });
+  const entries = partialEntries(text);
+  entries.forEach(([key, value], index) => {
+    const isLast = index === entries.length - 1;
+    list.append(h("dt", null, reveal(key)), h("dd", null, reveal(value), isLast && h("span", { class: "tc-caret" })));
+  });
+  if (entries.length === 0) list.append(h("dt"), h("dd", null, reveal(text), h("span", { class: "tc-caret" })));
+  return list;
+}
+
+/** One line: `path: "data/sales.csv", limit: 20`. Cut by the layout, and here for the sake of the DOM. */
+export function argumentsLine(values: Arguments): string {
+  const words = Object.entries(values).map(([key, value]) => `${key}: ${oneLine(JSON.stringify(value) ?? "")}`);
+  return words.join(", ").slice(0, 300).replace(HIDDEN, escapeHidden);
+}
+
+/** The same while they stream. */
+export function streamingLine(text: string): string {
+  const words = partialEntries(text.slice(0, 600)).map(([key, value]) => `${key}: ${oneLine(value)}`);
+  return words.join(", ").slice(0, 300).replace(HIDDEN, escapeHidden);
+}
+
+function oneLine(text: string): string {
+  return text.replace(/\s+/g, " ");
+}
+
+/**
+ * Text as it is, other values as JSON. Text that could be taken for another value (`12`, `true`, nothing, or blanks at
+ * an end) stands in quotes.
+ */
+function shown(value: unknown): string {
+  if (typeof value !== "string") return JSON.stringify(value, null, 2) ?? "";
+  const isPlain = value !== "" && (value.includes("\n") || value.trim() === value) && !isJson(value);
+  return isPlain ? value : JSON.stringify(value);
+}
+
+function isJson(text: string): boolean {
+  if (!/^[-\d"[{tfn]/.test(text)) return false;
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** A number that the page cannot hold exactly: what is shown of it would not be what runs. */
+export function isInexact(value: unknown): boolean {
+  if (typeof value === "number") return Number.isInteger(value) && !Number.isSafeInteger(value);
+  return typeof value === "object" && value !== null && Object.values(value).some(isInexact);
+}
+
+/** Arguments as JSON to edit, with hidden characters as JSON escapes. */
+export function editable(call: CallState): string {
+  // What the model wrote has the numbers to the letter; an edit must not round them in passing.
+  const text = isInexact(call.arguments) ? call.arguments_text : JSON.stringify(call.arguments ?? {}, null, 2);
+  return text.replace(HIDDEN, (character) =>
+    Array.from({ length: character.length }, (_, at) => escapeUnit(character.charCodeAt(at))).join(""),
+  );
+}
+
+function escapeUnit(unit: number): string {
+  return `\\u${unit.toString(16).padStart(4, "0")}`;
+}
+
+/** Why this text cannot be the arguments of a call, or null. */
+export function problemOf(text: string): string | null {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    return `Not valid JSON: ${error instanceof Error ? error.message : String(error)}`;
+  }
+  const isObject = typeof value === "object" && value !== null && !Array.isArray(value);
+  return isObject ? null : "Arguments are a JSON object: { … }";
+}
+
+const ENTRY = /\s*,?\s*"((?:[^"\\]|\\.)*)"\s*:\s*/y;
+const TEXT = /"((?:[^"\\]|\\.)*)(?:"|\\?$)/y;
+
+/** Top-level keys and values of a JSON object that may break off anywhere. */
+export function partialEntries(text: string): [string, string][] {
+  const entries: [string, string][] = [];
+  let at = text.indexOf("{") + 1;
+  if (at === 0) return entries;
+  for (;;) {
+    ENTRY.lastIndex = at;
+    const key = ENTRY.exec(text);
+    if (key === null) return entries;
+    at = ENTRY.lastIndex;
+    TEXT.lastIndex = at;
+    const value = TEXT.exec(text);
+    if (value !== null) {
+      entries.push([unescape(key[1] ?? ""), unescape(value[1] ?? "")]);
+      at = TEXT.lastIndex;
+      continue;
+    }
+    const end = endOfValue(text, at);
+    entries.push([unescape(key[1] ?? ""), text.slice(at, end).trim()]);
+    at = end;
+  }
+}
+
+/** The end of a number, word, list or object that begins here. */
+function endOfValue(text: string, start: number): number {
+  let depth = 0;
+  for (let at = start; at < text.length; at++) {
+    const character = text.charAt(at);
+    if (character === '"') {
+      TEXT.lastIndex = at;
+      TEXT.exec(text);
+      at = Math.max(at, TEXT.lastIndex - 1);
+    } else if (character === "[" || character === "{") depth += 1;
+    else if (character === "]" || character === "}") {
+      if (depth === 0) return at;
+      depth -= 1;
+    } else if (character === "," && depth === 0) return at;
+  }
+  return text.length;
+}
+
+/** A JSON string's body; an escape that is not complete yet is left out. */
+function unescape(body: string): string {
+  try {
+    return JSON.parse(`"${body.replace(/\\(?:u[\da-fA-F]{0,3})?$/, "")}"`) as string;
+  } catch {
+    return body;
+  }
+}

@@ -1,0 +1,242 @@
+/**
+ * The approval card: one request per waiting call, each with its own buttons.
+ *
+ * A person decides about exactly what stands here, so the arguments are whole, and the answer carries the digest of what
+ * was shown; the kernel checks it again. Nothing here takes the focus by itself, least of all Approve.
+ */
+import { computed, signal } from "@preact/signals-core";
+import { h, icon, reveal, type Scope } from "../dom";
+import { visible } from "../urls";
+import type { AnswerRequest, CallState, RequestState } from "../wire";
+import { argumentsView, editable, isInexact, problemOf } from "./args";
+import type { Context } from "./context";
+import { CHECK, CROSS, PENCIL, SHIELD } from "./icons";
+import { Steady } from "./steady";
+import { roughly } from "./words";
+
+type Decision = AnswerRequest["decision"];
+type Mode = "look" | "edit" | "deny";
+
+interface Action {
+  readonly button: HTMLButtonElement;
+  readonly label: HTMLElement;
+  readonly text: string;
+  readonly decision: Decision | null;
+}
+
+/** Close to the end it is worth a word that nobody will be asked any more. */
+const LAST_CALL_S = 10 * 60;
+
+export class RequestView {
+  readonly element: HTMLElement;
+  readonly #mode = signal<Mode>("look");
+  readonly #steady: Steady;
+  readonly #acts = h("div", { class: "tc-acts" });
+  readonly #form = h("div");
+  readonly #reason: HTMLTextAreaElement;
+  readonly #editor: HTMLTextAreaElement;
+  readonly #parseProblem = signal<string | null>(null);
+  #actions: Action[] = [];
+
+  constructor(
+    readonly context: Context,
+    readonly call: CallState,
+    readonly request: RequestState,
+    readonly scope: Scope,
+  ) {
+    const titleId = context.id(`ask-${request.request_id}`);
+    const title = h("p", { class: "tc-title", id: titleId }, "Allow ", h("code", null, reveal(call.name)), "?");
+    const words = h("div", null, title);
+    if (request.description !== "") words.append(h("p", { class: "tc-sub" }, reveal(request.description)));
+    words.append(h("p", { class: "tc-sub" }, rights(call)));
+    const head = h("div", { class: "tc-ask-head" }, h("span", { class: "tc-icon" }, icon(SHIELD)), words);
+    this.#reason = h("textarea", { class: "tc-field", rows: 2, id: context.id(`reason-${request.request_id}`) });
+    this.#editor = h("textarea", {
+      ...{ class: "tc-field tc-code-field", id: context.id(`edit-${request.request_id}`) },
+      ...{ spellcheck: "false", autocapitalize: "off", autocomplete: "off" },
+    });
+    const pad = h("div", { class: "tc-pad" }, this.#preview(), this.#arguments(), this.#form, this.#problem(), this.#fate());
+    this.element = h(
+      "div",
+      { class: "tc-request", role: "group", "aria-labelledby": titleId, tabindex: -1 },
+      ...[head, pad, this.#acts],
+    );
+    this.#steady = new Steady(scope, this.#acts);
+    scope.effect(() => this.#show(this.#mode.value));
+    scope.effect(() => this.#update());
+    this.#keys();
+  }
+
+  #preview(): HTMLElement | null {
+    const { preview } = this.request;
+    if (preview === null || preview === "") return null;
+    const label = `What ${visible(this.call.name)} would do`;
+    return h("pre", { class: "tc-out tc-preview", tabindex: 0, role: "group", "aria-label": label }, reveal(preview));
+  }
+
+  #arguments(): HTMLElement {
+    const { call } = this;
+    const view = h("div", null, argumentsView(call.arguments ?? {}));
+    if (isInexact(call.arguments)) {
+      const raw = h("pre", { class: "tc-out", tabindex: 0, role: "group", "aria-label": "Arguments as written" });
+      raw.append(reveal(call.arguments_text));
+      view.append(h("div", { class: "tc-label" }, "As the model wrote them: the page rounds large numbers"), raw);
+    }
+    this.scope.effect(() => {
+      view.hidden = this.#mode.value === "edit";
+    });
+    return view;
+  }
+
+  /** Why an answer was not taken. */
+  #problem(): HTMLElement {
+    const hint = h("p", { class: "tc-hint tc-bad" });
+    this.scope.effect(() => {
+      const problem = this.context.link.problems.value.get(this.request.request_id);
+      hint.hidden = problem === undefined;
+      hint.replaceChildren(icon(CROSS), h("span", null, "Not taken: ", reveal(problem ?? "")));
+    });
+    return hint;
+  }
+
+  readonly #isExpired = computed(() => {
+    const { expires_at } = this.request;
+    return expires_at !== null && this.context.clock.value >= expires_at;
+  });
+
+  /** What becomes of the request when nobody answers, or why it cannot be answered here. */
+  #fate(): HTMLElement {
+    const { link, clock } = this.context;
+    const note = h("p", { class: "tc-hint" });
+    const text = computed(() => {
+      const state = link.state.value;
+      if (state === "restored") return "Expired: no kernel waits for this answer any more.";
+      if (state === "disconnected") return "Expired: the kernel was restarted.";
+      if (this.#isExpired.value) return "Expired: nobody answered in time.";
+      if (state === "connecting") return "Connecting to the kernel…";
+      const left = (this.request.expires_at ?? Number.POSITIVE_INFINITY) - clock.value;
+      return left < LAST_CALL_S ? `Expires in ${roughly(left)}.` : "";
+    });
+    this.scope.effect(() => {
+      note.textContent = text.value;
+      note.hidden = text.value === "";
+    });
+    return note;
+  }
+
+  #show(mode: Mode): void {
+    const { context, request } = this;
+    const cancel = this.#action("Cancel", "tc-quiet", null, () => this.#leave());
+    this.#form.replaceChildren();
+    if (mode === "look") {
+      this.#actions = [
+        this.#action("Approve", "tc-primary", "approve", () => this.#answer("approve")),
+        this.#action("Deny…", "tc-outline", "deny", () => this.#enter("deny")),
+        this.#action("Edit arguments", "tc-quiet", "edit", () => this.#enter("edit"), PENCIL),
+      ];
+    } else if (mode === "deny") {
+      const label = h("label", { class: "tc-label", for: this.#reason.id }, "Reason for the model (optional)");
+      this.#form.append(label, this.#reason);
+      this.#actions = [this.#action("Deny", "tc-primary", "deny", () => this.#answer("deny")), cancel];
+    } else {
+      const label = h("label", { class: "tc-label", for: this.#editor.id }, "Arguments (JSON)");
+      const hint = h("p", { class: "tc-hint", id: context.id(`hint-${request.request_id}`) });
+      this.#editor.setAttribute("aria-describedby", hint.id);
+      this.#form.append(label, this.#editor, hint);
+      this.#hint = hint;
+      this.#check();
+      this.#actions = [this.#action("Run edited call", "tc-primary", "edit", () => this.#answer("edit")), cancel];
+    }
+    this.#acts.replaceChildren(...this.#actions.map((action) => action.button));
+    this.#steady.reset();
+  }
+
+  #hint: HTMLElement | null = null;
+
+  #check(): void {
+    const problem = problemOf(this.#editor.value);
+    this.#parseProblem.value = problem;
+    this.#editor.setAttribute("aria-invalid", String(problem !== null));
+    if (this.#hint === null) return;
+    this.#hint.className = problem === null ? "tc-hint tc-good" : "tc-hint tc-bad";
+    const text = problem ?? "Valid. The model is told what you changed.";
+    this.#hint.replaceChildren(icon(problem === null ? CHECK : CROSS), h("span", null, visible(text)));
+  }
+
+  #action(text: string, className: string, decision: Decision | null, act: () => void, picture?: readonly string[]): Action {
+    const label = h("span", null, text);
+    const button = h("button", { type: "button", class: className }, picture && icon(picture), label);
+    button.addEventListener("click", (event) => {
+      // Cancel decides nothing; all else waits until the buttons have stood still.
+      if (decision !== null && (this.#isBlocked(decision) || !this.#steady.allows(event))) return;
+      act();
+    });
+    return { button, label, text, decision };
+  }
+
+  #isBlocked(decision: Decision): boolean {
+    const { link } = this.context;
+    if (link.state.value !== "live" || this.#isExpired.value || link.sent.value.has(this.request.request_id)) return true;
+    return decision === "edit" && this.#mode.value === "edit" && this.#parseProblem.value !== null;
+  }
+
+  #update(): void {
+    const sent = this.context.link.sent.value.get(this.request.request_id);
+    const { state } = this.context.link;
+    const isOver = state.value === "restored" || state.value === "disconnected" || this.#isExpired.value;
+    const isReady = this.#steady.ready.value;
+    this.#mode.value;
+    this.#acts.hidden = isOver;
+    for (const { button, label, text, decision } of this.#actions) {
+      const isOff = decision === null ? sent !== undefined : !isReady || this.#isBlocked(decision);
+      button.setAttribute("aria-disabled", String(isOff));
+      label.textContent = sent !== undefined && sent.decision === decision ? "Sent…" : text;
+    }
+  }
+
+  #answer(decision: Decision): void {
+    this.context.link.answer({
+      request_id: this.request.request_id,
+      digest: this.request.digest,
+      decision,
+      arguments: decision === "edit" ? this.#editor.value : null,
+      reason: decision === "deny" ? this.#reason.value.trim() : "",
+    });
+  }
+
+  #enter(mode: "edit" | "deny"): void {
+    if (mode === "edit" && this.#editor.value === "") {
+      this.#editor.value = editable(this.call);
+      this.#editor.rows = Math.min(16, Math.max(4, this.#editor.value.split("\n").length + 1));
+    }
+    this.#mode.value = mode;
+    // The person has asked for the field.
+    (mode === "edit" ? this.#editor : this.#reason).focus({ preventScroll: true });
+  }
+
+  #leave(): void {
+    if (this.context.link.sent.value.has(this.request.request_id)) return;
+    const from = this.#mode.value;
+    this.#mode.value = "look";
+    this.#actions.find((action) => action.decision === from)?.button.focus({ preventScroll: true });
+  }
+
+  #keys(): void {
+    this.scope.listen(this.#editor, "input", () => this.#check());
+    this.scope.listen(this.element, "keydown", (event) => {
+      if (!(event instanceof KeyboardEvent) || event.isComposing || this.#mode.value === "look") return;
+      if (event.key === "Escape") {
+        event.stopPropagation();
+        this.#leave();
+      } else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+        event.preventDefault();
+        this.#actions[0]?.button.click();
+      }
+    });
+  }
+}
+
+function rights(call: CallState): string {
+  if (call.effect === "read") return "It only reads, with your rights.";
+  return "It runs with your rights; nothing holds it back but you.";
+}

@@ -1,0 +1,50 @@
+/** The one card of all requests that are open. */
+import { untracked } from "@preact/signals-core";
+import { h, Scope } from "../dom";
+import { isEnded, openRequests } from "../store";
+import type { CallState } from "../wire";
+import { RequestView } from "./ask";
+import type { Context } from "./context";
+import { focusIn, place } from "./place";
+import type { Work } from "./work";
+
+export function asksView(context: Context, scope: Scope, work: Work): HTMLElement {
+  const { store } = context;
+  const card = h("div", { class: "tc-ask" });
+  const views = new Map<string, { view: RequestView; scope: Scope }>();
+  const show = (open: readonly CallState[]): void => {
+    const wanted = new Set(open.map((call) => call.request?.request_id));
+    let focused: string | null = null;
+    for (const [requestId, { view, scope: own }] of views) {
+      if (wanted.has(requestId)) continue;
+      if (focusIn(view.element)) focused = view.call.call_id;
+      own.dispose();
+      view.element.remove();
+      views.delete(requestId);
+    }
+    const nodes = open.flatMap((call) => {
+      if (call.request === null) return [];
+      const { request_id } = call.request;
+      let known = views.get(request_id);
+      if (known === undefined) {
+        const own = scope.child();
+        known = { view: new RequestView(context, call, call.request, own), scope: own };
+        views.set(request_id, known);
+      }
+      return [known.view.element];
+    });
+    place(card, nodes);
+    card.hidden = nodes.length === 0;
+    // Only where the focus was lost with a card, and never on to a button.
+    if (focused !== null && nodes[0] !== undefined) nodes[0].focus({ preventScroll: true });
+    else if (focused !== null) work.focusCall(focused);
+  };
+  scope.effect(() => {
+    const run = store.read(store.run);
+    const step = run.steps.at(-1);
+    for (const call of step === undefined ? [] : store.read(step).calls) store.read(call);
+    const open = isEnded(run) ? [] : openRequests(run);
+    untracked(() => show(open));
+  });
+  return card;
+}

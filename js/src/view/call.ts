@@ -1,0 +1,132 @@
+/** One call: a line on the rail that opens to its arguments and output. */
+import { h, reveal, type Scope } from "../dom";
+import { isEnded } from "../store";
+import { visible } from "../urls";
+import type { CallState } from "../wire";
+import { argumentsLine, argumentsView, streamingLine, streamingView } from "./args";
+import type { Context } from "./context";
+import { BAN, CHECK, CLOCK, CROSS, RING, SHIELD, WARNING } from "./icons";
+import { outputView } from "./output";
+import { type IconTone, Step } from "./step";
+import { duration, refusal } from "./words";
+
+/** Arguments longer than this are worth watching while they stream. */
+const LONG_ARGUMENTS = 160;
+
+interface Look {
+  readonly icon: readonly string[];
+  readonly tone: IconTone;
+  readonly tag?: string;
+  readonly spoken?: string;
+}
+
+const RUNNING: Look = { icon: RING, tone: "run", spoken: "running" };
+const LOOKS: Readonly<Record<CallState["status"], Look>> = {
+  streaming: { icon: RING, tone: "run", spoken: "being written" },
+  proposed: { icon: CLOCK, tone: "", spoken: "not started" },
+  waiting: { icon: SHIELD, tone: "wait", tag: "Needs approval" },
+  allowed: { icon: CLOCK, tone: "", spoken: "not started" },
+  running: RUNNING,
+  in_doubt: { icon: WARNING, tone: "wait", tag: "In doubt" },
+  ok: { icon: CHECK, tone: "good", spoken: "done" },
+  error: { icon: CROSS, tone: "bad", tag: "Failed" },
+  denied: { icon: BAN, tone: "", tag: "Denied" },
+  invalid: { icon: CROSS, tone: "bad", tag: "Invalid" },
+  cancelled: { icon: BAN, tone: "", tag: "Cancelled" },
+  skipped: { icon: BAN, tone: "", tag: "Skipped" },
+  timeout: { icon: CROSS, tone: "bad", tag: "Timed out" },
+};
+const OPEN = new Set<CallState["status"]>(["streaming", "proposed", "waiting", "allowed", "running"]);
+
+export function callView(context: Context, call: CallState, scope: Scope): Step {
+  const { store, clock } = context;
+  const view = new Step(scope, "code", () => scope.effect(() => fill(view.body, context, store.read(call))));
+  view.line.classList.add("tc-mono");
+  scope.effect(() => {
+    const { name, status, request } = store.read(call);
+    // A call that the end of the run has cut off is not running any more.
+    const isCut = isEnded(store.read(store.run)) && OPEN.has(status);
+    const look = isCut ? LOOKS.cancelled : LOOKS[status];
+    view.name.replaceChildren(reveal(name || "…"));
+    view.setIcon(look.icon, look.tone);
+    const tag = look.tag ?? (request?.answer === "edit" ? "Edited" : "");
+    view.tag.textContent = tag;
+    view.tag.className = look.tone === "bad" || look.tone === "wait" ? `tc-tag tc-${look.tone}` : "tc-tag";
+    view.spoken.textContent = look.spoken === undefined ? "" : `, ${look.spoken}`;
+    view.suggest(status === "streaming" && !isCut && call.arguments_text.length > LONG_ARGUMENTS);
+    // It stands on the approval card instead.
+    view.item.hidden = status === "waiting";
+  });
+  scope.effect(() => {
+    const { status, progress } = store.read(call);
+    view.line.classList.toggle("tc-italic", status === "running" && progress !== "");
+    view.line.textContent = status === "running" && progress !== "" ? visible(progress.slice(-300)) : line(call);
+  });
+  scope.effect(() => {
+    const { status, started_at, duration_s } = store.read(call);
+    const isRunning = status === "running" && started_at !== null && !isEnded(store.read(store.run));
+    const seconds = isRunning ? clock.value - (started_at ?? 0) : duration_s;
+    // Not a word about the time of what never ran, nor of what has only just begun.
+    const isWorth = seconds !== null && (isRunning ? seconds >= 1 : started_at !== null);
+    view.time.textContent = isWorth ? duration(seconds) : "";
+  });
+  return view;
+}
+
+function line(call: CallState): string {
+  return call.arguments === null ? streamingLine(call.arguments_text) : argumentsLine(call.arguments);
+}
+
+function section(title: string, content: Node): HTMLElement {
+  return h("div", null, h("div", { class: "tc-label" }, title), content);
+}
+
+function fill(body: HTMLElement, context: Context, call: CallState): void {
+  const parts: Node[] = [];
+  const why = refusal(call);
+  if (why !== null) {
+    const reason = why.reason === "" ? null : h("q", null, reveal(why.reason));
+    parts.push(h("p", { class: "tc-note" }, why.text, reason && " ", reason));
+  }
+  if (call.arguments !== null) {
+    const isEdited = call.proposed_arguments !== null;
+    parts.push(section(isEdited ? "Arguments, as you edited them" : "Arguments", argumentsView(call.arguments)));
+    if (call.proposed_arguments !== null)
+      parts.push(section("What the model had asked for", argumentsView(call.proposed_arguments)));
+  } else if (call.arguments_text !== "") {
+    const isLive = call.status === "streaming" && !isEnded(context.store.read(context.store.run));
+    const raw = h("pre", { class: "tc-out", tabindex: 0, role: "group", "aria-label": `Arguments of ${visible(call.name)}` });
+    raw.append(reveal(call.arguments_text));
+    parts.push(section("Arguments", isLive ? streamingView(call.arguments_text) : raw));
+  }
+  if (call.status === "running" && call.progress !== "")
+    parts.push(outputView("Progress", call.progress, `Progress of ${visible(call.name)}`));
+  if (call.content !== null && call.content !== "" && why === null) {
+    const isBad = call.status === "error" || call.status === "timeout";
+    parts.push(outputView(isBad ? "Error" : "Output", call.content, `Output of ${visible(call.name)}`, isBad));
+  }
+  parts.push(...detailsOf(call));
+  if (parts.length === 0) parts.push(h("p", { class: "tc-note tc-dim" }, "Nothing to show yet."));
+  body.replaceChildren(...parts);
+}
+
+/** What a tool has said for people alone, unless it is the output once more. */
+function detailsOf(call: CallState): Node[] {
+  const details: unknown = call.details;
+  if (typeof details !== "object" || details === null || Array.isArray(details)) return [];
+  if (isSame(details, call.content)) return [];
+  const { traceback, ...rest } = details as Record<string, unknown>;
+  const parts: Node[] = [];
+  if (typeof traceback === "string") parts.push(outputView("Traceback", traceback, `Traceback of ${visible(call.name)}`));
+  else if (traceback !== undefined) rest.traceback = traceback;
+  if (Object.keys(rest).length > 0) parts.push(section("Details", argumentsView(rest)));
+  return parts;
+}
+
+function isSame(details: object, content: string | null): boolean {
+  try {
+    return JSON.stringify(JSON.parse(content ?? "")) === JSON.stringify(details);
+  } catch {
+    return false;
+  }
+}

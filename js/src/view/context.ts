@@ -1,0 +1,13 @@
+/** What the parts of one view share. */
+import type { ReadonlySignal } from "@preact/signals-core";
+import type { Link } from "../link";
+import type { Store } from "../store";
+
+export interface Context {
+  readonly link: Link;
+  readonly store: Store;
+  /** The kernel's clock in seconds; changes a few times a second while the run is open, for those who show it. */
+  readonly clock: ReadonlySignal<number>;
+  /** An id that no other view has, for labels. */
+  id(name: string): string;
+}

@@ -1,0 +1,39 @@
+/** The last line: model, time, tokens, cost, steps, Copy. */
+import { copyButton, h, type Scope } from "../dom";
+import { isEnded } from "../store";
+import { readable } from "../urls";
+import type { RunView } from "../wire";
+import type { Context } from "./context";
+import { cost, duration, plural, tokens, totalCost } from "./words";
+
+/** The answer as the model wrote it. */
+export function answerOf(run: RunView): string {
+  for (const step of [...run.steps].reverse()) {
+    const text = step.blocks.map((block) => (block.kind === "text" ? block.text : "")).join("");
+    if (text !== "") return text;
+  }
+  return "";
+}
+
+export function footView(context: Context, scope: Scope): HTMLElement {
+  const { store } = context;
+  const items = h("span");
+  const copy = copyButton(() => answerOf(store.run));
+  const foot = h("div", { class: "tc-foot" }, items, h("span", { class: "tc-grow" }), copy);
+  scope.effect(() => {
+    const run = store.read(store.run);
+    foot.hidden = !isEnded(run);
+    if (foot.hidden) return;
+    for (const step of run.steps) store.read(step);
+    const time = duration((run.ended_at ?? 0) - run.started_at);
+    const words = [
+      readable(run.model),
+      run.status === "cancelled" ? `stopped after ${time}` : time,
+      ...tokens(run.steps.map((step) => step.usage)),
+      ...(run.steps.length > 0 ? [cost(totalCost(run)), plural(run.steps.length, "step")] : []),
+    ];
+    items.replaceChildren(...words.filter((word) => word !== "").map((word) => h("span", { class: "tc-item" }, word)));
+    copy.hidden = answerOf(run) === "";
+  });
+  return foot;
+}

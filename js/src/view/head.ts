@@ -1,0 +1,66 @@
+/** The head of an open run: what it does, who works, how long, Stop. */
+import { h, icon, type Scope } from "../dom";
+import { isEnded, isStreaming } from "../store";
+import { readable } from "../urls";
+import type { RunView } from "../wire";
+import type { Context } from "./context";
+import { STOP } from "./icons";
+import { duration, ending, type Tone } from "./words";
+
+/** What the run does at the moment, in a word, and the tone of its dot. */
+export function activity({ store, link }: Context): { who: string; tone: Tone } {
+  const run = store.read(store.run);
+  const state = link.state.value;
+  if (isEnded(run)) return ending(run);
+  if (state === "disconnected") return { who: "The kernel was restarted", tone: "stopped" };
+  if (state === "restored") return { who: "No kernel answers", tone: "stopped" };
+  if (run.status !== "running") return ending(run);
+  return { who: doing(run, store.read.bind(store)), tone: "running" };
+}
+
+function doing(run: RunView, read: Context["store"]["read"]): string {
+  const step = run.steps.at(-1);
+  if (step === undefined) return "Working";
+  const kind = read(step).blocks.at(-1)?.kind;
+  if (!isStreaming(step) || kind === undefined || kind === "call") return "Working";
+  return kind === "text" ? "Writing" : "Thinking";
+}
+
+export function isOpen({ store, link }: Context): boolean {
+  const state = link.state.value;
+  return !isEnded(store.read(store.run)) && state !== "disconnected" && state !== "restored";
+}
+
+export function headView(context: Context, scope: Scope): HTMLElement {
+  const { store, link, clock } = context;
+  const who = h("span", { class: "tc-who" });
+  const model = h("span", { class: "tc-model" });
+  const time = h("span", { class: "tc-time" });
+  const label = h("span", null, "Stop");
+  const stop = h("button", { type: "button", class: "tc-outline" }, icon(STOP, "tc-solid"), label);
+  const head = h(
+    "div",
+    { class: "tc-head" },
+    ...[h("span", { class: "tc-dot", "aria-hidden": "true" }), who, model, h("span", { class: "tc-grow" }), time, stop],
+  );
+  scope.text(who, () => activity(context).who);
+  scope.text(model, () => readable(store.read(store.run).model));
+  scope.text(time, () => {
+    const run = store.read(store.run);
+    if (run.started_at === 0) return "";
+    if (isEnded(run)) return duration((run.ended_at ?? 0) - run.started_at);
+    // Of a run that nobody follows any more we do not know how long it took.
+    return isOpen(context) ? duration(clock.value - run.started_at) : "";
+  });
+  scope.effect(() => {
+    stop.hidden = !isOpen(context);
+    const isReady = link.state.value === "live" && !link.isStopping.value;
+    stop.setAttribute("aria-disabled", String(!isReady));
+    label.textContent = link.isStopping.value ? "Stopping…" : "Stop";
+  });
+  scope.effect(() => {
+    head.hidden = store.read(store.run).status === "completed";
+  });
+  scope.listen(stop, "click", () => link.stop());
+  return head;
+}

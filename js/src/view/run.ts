@@ -1,0 +1,68 @@
+/**
+ * One view of a run.
+ *
+ *   head      while the run is open
+ *   work      calls and thoughts as lines on a rail, text between them; folds into one line when the run is done
+ *   answer    the text of the last step, as text of the document
+ *   asks      the card of what waits for the person
+ *   notice    what went wrong
+ *   foot      when the run is over
+ *
+ * Views of blocks are made once and kept: they move from the answer into the work when a call follows the text.
+ */
+import { signal } from "@preact/signals-core";
+import { h, type Scope } from "../dom";
+import type { Link } from "../link";
+import { watchTheme } from "../theme";
+import { visible } from "../urls";
+import { announcements } from "./announce";
+import { asksView } from "./asks";
+import type { Context } from "./context";
+import { footView } from "./foot";
+import { activity, headView, isOpen } from "./head";
+import { noticeView } from "./notice";
+import { Work } from "./work";
+
+const TICK_MS = 200;
+let views = 0;
+
+/** Shows the run of `link` in `el` until the scope ends. */
+export function mountRun(el: HTMLElement, link: Link, scope: Scope): void {
+  const { store } = link;
+  const number = ++views;
+  const clock = signal(store.now());
+  const ids = new Map<string, string>();
+  const id = (name: string): string => {
+    // Ids of requests come from outside; as part of an id they are counted instead.
+    const known = ids.get(name) ?? `tc-${number}-${ids.size}`;
+    ids.set(name, known);
+    return known;
+  };
+  const context: Context = { link, store, clock, id };
+
+  const root = h("div", { class: "tc", role: "article" });
+  const work = new Work(context, scope);
+  root.append(
+    ...[headView(context, scope), work.fold, work.answer, asksView(context, scope, work)],
+    ...[noticeView(context, scope), footView(context, scope), announcements(context, scope)],
+  );
+  scope.effect(() => {
+    const run = store.read(store.run);
+    root.dataset.state = activity(context).tone;
+    root.setAttribute("aria-label", visible(run.prompt).slice(0, 200) || "Agent run");
+    root.setAttribute("aria-busy", String(isOpen(context) && run.status === "running"));
+    // Before the first event there is nothing to show, and a head without words would only flicker.
+    root.hidden = run.run_id === "";
+  });
+  scope.effect(() => {
+    if (!isOpen(context)) return;
+    clock.value = store.now();
+    const timer = setInterval(() => {
+      clock.value = store.now();
+    }, TICK_MS);
+    return () => clearInterval(timer);
+  });
+  el.append(root);
+  scope.add(watchTheme(root));
+  scope.add(() => root.remove());
+}

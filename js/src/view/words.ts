@@ -1,0 +1,135 @@
+/** How a run is put into words: times, tokens, costs, states. Pure functions. */
+import type { Store } from "../store";
+import type { CallState, RunView, Usage } from "../wire";
+
+/** "0.4 s", "14.2 s", "1 min 5 s", "2 h 3 min". */
+export function duration(seconds: number): string {
+  const s = Math.max(0, seconds);
+  if (s < 59.95) return `${s.toFixed(1)} s`;
+  return long(Math.round(s));
+}
+
+/** The same in whole seconds, for what was timed by eye: "6 s". */
+export function roughly(seconds: number): string {
+  const s = Math.max(1, Math.round(seconds));
+  return s < 60 ? `${s} s` : long(s);
+}
+
+function long(s: number): string {
+  if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
+  return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
+}
+
+export function count(n: number): string {
+  if (n < 1000) return String(n);
+  if (n < 999_500) return `${trim((n / 1000).toFixed(1))}k`;
+  return `${trim((n / 1_000_000).toFixed(1))}M`;
+}
+
+function trim(text: string): string {
+  return text.replace(/\.0$/, "");
+}
+
+export function plural(n: number, one: string, many = `${one}s`): string {
+  return `${n} ${n === 1 ? one : many}`;
+}
+
+export function cost(usd: number | null): string {
+  if (usd === null) return "cost unknown";
+  if (usd === 0) return "$0";
+  return usd < 0.001 ? `$${usd.toPrecision(1)}` : `$${usd.toFixed(usd < 10 ? 3 : 2)}`;
+}
+
+/** "12.4k in (9.8k cached)", "1.2k out"; nothing for what no provider has said. */
+export function tokens(usages: readonly Usage[]): string[] {
+  const sum = (name: "input_tokens" | "output_tokens" | "cache_read_tokens"): number | null => {
+    const known = usages.map((usage) => usage[name]).filter((n) => n !== null);
+    return known.length === 0 ? null : known.reduce((a, b) => a + b, 0);
+  };
+  const about = usages.some((usage) => usage.is_estimated) ? "about " : "";
+  const [input, output, cached] = [sum("input_tokens"), sum("output_tokens"), sum("cache_read_tokens")];
+  const words: string[] = [];
+  if (input !== null) words.push(`${about}${count(input)} in${cached ? ` (${count(cached)} cached)` : ""}`);
+  if (output !== null) words.push(`${about}${count(output)} out`);
+  return words;
+}
+
+/** US dollars of all steps; null as soon as one is unknown. */
+export function totalCost(run: RunView): number | null {
+  let total = 0;
+  for (const step of run.steps) {
+    if (step.cost_usd === null) return null;
+    total += step.cost_usd;
+  }
+  return run.steps.length === 0 ? null : total;
+}
+
+/** "Thought for 6 s, used 3 tools, 1 approved by you", or "" for a run without steps to speak of. */
+export function summary(run: RunView, store: Store): string {
+  const calls = run.steps.flatMap((step) => step.calls);
+  const thoughts = run.steps.flatMap((step) => step.blocks.filter((block) => block.kind === "reasoning"));
+  const times = thoughts.map((block) => store.thoughtFor(block));
+  const thought = times.some((time) => time === null) ? null : times.reduce<number>((a, b) => a + (b ?? 0), 0);
+  const used = calls.filter((call) => call.started_at !== null || call.status === "ok").length;
+  const byYou = (answer: string): number =>
+    calls.filter((call) => call.request?.by === "person" && call.request.answer === answer).length;
+  const words = [
+    thoughts.length > 0 && (thought === null ? "thought" : `thought for ${roughly(thought)}`),
+    used > 0 && `used ${plural(used, "tool")}`,
+    byYou("approve") > 0 && `${byYou("approve")} approved by you`,
+    byYou("edit") > 0 && `${byYou("edit")} edited by you`,
+    byYou("deny") > 0 && `${byYou("deny")} denied by you`,
+    calls.some((call) => isFailure(call)) && `${calls.filter(isFailure).length} failed`,
+  ].filter((word) => word !== false);
+  // Text between steps alone is worth a fold, too.
+  const text = words.length > 0 ? words.join(", ") : plural(run.steps.length, "step");
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+export function isFailure(call: CallState): boolean {
+  return call.status === "error" || call.status === "invalid" || call.status === "timeout";
+}
+
+export type Tone = "running" | "waiting" | "done" | "error" | "stopped";
+
+/** How an ended (or suspended) run reads in the head, and in which tone. */
+export function ending(run: RunView): { who: string; tone: Tone } {
+  switch (run.status) {
+    case "completed":
+      return { who: "Done", tone: "done" };
+    case "failed":
+      return { who: "Stopped by an error", tone: "error" };
+    case "cancelled":
+      return { who: "Stopped", tone: "stopped" };
+    case "max_steps":
+      return { who: "Stopped at the step limit", tone: "stopped" };
+    case "budget":
+      return { who: "Stopped at the budget", tone: "stopped" };
+    case "timeout":
+      return { who: "Stopped at the time limit", tone: "stopped" };
+    case "truncated":
+      return { who: "Cut off", tone: "error" };
+    case "interrupted":
+      return { who: "Interrupted", tone: "stopped" };
+    case "in_doubt":
+      return { who: "In doubt", tone: "waiting" };
+    case "waiting":
+      return { who: "Waiting for you", tone: "waiting" };
+    default:
+      return { who: "Working", tone: "running" };
+  }
+}
+
+/** Why a call did not run, in a sentence; `reason` is quoted. Null for calls that ran. */
+export function refusal(call: CallState): { text: string; reason: string } | null {
+  if (call.status === "invalid") return { text: "This call could not run.", reason: call.problem ?? "" };
+  if (call.status === "skipped") return { text: "This call was not run.", reason: call.reason };
+  if (call.status !== "denied") return null;
+  const { request } = call;
+  if (request === null || request.by === null)
+    return { text: `Denied by ${call.judged_by || "a rule"}.`, reason: call.reason };
+  if (request.by === "person") return { text: "You denied this call.", reason: request.reason };
+  if (request.by === "unattended") return { text: "Denied: nobody was there to ask.", reason: request.reason };
+  if (request.by === "time limit") return { text: "Denied: nobody answered in time.", reason: request.reason };
+  return { text: "Denied.", reason: request.reason };
+}

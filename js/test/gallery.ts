@@ -1,0 +1,68 @@
+/** A page with every state of a run; `node test/gallery.mjs` makes pictures of it. Not part of the bundle. */
+import type { Event } from "../src/store";
+import { journals } from "./journals";
+import { FakeModel, show } from "./model";
+import { scenes } from "./scenes";
+
+function cell(title: string): HTMLElement {
+  const head = document.createElement("h6");
+  head.textContent = title;
+  const out = document.createElement("div");
+  out.className = "out";
+  document.body.append(head, out);
+  return out;
+}
+
+function play(title: string, events: readonly Event[], now: number): HTMLElement {
+  const model = new FakeModel();
+  const { root } = show(cell(title), [], model);
+  const time = (event: Event): number | null => ("at" in event ? event.at : null);
+  let at = 1_700_000_000;
+  // Passing events have no time of their own; they come at even paces until the next one that has.
+  events.forEach((event, index) => {
+    const known = time(event);
+    if (known !== null) at = known;
+    else {
+      const rest = events.slice(index);
+      const next = rest.findIndex((each) => time(each) !== null);
+      const until = next < 0 ? now : (time(rest[next] as Event) ?? now);
+      at += (until - at) / ((next < 0 ? rest.length : next) + 1);
+    }
+    model.events([event], at);
+  });
+  model.events([], now);
+  return root;
+}
+
+const click = (root: HTMLElement, text: string): void => {
+  for (const button of root.querySelectorAll("button")) if (button.textContent?.startsWith(text)) button.click();
+};
+const open = (root: HTMLElement): void => {
+  for (const details of root.querySelectorAll("details")) details.open = true;
+};
+
+const page = new URLSearchParams(location.search).get("page") ?? "scenes";
+if (page === "journals") {
+  for (const [name, { events }] of Object.entries(journals)) {
+    const last = events.reduce((at, event) => ("at" in event ? event.at : at), 0);
+    play(name, events.map((event) => structuredClone(event)), last);
+    if (name === "streaming" || name === "waiting") continue;
+    const half = events.slice(0, Math.ceil(events.length / 2)).map((event) => structuredClone(event));
+    play(`${name}, half way`, half, last);
+  }
+} else {
+  for (const [name, script] of Object.entries(scenes)) {
+    const { events, now } = script();
+    const root = play(name, events, now);
+    if (name.startsWith("Steps") || name.startsWith("Edited")) open(root);
+    if (name !== "Approval") continue;
+    const edit = play("Approval, editing the arguments", script().events, now);
+    const deny = play("Approval, denying with a reason", script().events, now);
+    setTimeout(() => {
+      click(edit, "Edit");
+      click(deny, "Deny");
+      const reason = deny.querySelector("textarea");
+      if (reason !== null) reason.value = "Keep the 2025 files, finance still needs them.";
+    }, 700);
+  }
+}

@@ -1,0 +1,133 @@
+/** Runs for looking at: events of a run, written as a play. Times are those of a kernel that has just been asked. */
+import type { Event } from "../src/store";
+import type { CallFinished, RequestAnswered, RunEnded } from "../src/wire";
+
+const USAGE = { input_tokens: 3100, output_tokens: 300, cache_read_tokens: 2450, cache_write_tokens: 0, reasoning_tokens: 90 };
+
+export class Script {
+  readonly events: Event[] = [];
+  #seq = 0;
+  #step = 0;
+  #at = 1_700_000_000;
+  #block = -1;
+  #parts: object[] = [];
+  #calls: { call_id: string; name: string; values: object }[] = [];
+
+  constructor(prompt: string, model = "claude-sonnet-5") {
+    this.#add({ type: "RunStarted", model, mode: "ask", max_steps: 40, instructions: "", tools: [], is_attended: true });
+    this.#add({ type: "MessageAdded", message: { role: "user", parts: [{ type: "text", text: prompt }] } });
+  }
+
+  wait(seconds: number): this {
+    this.#at += seconds;
+    return this;
+  }
+
+  step(): this {
+    this.#step += 1;
+    this.#block = -1;
+    this.#parts = [];
+    this.#calls = [];
+    return this.#add({ type: "StepStarted", model: "claude-sonnet-5" });
+  }
+
+  think(text: string, seconds = 2): this {
+    return this.#stream("ReasoningDelta", "reasoning", text, seconds);
+  }
+
+  say(text: string, seconds = 1): this {
+    return this.#stream("TextDelta", "text", text, seconds);
+  }
+
+  /** A call as it streams; `cut` leaves it unfinished. */
+  call(name: string, values: object, cut?: number): this {
+    this.#block += 1;
+    const call_id = `call-${this.#step}-${this.#calls.length}`;
+    const text = JSON.stringify(values);
+    this.#parts.push({ type: "tool_call", call_id, name, arguments_text: text, provider_id: null });
+    this.#calls.push({ call_id, name, values });
+    for (const piece of (cut === undefined ? text : text.slice(0, cut)).match(/[\s\S]{1,24}/g) ?? [])
+      this.#pass({ type: "ArgumentsDelta", block: this.#block, text: piece, call_id, name });
+    return this.wait(0.4);
+  }
+
+  finish(finish_reason = "tool_calls", cost_usd: number | null = 0.0103): this {
+    this.#add({ type: "MessageAdded", message: { role: "assistant", parts: this.#parts, is_partial: false } });
+    const rest = { answered_by: "claude-sonnet-5", duration_s: 2, first_token_s: 0.4 };
+    const usage = { ...USAGE, is_estimated: false };
+    return this.#add({ type: "StepFinished", finish_reason, usage, cost_usd, cost_basis: "prices", ...rest });
+  }
+
+  propose(effect: "read" | "write" = "read", verdict: "allow" | "ask" | "deny" = "allow", reason = ""): this {
+    for (const { call_id, name, values } of this.#calls) {
+      this.#add({ type: "CallProposed", call_id, name, arguments: values, digest: `d-${call_id}`, effect, problem: null });
+      this.#add({ type: "CallJudged", call_id, verdict, by: "rule “no network”", reason });
+    }
+    return this;
+  }
+
+  ask(description: string, preview: string | null = null, forSeconds = 3600): this {
+    for (const { call_id } of this.#calls) {
+      const expires_at = this.#at + forSeconds;
+      const request_id = `ask-${call_id}`;
+      this.#add({ type: "RequestOpened", request_id, call_id, digest: `d-${call_id}`, description, preview, expires_at });
+    }
+    return this;
+  }
+
+  answer(answer: RequestAnswered["answer"], reason = "", values: object | null = null, by = "person", number = 0): this {
+    const call_id = this.#calls[number]?.call_id;
+    const request_id = `ask-${call_id}`;
+    this.#add({ type: "RequestAnswered", request_id, call_id, answer, by, reason, arguments: values, digest: "d", result: null });
+    return this;
+  }
+
+  start(number = 0): this {
+    return this.#add({ type: "CallStarted", call_id: this.#calls[number]?.call_id, digest: "d", effect: "read" });
+  }
+
+  progress(text: string, number = 0): this {
+    return this.#pass({ type: "CallProgress", call_id: this.#calls[number]?.call_id, text });
+  }
+
+  returned(content: string, status: CallFinished["status"] = "ok", duration_s = 0.2, details: unknown = null, number = 0): this {
+    this.wait(duration_s);
+    const call_id = this.#calls[number]?.call_id;
+    return this.#add({ type: "CallFinished", call_id, status, content, details, duration_s });
+  }
+
+  fail(kind: string, message: string): this {
+    this.#add({ type: "MessageAdded", message: { role: "assistant", parts: this.#parts, is_partial: true } });
+    const usage = { ...USAGE, output_tokens: 0, is_estimated: false };
+    return this.#add({ type: "StepFailed", kind, message, usage, cost_usd: 0.009, cost_basis: "prices", duration_s: 2 });
+  }
+
+  end(status: RunEnded["status"] = "completed", kind: string | null = null, message: string | null = null): this {
+    return this.#add({ type: "RunEnded", status, kind, message });
+  }
+
+  #stream(type: "TextDelta" | "ReasoningDelta", kind: "text" | "reasoning", text: string, seconds: number): this {
+    this.#block += 1;
+    this.#parts.push({ type: kind, text });
+    const pieces = text.match(/[\s\S]{1,40}/g) ?? [];
+    for (const piece of pieces) this.wait(seconds / pieces.length).#pass({ type, block: this.#block, text: piece });
+    return this;
+  }
+
+  #pass(event: object): this {
+    this.events.push({ run_id: "run_1", step: this.#step, ...event } as Event);
+    return this;
+  }
+
+  #add(event: object): this {
+    this.#seq += 1;
+    const at = Math.round(this.#at * 1000) / 1000;
+    const envelope = { seq: this.#seq, session_id: "ses_1", run_id: "run_1", step: this.#step, at };
+    this.events.push({ ...envelope, ...event } as Event);
+    return this;
+  }
+
+  get now(): number {
+    return this.#at;
+  }
+}

@@ -1,0 +1,66 @@
+"""Rows to a DataFrame of a documented schema: the same dtypes whatever the rows, also when there are none."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from turncell.frames.schemas import SCHEMAS, Column, Table
+
+Backend: TypeAlias = Literal["numpy_nullable", "pyarrow"]
+
+
+def frame_of(table: Table, rows: list[tuple[Any, ...]], backend: Backend) -> pd.DataFrame:
+    if backend not in ("numpy_nullable", "pyarrow"):
+        raise ValueError(f"backend is {backend!r}; use 'numpy_nullable' or 'pyarrow'")
+    schema = SCHEMAS[table]
+    columns = zip(*rows, strict=True) if rows else ((),) * len(schema)
+    data = {
+        column.name: _array(column, values, backend) for column, values in zip(schema, columns, strict=True)
+    }
+    return pd.DataFrame(data, copy=False)
+
+
+def _array(column: Column, values: tuple[Any, ...], backend: Backend) -> Any:
+    if column.dtype == "category":
+        unknown = dict.fromkeys(v for v in values if v is not None and v not in column.categories)
+        return pd.Categorical(values, categories=[*column.categories, *unknown])
+    if column.dtype == "datetime64[us, UTC]":
+        array: Any = _times(values)
+    elif column.dtype == "string":
+        try:
+            array = pd.array(values, dtype="string")
+        except (
+            UnicodeEncodeError
+        ):  # Arrow's strings are UTF-8, which has no lone surrogates; models write them.
+            array = pd.array(
+                [v if v is None else v.encode("utf-8", "backslashreplace").decode() for v in values],
+                dtype="string",
+            )
+    else:
+        array = pd.array(values, dtype=column.dtype)
+    return array if backend == "numpy_nullable" else pd.array(array, dtype=_arrow_dtype(column))
+
+
+def _times(values: tuple[float | None, ...]) -> Any:
+    seconds = np.array(values, dtype="float64")
+    is_known = np.isfinite(seconds)
+    microseconds = np.full(len(seconds), np.iinfo("int64").min)
+    microseconds[is_known] = np.rint(seconds[is_known] * 1e6)
+    return pd.DatetimeIndex(microseconds.view("M8[us]")).tz_localize("UTC").array
+
+
+def _arrow_dtype(column: Column) -> pd.ArrowDtype:
+    import pyarrow as pa  # type: ignore[import-untyped]
+
+    return pd.ArrowDtype(
+        {
+            "string": pa.string(),
+            "Int64": pa.int64(),
+            "Float64": pa.float64(),
+            "boolean": pa.bool_(),
+            "datetime64[us, UTC]": pa.timestamp("us", tz="UTC"),
+        }[column.dtype]
+    )

@@ -1,0 +1,181 @@
+"""The columns of every table: name, dtype and meaning, said once.
+
+The frames are built from this, their docstrings and docs/frames.md are printed from it
+(`python -m turncell.frames.schemas > docs/frames.md`), and a test compares all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from turncell.core.events import Answer, AnsweredBy, CostBasis, FinishReason
+from turncell.core.fold import CallStatus, RunStatus
+from turncell.core.policy import Effect, Verdict
+
+Table: TypeAlias = Literal["runs", "steps", "calls"]
+Dtype: TypeAlias = Literal["string", "Int64", "Float64", "boolean", "datetime64[us, UTC]", "category"]
+
+RUN_STATUSES = tuple(str(word) for literal in get_args(RunStatus) for word in get_args(literal))
+CALL_STATUSES = tuple(str(word) for literal in get_args(CallStatus) for word in get_args(literal))
+COST_BASES: tuple[str, ...] = (*get_args(CostBasis), "mixed")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    name: str
+    dtype: Dtype
+    meaning: str
+    categories: tuple[str, ...] = ()
+    """The words that may stand in it. A word of a later version is kept, as one more category."""
+
+
+def _text(name: str, meaning: str) -> Column:
+    return Column(name, "string", meaning)
+
+
+def _count(name: str, meaning: str) -> Column:
+    return Column(name, "Int64", meaning)
+
+
+def _number(name: str, meaning: str) -> Column:
+    return Column(name, "Float64", meaning)
+
+
+def _flag(name: str, meaning: str) -> Column:
+    return Column(name, "boolean", meaning)
+
+
+def _time(name: str, meaning: str) -> Column:
+    return Column(name, "datetime64[us, UTC]", meaning)
+
+
+def _word(name: str, meaning: str, categories: tuple[str, ...]) -> Column:
+    return Column(name, "category", meaning, categories)
+
+
+_USAGE = (
+    _count("input_tokens", "tokens read by the model, the cached ones included; <NA> if no provider said"),
+    _count("cache_read_tokens", "of these, read from the provider's cache"),
+    _count("cache_write_tokens", "of these, written to the provider's cache"),
+    _count("output_tokens", "tokens written by the model, the reasoning included"),
+    _count("reasoning_tokens", "of these, spent on reasoning"),
+    _flag("is_estimated", "the counts, or some of them, were made here and not by the provider"),
+)
+
+SCHEMAS: dict[Table, tuple[Column, ...]] = {
+    "runs": (
+        _text("run_id", "the run"),
+        _text("session_id", "the conversation it belongs to"),
+        _text("previous", "the run before it in the conversation; <NA> for the first"),
+        _text("parent_run_id", "the run that started it as a sub-agent, else <NA>"),
+        _text("root_run_id", "the outermost of these parents; the run itself where it has none"),
+        _word(
+            "status",
+            "how it ended, or that it is running, waiting for a person, or interrupted",
+            RUN_STATUSES,
+        ),
+        _text("model", "the model that was asked for"),
+        _text("mode", "what happened to calls that no rule named"),
+        _flag("is_attended", "somebody was there to be asked"),
+        _text("prompt", "what the person wrote"),
+        _text("text", "the answer: the text of the last step that wrote any"),
+        _count("steps", "model calls"),
+        _count("calls", "tool calls"),
+        _count("approved", "of these, allowed by an answer to a request, edited ones included"),
+        _count("denied", "of these, denied, by a person or by the policy"),
+        *_USAGE,
+        _number("cost_usd", "US dollars; <NA> as soon as the cost of one step is unknown"),
+        _word(
+            "cost_basis",
+            "where the cost comes from; mixed if the steps differ, none if it is unknown",
+            COST_BASES,
+        ),
+        _time("started_at", "when it began"),
+        _time("ended_at", "when it ended; <NA> while it is open"),
+        _number("duration_s", "seconds from one to the other"),
+        _number("first_token_s", "seconds from the start of the run to the first token of a model"),
+        _number("model_s", "seconds spent on finished model calls"),
+        _number("tools_s", "seconds in which at least one tool ran"),
+        _number("waiting_s", "seconds in which at least one request waited for an answer"),
+        _text("error_kind", "what went wrong, in one word"),
+        _text("error", "what went wrong, in the words of whoever said it"),
+        _text("cell_id", "the notebook cell it was started from"),
+    ),
+    "steps": (
+        _text("run_id", "the run"),
+        _text("session_id", "the conversation"),
+        _count("step", "1, 2, 3 ... within the run"),
+        _text("model", "the model that was asked for"),
+        _text("answered_by", "the model that the provider says has answered"),
+        _word(
+            "finish_reason",
+            "why the model stopped writing; <NA> if it failed or still writes",
+            get_args(FinishReason),
+        ),
+        *_USAGE,
+        _number("cost_usd", "US dollars; <NA> if unknown"),
+        _word("cost_basis", "where the cost comes from; none if it is unknown", get_args(CostBasis)),
+        _time("started_at", "when the model was called"),
+        _number("duration_s", "seconds until its last token; <NA> while it writes"),
+        _number("first_token_s", "seconds until its first token"),
+        _count("calls", "tool calls that it asked for"),
+        _text("error_kind", "why the model call failed, in one word"),
+        _text("error", "why the model call failed, in the provider's words"),
+    ),
+    "calls": (
+        _text("call_id", "the call"),
+        _text("run_id", "the run"),
+        _text("session_id", "the conversation"),
+        _count("step", "the step that asked for it"),
+        _text("name", "the tool"),
+        _word("effect", "what the tool does to the world", get_args(Effect)),
+        _word("status", "how it ended, or how far it is", CALL_STATUSES),
+        _text("arguments", "JSON text of the arguments, as they ran; <NA> if they were never valid"),
+        _text(
+            "proposed_arguments",
+            "JSON text of what the model had asked for, where a person edited it, else <NA>",
+        ),
+        _text("digest", "SHA-256 of tool and arguments: what an approval is bound to"),
+        _word("verdict", "what the policy said; <NA> if the call was invalid", get_args(Verdict)),
+        _text("judged_by", "the rule or mode that said it"),
+        _word(
+            "answer",
+            "what was answered to the request; <NA> if nobody was asked or has answered",
+            get_args(Answer),
+        ),
+        _word("answered_by", "who answered", get_args(AnsweredBy)),
+        _text("reason", "why, in the words of whoever answered, else of the rule"),
+        _number("waiting_s", "seconds from the request to its answer"),
+        _text("content", "what the model read as the result"),
+        _time("proposed_at", "when the model had written the call"),
+        _time("started_at", "when it began to run; <NA> if it never did"),
+        _time("ended_at", "when its result was there"),
+        _number("duration_s", "seconds that it ran"),
+    ),
+}
+
+
+def schema_table(table: Table) -> str:
+    """The columns of one table as a Markdown table."""
+    lines = ["| column | dtype | meaning |", "|---|---|---|"]
+    for column in SCHEMAS[table]:
+        words = f" ({', '.join(column.categories)})" if column.categories else ""
+        lines.append(f"| `{column.name}` | {column.dtype} | {column.meaning}{words} |")
+    return "\n".join(lines)
+
+
+def document() -> str:
+    """docs/frames.md."""
+    intro = (
+        "# The tables\n\n"
+        "Every history is a fold of the journal. Empty tables have the same columns and dtypes as full ones, "
+        "unknown is `<NA>` and never 0, times are UTC. `runs.run_id` joins `steps.run_id` and `calls.run_id`; "
+        "`steps` and `calls` join on `run_id, step`; `runs.previous` and `runs.parent_run_id` are run ids too.\n\n"
+        "With `backend=\"pyarrow\"` the same columns are Arrow-backed; categories stay pandas categories.\n"
+    )  # fmt: skip
+    return intro + "".join(f"\n## {table}\n\n{schema_table(table)}\n" for table in SCHEMAS)
+
+
+if __name__ == "__main__":
+    print(document(), end="")

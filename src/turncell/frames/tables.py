@@ -1,0 +1,394 @@
+"""Histories as DataFrames: runs, model calls and tool calls, from the events of any number of runs.
+
+A history is often long and mostly text, so the events are read as dicts, in one pass, and folded here into rows that
+are changed in place. What a row says must be what `core.fold` says of the same run: that fold is the reference, and
+tests/frames/test_tables.py compares the two on every story the reducer can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
+
+import orjson
+import pandas as pd
+
+from turncell.core.codec import decode_json, encode
+from turncell.core.events import Event, Recorded
+from turncell.frames.columns import Backend, frame_of
+from turncell.frames.schemas import schema_table
+from turncell.runtime.ports import Record
+
+Source: TypeAlias = Record | Recorded | Event | dict[str, Any]
+"""An event in any of its forms: as a store keeps it, as the loop made it, or as a line of JSON says it."""
+
+TOKENS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
+
+
+class Tables(NamedTuple):
+    """All three, from one pass over the events."""
+
+    runs: pd.DataFrame
+    steps: pd.DataFrame
+    calls: pd.DataFrame
+
+
+def tables(
+    records: Iterable[Source], *, backend: Backend = "numpy_nullable", alive: Collection[str] | None = None
+) -> Tables:
+    """Runs, steps and calls, one row each, in the order in which they began.
+
+    `records` holds the events of each run in order; runs may be interleaved. Passing events change nothing.
+    `alive` names the runs that some process still drives: an open run that is not among them is `interrupted`.
+    Without it an open run is `running` or `waiting`, as its events tell, since no journal knows of a crash.
+    """
+    runs = _read(records)
+    steps = [step for run in runs for step in run.steps]
+    calls = [call for step in steps for call in step.calls.values()]
+    return Tables(
+        frame_of("runs", [run.row(alive) for run in runs], backend),
+        frame_of("steps", [step.row() for step in steps], backend),
+        frame_of("calls", [call.row() for call in calls], backend),
+    )
+
+
+def runs_frame(
+    records: Iterable[Source], *, backend: Backend = "numpy_nullable", alive: Collection[str] | None = None
+) -> pd.DataFrame:
+    """One row per run. Arguments as for `tables`."""
+    return frame_of("runs", [run.row(alive) for run in _read(records)], backend)
+
+
+def steps_frame(records: Iterable[Source], *, backend: Backend = "numpy_nullable") -> pd.DataFrame:
+    """One row per model call: the usage table. Arguments as for `tables`."""
+    return frame_of("steps", [step.row() for run in _read(records) for step in run.steps], backend)
+
+
+def calls_frame(records: Iterable[Source], *, backend: Backend = "numpy_nullable") -> pd.DataFrame:
+    """One row per tool call, with what was decided about it and by whom. Arguments as for `tables`."""
+    rows = [call.row() for run in _read(records) for step in run.steps for call in step.calls.values()]
+    return frame_of("calls", rows, backend)
+
+
+for _table, _function in (("runs", runs_frame), ("steps", steps_frame), ("calls", calls_frame)):
+    _function.__doc__ = f"{_function.__doc__}\n\n{schema_table(_table)}\n"  # type: ignore[arg-type]
+
+
+# Rows in the making. Field by field what core.fold keeps, without what no table shows.
+
+
+@dataclass(slots=True)
+class _Busy:
+    """Seconds in which at least one of several overlapping things was going on."""
+
+    open: set[str] = field(default_factory=set)
+    since: float = 0.0
+    total_s: float = 0.0
+
+    def begin(self, name: str, at: float) -> None:
+        if not self.open:
+            self.since = at
+        self.open.add(name)
+
+    def end(self, name: str, at: float) -> None:
+        if name in self.open:
+            self.open.discard(name)
+            if not self.open:
+                self.total_s += at - self.since
+
+
+@dataclass(slots=True)
+class _Call:
+    call_id: str
+    step: _Step
+    name: str
+    proposed_at: float
+    effect: str = "write"
+    status: str = "proposed"
+    arguments: Any = None
+    proposed_arguments: Any = None
+    digest: str | None = None
+    verdict: str | None = None
+    judged_by: str | None = None
+    reason: str = ""
+    asked_at: float | None = None
+    answered_at: float | None = None
+    answer: str | None = None
+    answered_by: str | None = None
+    answer_reason: str = ""
+    content: str | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    duration_s: float | None = None
+
+    def row(self) -> tuple[Any, ...]:
+        run = self.step.run
+        waiting_s = (
+            None if self.answered_at is None or self.asked_at is None else self.answered_at - self.asked_at
+        )
+        return (
+            self.call_id, run.run_id, run.session_id, self.step.step, self.name, self.effect, self.status,
+            _json_text(self.arguments), _json_text(self.proposed_arguments), self.digest, self.verdict, self.judged_by,
+            self.answer, self.answered_by, self.answer_reason or self.reason or None, waiting_s, self.content,
+            self.proposed_at, self.started_at, self.ended_at, self.duration_s,
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Step:
+    run: _Run
+    step: int
+    model: str
+    started_at: float
+    calls: dict[str, _Call] = field(default_factory=dict)
+    has_message: bool = False
+    text: str = ""
+    """Of the message. While there is none, `partial` holds what was saved: kind, pieces and length of each block."""
+    partial: list[tuple[str, list[str], list[int]]] = field(default_factory=list)
+    finish_reason: str | None = None
+    usage: dict[str, Any] = field(default_factory=dict)
+    cost_usd: float | None = None
+    cost_basis: str = "none"
+    answered_by: str | None = None
+    duration_s: float | None = None
+    first_token_s: float | None = None
+    error_kind: str | None = None
+    error: str | None = None
+
+    def answer(self) -> str:
+        if self.has_message:
+            return self.text
+        return "".join("".join(pieces) for kind, pieces, _ in self.partial if kind == "text")
+
+    def row(self) -> tuple[Any, ...]:
+        usage = self.usage
+        return (
+            self.run.run_id, self.run.session_id, self.step, self.model, self.answered_by, self.finish_reason,
+            *(usage.get(name) for name in TOKENS), usage.get("is_estimated", False), self.cost_usd, self.cost_basis,
+            self.started_at, self.duration_s, self.first_token_s, len(self.calls), self.error_kind, self.error,
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Run:
+    run_id: str
+    session_id: str
+    started: dict[str, Any]
+    steps: list[_Step] = field(default_factory=list)
+    prompt: str | None = None
+    waiting: _Busy = field(default_factory=_Busy)
+    tools: _Busy = field(default_factory=_Busy)
+    ended_at: float | None = None
+    end: dict[str, Any] = field(default_factory=dict)
+
+    def status(self, alive: Collection[str] | None) -> str:
+        if self.ended_at is not None:
+            return str(self.end["status"])
+        if alive is not None and self.run_id not in alive:
+            return "interrupted"
+        is_waiting = bool(self.steps) and any(
+            call.status == "waiting" for call in self.steps[-1].calls.values()
+        )
+        return "waiting" if is_waiting else "running"
+
+    def row(self, alive: Collection[str] | None) -> tuple[Any, ...]:
+        started, steps = self.started, self.steps
+        calls = [call for step in steps for call in step.calls.values()]
+        costs = [step.cost_usd for step in steps]
+        cost_usd = sum(cost for cost in costs if cost is not None) if costs and None not in costs else None
+        bases = {step.cost_basis for step in steps} if cost_usd is not None else {"none"}
+        first = next((step for step in steps if step.first_token_s is not None), None)
+        began_at = started["at"]
+        return (
+            self.run_id, self.session_id, started.get("previous"), started.get("parent_run_id"),
+            started.get("root_run_id") or self.run_id, self.status(alive), started["model"], started["mode"],
+            started.get("is_attended", True), self.prompt, next(filter(None, (s.answer() for s in reversed(steps))), ""),
+            len(steps), len(calls), sum(call.answer in ("approve", "edit") for call in calls),
+            sum(call.status == "denied" for call in calls),
+            *(_total(step.usage.get(name) for step in steps) for name in TOKENS),
+            any(step.usage.get("is_estimated", False) for step in steps), cost_usd,
+            bases.pop() if len(bases) == 1 else "mixed", began_at, self.ended_at,
+            None if self.ended_at is None else self.ended_at - began_at,
+            None if first is None else first.started_at - began_at + (first.first_token_s or 0.0),
+            sum(step.duration_s or 0.0 for step in steps), self.tools.total_s, self.waiting.total_s,
+            self.end.get("kind"), self.end.get("message"), started.get("cell_id"),
+        )  # fmt: skip
+
+
+def _total(counts: Iterable[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
+
+
+def _json_text(value: Any) -> str | None:
+    return None if value is None else encode(value).decode()
+
+
+# Reading. One function for each event that a table shows; each changes the last step only, as in the fold.
+
+
+def _read(records: Iterable[Source]) -> list[_Run]:
+    runs: dict[str, _Run] = {}
+    loads = orjson.loads
+    for record in records:
+        if type(record) is Record:
+            on = _ON.get(record.type)
+            if on is None:
+                continue
+            try:
+                event = loads(record.payload)
+            except orjson.JSONDecodeError:
+                event = decode_json(record.payload)
+        else:
+            event = record if type(record) is dict else None
+            on = _ON.get(event["type"] if event is not None else record.type)  # type: ignore[union-attr]
+            if on is None:
+                continue
+            if event is None:
+                event = decode_json(encode(record))
+        run = runs.get(event["run_id"])
+        if on is _run_started:
+            runs[event["run_id"]] = _Run(event["run_id"], event["session_id"], event)
+        elif run is not None:
+            on(run, event)
+    return list(runs.values())
+
+
+def _run_started(run: _Run, e: dict[str, Any]) -> None:
+    """Handled by `_read`: it is the event that makes the row."""
+
+
+def _message_added(run: _Run, e: dict[str, Any]) -> None:
+    message = e["message"]
+    if message["role"] == "user":
+        if run.prompt is None:
+            run.prompt = _text_of(message)
+    elif run.steps:
+        step = run.steps[-1]
+        step.has_message, step.text = True, _text_of(message)
+        step.calls = {
+            part["call_id"]: _Call(part["call_id"], step, part["name"], e["at"])
+            for part in message["parts"]
+            if part["type"] == "tool_call"
+        }
+
+
+def _text_of(message: dict[str, Any]) -> str:
+    return "".join(part["text"] for part in message["parts"] if part["type"] == "text")
+
+
+def _step_started(run: _Run, e: dict[str, Any]) -> None:
+    run.steps.append(_Step(run, e["step"], e["model"], e["at"]))
+
+
+def _step_finished(run: _Run, e: dict[str, Any]) -> None:
+    if run.steps:
+        step = run.steps[-1]
+        step.finish_reason, step.answered_by = e.get("finish_reason"), e.get("answered_by")
+        _settled(step, e)
+
+
+def _step_failed(run: _Run, e: dict[str, Any]) -> None:
+    if run.steps:
+        step = run.steps[-1]
+        step.error_kind, step.error = e["kind"], e["message"]
+        _settled(step, e)
+
+
+def _settled(step: _Step, e: dict[str, Any]) -> None:
+    step.usage, step.cost_usd, step.cost_basis = e["usage"], e.get("cost_usd"), e.get("cost_basis", "none")
+    step.duration_s, step.first_token_s = e["duration_s"], e.get("first_token_s")
+
+
+def _partial_saved(run: _Run, e: dict[str, Any]) -> None:
+    if not run.steps or run.steps[-1].has_message:
+        return
+    blocks, number = run.steps[-1].partial, e["block"]
+    have = blocks[number][2][0] if number < len(blocks) else 0
+    missing = e["text"][max(0, have - e["offset"]) :]
+    if not missing:
+        return
+    if number < len(blocks):
+        _, pieces, length = blocks[number]
+        pieces.append(missing)
+        length[0] += len(missing)
+    else:
+        blocks.append((e["kind"], [missing], [len(missing)]))
+
+
+def _of_call(change: Callable[[_Run, _Call, dict[str, Any]], None]) -> Callable[[_Run, dict[str, Any]], None]:
+    def on(run: _Run, e: dict[str, Any]) -> None:
+        call = run.steps[-1].calls.get(e["call_id"]) if run.steps else None
+        if call is not None:
+            change(run, call, e)
+
+    return on
+
+
+def _call_proposed(run: _Run, call: _Call, e: dict[str, Any]) -> None:
+    call.arguments, call.digest, call.effect = e["arguments"], e["digest"], e["effect"]
+
+
+def _call_judged(run: _Run, call: _Call, e: dict[str, Any]) -> None:
+    call.verdict, call.judged_by, call.reason = e["verdict"], e["by"], e.get("reason", "")
+    call.status = "allowed" if e["verdict"] == "allow" else "proposed"
+
+
+def _request_opened(run: _Run, call: _Call, e: dict[str, Any]) -> None:
+    call.asked_at, call.status = e["at"], "waiting"
+    run.waiting.begin(call.call_id, e["at"])
+
+
+def _request_answered(run: _Run, call: _Call, e: dict[str, Any]) -> None:
+    if call.asked_at is None:
+        return
+    run.waiting.end(call.call_id, e["at"])
+    call.answer, call.answered_by, call.answer_reason, call.answered_at = (
+        e["answer"],
+        e["by"],
+        e.get("reason", ""),
+        e["at"],
+    )
+    call.status = "allowed" if e["answer"] in ("approve", "edit") else "proposed"
+    if e["answer"] == "edit":
+        call.arguments, call.proposed_arguments, call.digest = e["arguments"], call.arguments, e["digest"]
+
+
+def _call_started(run: _Run, call: _Call, e: dict[str, Any]) -> None:
+    call.status, call.started_at = "running", e["at"]
+    run.tools.begin(call.call_id, e["at"])
+
+
+def _call_finished(run: _Run, call: _Call, e: dict[str, Any]) -> None:
+    call.status, call.content, call.duration_s, call.ended_at = (
+        e["status"],
+        e["content"],
+        e.get("duration_s"),
+        e["at"],
+    )
+    run.tools.end(call.call_id, e["at"])
+    run.waiting.end(call.call_id, e["at"])
+
+
+def _run_ended(run: _Run, e: dict[str, Any]) -> None:
+    run.ended_at, run.end = e["at"], e
+
+
+_ON: dict[str, Callable[[_Run, dict[str, Any]], None]] = {
+    "RunStarted": _run_started,
+    "MessageAdded": _message_added,
+    "StepStarted": _step_started,
+    "StepFinished": _step_finished,
+    "StepFailed": _step_failed,
+    "PartialSaved": _partial_saved,
+    "CallProposed": _of_call(_call_proposed),
+    "CallJudged": _of_call(_call_judged),
+    "RequestOpened": _of_call(_request_opened),
+    "RequestAnswered": _of_call(_request_answered),
+    "CallStarted": _of_call(_call_started),
+    "CallFinished": _of_call(_call_finished),
+    "RunEnded": _run_ended,
+}
+EVENT_TYPES = tuple(_ON)
+"""The types that the tables read: what to ask a store for."""

@@ -1,0 +1,89 @@
+"""A finished run as it stays in a notebook: plain text, Markdown and HTML under the same display id.
+
+The plain text is what tools compare between two executions of a notebook, so it has nothing that differs between
+them: no times, counts of tokens, costs, ids, addresses or words of a provider. Markdown and HTML may have them.
+"""
+
+from __future__ import annotations
+
+from turncell.core.fold import CallState, RunState, StepState
+from turncell.frames import words
+from turncell.frames.markdown_source import code_span, fenced, inline_text, neutral_markdown
+from turncell.frames.static_html import OUTPUT_CHARACTERS, OUTPUT_LINES, html
+from turncell.frames.visible import cut, prose, terminal_text, visible
+
+__all__ = ["html", "markdown", "mimebundle", "plain_text"]
+
+
+def mimebundle(run: RunState) -> dict[str, str]:
+    """All three, as a display takes them."""
+    return {"text/plain": plain_text(run), "text/markdown": markdown(run), "text/html": html(run)}
+
+
+def plain_text(run: RunState) -> str:
+    """The answer, and one line for each call and for an end that was none. The same for the same run at any time."""
+    lines = [_plain_call(call) for call in run.calls]
+    end = words.ending(run)
+    if end is not None:
+        lines.append(f"[{end[0]}]")
+    answer = prose(run.text).strip()
+    return "\n".join(lines) + ("\n\n" if lines and answer else "") + answer
+
+
+def _plain_call(call: CallState) -> str:
+    how = words.outcome(call)
+    arguments = words.arguments_line(call)
+    return f"{how.sign} {visible(call.name)}({arguments})" + (f": {how.word.lower()}" if how.word else "")
+
+
+def markdown(run: RunState) -> str:
+    """The run as Markdown that any renderer can be given: steps folded, answer, end, footer."""
+    answer = words.answer_step(run)
+    end = words.ending(run)
+    parts: list[str] = []
+    line = words.summary(run)
+    if line:
+        steps = "\n\n".join(filter(None, (_step(step, step is answer) for step in run.steps)))
+        parts.append(f"<details><summary>{line}</summary>\n\n{steps}\n\n</details>")
+    if answer is not None:
+        parts.append(neutral_markdown(words.step_text(answer).strip()))
+    for call in run.open_requests:
+        parts.append(f"> **Allow {code_span(call.name)}?** {inline_text(words.arguments_line(call))}")
+    if end is not None:
+        title, text, _ = end
+        parts.append(f"> **{title}**" + (f"  \n> {inline_text(text)}" if text else ""))
+    parts.append(f"*{inline_text(' · '.join(words.footer(run)))}*")
+    return "\n\n".join(parts)
+
+
+def _step(step: StepState, is_answer: bool) -> str:
+    parts: list[str] = []
+    reasoning = words.step_reasoning(step)
+    if reasoning:
+        parts.append("\n".join(f"> {line}".rstrip() for line in neutral_markdown(reasoning).split("\n")))
+    if not is_answer and words.step_text(step):
+        parts.append(neutral_markdown(words.step_text(step).strip()))
+    parts.extend(_call(call) for call in step.calls)
+    return "\n\n".join(parts)
+
+
+def _call(call: CallState) -> str:
+    how = words.outcome(call)
+    time = "" if call.duration_s is None else words.duration(call.duration_s)
+    notes = ", ".join(filter(None, (how.word.lower(), time)))
+    parts = [f"{how.sign} {code_span(call.name or 'unnamed')}" + (f" ({notes})" if notes else "")]
+    verdict = words.verdict_line(call)
+    if verdict:
+        parts.append(inline_text(verdict))
+    if call.arguments is None:
+        parts.append(_block(call.arguments_text, "text") if call.arguments_text else "")
+    elif call.arguments:
+        parts.append(_block("\n".join(f"{k}: {v}" for k, v in words.argument_rows(call.arguments)), "text"))
+    if call.content and not (call.status == "denied" and verdict):
+        parts.append(_block(terminal_text(call.content), "text"))
+    return "\n\n".join(filter(None, parts))
+
+
+def _block(text: str, language: str) -> str:
+    kept, more = cut(text, OUTPUT_LINES, OUTPUT_CHARACTERS)
+    return fenced(kept, language) + (f"\n\n{more}" if more else "")

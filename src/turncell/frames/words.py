@@ -1,0 +1,247 @@
+"""What a run says of itself in words: the lines that its text, Markdown and HTML have in common."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from turncell.core.fold import CallState, RunState, StepState
+from turncell.core.parts import Json
+from turncell.frames.visible import one_line, visible
+
+Tone: TypeAlias = Literal["ok", "warn", "err", "info", "quiet"]
+
+ARGUMENTS_WIDTH = 64
+VALUE_WIDTH = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ended or how far it is: a sign, a word (none where all went well), and how loud to say it."""
+
+    sign: str
+    word: str
+    tone: Tone
+
+
+# U+FE0E asks for the plain form of a sign that some systems would draw as a coloured picture.
+_OUTCOMES: dict[str, Outcome] = {
+    "ok": Outcome("✓", "", "ok"),
+    "error": Outcome("✕", "Failed", "err"),
+    "invalid": Outcome("✕", "Invalid", "err"),
+    "timeout": Outcome("✕", "Timed out", "err"),
+    "denied": Outcome("⊘", "Denied", "quiet"),
+    "cancelled": Outcome("■", "Stopped", "quiet"),
+    "skipped": Outcome("–", "Skipped", "quiet"),
+    "waiting": Outcome("●", "Waiting for you", "warn"),
+    "in_doubt": Outcome("?", "In doubt: it may or may not have happened", "warn"),
+    "running": Outcome("●", "Running", "info"),
+}
+_NOT_YET = Outcome("○", "Not run yet", "quiet")
+
+_FAILURES = {
+    "auth": "The provider refused the key",
+    "not_found": "The provider does not know this model",
+    "bad_request": "The provider refused the request",
+    "context_length": "The conversation is too long for this model",
+    "rate_limit": "The provider asks to slow down",
+    "overloaded": "The model is overloaded",
+    "connection": "The provider could not be reached",
+    "timeout": "The model took too long",
+    "protocol": "The provider's answer could not be read",
+    "filter": "The provider's filter stopped the answer",
+    "empty_reply": "The model ended without an answer",
+}
+_STOPS: dict[str, tuple[str, Tone]] = {
+    "cancelled": ("Stopped", "quiet"),
+    "max_steps": ("Stopped at the limit of steps", "warn"),
+    "budget": ("Stopped by the budget", "warn"),
+    "timeout": ("Stopped at the time limit", "warn"),
+    "truncated": ("Cut at the model's output limit", "warn"),
+    "waiting": ("Waiting for you", "warn"),
+    "running": ("Running", "info"),
+    "interrupted": ("Interrupted: the process that drove this run has ended", "warn"),
+    "in_doubt": ("In doubt: the process ended while a tool was running", "warn"),
+}
+
+
+def outcome(call: CallState) -> Outcome:
+    found = _OUTCOMES.get(call.status, _NOT_YET)
+    request = call.request
+    if call.status == "ok" and request is not None and request.by == "person":
+        words = {"approve": "Approved by you", "edit": "Edited by you", "result": "Answered by you"}
+        return Outcome(found.sign, words.get(request.answer or "", ""), "ok")
+    return found
+
+
+def ending(run: RunState) -> tuple[str, str, Tone] | None:
+    """Title, text and tone of what is said about a run that did not end with an answer."""
+    if run.status == "completed":
+        return None
+    if run.status == "failed":
+        return _FAILURES.get(run.error_kind or "", "Stopped by an error"), run.error or "", "err"
+    title, tone = _STOPS[run.status]
+    return title, run.error or "", tone
+
+
+def verdict_line(call: CallState) -> str:
+    """Who decided about a call, and why, where that is worth a line."""
+    request = call.request
+    quoted = ""
+    if request is not None and request.answer is not None:
+        who = {
+            "person": "You",
+            "time limit": "The time limit",
+            "unattended": "The unattended policy",
+            "rule": "A rule",
+        }
+        did = {"approve": "approved", "edit": "edited", "deny": "denied", "result": "answered"}[
+            request.answer
+        ]
+        quoted = f": “{visible(request.reason)}”" if request.reason else "."
+        is_said = request.by == "cancel" or (
+            request.answer == "approve" and request.by == "person" and not request.reason
+        )
+        return "" if is_said else f"{who.get(request.by or '', 'Somebody')} {did} this call{quoted}"
+    if call.status == "denied":
+        quoted = f": {visible(call.reason)}" if call.reason else "."
+        return f"Denied by {visible(call.judged_by)}{quoted}"
+    return ""
+
+
+def answer_step(run: RunState) -> StepState | None:
+    """The step whose text is the answer."""
+    return next((step for step in reversed(run.steps) if step_text(step)), None)
+
+
+def step_text(step: StepState) -> str:
+    return "".join(block.text for block in step.blocks if block.kind == "text")
+
+
+def step_reasoning(step: StepState) -> str:
+    return "\n\n".join(block.text for block in step.blocks if block.kind == "reasoning" and block.text)
+
+
+def thought_s(step: StepState) -> float | None:
+    """About how long a step reasoned: the share of its time that the reasoning has in what it wrote.
+
+    The journal keeps no time for it. Models write at an even pace, so the share of characters is a fair guess.
+    """
+    reasoning, text = len(step_reasoning(step)), len(step_text(step))
+    if not reasoning or step.duration_s is None:
+        return None
+    return (
+        step.duration_s
+        * reasoning
+        / (reasoning + text + sum(len(call.arguments_text) for call in step.calls))
+    )
+
+
+def summary(run: RunState, *, with_times: bool = True) -> str:
+    """All steps in one line; empty if the run only answered.
+
+    What a person did is said, and what went wrong; what merely worked is only counted.
+    """
+    said: list[str] = []
+    if any(step_reasoning(step) for step in run.steps):
+        times = [thought_s(step) for step in run.steps]
+        seconds = sum(time for time in times if time is not None)
+        said.append(f"thought for {rough_duration(seconds)}" if with_times and seconds >= 0.5 else "thought")
+    calls = run.calls
+    ran = sum(call.started_at is not None for call in calls)
+    if ran:
+        said.append(f"used {ran} tool{'s' * (ran != 1)}")
+    answers = [(c.request.answer, c.request.by) for c in calls if c.request is not None]
+    counts = (
+        (answers.count(("approve", "person")), "approved by you"),
+        (answers.count(("edit", "person")), "edited by you"),
+        (answers.count(("result", "person")), "answered by you"),
+        (answers.count(("deny", "person")), "denied by you"),
+        (
+            sum(c.status == "denied" for c in calls) - answers.count(("deny", "person")),
+            "denied by the policy",
+        ),
+        (sum(c.status in ("error", "invalid", "timeout") for c in calls), "failed"),
+        (sum(c.status == "waiting" for c in calls), "waiting for you"),
+    )
+    said.extend(f"{count} {what}" for count, what in counts if count > 0)
+    line = ", ".join(said)
+    return line[:1].upper() + line[1:]
+
+
+def arguments_line(call: CallState) -> str:
+    """The arguments in one short line; as the model wrote them where they could not be read."""
+    if call.arguments is None:
+        return one_line(visible(call.arguments_text), ARGUMENTS_WIDTH)
+    pairs = (f"{key}: {one_line(json_text(value), VALUE_WIDTH)}" for key, value in call.arguments.items())
+    return one_line(visible(", ".join(pairs)), ARGUMENTS_WIDTH)
+
+
+def argument_rows(arguments: dict[str, Json]) -> list[tuple[str, str]]:
+    """Name and value of each argument in full: strings as they are, all else as JSON."""
+    return [(key, value if isinstance(value, str) else json_text(value)) for key, value in arguments.items()]
+
+
+def json_text(value: Json) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def footer(run: RunState) -> list[str]:
+    """Model, time, tokens and cost. A cost that nobody knows is said to be unknown, never shown as 0."""
+    items = [visible(run.model)]
+    if len(run.steps) > 1:
+        items.append(f"{len(run.steps)} steps")
+    if run.ended_at is not None:
+        time = duration(run.ended_at - run.started_at)
+        items.append(f"stopped after {time}" if run.status == "cancelled" else time)
+    usage, about = run.usage, "≈ " if run.usage.is_estimated else ""
+    if usage.input_tokens is not None:
+        cached = f" ({count(usage.cache_read_tokens)} cached)" if usage.cache_read_tokens else ""
+        items.append(f"{about}{count(usage.input_tokens)} in{cached}")
+    if usage.output_tokens is not None:
+        items.append(f"{about}{count(usage.output_tokens)} out")
+    if run.steps:
+        cost = run.cost_usd
+        items.append("cost unknown" if cost is None or not math.isfinite(cost) else dollars(cost))
+    return items
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(0.234), duration(14.21), duration(72), duration(7380)
+    ('0.2 s', '14.2 s', '1 min 12 s', '2 h 3 min')
+    """
+    return f"{seconds:.1f} s" if seconds < 59.95 else rough_duration(seconds)
+
+
+def rough_duration(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return (
+        f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+    )
+
+
+def count(tokens: int) -> str:
+    """
+    >>> count(850), count(12_400), count(9_960), count(2_000_000)
+    ('850', '12.4k', '10.0k', '2.0M')
+    """
+    if tokens < 1000:
+        return str(tokens)
+    return f"{tokens / 1e3:.1f}k" if tokens < 999_950 else f"{tokens / 1e6:.1f}M"
+
+
+def dollars(usd: float) -> str:
+    """Two decimals from a dollar on, two digits that say something below.
+
+    >>> dollars(0), dollars(0.0313), dollars(0.000071), dollars(12.5)
+    ('$0', '$0.031', '$0.000071', '$12.50')
+    """
+    if usd == 0:
+        return "$0"
+    decimals = 2 if abs(usd) >= 1 else min(12, 1 - math.floor(math.log10(abs(usd))))
+    return f"${usd:,.{max(2, decimals)}f}"

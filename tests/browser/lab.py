@@ -1,0 +1,130 @@
+"""A real JupyterLab in a real Chromium, as a person would use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+from playwright.sync_api import Locator, Page, expect
+
+ROOT = Path(__file__).parents[2]
+SCREENSHOTS = ROOT / "artifacts" / "screenshots"
+TOKEN = "only-for-these-tests"
+
+
+@contextmanager
+def jupyter_server(folder: Path) -> Iterator[str]:
+    """A Jupyter server over `folder` on a free port; gives its URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    home = folder.parent / "home"
+    settings = home / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True, exist_ok=True)
+    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    environment = os.environ | {
+        "HOME": str(home),
+        "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_DATA_DIR": str(home / "data"),
+        "JUPYTER_PATH": str(ROOT / ".kernels" / "share" / "jupyter"),
+        "TURNCELL_STORE": str(folder.parent / "history.sqlite"),
+    }
+    log = (folder.parent / "server.log").open("w")
+    server = subprocess.Popen(
+        [
+            sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1",
+            f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}",
+        ],
+        env=environment, stdout=log, stderr=log, cwd=folder,
+    )  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"{url}/api?token={TOKEN}", timeout=2).close()
+                break
+            except OSError:
+                if server.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError((folder.parent / "server.log").read_text()[-3000:]) from None
+                time.sleep(0.2)
+        yield url
+    finally:
+        server.terminate()
+        server.wait(20)
+        log.close()
+
+
+class Lab:
+    """One notebook, open in JupyterLab."""
+
+    def __init__(self, page: Page, url: str, folder: Path, name: str, kernel: str, cells: list[str]) -> None:
+        self.page, self.url, self.folder, self.name = page, url, folder, name
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        notebook.metadata["kernelspec"] = {"name": kernel, "display_name": kernel, "language": "python"}
+        nbformat.write(notebook, folder / name)
+        self.open()
+
+    def open(self) -> None:
+        self.page.goto(f"{self.url}/lab/tree/{self.name}?token={TOKEN}&reset")
+        expect(self.page.locator(".jp-NotebookPanel-toolbar")).to_be_visible(timeout=60_000)
+        expect(self.page.locator(".jp-Notebook .jp-CodeCell").first).to_be_visible(timeout=30_000)
+        expect(self.page.locator('[data-status="idle"], .jp-Notebook-ExecutionIndicator[data-status="idle"]').first).to_be_visible(
+            timeout=60_000
+        )
+
+    def command(self, name: str) -> None:
+        """Run a command by its label, from the command palette's engine."""
+        self.page.keyboard.press("Escape")
+        self.page.locator(".jp-Notebook").first.click(position={"x": 5, "y": 5})
+        menu, entry = name.split(" > ")
+        self.page.locator(f'.lm-MenuBar-itemLabel:text-is("{menu}")').click()
+        self.page.locator(f'.lm-Menu-itemLabel:text-is("{entry}")').first.click()
+
+    def run_all(self) -> None:
+        self.command("Run > Run All Cells")
+
+    def interrupt(self) -> None:
+        self.command("Kernel > Interrupt Kernel")
+
+    def save(self) -> dict:
+        self.page.keyboard.press("Control+s")
+        time.sleep(1)
+        return json.loads((self.folder / self.name).read_text())
+
+    def cell(self, number: int) -> Locator:
+        return self.page.locator(".jp-Notebook .jp-CodeCell").nth(number)
+
+    def prompt(self, number: int) -> str:
+        return self.cell(number).locator(".jp-InputPrompt").text_content() or ""
+
+    def output(self, number: int) -> Locator:
+        return self.cell(number).locator(".jp-OutputArea").first
+
+    def press(self, button: Locator) -> None:
+        """Click a button of a card as a person does: not within the half second after it came or moved."""
+        button.scroll_into_view_if_needed()
+        time.sleep(0.8)
+        button.click()
+
+    def theme(self, name: str) -> None:
+        """`Light` or `Dark`."""
+        self.page.locator('.lm-MenuBar-itemLabel:text-is("Settings")').click()
+        self.page.locator('.lm-Menu-itemLabel:text-is("Theme")').hover()
+        self.page.locator(f'.lm-Menu-itemLabel:text-is("JupyterLab {name}")').click()
+        expect(self.page.locator(f'body[data-jp-theme-light="{"true" if name == "Light" else "false"}"]')).to_be_attached()
+
+    def screenshot(self, name: str) -> Path:
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        path = SCREENSHOTS / f"{name}.png"
+        self.page.screenshot(path=path)
+        return path

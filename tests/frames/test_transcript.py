@@ -1,0 +1,220 @@
+"""What stays of a run in a notebook, and what a session looks like as a file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+
+import pytest
+from conftest import STORIES, Drive, tools_and_approval, whole_session
+from markdown_it import MarkdownIt
+
+from turncell.core.parts import Usage
+from turncell.frames import static_html, words
+from turncell.frames.export import SHEET, export_html, export_markdown
+from turncell.frames.static_html import LOOKS, html
+from turncell.frames.transcript import markdown, mimebundle, plain_text
+from turncell.frames.words import footer, summary
+
+
+def text_of(markup: str) -> str:
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", markup)).split())
+
+
+@pytest.mark.feature("D5")
+class TestWhatIsSaid:
+    def test_the_steps_fold_into_one_line(self) -> None:
+        run = tools_and_approval().run
+        assert re.fullmatch(r"Thought for \d+ s, used 3 tools, 1 approved by you", summary(run))
+        assert summary(run, with_times=False) == "Thought, used 3 tools, 1 approved by you"
+
+    def test_people_and_policies_are_told_apart(self) -> None:
+        assert summary(STORIES["denied"]().run) == "1 denied by you, 1 denied by the policy, 1 failed"
+        assert summary(STORIES["edited"]().run) == "Used 1 tool, 1 edited by you"
+        assert summary(STORIES["waiting"]().run) == "Used 2 tools, 1 approved by you, 1 waiting for you"
+        assert summary(STORIES["text_only"]().run) == ""
+
+    def test_the_footer_has_model_time_tokens_and_cost(self) -> None:
+        assert footer(STORIES["denied"]().run) == [
+            "claude-sonnet-5",
+            "2 steps",
+            "2.0 s",
+            "6.2k in",
+            "82 out",
+            "$0.021",
+        ]
+        assert footer(tools_and_approval().run)[-3:] == ["≈ 12.4k in (9.8k cached)", "≈ 1.2k out", "$0.031"]
+        assert "stopped after 5.7 s" in footer(STORIES["cancelled"]().run)
+
+    @pytest.mark.feature("E3")
+    def test_an_unknown_cost_is_said_to_be_unknown(self) -> None:
+        for run in (STORIES["edited"]().run, STORIES["provider_error"]().run):
+            for output in (html(run), markdown(run)):
+                assert "cost unknown" in output and "$0" not in output
+        odd = Drive().begin("x").writes("y").finishes(usage=Usage(), cost_usd=float("nan")).run
+        assert footer(odd)[-1] == "cost unknown"
+
+    @pytest.mark.parametrize("name", STORIES)
+    def test_each_output_has_the_answer_and_every_call(self, name: str) -> None:
+        run = STORIES[name]().run
+        outputs = mimebundle(run)
+        assert set(outputs) == {"text/plain", "text/markdown", "text/html"}
+        first_words = re.split(r"[*`\[|]", run.text)[0].strip()
+        for output in outputs.values():
+            assert first_words in output
+            assert all(call.name in output for call in run.calls)
+
+    def test_an_edit_shows_what_ran_and_what_was_asked_for(self) -> None:
+        shown = text_of(html(STORIES["edited"]().run))
+        assert (
+            shown.index("rm -rf exports/tmp")
+            < shown.index("The model had asked for")
+            < shown.rindex("rm -rf exports ")
+        )
+
+    def test_a_failure_is_a_box_with_the_providers_words(self) -> None:
+        shown = text_of(html(STORIES["provider_error"]().run))
+        assert "The model is overloaded the provider answered 529 after 3 tries" in shown
+        assert "In the first, the scheduler" in shown
+
+    def test_an_open_request_is_shown_without_anything_to_press(self) -> None:
+        markup = html(STORIES["waiting"]().run)
+        assert "Allow remove ?" in text_of(markup) and "<button" not in markup
+
+    def test_long_output_is_cut_with_a_count(self) -> None:
+        assert "… 37 more lines" in html(tools_and_approval().run)
+        assert "… 37 more lines" in markdown(tools_and_approval().run)
+
+    def test_every_status_has_words(self) -> None:
+        run = STORIES["streaming"]().run
+        for status in (
+            "running",
+            "waiting",
+            "interrupted",
+            "in_doubt",
+            "cancelled",
+            "max_steps",
+            "budget",
+            "timeout",
+            "truncated",
+            "failed",
+        ):
+            title = words.ending(replace(run, status=status))
+            assert title and title[0] in plain_text(replace(run, status=status))
+
+
+@pytest.mark.feature("D6")
+class TestPlainTextIsTheSameEveryTime:
+    @pytest.mark.parametrize("name", STORIES)
+    def test_times_ids_and_costs_change_nothing(self, name: str) -> None:
+        one = STORIES[name]()
+        other = STORIES[name](run_id="run_other", seq=70, at=1_800_000_000.25)
+        assert plain_text(one.run) == plain_text(other.run)
+        cheaper = replace(
+            one.run,
+            steps=tuple(
+                replace(s, cost_usd=9.99, duration_s=123.0, usage=Usage(1, 2)) for s in one.run.steps
+            ),
+        )
+        assert plain_text(one.run) == plain_text(cheaper)
+
+    def test_it_names_no_time_cost_id_or_request_of_a_provider(self) -> None:
+        run = (
+            Drive()
+            .begin("x")
+            .writes("half")
+            .fails("overloaded", "req_011CSabc at 0x7f3a2b, retry in 3 s")
+            .run
+        )
+        assert plain_text(run) == "[The model is overloaded]\n\nhalf"
+
+
+@pytest.mark.feature("D13")
+class TestLooks:
+    def test_every_declaration_survives_the_sanitiser_of_an_untrusted_notebook(self) -> None:
+        # JupyterLab 4.6 keeps a declaration only if it knows the property and can parse the value.
+        properties = set(
+            "background-color border border-bottom border-collapse border-left border-radius border-top color column-gap cursor display "
+            "flex flex-wrap align-items font-size font-style font-weight grid-template-columns letter-spacing line-height list-style-position "
+            "margin max-height max-width min-width opacity overflow overflow-wrap overflow-x padding row-gap gap table-layout text-align "
+            "text-decoration text-overflow white-space width".split()
+        )
+        for role, style in LOOKS.items():
+            for declaration in style.split(";"):
+                name, _, value = declaration.partition(":")
+                assert name in properties, (role, declaration)
+                assert not re.search(
+                    r"var\(|currentcolor|inherit|anywhere|light-dark|url|isolate|calc|!|\bend\b", value, re.I
+                ), (role, value)
+
+    def test_every_look_that_is_used_exists_in_both_forms(self) -> None:
+        page = export_html([drive.run for drive in whole_session()], "All")
+        used = set(re.findall(r'class="tc-([\w-]+)"', page.partition("<main>")[2])) - {
+            "when",
+            "turn",
+            "prompt",
+        }
+        assert used <= set(LOOKS)
+        families = ("run", "sign-", "tag-", "td", "th", "tr", "tbody", "thead", "step", "precode")
+        for role in LOOKS:
+            assert f".tc-{role}" in SHEET or role.startswith(families), role
+
+    def test_colours_are_about_as_readable_on_white_as_on_black(self) -> None:
+        def luminance(colour: str) -> float:
+            parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+            r, g, b = (p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+        colours = {
+            colour for style in LOOKS.values() for colour in re.findall(r"[^-]color:(#\w{6})", f";{style}")
+        }
+        assert len(colours) >= 5
+        for colour in colours:
+            on_white, on_dark = (
+                1.05 / (luminance(colour) + 0.05),
+                (luminance(colour) + 0.05) / (luminance("#111111") + 0.05),
+            )
+            assert min(on_white, on_dark) >= 4.1, (colour, on_white, on_dark)
+
+    @pytest.mark.parametrize("name", STORIES)
+    def test_it_needs_no_cleaning(self, name: str) -> None:
+        """The second lock has nothing to do: what is built is what stays, but for how it is written."""
+        built = static_html.run_html(STORIES[name]().run, static_html.inline)
+        once = static_html.clean(built)
+        assert static_html.clean(once) == once
+        assert text_of(built) == text_of(once) and built.count("style=") == once.count("style=")
+
+
+@pytest.mark.feature("E6")
+class TestExport:
+    def test_a_page_needs_nothing_else(self) -> None:
+        page = export_html([drive.run for drive in whole_session()], "West <sales>")
+        assert page.startswith("<!doctype html>") and "<title>West &lt;sales&gt;</title>" in page
+        assert "prefers-color-scheme: dark" in page and "default-src 'none'" in page
+        assert not re.search(r"<script|<link|<img|@import|url\(|\ssrc=", page)
+        assert page.count('class="tc-turn"') == len(STORIES)
+
+    def test_markdown_has_every_prompt_and_answer(self) -> None:
+        drives = whole_session()
+        document = export_markdown([drive.run for drive in drives], "West")
+        for drive in drives:
+            assert drive.run.prompt is not None and drive.run.prompt.text in document
+            assert re.split(r"[*`\[|]", drive.run.text)[0].strip() in document
+
+    def test_what_follows_an_unclosed_block_of_code_is_not_in_it(self) -> None:
+        run = Drive().begin("x").writes("Look:\n\n```python\nprint(1)").finishes().run
+        tokens = MarkdownIt("commonmark").parse(export_markdown([run, run]))
+        assert sum(token.type == "fence" for token in tokens if token.level == 0) == 2
+        assert sum("claude-sonnet-5" in token.content for token in tokens if token.type == "inline") == 2
+
+    def test_nothing_is_still_a_document(self) -> None:
+        assert "0 runs" in export_html([], "Empty") and "0 runs" in export_markdown([])
+
+    def test_both_can_be_written_to_disk(self, tmp_path: Path) -> None:
+        run = Drive().begin("half a \ud83d pair").writes("and \ud83d another").finishes().run
+        (tmp_path / "a.html").write_text(export_html([run], "x"), "utf-8")
+        (tmp_path / "a.md").write_text(export_markdown([run]), "utf-8")
+        for output in mimebundle(run).values():
+            output.encode("utf-8")

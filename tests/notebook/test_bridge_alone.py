@@ -1,0 +1,215 @@
+"""The bridge without a kernel: a script, a thread, IPython in a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextvars
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pexpect
+import pytest
+
+from turncell.notebook.bridge import JobInterrupted, KernelBridge, TurnInterrupted
+
+Done = concurrent.futures.Future[Any]
+
+
+@pytest.fixture
+def bridge() -> Iterator[KernelBridge]:
+    bridge = KernelBridge.current()
+    yield bridge
+    bridge.close()
+
+
+def in_background(fn: Callable[[], Any]) -> Done:
+    done: Done = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            done.set_result(fn())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return done
+
+
+def press_after(*delays_s: float) -> None:
+    for delay_s in delays_s:
+        threading.Timer(delay_s, os.kill, [os.getpid(), signal.SIGINT]).start()
+
+
+def test_there_is_one_bridge_and_no_tap(bridge: KernelBridge) -> None:
+    assert KernelBridge.current() is bridge
+    assert not bridge.tap.available
+    assert bridge.cell_id() is None
+
+
+def test_the_bridge_imports_neither_ipython_nor_zmq() -> None:
+    code = "import sys, turncell.notebook.bridge as b; b.KernelBridge.current(); print(*sys.modules)"
+    child = pexpect.spawn(sys.executable, ["-c", code], encoding="utf-8", timeout=20)
+    child.expect(pexpect.EOF)
+    loaded = set(child.before.split())
+    assert "turncell.notebook.bridge" in loaded
+    assert not loaded & {"IPython", "zmq", "ipykernel"}
+
+
+def test_a_run_gets_jobs_done_in_its_context_while_the_main_thread_waits(bridge: KernelBridge) -> None:
+    who = contextvars.ContextVar("who", default="nobody")
+
+    async def run() -> tuple[bool, str]:
+        who.set("agent")
+        job = bridge.run_on_main(lambda: (threading.current_thread() is threading.main_thread(), who.get()))
+        return await asyncio.wrap_future(job)
+
+    done = in_background(lambda: asyncio.run(run()))
+    bridge.wait(done, on_interrupt=lambda: None)
+    assert done.result() == (True, "agent")
+
+
+def test_a_failed_run_is_waited_for_and_left_to_the_caller(bridge: KernelBridge) -> None:
+    done = in_background(lambda: 1 / 0)
+    bridge.wait(done, on_interrupt=lambda: None)
+    assert isinstance(done.exception(), ZeroDivisionError)
+
+
+@pytest.mark.parametrize("left_with", [KeyboardInterrupt, SystemExit, StopIteration, asyncio.CancelledError])
+def test_no_job_can_end_the_loop_that_awaits_it(bridge: KernelBridge, left_with: type[BaseException]) -> None:
+    def job() -> None:
+        raise left_with
+
+    async def run() -> str:
+        try:
+            await asyncio.wrap_future(bridge.run_on_main(job))
+        except JobInterrupted as error:
+            return repr(error.__cause__)
+        return "nothing"
+
+    done = in_background(lambda: asyncio.run(run()))
+    try:
+        bridge.wait(done, on_interrupt=lambda: None)
+    except TurnInterrupted:
+        assert left_with is KeyboardInterrupt, "an interrupt ends the turn as well"
+    assert done.result(timeout=5).startswith(left_with.__name__)
+
+
+def test_a_job_that_was_cancelled_is_not_run(bridge: KernelBridge) -> None:
+    ran: list[int] = []
+    unwanted = bridge.run_on_main(ran.append, 1)
+    wanted = bridge.run_on_main(ran.append, 2)
+    unwanted.cancel()
+    bridge.wait(wanted, on_interrupt=lambda: None)
+    assert ran == [2]
+
+
+def test_the_interrupt_handler_is_put_back(bridge: KernelBridge) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    done: Done = concurrent.futures.Future()
+    press_after(0.1)
+    with pytest.raises(TurnInterrupted):
+        bridge.wait(done, on_interrupt=lambda: done.set_result(None))
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_first_press_waits_for_the_grace_and_the_second_does_not(bridge: KernelBridge) -> None:
+    asked: list[float] = []
+    start_s = time.monotonic()
+    press_after(0.1)
+    with pytest.raises(TurnInterrupted):
+        bridge.wait(concurrent.futures.Future(), on_interrupt=lambda: asked.append(1), grace_s=0.4)
+    assert 0.4 < time.monotonic() - start_s < 1.0
+
+    start_s = time.monotonic()
+    press_after(0.1, 0.3)
+    with pytest.raises(TurnInterrupted):
+        bridge.wait(concurrent.futures.Future(), on_interrupt=lambda: asked.append(1), grace_s=30)
+    assert 0.25 < time.monotonic() - start_s < 1.0
+    assert len(asked) == 2
+
+
+def test_a_tool_that_swallows_the_interrupt_does_not_hide_it(bridge: KernelBridge) -> None:
+    done: Done = concurrent.futures.Future()
+
+    def stubborn() -> str:
+        try:
+            time.sleep(10)
+        except KeyboardInterrupt:
+            return "survived"
+        return "slept"
+
+    job = bridge.run_on_main(stubborn)
+    press_after(0.2)
+    with pytest.raises(TurnInterrupted):
+        bridge.wait(done, on_interrupt=lambda: done.set_result(None))
+    assert job.result() == "survived"
+
+
+def test_an_interrupt_inside_of_a_nested_wait_ends_both(bridge: KernelBridge) -> None:
+    ended: list[str] = []
+    outer: Done = concurrent.futures.Future()
+    inner: Done = concurrent.futures.Future()
+
+    def end(name: str, done: Done) -> None:
+        ended.append(name)
+        done.set_result(None)
+
+    job = bridge.run_on_main(lambda: bridge.wait(inner, on_interrupt=lambda: end("inner", inner)))
+    press_after(0.2)
+    with pytest.raises(TurnInterrupted):
+        bridge.wait(outer, on_interrupt=lambda: end("outer", outer))
+    assert ended == ["inner", "outer"]
+    assert isinstance(job.exception(), JobInterrupted)
+
+
+def test_an_interrupt_is_never_lost_however_close_to_the_ends_of_the_wait(bridge: KernelBridge) -> None:
+    for round_ in range(150):
+        with pytest.raises(KeyboardInterrupt):
+            done: Done = concurrent.futures.Future()
+            threading.Timer(0.003, done.set_result, [None]).start()
+            threading.Timer(0.002 + round_ * 2e-5, os.kill, [os.getpid(), signal.SIGINT]).start()
+            bridge.wait(done, on_interrupt=lambda: None, poll_s=0.001)
+            # The press came after the wait and is an ordinary one. Short sleeps: CPython itself sleeps through a
+            # signal that comes just before the system call.
+            for _ in range(5000):
+                time.sleep(0.001)
+
+
+def test_ipython_in_a_terminal_asks_and_is_interrupted() -> None:
+    child = pexpect.spawn(
+        sys.executable,
+        ["-m", "IPython", "--simple-prompt", "--no-banner", "--colors=NoColor"],
+        encoding="utf-8",
+        timeout=20,
+        env=os.environ | {"TERM": "dumb"},
+    )
+    child.expect("In ")
+    for line in [
+        "import concurrent.futures, threading",
+        "from turncell.notebook.bridge import KernelBridge; bridge = KernelBridge.current()",
+        "def asked(done): done.set_result(bridge.ask_line('Approve? '))\n",
+        "def turn(target): done = concurrent.futures.Future(); "
+        "threading.Thread(target=target, args=[done], daemon=True).start(); "
+        "bridge.wait(done, on_interrupt=lambda: done.cancel()); return done.result()\n",
+        "print('stdin', bridge.allow_stdin(), 'tap', bridge.tap.available)",
+    ]:
+        child.sendline(line)
+    child.expect("stdin True tap False")
+    child.sendline("turn(asked)")
+    child.expect(r"Approve\? ")
+    child.sendline("yes")
+    child.expect("'yes'")
+    child.sendline("turn(lambda done: bridge.run_on_main(print, 'run' + 'ning'))")
+    child.expect("running")
+    child.sendintr()
+    child.expect("turn interrupted")
+    child.sendline("print(6 * 7)")
+    child.expect("42")
+    child.sendline("exit")
+    child.expect(pexpect.EOF)

@@ -1,0 +1,605 @@
+"""Runs as a user meets them: started, watched, approved, stopped, from anywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from turncell import Agent, AnswerRefused, ModelFailure, Rule, RunError, ToolContext, UsageError, tool
+from turncell.adapters.scripted_model import ScriptedModel, call, say
+from turncell.core.deltas import Finished, Fragment, TextFragment
+from turncell.core.events import Event, RunEnded, TextDelta
+from turncell.runtime.loop import BackgroundLoop
+from turncell.runtime.ports import ModelRequest
+from turncell.runtime.run import Run
+from turncell.runtime.session import Session
+
+
+def until(condition: Callable[[], Any], timeout_s: float = 5.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.005)
+
+
+class Mailbox:
+    """A tool that writes, and what it has done."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str]] = []
+
+    def tool(self, **options: Any) -> Any:
+        @tool(**options)
+        def mail(to: str, body: str = "hello") -> str:
+            """Send a mail."""
+            self.sent.append((to, body))
+            return f"sent to {to}"
+
+        return mail
+
+
+@pytest.fixture
+def mailbox() -> Mailbox:
+    return Mailbox()
+
+
+@tool(effect="read")
+def weather(city: str) -> dict[str, Any]:
+    """The weather in a city."""
+    return {"city": city, "temp_c": 3.5}
+
+
+class TestEverywhere:
+    """A18: the same from a script, in a running loop, in a thread, and many at a time."""
+
+    pytestmark = pytest.mark.feature("A18")
+
+    def test_from_a_script(self) -> None:
+        assert Agent(ScriptedModel(["fine"])).run_sync("How?").text == "fine"
+
+    def test_inside_a_running_loop(self) -> None:
+        async def main() -> tuple[str, str]:
+            awaited = await Agent(ScriptedModel(["awaited"])).run("How?")
+            blocked = Agent(ScriptedModel(["blocked"])).run_sync("How?")
+            return awaited.text, blocked.text
+
+        assert asyncio.run(main()) == ("awaited", "blocked")
+
+    def test_in_a_thread(self) -> None:
+        texts: list[str] = []
+        thread = threading.Thread(target=lambda: texts.append(Agent(ScriptedModel(["there"])).run_sync("How?").text))
+        thread.start()
+        thread.join(5)
+        assert texts == ["there"]
+
+    def test_two_hundred_at_a_time_with_cancels(self) -> None:
+        runs = [Agent(ScriptedModel([say("abc " * 20, delay_s=0.002)])).start("go") for _ in range(200)]
+        for run in runs[::7]:
+            run.cancel()
+        for run in runs:
+            run.result(30)
+        statuses = {run.status for run in runs}
+        assert statuses <= {"completed", "cancelled"} and "completed" in statuses
+
+    def test_a_fork_gets_a_loop_and_a_history_of_its_own(self) -> None:
+        code = """
+import os, sys
+from turncell import Agent
+from turncell.adapters.scripted_model import ScriptedModel
+assert Agent(ScriptedModel(["parent"])).run_sync("x").text == "parent"
+pid = os.fork()
+if pid == 0:
+    ok = Agent(ScriptedModel(["child"])).run_sync("x").text == "child"
+    os._exit(0 if ok else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+        assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=30).returncode == 0
+
+
+class TestWatching:
+    """A3: queues, callables and `async for` get every event, and harm nobody."""
+
+    pytestmark = pytest.mark.feature("A3")
+
+    def test_async_for_gives_everything_from_the_first_event_to_the_last(self) -> None:
+        async def main() -> list[Event]:
+            run = Agent(ScriptedModel([say("one two three", delay_s=0.001)])).start("go")
+            await asyncio.sleep(0.01)
+            return [event async for event in run]
+
+        events = asyncio.run(main())
+        assert events[0].type == "RunStarted" and isinstance(events[-1], RunEnded)
+        assert "".join(e.text for e in events if isinstance(e, TextDelta)) == "one two three"
+
+    def test_a_queue_and_a_callable_get_the_same(self) -> None:
+        run = Agent(ScriptedModel([say("one two three", delay_s=0.002)])).start("go")
+        box: queue.Queue[Event] = queue.Queue()
+        seen: list[Event] = []
+        run.subscribe(box)
+        run.subscribe(seen.append)
+        run.result(5)
+        run.drain()
+        assert [event.type for event in box.queue] == [event.type for event in seen]
+        assert isinstance(seen[-1], RunEnded)
+
+    def test_an_async_callable_and_an_asyncio_queue(self) -> None:
+        async def main() -> tuple[int, int]:
+            seen: list[Event] = []
+            box: asyncio.Queue[Event] = asyncio.Queue()
+
+            async def watch(event: Event) -> None:
+                seen.append(event)
+
+            run = Agent(ScriptedModel(["hello"])).start("go")
+            run.subscribe(watch)
+            run.subscribe(box)
+            await run
+            await asyncio.to_thread(run.drain)
+            return len(seen), box.qsize()
+
+        seen, queued = asyncio.run(main())
+        assert seen == queued > 0
+
+    def test_one_that_raises_and_one_that_stalls_harm_nobody(self) -> None:
+        def stall(event: Event) -> None:
+            time.sleep(3)
+
+        def fail(event: Event) -> None:
+            raise RuntimeError("no")
+
+        run = Agent(ScriptedModel([say("word " * 50, delay_s=0.001)])).start("go")
+        seen: list[Event] = []
+        for subscriber in (stall, fail, seen.append):
+            run.subscribe(subscriber)
+        started = time.monotonic()
+        run.result(5)
+        assert time.monotonic() - started < 2
+        until(lambda: seen and isinstance(seen[-1], RunEnded))
+
+    def test_unsubscribing_ends_it(self) -> None:
+        run = Agent(ScriptedModel([say("word " * 50, delay_s=0.005)])).start("go")
+        seen: list[Event] = []
+        unsubscribe = run.subscribe(seen.append)
+        until(lambda: seen)
+        unsubscribe()
+        run.result(5)
+        assert not any(isinstance(event, RunEnded) for event in seen)
+
+    def test_a_slow_reader_gets_merged_deltas_and_every_recorded_event(self) -> None:
+        async def main() -> list[Event]:
+            run = Agent(ScriptedModel([say("x" * 5000, chunk=1)])).start("go")
+            events = []
+            async for event in run:
+                if not events:
+                    await asyncio.to_thread(run.result, 10)
+                events.append(event)
+            return events
+
+        events = asyncio.run(main())
+        deltas = [event for event in events if isinstance(event, TextDelta)]
+        assert "".join(event.text for event in deltas) == "x" * 5000 and len(deltas) < 5000
+        assert isinstance(events[-1], RunEnded)
+
+    def test_something_that_cannot_subscribe_is_refused(self) -> None:
+        with pytest.raises(UsageError, match="a subscriber is"):
+            Agent(ScriptedModel(["x"])).start("go").subscribe(3)  # type: ignore[arg-type]
+
+
+class Silent:
+    """A provider that says nothing, or stops in the middle, until it is closed."""
+
+    name = "silent"
+
+    def __init__(self, first: str = "") -> None:
+        self.first = first
+        self.closed = threading.Event()
+
+    async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
+        try:
+            if self.first:
+                yield [TextFragment(self.first)]
+            await asyncio.sleep(60)
+        finally:
+            self.closed.set()
+
+
+@pytest.mark.feature("A11", "A12")
+class TestCancelling:
+    def test_while_the_provider_is_silent(self) -> None:
+        model = Silent()
+        run = Agent(model).start("go")
+        until(lambda: run.state.steps)
+        run.cancel("enough")
+        run.result(1)
+        assert run.status == "cancelled" and run.state.error == "enough"
+        assert model.closed.wait(1), "the provider's stream is closed at once"
+
+    def test_in_the_middle_of_a_word_keeps_the_text_as_partial(self) -> None:
+        run = Agent(Silent("The log has three phases. In the")).start("go")
+        until(lambda: run.text)
+        run.cancel()
+        run.result(1)
+        message = run.state.steps[0].message
+        assert message is not None and message.is_partial and message.text == "The log has three phases. In the"
+
+    def test_while_a_tool_runs_closes_the_call(self) -> None:
+        started = threading.Event()
+
+        @tool(effect="read")
+        async def slow() -> str:
+            """Take long."""
+            started.set()
+            await asyncio.sleep(60)
+            return "never"
+
+        run = Agent(ScriptedModel([call("slow")]), tools=[slow]).start("go")
+        assert started.wait(5)
+        run.cancel()
+        run.result(2)
+        assert run.tool_calls[0].status == "cancelled"
+        assert run.messages[-1].parts[0].content.startswith("The run was stopped while this call was running")  # type: ignore[union-attr]
+
+    def test_a_tool_in_a_thread_does_not_keep_the_run_from_ending(self) -> None:
+        release, started = threading.Event(), threading.Event()
+
+        @tool(effect="read")
+        def stubborn(context: ToolContext) -> str:
+            """Do not listen."""
+            started.set()
+            release.wait(20)
+            return "late"
+
+        run = Agent(ScriptedModel([call("stubborn")]), tools=[stubborn]).start("go")
+        assert started.wait(5)
+        began = time.monotonic()
+        run.cancel()
+        run.result(2)
+        release.set()
+        assert time.monotonic() - began < 1 and run.tool_calls[0].status == "cancelled"
+
+    def test_while_a_person_is_asked(self, mailbox: Mailbox) -> None:
+        run = Agent(ScriptedModel([call("mail", to="ana")]), tools=[mailbox.tool()]).start("go", is_attended=True)
+        until(lambda: run.status == "waiting")
+        run.cancel()
+        run.result(1)
+        assert run.status == "cancelled" and not mailbox.sent and not run.requests
+
+    def test_when_it_has_ended_changes_nothing_and_does_not_touch_the_next(self) -> None:
+        agent = Agent(ScriptedModel(["one", "two"]))
+        session = agent.session()
+        first = agent.run_sync("go", session=session)
+        first.cancel()
+        second = agent.run_sync("go on", session=session)
+        assert (first.status, second.status) == ("completed", "completed")
+
+    def test_before_it_has_begun(self) -> None:
+        agent = Agent(ScriptedModel([say("one", delay_s=0.05), "two"]))
+        session = agent.session()
+        first, second = agent.start("go", session=session), agent.start("go on", session=session)
+        second.cancel("changed my mind")
+        first.result(5)
+        second.result(5)
+        assert (first.status, second.status, second.state.error) == ("completed", "cancelled", "changed my mind")
+        assert second.id and not second.state.steps and second.events[-1].run_id == second.id
+
+    def test_there_is_exactly_one_terminal_event(self) -> None:
+        run = Agent(Silent("x")).start("go")
+        until(lambda: run.text)
+        for _ in range(5):
+            run.cancel()
+        run.result(2)
+        assert sum(isinstance(event, RunEnded) for event in run.events) == 1
+
+    def test_cancelling_the_awaiting_task_cancels_the_run(self) -> None:
+        async def main() -> Run:
+            agent = Agent(Silent("x"))
+            runs: list[Run] = []
+            original = agent.start
+            agent.start = lambda *a, **k: runs.append(original(*a, **k)) or runs[-1]  # type: ignore[method-assign, func-returns-value]
+            task = asyncio.create_task(agent.run("go"))
+            await asyncio.sleep(0.1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await runs[0]
+            return runs[0]
+
+        assert asyncio.run(main()).status == "cancelled"
+
+
+@pytest.mark.feature("B8")
+class TestApproving:
+    def run(self, mailbox: Mailbox, **options: Any) -> Run:
+        model = ScriptedModel([[say("I will write. "), call("mail", to="ana")], "Done."])
+        run = Agent(model, tools=[mailbox.tool(**options)]).start("go", is_attended=True)
+        until(lambda: run.status == "waiting")
+        return run
+
+    def test_approve_runs_exactly_what_was_shown(self, mailbox: Mailbox) -> None:
+        run = self.run(mailbox)
+        assert run.requests[0].arguments == {"to": "ana", "body": "hello"}
+        run.approve()
+        run.result(5)
+        assert mailbox.sent == [("ana", "hello")] and run.text == "Done."
+
+    def test_deny_tells_the_model_the_reason(self, mailbox: Mailbox) -> None:
+        run = self.run(mailbox)
+        run.deny("not today")
+        run.result(5)
+        assert not mailbox.sent
+        assert run.messages[-2].parts[0].content == "mail was not run: denied by the user: not today"  # type: ignore[union-attr]
+
+    def test_edited_arguments_run_and_the_original_is_kept(self, mailbox: Mailbox) -> None:
+        run = self.run(mailbox)
+        run.approve(arguments={"to": "bo"})
+        run.result(5)
+        assert mailbox.sent == [("bo", "hello")]
+        assert run.tool_calls[0].proposed_arguments == {"to": "ana", "body": "hello"}
+
+    def test_edited_arguments_that_are_not_valid_are_refused_and_the_request_stays(self, mailbox: Mailbox) -> None:
+        run = self.run(mailbox)
+        with pytest.raises(AnswerRefused, match="to: Field required"):
+            run.approve(arguments={"body": "x"})
+        with pytest.raises(AnswerRefused, match="not valid JSON"):
+            request = run.requests[0]
+            assert request.request
+            run.answer(request.request.request_id, "edit", digest=request.digest, arguments="{").result()
+        assert run.status == "waiting"
+        run.deny()
+        run.result(5)
+
+    def test_a_value_that_validation_would_change_is_shown_again_first(self) -> None:
+        done: list[int] = []
+
+        @tool
+        def repeat(times: int) -> str:
+            """Repeat."""
+            done.append(times)
+            return "ok"
+
+        run = Agent(ScriptedModel([call("repeat", times=1), "Done."]), tools=[repeat]).start("go", is_attended=True)
+        until(lambda: run.status == "waiting")
+        with pytest.raises(AnswerRefused, match='would run as {"times": 3}'):
+            run.approve(arguments={"times": "3"})
+        run.approve(arguments={"times": 3})
+        run.result(5)
+        assert done == [3]
+
+    def test_an_answer_for_other_arguments_changes_nothing(self, mailbox: Mailbox) -> None:
+        run = self.run(mailbox)
+        request = run.requests[0].request
+        assert request
+        with pytest.raises(AnswerRefused, match="other arguments"):
+            run.answer(request.request_id, "approve", digest="0" * 64).result()
+        assert run.status == "waiting" and not mailbox.sent
+        run.cancel()
+
+    def test_the_first_answer_wins_and_a_second_is_refused(self, mailbox: Mailbox) -> None:
+        run = self.run(mailbox)
+        request = run.requests[0].request
+        assert request
+        answers = [run.answer(request.request_id, "approve", digest=request.digest) for _ in range(5)]
+        refused = [future.exception(2) for future in answers]
+        run.result(5)
+        assert [error is None for error in refused] == [True, False, False, False, False]
+        assert len(mailbox.sent) == 1
+
+    def test_a_preview_says_what_would_happen_and_one_that_raises_costs_only_itself(self, mailbox: Mailbox) -> None:
+        run = self.run(mailbox, preview=lambda to, body: f"A mail to {to}")
+        assert run.requests[0].request and run.requests[0].request.preview == "A mail to ana"
+        run.cancel()
+        run = self.run(mailbox, preview=lambda **_: 1 / 0)
+        assert run.requests[0].request and "ZeroDivisionError" in (run.requests[0].request.preview or "")
+        run.cancel()
+
+
+@pytest.mark.feature("B9")
+class TestNobodyThere:
+    def test_an_unattended_run_denies_at_once_and_tells_the_model(self, mailbox: Mailbox) -> None:
+        model = ScriptedModel([call("mail", to="ana"), "I could not."])
+        run = Agent(model, tools=[mailbox.tool()]).start("go").result(5)
+        assert not mailbox.sent and run.tool_calls[0].status == "denied"
+        assert "nobody is attending" in (run.tool_calls[0].content or "")
+        assert "nobody is attending" in model.requests[1].messages[-1].parts[0].content  # type: ignore[union-attr]
+
+    def test_a_request_that_nobody_answers_is_denied_after_its_time(self, mailbox: Mailbox) -> None:
+        agent = Agent(ScriptedModel([call("mail", to="ana"), "Well."]), tools=[mailbox.tool()], request_timeout_s=0.2)
+        run = agent.start("go", is_attended=True).result(6)
+        call_ = run.tool_calls[0]
+        assert call_.status == "denied" and call_.request and call_.request.by == "time limit" and not mailbox.sent
+
+    def test_rules_decide_before_the_mode(self, mailbox: Mailbox) -> None:
+        rules = [Rule("mail", "deny", {"to": "*@rival.example"}, "no mail to rivals"), Rule("mail", "allow")]
+        model = ScriptedModel([[call("mail", to="x@rival.example"), call("mail", to="ana")], "Done."])
+        run = Agent(model, tools=[mailbox.tool()], rules=rules).run_sync("go")
+        assert mailbox.sent == [("ana", "hello")]
+        assert run.tool_calls[0].judged_by.startswith("rule deny mail") and "no mail to rivals" in (run.tool_calls[0].content or "")
+
+
+@pytest.mark.feature("B2")
+class TestBadCalls:
+    @pytest.mark.parametrize(
+        ("asked", "said"),
+        [
+            (call("nothing"), "There is no tool called 'nothing'. The tools are: weather."),
+            (call("weather", town="Oslo"), "city: Field required"),
+            (call("weather", city=[1]), "Input should be a valid string"),
+        ],
+    )
+    def test_the_model_is_told_what_was_wrong_and_nothing_runs(self, asked: Any, said: str) -> None:
+        run = Agent(ScriptedModel([asked, "I see."]), tools=[weather]).run_sync("go")
+        assert run.status == "completed" and run.tool_calls[0].status == "invalid"
+        assert said in (run.tool_calls[0].content or "")
+
+    def test_a_tool_that_raises_is_told_to_the_model_and_the_run_goes_on(self) -> None:
+        @tool(effect="read")
+        def broken() -> str:
+            """Break."""
+            raise LookupError("no such table")
+
+        run = Agent(ScriptedModel([call("broken"), "I see."]), tools=[broken]).run_sync("go")
+        assert run.status == "completed" and run.tool_calls[0].content == "LookupError: no such table"
+        assert "no such table" in run.tool_calls[0].details["traceback"]
+
+    def test_a_tool_that_calls_exit_does_not_end_the_loop_of_all_runs(self) -> None:
+        @tool(effect="read")
+        def leave() -> None:
+            """Leave."""
+            sys.exit(3)
+
+        run = Agent(ScriptedModel([call("leave"), "I see."]), tools=[leave]).run_sync("go")
+        assert run.status == "completed" and run.tool_calls[0].status == "error"
+        assert Agent(ScriptedModel(["alive"])).run_sync("go").text == "alive"
+
+    @pytest.mark.parametrize(
+        "value", [{1, 2}, b"bytes", float("nan"), (i for i in range(3)), ValueError("x"), "\ud800", object(), "x" * 2_000_000, {"a": {2}}]
+    )
+    def test_whatever_a_tool_returns_the_run_goes_on(self, value: Any) -> None:
+        @tool(effect="read")
+        def odd() -> Any:
+            """Return something odd."""
+            return value
+
+        model = ScriptedModel([call("odd"), "Done."])
+        run = Agent(model, tools=[odd]).run_sync("go")
+        assert run.status == "completed" and run.tool_calls[0].status == "ok"
+        assert len(model.requests[1].messages[-1].parts[0].content) < 60_000  # type: ignore[union-attr]
+
+    def test_a_tool_has_its_time_limit(self) -> None:
+        @tool(effect="read", timeout_s=0.1)
+        async def slow() -> None:
+            """Take long."""
+            await asyncio.sleep(30)
+
+        run = Agent(ScriptedModel([call("slow"), "I see."]), tools=[slow]).run_sync("go")
+        assert run.tool_calls[0].status == "timeout" and "0.1 s" in (run.tool_calls[0].content or "")
+
+    def test_progress_reaches_those_who_watch(self) -> None:
+        watched = threading.Event()
+
+        @tool(effect="read")
+        def work(context: ToolContext) -> str:
+            """Work."""
+            context.progress("half done")
+            watched.wait(5)
+            return "done"
+
+        run = Agent(ScriptedModel([call("work"), "Done."]), tools=[work]).start("go")
+        seen: list[Event] = []
+        run.subscribe(seen.append)
+        until(lambda: any(event.type == "CallProgress" for event in seen))
+        watched.set()
+        run.result(5)
+        run.drain()
+        assert [event.text for event in seen if event.type == "CallProgress"] == ["half done"]
+
+
+@pytest.mark.feature("A12")
+class TestEnds:
+    @pytest.mark.parametrize(
+        ("script", "status", "kind"),
+        [
+            (["fine"], "completed", None),
+            ([""], "failed", "empty_reply"),
+            ([ModelFailure("overloaded", "529")], "failed", "overloaded"),
+        ],
+    )
+    def test_each_has_its_status(self, script: list[Any], status: str, kind: str | None) -> None:
+        run = Agent(ScriptedModel(script)).run_sync("go")
+        assert (run.status, run.state.error_kind) == (status, kind)
+
+    def test_a_stream_without_an_end_is_a_failure_that_keeps_the_text(self) -> None:
+        class Endless:
+            name = "endless"
+
+            async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
+                yield [TextFragment("half an ans")]
+
+        run = Agent(Endless()).run_sync("go")
+        assert (run.status, run.state.error_kind, run.text) == ("failed", "protocol", "half an ans")
+
+    def test_an_answer_cut_by_length_says_so(self) -> None:
+        class Cut:
+            name = "cut"
+
+            async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
+                yield [TextFragment("half an ans"), Finished("length")]
+
+        assert Agent(Cut()).run_sync("go").status == "truncated"
+
+    def test_the_limit_of_steps_is_a_status(self) -> None:
+        model = ScriptedModel([call("weather", city="Oslo")] * 3)
+        run = Agent(model, tools=[weather], max_steps=2).run_sync("go")
+        assert run.status == "max_steps" and len(run.state.steps) == 2
+        with pytest.raises(RunError, match="2 steps"):
+            run.raise_for_status()
+
+    def test_a_model_that_raises_anything_is_a_failed_run(self) -> None:
+        class Broken:
+            name = "broken"
+
+            async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
+                raise KeyError("oops")
+                yield []
+
+        run = Agent(Broken()).run_sync("go")
+        assert run.status == "failed" and "KeyError" in (run.state.error or "")
+
+
+class TestSessions:
+    def test_the_next_run_knows_what_was_said(self) -> None:
+        model = ScriptedModel(["I am fine.", "As I said, fine."])
+        agent = Agent(model)
+        session = agent.session()
+        agent.run_sync("How are you?", session=session)
+        run = agent.run_sync("Again?", session=session)
+        assert [m.text for m in model.requests[1].messages] == ["How are you?", "I am fine.", "Again?"]
+        assert run.state.previous == session.runs[0].run_id
+
+    def test_runs_of_one_session_wait_their_turn(self) -> None:
+        agent = Agent(ScriptedModel([say("one", delay_s=0.01), "two"]))
+        session = agent.session()
+        runs = [agent.start("first", session=session), agent.start("second", session=session)]
+        assert [run.result(5).text for run in runs] == ["one", "two"]
+
+    @pytest.mark.feature("C7")
+    def test_a_session_read_from_the_journal_is_the_one_that_was_written(self, mailbox: Mailbox) -> None:
+        agent = Agent(ScriptedModel([[say("Look. "), call("weather", city="Oslo")], "Fine."]), tools=[weather])
+        run = agent.run_sync("go")
+        again = Session.load(run.session.id, run.session.journal)
+        assert again.runs == (run.state,)
+        with pytest.raises(UsageError, match="no session 'ses_x'"):
+            Session.load("ses_x", run.session.journal)
+
+    def test_an_empty_prompt_is_refused(self) -> None:
+        with pytest.raises(UsageError, match="prompt is empty"):
+            Agent(ScriptedModel([])).start("  \n")
+
+
+def test_blocking_the_loop_that_runs_live_on_is_refused() -> None:
+    async def inner() -> None:
+        Agent(ScriptedModel(["x"])).start("go").result()
+
+    with pytest.raises(UsageError, match="would block"):
+        BackgroundLoop.current().spawn(inner()).result(5)
+
+
+def test_nothing_is_left_running() -> None:
+    Agent(ScriptedModel(["warm"])).run_sync("go")
+    loop = BackgroundLoop.current()
+    threads, tasks = threading.active_count(), len(asyncio.all_tasks(loop.loop))
+    runs = [Agent(Silent("x")).start("go") for _ in range(20)]
+    for run in runs:
+        run.cancel()
+    for run in runs:
+        run.result(5)
+    until(lambda: len(asyncio.all_tasks(loop.loop)) <= tasks)
+    assert threading.active_count() <= threads + 1
