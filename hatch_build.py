@@ -77,9 +77,7 @@ def run(command: list[str], cwd: Path) -> None:
     result = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, env={**os.environ, "NO_COLOR": "1"})
     if result.returncode:
         name, status = " ".join(["npm", *command[1:]]), result.returncode
-        raise SystemExit(
-            f"turncell: `{name}` failed in {cwd} with exit status {status}; see its output above."
-        )
+        raise SystemExit(f"turncell: `{name}` failed in {cwd} with exit status {status}; see its output above.")
 
 
 class BundleHook(BuildHookInterface):

@@ -55,7 +55,9 @@ def main() -> None:
             "TURNCELL_STORE": str(Path(folder) / "history.sqlite"),
             "TURNCELL_MODEL": "embedded",
         }
-        client = NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(HERE)}})
+        client = NotebookClient(
+            notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(HERE)}}
+        )
         client.on_cell_start = lambda cell, cell_index: show_source(cell)
         client.on_cell_executed = lambda cell, cell_index, execute_reply: show_cell(cell)
         client.execute()

@@ -17,7 +17,20 @@ BESIDE = {"errors": "core", "settings": "core"}
 LAZY_DEFAULTS = PACKAGE / "runtime" / "defaults.py"
 """The one place of the runtime that may know adapters."""
 MAY_IMPORT_ALL = {"__init__", "testing"}
-IMPURE = {"asyncio", "time", "random", "secrets", "threading", "os", "pathlib", "socket", "subprocess", "io", "uuid", "datetime"}
+IMPURE = {
+    "asyncio",
+    "time",
+    "random",
+    "secrets",
+    "threading",
+    "os",
+    "pathlib",
+    "socket",
+    "subprocess",
+    "io",
+    "uuid",
+    "datetime",
+}
 
 
 def modules() -> list[Path]:
@@ -50,7 +63,9 @@ def test_imports_point_downward(path: Path) -> None:
             continue
         target = layer_of(name)
         if target is not None:
-            assert LAYERS.index(target) <= LAYERS.index(layer), f"{own} ({layer}) imports {name} ({target}), which lies above it"
+            assert LAYERS.index(target) <= LAYERS.index(layer), (
+                f"{own} ({layer}) imports {name} ({target}), which lies above it"
+            )
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "core").rglob("*.py")), ids=lambda path: path.name)
@@ -66,7 +81,10 @@ def test_the_core_is_pure(path: Path) -> None:
     ("statement", "forbidden"),
     [
         ("import turncell", ("litellm", "pandas", "IPython", "anywidget", "pydantic", "sqlalchemy")),
-        ("from turncell import Agent, tool, Rule", ("litellm", "pandas", "IPython", "anywidget", "sqlalchemy")),
+        (
+            "from turncell import Agent, tool, Rule",
+            ("litellm", "pandas", "IPython", "anywidget", "sqlalchemy"),
+        ),
         ("import turncell.adapters.litellm_model", ("litellm",)),
     ],
 )

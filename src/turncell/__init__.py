@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
     from turncell.core.parts import Image, Message, Text, Usage
     from turncell.core.policy import Rule
-    from turncell.errors import AnswerRefused, ModelFailure, RunError, StoreError, ToolError, TurncellError, UsageError
+    from turncell.errors import (
+        AnswerRefused,
+        ModelFailure,
+        RunError,
+        StoreError,
+        ToolError,
+        TurncellError,
+        UsageError,
+    )
     from turncell.frames.export import export_html, export_markdown
     from turncell.frames.history import calls_df, runs_df, steps_df
     from turncell.runtime.agent import Agent
@@ -57,7 +65,7 @@ _HOME = {
     "tool": "runtime.tools",
 }
 
-__all__ = [*_HOME, "__version__", "load_ipython_extension", "unload_ipython_extension"]  # noqa: PLE0604
+__all__ = [*_HOME, "__version__", "load_ipython_extension", "unload_ipython_extension"]
 
 
 def __getattr__(name: str) -> Any:

@@ -98,9 +98,7 @@ def reply(text: str = "", *, calls: Sequence[Call] = (), **options: Any) -> Repl
     return Reply(text=text, calls=tuple(calls), **options)
 
 
-def fault(
-    status_code: int, message: str = "", *, retry_after_s: float | None = None, code: str | None = None
-) -> Reply:
+def fault(status_code: int, message: str = "", *, retry_after_s: float | None = None, code: str | None = None) -> Reply:
     """A refusal: a status code with an error body as OpenAI writes it.
 
     >>> fault(429, "slow down", retry_after_s=2).body["error"]["message"]
@@ -216,9 +214,7 @@ class ProviderServer:
                 return web.json_response(answer.body, status=answer.status_code, headers=headers)
             if not body.get("stream"):
                 return web.json_response(_whole(answer, body))
-            response = web.StreamResponse(
-                headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
-            )
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
             if answer.hangs_after == 0:
                 await asyncio.Event().wait()
             if answer.resets_after == 0:

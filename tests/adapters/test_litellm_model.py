@@ -24,21 +24,15 @@ from turncell.testing import ProviderServer, Reply, call, fault, raw, reply, ser
 pytestmark = pytest.mark.feature("G1")
 
 KEY = "sk-very-secret-0123456789"
-ADD = ToolSpec(
-    "add", "Add numbers", {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
-)
+ADD = ToolSpec("add", "Add numbers", {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
 
 
 def ask(text: str = "hi", **more: Any) -> ModelRequest:
     return ModelRequest(messages=(Message("user", (Text(text),)),), **more)
 
 
-def model(
-    server: ProviderServer | None = None, name: str = "openai/gpt-4o-mini", **more: Any
-) -> LiteLLMModel:
-    return LiteLLMModel(
-        name, **{"api_key": KEY, "base_url": server and server.base_url, "timeout_s": 20, **more}
-    )
+def model(server: ProviderServer | None = None, name: str = "openai/gpt-4o-mini", **more: Any) -> LiteLLMModel:
+    return LiteLLMModel(name, **{"api_key": KEY, "base_url": server and server.base_url, "timeout_s": 20, **more})
 
 
 async def hear(model: Model, request: ModelRequest | None = None) -> tuple[tuple[Part, ...], Finished]:
@@ -147,9 +141,7 @@ def test_tokens_that_the_provider_did_not_say_are_not_invented() -> None:
     assert (end.usage, end.cost_usd, end.cost_basis) == (Usage(), None, "none")
 
 
-@pytest.mark.parametrize(
-    ("said", "meant"), [("length", "length"), ("content_filter", "filter"), ("stop", "stop")]
-)
+@pytest.mark.parametrize(("said", "meant"), [("length", "length"), ("content_filter", "filter"), ("stop", "stop")])
 def test_reasons_are_mapped(said: str, meant: str) -> None:
     assert answer(reply("x", finish_reason=said))[1].finish_reason == meant
 
@@ -176,9 +168,7 @@ def test_the_chunks_are_not_kept() -> None:
 
 
 HISTORY = (
-    Message(
-        "user", (Text("What is this? \ud83d"), Image("aGk=", "image/png"), Image("https://example.org/a.png"))
-    ),
+    Message("user", (Text("What is this? \ud83d"), Image("aGk=", "image/png"), Image("https://example.org/a.png"))),
     Message(
         "assistant",
         (
@@ -250,9 +240,7 @@ def test_results_come_back_to_their_calls() -> None:
         for _ in range(2):
             parts, _ = await hear(model(server), ModelRequest(messages=tuple(talk), tools=(ADD,)))
             talk.append(Message("assistant", parts))
-            results = tuple(
-                ToolResult(c.call_id, c.name, f"= {c.name}", False, c.provider_id) for c in talk[-1].calls
-            )
+            results = tuple(ToolResult(c.call_id, c.name, f"= {c.name}", False, c.provider_id) for c in talk[-1].calls)
             if results:
                 talk.append(Message("tool", results))
         return talk[-1].text
@@ -261,11 +249,7 @@ def test_results_come_back_to_their_calls() -> None:
     with serve([reply(calls=calls, is_interleaved=True), reply("done")]) as server:
         assert asyncio.run(main(server)) == "done"
         asked, *answers = server.requests[1]["messages"][1:]
-    assert (
-        [one["id"] for one in asked["tool_calls"]]
-        == ["abc", "def"]
-        == [one["tool_call_id"] for one in answers]
-    )
+    assert [one["id"] for one in asked["tool_calls"]] == ["abc", "def"] == [one["tool_call_id"] for one in answers]
 
 
 @pytest.mark.feature("A13")
@@ -290,9 +274,7 @@ def test_results_come_back_to_their_calls() -> None:
         (raw("data: {broken\n\n"), "protocol", None, None),
     ],
 )
-def test_failures_have_a_kind(
-    one: Reply, kind: str, status_code: int | None, retry_after_s: float | None
-) -> None:
+def test_failures_have_a_kind(one: Reply, kind: str, status_code: int | None, retry_after_s: float | None) -> None:
     found = failure(one)
     assert (found.kind, found.status_code, found.retry_after_s) == (kind, status_code, retry_after_s)
     assert str(found).startswith("openai/gpt-4o-mini: ")
@@ -525,9 +507,7 @@ def test_sealed_reasoning_goes_back_unchanged() -> None:
 
 
 def run_python(code: str, **environment: str) -> str:
-    clean = {
-        name: value for name, value in os.environ.items() if "LITELLM" not in name and "TIKTOKEN" not in name
-    }
+    clean = {name: value for name, value in os.environ.items() if "LITELLM" not in name and "TIKTOKEN" not in name}
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=clean | environment,
@@ -579,9 +559,7 @@ def test_the_users_own_callbacks_still_see_the_whole_answer() -> None:
     seen: list[Any] = []
 
     class Watch(CustomLogger):
-        async def async_log_success_event(
-            self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any
-        ) -> None:
+        async def async_log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
             seen.append(response_obj.choices[0].message.content)
 
     async def main(server: ProviderServer) -> None:

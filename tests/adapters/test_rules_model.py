@@ -21,9 +21,7 @@ STRING, INTEGER, NUMBER = {"type": "string"}, {"type": "integer"}, {"type": "num
 
 
 def tool(name: str, description: str, required: tuple[str, ...] = (), /, **properties: Json) -> ToolSpec:
-    return ToolSpec(
-        name, description, {"type": "object", "properties": properties, "required": list(required)}
-    )
+    return ToolSpec(name, description, {"type": "object", "properties": properties, "required": list(required)})
 
 
 UNITS = {"anyOf": [{"$ref": "#/$defs/Units"}, {"type": "null"}], "default": None}
@@ -47,9 +45,7 @@ TOOLS = (
     tool("send_email", "Send an e-mail", ("to", "subject"), to=STRING, subject=STRING, body=STRING),
     tool("search", "Search the web", ("query",), query=STRING),
     tool("read_file", "Read a text file", ("path",), path=STRING),
-    tool(
-        "save_note", "Save a note", ("title", "text"), title=STRING, text=STRING, pinned={"type": "boolean"}
-    ),
+    tool("save_note", "Save a note", ("title", "text"), title=STRING, text=STRING, pinned={"type": "boolean"}),
     tool("plot", "Draw a histogram", ("values",), values={"type": "array", "items": NUMBER}),
 )
 
@@ -162,9 +158,7 @@ def error(content: str) -> ToolResult:
 
 
 def test_it_calls_and_reports_as_a_table() -> None:
-    text = talk(
-        "What's the weather in Oslo?", json.dumps({"sky": "rain | sleet", "celsius": 4.5, "is_day": False})
-    )
+    text = talk("What's the weather in Oslo?", json.dumps({"sky": "rain | sleet", "celsius": 4.5, "is_day": False}))
     assert text.splitlines() == [
         "**`weather`** (city: Oslo) says:",
         "",

@@ -48,7 +48,13 @@ def test_two_writers_of_one_session_collide_instead_of_interleaving(store: SQLSt
 def test_sessions_are_listed_with_their_runs(store: SQLStore) -> None:
     store.append([record(1), record(2, run="r2")], durable=False)
     (info,) = store.sessions()
-    assert (info.title, info.project, info.runs, info.created_at, info.updated_at) == ("A title", "/somewhere", 2, 0.5, 2.0)
+    assert (info.title, info.project, info.runs, info.created_at, info.updated_at) == (
+        "A title",
+        "/somewhere",
+        2,
+        0.5,
+        2.0,
+    )
 
 
 def test_a_durable_append_is_synced_and_the_others_are_not(tmp_path: Path) -> None:
@@ -132,12 +138,14 @@ def test_the_journal_of_many_threads_is_complete(own_history: Path) -> None:
 
 
 def test_records_that_cannot_be_written_do_not_take_those_of_others_with_them(tmp_path: Path) -> None:
-    from turncell.runtime.journal import Journal
     from turncell.core.events import RunEnded
+    from turncell.runtime.journal import Journal
 
     journal = Journal(lambda: SQLStore.sqlite(tmp_path / "h.sqlite"))
     journal.ask(lambda store: store.create_session("good", title="", project="", at=0))
-    events = [RunEnded(seq=1, session_id=name, run_id=name, step=0, at=0.0, status="completed") for name in ("good", "bad")]
+    events = [
+        RunEnded(seq=1, session_id=name, run_id=name, step=0, at=0.0, status="completed") for name in ("good", "bad")
+    ]
     futures = [journal.record([event]) for event in events]
     assert futures[0].exception(5) is None
     with pytest.raises(StoreError, match="has no such session"):

@@ -78,9 +78,9 @@ class Lab:
         self.page.goto(f"{self.url}/lab/tree/{self.name}?token={TOKEN}&reset")
         expect(self.page.locator(".jp-NotebookPanel-toolbar")).to_be_visible(timeout=60_000)
         expect(self.page.locator(".jp-Notebook .jp-CodeCell").first).to_be_visible(timeout=30_000)
-        expect(self.page.locator('[data-status="idle"], .jp-Notebook-ExecutionIndicator[data-status="idle"]').first).to_be_visible(
-            timeout=60_000
-        )
+        expect(
+            self.page.locator('[data-status="idle"], .jp-Notebook-ExecutionIndicator[data-status="idle"]').first
+        ).to_be_visible(timeout=60_000)
 
     def command(self, name: str) -> None:
         """Run a command by its label, from the command palette's engine."""
@@ -121,7 +121,9 @@ class Lab:
         self.page.locator('.lm-MenuBar-itemLabel:text-is("Settings")').click()
         self.page.locator('.lm-Menu-itemLabel:text-is("Theme")').hover()
         self.page.locator(f'.lm-Menu-itemLabel:text-is("JupyterLab {name}")').click()
-        expect(self.page.locator(f'body[data-jp-theme-light="{"true" if name == "Light" else "false"}"]')).to_be_attached()
+        expect(
+            self.page.locator(f'body[data-jp-theme-light="{"true" if name == "Light" else "false"}"]')
+        ).to_be_attached()
 
     def screenshot(self, name: str) -> Path:
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)

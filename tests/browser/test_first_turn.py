@@ -46,7 +46,9 @@ def test_a_turn_streams_asks_and_ends_before_the_queued_cell_runs(lab: Callable[
     card = turn.locator(".tc-ask")
     expect(card).to_contain_text("Allow send_note?")
     expect(card).to_contain_text("3.5 °C in Oslo")
-    assert notebook.prompt(1) == "[*]:" and notebook.prompt(2) == "[*]:", "the cell waits, and so does the one behind it"
+    assert notebook.prompt(1) == "[*]:" and notebook.prompt(2) == "[*]:", (
+        "the cell waits, and so does the one behind it"
+    )
     approve.scroll_into_view_if_needed()
     notebook.screenshot(f"approval-light-{version}")
     notebook.press(approve)

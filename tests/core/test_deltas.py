@@ -28,9 +28,7 @@ Call: TypeAlias = tuple[str, str, str | None]
 
 def calls_of(fragments: list[Fragment]) -> list[Call]:
     parts = assemble(fragments)
-    return [
-        (part.name, part.arguments_text, part.provider_id) for part in parts if isinstance(part, ToolCall)
-    ]
+    return [(part.name, part.arguments_text, part.provider_id) for part in parts if isinstance(part, ToolCall)]
 
 
 def p(index: int | None, provider_id: str | None, name: str | None, arguments: str = "") -> CallFragment:

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from tests.journals.play import HERE, PLAYS, Play, approved, cancelled, edited, invalid, streaming, two_requests
+from tests.journals.play import (
+    HERE,
+    PLAYS,
+    Play,
+    approved,
+    cancelled,
+    edited,
+    invalid,
+    streaming,
+    two_requests,
+)
 from turncell.core import codec
 from turncell.core.events import PartialSaved, Recorded, RunEnded
 from turncell.core.fold import fold, snapshot
@@ -106,7 +116,17 @@ def test_text_on_the_screen_for_a_second_is_in_the_journal() -> None:
 
 def test_a_saved_piece_taken_twice_changes_nothing() -> None:
     play = streaming()
-    piece = PartialSaved(seq=9, session_id="ses_1", run_id="run_1", step=1, at=1.0, kind="text", block=1, offset=0, text="Once upon")
+    piece = PartialSaved(
+        seq=9,
+        session_id="ses_1",
+        run_id="run_1",
+        step=1,
+        at=1.0,
+        kind="text",
+        block=1,
+        offset=0,
+        text="Once upon",
+    )
     assert fold([*play.events, piece]).text == "Once upon"
 
 
@@ -114,7 +134,7 @@ def test_an_ended_run_has_one_terminal_event_and_it_is_the_last() -> None:
     for make in PLAYS:
         ends = [event for event in make().events if isinstance(event, RunEnded)]
         recorded = [event for event in make().events if isinstance(event, Recorded)]
-        assert len(ends) <= 1 and (not ends or recorded[-1] is not None and isinstance(recorded[-1], RunEnded))
+        assert len(ends) <= 1 and (not ends or (recorded[-1] is not None and isinstance(recorded[-1], RunEnded)))
 
 
 def test_integers_of_any_size_survive_the_journal() -> None:

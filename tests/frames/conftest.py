@@ -203,15 +203,11 @@ def tools_and_approval(**kw: Any) -> Drive:
         ("read_file", {"path": "data/sales.csv", "limit": 2000}), ("list_tables", {})
     )
     run.finishes("tool_calls", usage=Usage(4100, 300, 3000, 900, 210), cost_usd=0.011)
-    run.judged(("read", "allow"), ("read", "allow")).returned(1, CSV).returned(
-        2, "sales\nrefunds", seconds=0.1
-    )
+    run.judged(("read", "allow"), ("read", "allow")).returned(1, CSV).returned(2, "sales\nrefunds", seconds=0.1)
     run.asks_for(
         (
             "run_sql",
-            {
-                "query": "SELECT region, date_trunc('quarter', order_date) AS q, sum(amount)\nFROM sales GROUP BY 1, 2"
-            },
+            {"query": "SELECT region, date_trunc('quarter', order_date) AS q, sum(amount)\nFROM sales GROUP BY 1, 2"},
         )
     )
     run.finishes("tool_calls", usage=Usage(4100, 300, 3800, 0), cost_usd=0.01, first_token_s=0.3)
@@ -261,28 +257,17 @@ def failed_tool(**kw: Any) -> Drive:
         .finishes("tool_calls")
     )
     run.judged(("read", "allow"))
-    problem = (
-        'Binder Error: Referenced column "amt" not found in FROM clause!\nCandidate bindings: "sales.amount"'
-    )
+    problem = 'Binder Error: Referenced column "amt" not found in FROM clause!\nCandidate bindings: "sales.amount"'
     return run.returned(1, problem, "error", 0.4).writes("There is no such column.").finishes()
 
 
 def provider_error(**kw: Any) -> Drive:
-    run = (
-        Drive(**kw)
-        .begin("Summarise the log")
-        .writes("The log has three phases. In the first, the sched", 0.5)
-    )
+    run = Drive(**kw).begin("Summarise the log").writes("The log has three phases. In the first, the sched", 0.5)
     return run.writes("uler", 1.5).fails("overloaded", "the provider answered 529 after 3 tries")
 
 
 def cancelled(**kw: Any) -> Drive:
-    run = (
-        Drive(**kw)
-        .begin("Summarise the log")
-        .asks_for(("read_file", {"path": "log.txt"}))
-        .finishes("tool_calls")
-    )
+    run = Drive(**kw).begin("Summarise the log").asks_for(("read_file", {"path": "log.txt"})).finishes("tool_calls")
     run.judged(("read", "allow")).returned(1, "phase 1\nphase 2")
     return run.writes("The log has three phases. In the first, the scheduler", 3.0).stopped(2.0)
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import Drive
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from conftest import Drive
 from turncell.core.fold import RunState
 from turncell.frames.export import export_html, export_markdown
 from turncell.frames.markdown_source import neutral_markdown
@@ -23,9 +23,7 @@ from turncell.frames.static_html import ATTRIBUTES, TAGS, html
 from turncell.frames.transcript import markdown, plain_text
 from turncell.frames.visible import SHAPELESS
 
-PAYLOADS = [
-    p for p in json.loads((Path(__file__).parent / "payloads.json").read_text("utf-8")) if p["where"] != "ui"
-]
+PAYLOADS = [p for p in json.loads((Path(__file__).parent / "payloads.json").read_text("utf-8")) if p["where"] != "ui"]
 MORE = {
     "tool name": "<b>safe_tool</b>",
     "zero-width name": "read_file\u200b",
@@ -103,16 +101,10 @@ def hostile(text: str) -> RunState:
     run.thinks(text).writes(text).asks_for(
         (text, {text[:100]: text, "n": [text]}), ("remove", {"path": text}), ("mail", text)
     )
-    run.finishes("tool_calls").judged(
-        ("write", "allow"), ("write", "ask"), text, description=text, reason=text
-    )
-    run.answered(2, "edit", arguments={"path": text + "!"}, reason=text).returned(1, text, "error").returned(
-        2, text
-    )
+    run.finishes("tool_calls").judged(("write", "allow"), ("write", "ask"), text, description=text, reason=text)
+    run.answered(2, "edit", arguments={"path": text + "!"}, reason=text).returned(1, text, "error").returned(2, text)
     run.asks_for(("remove", {"path": text}), ("remove", {"path": text})).finishes("tool_calls")
-    run.judged(("write", "ask"), ("write", "deny"), reason=text, description=text).answered(
-        1, "deny", reason=text
-    )
+    run.judged(("write", "ask"), ("write", "deny"), reason=text, description=text).answered(1, "deny", reason=text)
     return run.writes(text).fails("unknown", text).run
 
 
@@ -139,15 +131,11 @@ class TestNothingActs:
         for document in (markdown(the_run(name)), export_markdown([the_run(name)], TEXTS[name])):
             for block in permissive.parse(document):
                 if block.type == "html_block":
-                    assert re.fullmatch(
-                        r"<details><summary>[\w ,]*</summary>\n?|</details>\n?", block.content
-                    )
+                    assert re.fullmatch(r"<details><summary>[\w ,]*</summary>\n?|</details>\n?", block.content)
                 for token in block.children or ():
                     assert token.type not in ("html_inline", "image")
                     if token.type == "link_open":
-                        assert not re.match(
-                            r"(?!https?:|mailto:)[a-z0-9+.-]+:|//", str(token.attrGet("href")), re.I
-                        )
+                        assert not re.match(r"(?!https?:|mailto:)[a-z0-9+.-]+:|//", str(token.attrGet("href")), re.I)
 
     @pytest.mark.parametrize("name", [p["id"] for p in PAYLOADS if p["cat"] == "html"])
     def test_a_tag_is_shown_as_the_text_that_it_is(self, name: str) -> None:
@@ -217,18 +205,10 @@ class TestNothingHides:
         assert "www.bank.test (evil.test)" in text and "docs (" not in text and "b (xn--" in text
 
     def test_the_text_of_a_refused_link_stays(self) -> None:
-        run = (
-            Drive().begin("x").writes("[read me](/hub/logout) and [me](https://a:b@evil.test)").finishes().run
-        )
+        run = Drive().begin("x").writes("[read me](/hub/logout) and [me](https://a:b@evil.test)").finishes().run
         assert "read me and me" in "".join(audit(html(run)).text) and "<a" not in html(run)
 
     def test_pictures_joined_into_one_stay_one(self) -> None:
         family = "👨\u200d👩\u200d👧"
-        run = (
-            Drive()
-            .begin("x")
-            .asks_for(("shell", {"who": family}))
-            .finishes("tool_calls")
-            .judged(("read", "allow"))
-        )
+        run = Drive().begin("x").asks_for(("shell", {"who": family})).finishes("tool_calls").judged(("read", "allow"))
         assert family in html(run.returned(1, family).run)

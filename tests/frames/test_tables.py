@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import Drive, as_records
 
+from conftest import Drive, as_records
 from turncell.core.events import RequestAnswered, TextDelta
 from turncell.core.fold import CallState, RunState
 from turncell.frames.schemas import SCHEMAS, document, schema_table
@@ -116,9 +116,7 @@ class TestWhatTheTablesSay:
             "is_estimated",
         )
         for row, (run, step) in zip(frame.to_dict("records"), pairs, strict=True):
-            want = {name: getattr(step, name) for name in names} | {
-                name: getattr(step.usage, name) for name in counts
-            }
+            want = {name: getattr(step, name) for name in names} | {name: getattr(step.usage, name) for name in counts}
             check(row, want | {"run_id": run.run_id, "session_id": run.session_id, "calls": len(step.calls)})
 
     @pytest.mark.parametrize("backend", BACKENDS)
@@ -176,9 +174,7 @@ class TestWhatTheTablesSay:
             .asks_for(("remove", {"path": "a"}), ("remove", {"path": "b"}))
             .finishes("tool_calls")
         )
-        run.judged(("write", "ask"), ("write", "ask")).answered(1, "deny", seconds=2).answered(
-            2, "deny", seconds=3
-        )
+        run.judged(("write", "ask"), ("write", "ask")).answered(1, "deny", seconds=2).answered(2, "deny", seconds=3)
         frame = runs_frame(run.recorded)
         assert frame.waiting_s[0] == pytest.approx(5)
         assert list(calls_frame(run.recorded).waiting_s) == pytest.approx([2, 5])
@@ -234,14 +230,8 @@ class TestSchemas:
 
     def test_ids_join(self, session: list[Drive]) -> None:
         runs, steps, calls = tables(events_of(session))
-        assert (
-            runs.run_id.is_unique
-            and calls.call_id.is_unique
-            and not steps.duplicated(["run_id", "step"]).any()
-        )
-        joined = calls.merge(
-            steps, on=["run_id", "step"], how="left", indicator=True, suffixes=("", "_of_step")
-        )
+        assert runs.run_id.is_unique and calls.call_id.is_unique and not steps.duplicated(["run_id", "step"]).any()
+        joined = calls.merge(steps, on=["run_id", "step"], how="left", indicator=True, suffixes=("", "_of_step"))
         assert (joined["_merge"] == "both").all() and len(joined) == len(calls)
         per_run = steps.groupby("run_id").calls.sum()
         assert (runs.set_index("run_id").calls == per_run.reindex(runs.run_id)).all()

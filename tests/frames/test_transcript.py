@@ -8,9 +8,9 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from conftest import STORIES, Drive, tools_and_approval, whole_session
 from markdown_it import MarkdownIt
 
+from conftest import STORIES, Drive, tools_and_approval, whole_session
 from turncell.core.parts import Usage
 from turncell.frames import static_html, words
 from turncell.frames.export import SHEET, export_html, export_markdown
@@ -69,9 +69,7 @@ class TestWhatIsSaid:
     def test_an_edit_shows_what_ran_and_what_was_asked_for(self) -> None:
         shown = text_of(html(STORIES["edited"]().run))
         assert (
-            shown.index("rm -rf exports/tmp")
-            < shown.index("The model had asked for")
-            < shown.rindex("rm -rf exports ")
+            shown.index("rm -rf exports/tmp") < shown.index("The model had asked for") < shown.rindex("rm -rf exports ")
         )
 
     def test_a_failure_is_a_box_with_the_providers_words(self) -> None:
@@ -114,20 +112,12 @@ class TestPlainTextIsTheSameEveryTime:
         assert plain_text(one.run) == plain_text(other.run)
         cheaper = replace(
             one.run,
-            steps=tuple(
-                replace(s, cost_usd=9.99, duration_s=123.0, usage=Usage(1, 2)) for s in one.run.steps
-            ),
+            steps=tuple(replace(s, cost_usd=9.99, duration_s=123.0, usage=Usage(1, 2)) for s in one.run.steps),
         )
         assert plain_text(one.run) == plain_text(cheaper)
 
     def test_it_names_no_time_cost_id_or_request_of_a_provider(self) -> None:
-        run = (
-            Drive()
-            .begin("x")
-            .writes("half")
-            .fails("overloaded", "req_011CSabc at 0x7f3a2b, retry in 3 s")
-            .run
-        )
+        run = Drive().begin("x").writes("half").fails("overloaded", "req_011CSabc at 0x7f3a2b, retry in 3 s").run
         assert plain_text(run) == "[The model is overloaded]\n\nhalf"
 
 
@@ -135,12 +125,46 @@ class TestPlainTextIsTheSameEveryTime:
 class TestLooks:
     def test_every_declaration_survives_the_sanitiser_of_an_untrusted_notebook(self) -> None:
         # JupyterLab 4.6 keeps a declaration only if it knows the property and can parse the value.
-        properties = set(
-            "background-color border border-bottom border-collapse border-left border-radius border-top color column-gap cursor display "
-            "flex flex-wrap align-items font-size font-style font-weight grid-template-columns letter-spacing line-height list-style-position "
-            "margin max-height max-width min-width opacity overflow overflow-wrap overflow-x padding row-gap gap table-layout text-align "
-            "text-decoration text-overflow white-space width".split()
-        )
+        properties = {
+            "background-color",
+            "border",
+            "border-bottom",
+            "border-collapse",
+            "border-left",
+            "border-radius",
+            "border-top",
+            "color",
+            "column-gap",
+            "cursor",
+            "display",
+            "flex",
+            "flex-wrap",
+            "align-items",
+            "font-size",
+            "font-style",
+            "font-weight",
+            "grid-template-columns",
+            "letter-spacing",
+            "line-height",
+            "list-style-position",
+            "margin",
+            "max-height",
+            "max-width",
+            "min-width",
+            "opacity",
+            "overflow",
+            "overflow-wrap",
+            "overflow-x",
+            "padding",
+            "row-gap",
+            "gap",
+            "table-layout",
+            "text-align",
+            "text-decoration",
+            "text-overflow",
+            "white-space",
+            "width",
+        }
         for role, style in LOOKS.items():
             for declaration in style.split(";"):
                 name, _, value = declaration.partition(":")
@@ -167,9 +191,7 @@ class TestLooks:
             r, g, b = (p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
             return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
-        colours = {
-            colour for style in LOOKS.values() for colour in re.findall(r"[^-]color:(#\w{6})", f";{style}")
-        }
+        colours = {colour for style in LOOKS.values() for colour in re.findall(r"[^-]color:(#\w{6})", f";{style}")}
         assert len(colours) >= 5
         for colour in colours:
             on_white, on_dark = (

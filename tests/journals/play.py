@@ -44,7 +44,14 @@ class Play:
         self.events: list[Event] = []
         self.commands: list[object] = []
         self.at = 1_700_000_000.0
-        values = {"session_id": "ses_1", "run_id": "run_1", "seq": 0, "model": "scripted", "mode": "ask", "max_steps": 5}
+        values = {
+            "session_id": "ses_1",
+            "run_id": "run_1",
+            "seq": 0,
+            "model": "scripted",
+            "mode": "ask",
+            "max_steps": 5,
+        }
         self.feed(lambda at: Begin(at=at, message=Message("user", (Text(prompt),)), **values | begin))
 
     def feed(self, make: Callable[[float], Signal]) -> None:
@@ -83,7 +90,18 @@ class Play:
                 arguments = json.loads(call.arguments_text)
                 digest = call_digest(call.name, arguments)
                 judgements.append(
-                    Judgement(call.call_id, effect, arguments, digest, None, verdict, "mode ask", "", f"Does {call.name}.", **values)  # type: ignore[arg-type]
+                    Judgement(
+                        call.call_id,
+                        effect,
+                        arguments,
+                        digest,
+                        None,
+                        verdict,
+                        "mode ask",
+                        "",
+                        f"Does {call.name}.",
+                        **values,
+                    )  # type: ignore[arg-type]
                 )
             return Judged(at, tuple(judgements), at + 3600)
 
@@ -172,7 +190,12 @@ def invalid() -> Play:
     play = Play("Break it.")
     play.stream(CallFragment(0, "x", "mail", '{"to": '))
     play.finish("length")
-    play.feed(lambda at: Judged(at, (Judgement(play.state.run.steps[-1].calls[0].call_id, problem="the arguments are not valid JSON"),)))
+    play.feed(
+        lambda at: Judged(
+            at,
+            (Judgement(play.state.run.steps[-1].calls[0].call_id, problem="the arguments are not valid JSON"),),
+        )
+    )
     play.say("I see.")
     play.finish()
     return play

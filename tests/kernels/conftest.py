@@ -52,7 +52,10 @@ def start_kernel(version: str) -> Kernel:
     except NoSuchKernel:
         spec = None
     if spec is None:
-        pytest.fail(f"no kernel spec {name!r} in {SPECS}: run `make kernels TURNCELL_KERNELS={version}`", pytrace=False)
+        pytest.fail(
+            f"no kernel spec {name!r} in {SPECS}: run `make kernels TURNCELL_KERNELS={version}`",
+            pytrace=False,
+        )
     # The spec's own path (an overlay with another ipykernel) first, then the tree under test.
     paths = [spec.env.get("PYTHONPATH"), str(ROOT / "src"), os.environ.get("PYTHONPATH")]
     spec.env["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
@@ -173,7 +176,12 @@ class Kernel:
 
     def value(self, expression: str) -> Any:
         """The value of an expression in the kernel, as far as a literal can say it."""
-        content = {"code": "", "silent": False, "store_history": False, "user_expressions": {"it": expression}}
+        content = {
+            "code": "",
+            "silent": False,
+            "store_history": False,
+            "user_expressions": {"it": expression},
+        }
         reply = self._unless_aborted(lambda: self.send("execute_request", content))
         answer = reply["user_expressions"]["it"]
         assert answer["status"] == "ok", answer

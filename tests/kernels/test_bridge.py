@@ -78,7 +78,9 @@ def test_a_click_reaches_a_waiting_cell_once_and_at_once(ready: Kernel) -> None:
     assert ready.value("turn.clicks") == [{"end": True, "answer": "yes"}]
 
 
-def test_300_clicks_between_other_messages_come_once_and_in_order_and_nothing_queued_runs_early(ready: Kernel) -> None:
+def test_300_clicks_between_other_messages_come_once_and_in_order_and_nothing_queued_runs_early(
+    ready: Kernel,
+) -> None:
     ready.run(
         "order = []; foreign = create_comm(target_name='foreign', comm_id='foreign')\n"
         "foreign.on_msg(lambda msg: order.append(msg['content']['data']['content']['n']))"
@@ -247,7 +249,11 @@ def test_an_interrupt_asks_the_run_to_end_and_shows_one_line(ready: Kernel) -> N
     ready.interrupt()
     reply = ready.reply(cell)
     assert seconds_since(pressed_s) < 0.7
-    assert (reply["status"], reply["ename"], reply["traceback"]) == ("error", "TurnInterrupted", ["turn interrupted"])
+    assert (reply["status"], reply["ename"], reply["traceback"]) == (
+        "error",
+        "TurnInterrupted",
+        ["turn interrupted"],
+    )
     assert ready.reply(queued)["status"] == "aborted"
     assert ready.run("1 + 1")["status"] == "ok"
     assert ready.value("turn.asked_to_stop, 'ran' in globals()") == (1, False)

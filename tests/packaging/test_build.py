@@ -193,9 +193,7 @@ def test_what_is_pinned_names_versions_and_no_registry() -> None:
     packages = {name: package for name, package in lock["packages"].items() if name}
     assert [name for name, package in packages.items() if "resolved" in package] == []
     # npm sometimes forgets those of other platforms, and `npm ci` then refuses: renew the file from scratch.
-    assert [
-        name for name, package in packages.items() if not {"version", "integrity"} <= package.keys()
-    ] == []
+    assert [name for name, package in packages.items() if not {"version", "integrity"} <= package.keys()] == []
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     assert [line for line in lines if not re.fullmatch(r"#.*|[A-Za-z0-9._-]+==[\w.+!]+", line)] == []
 

@@ -287,7 +287,11 @@ class TestCancelling:
         second.cancel("changed my mind")
         first.result(5)
         second.result(5)
-        assert (first.status, second.status, second.state.error) == ("completed", "cancelled", "changed my mind")
+        assert (first.status, second.status, second.state.error) == (
+            "completed",
+            "cancelled",
+            "changed my mind",
+        )
         assert second.id and not second.state.steps and second.events[-1].run_id == second.id
 
     def test_there_is_exactly_one_terminal_event(self) -> None:
@@ -421,7 +425,9 @@ class TestNobodyThere:
         model = ScriptedModel([[call("mail", to="x@rival.example"), call("mail", to="ana")], "Done."])
         run = Agent(model, tools=[mailbox.tool()], rules=rules).run_sync("go")
         assert mailbox.sent == [("ana", "hello")]
-        assert run.tool_calls[0].judged_by.startswith("rule deny mail") and "no mail to rivals" in (run.tool_calls[0].content or "")
+        assert run.tool_calls[0].judged_by.startswith("rule deny mail") and "no mail to rivals" in (
+            run.tool_calls[0].content or ""
+        )
 
 
 @pytest.mark.feature("B2")
@@ -469,7 +475,18 @@ class TestBadCalls:
         assert Agent(ScriptedModel(["alive"])).run_sync("go").text == "alive"
 
     @pytest.mark.parametrize(
-        "value", [{1, 2}, b"bytes", float("nan"), (i for i in range(3)), ValueError("x"), "\ud800", object(), "x" * 2_000_000, {"a": {2}}]
+        "value",
+        [
+            {1, 2},
+            b"bytes",
+            float("nan"),
+            (i for i in range(3)),
+            ValueError("x"),
+            "\ud800",
+            object(),
+            "x" * 2_000_000,
+            {"a": {2}},
+        ],
     )
     def test_whatever_a_tool_returns_the_run_goes_on(self, value: Any) -> None:
         @tool(effect="read")

@@ -44,7 +44,13 @@ def test_a_signature_becomes_a_schema() -> None:
     schema = forecast.spec.schema
     assert forecast.description == "The forecast."
     assert schema["required"] == ["place"]
-    assert schema["properties"]["days"] == {"default": 3, "description": "how many", "maximum": 7, "minimum": 1, "type": "integer"}
+    assert schema["properties"]["days"] == {
+        "default": 3,
+        "description": "how many",
+        "maximum": 7,
+        "minimum": 1,
+        "type": "integer",
+    }
     assert schema["properties"]["detail"]["enum"] == ["low", "high"]
     assert schema["properties"]["detail"]["description"] == "how much, on two lines"
     assert forecast.validate({"place": {"city": "Oslo"}})["place"] == {"city": "Oslo", "country": "NO"}

@@ -47,9 +47,7 @@ _NO_KEY = re.compile(
     r"missing (credentials|.{0,40}\bkey\b)|no .{0,20}api key|unable to locate credentials|api_key client option",
     re.I,
 )
-_PREFIX = re.compile(
-    r"^(?:(?:litellm\.)?(?:[A-Z]\w*)?(?:Error|Exception|Timeout)\s*(?::|-)\s*|Timeout Error: )+"
-)
+_PREFIX = re.compile(r"^(?:(?:litellm\.)?(?:[A-Z]\w*)?(?:Error|Exception|Timeout)\s*(?::|-)\s*|Timeout Error: )+")
 
 
 def to_failure(
@@ -92,9 +90,7 @@ def hide_keys(text: str, key: str | None = None) -> str:
     'Incorrect API key provided: [key].'
     """
     secrets = [key] if key else []
-    secrets += [
-        v for name, v in os.environ.items() if re.search(r"KEY|TOKEN|SECRET|PASSWORD", name) and len(v) >= 8
-    ]
+    secrets += [v for name, v in os.environ.items() if re.search(r"KEY|TOKEN|SECRET|PASSWORD", name) and len(v) >= 8]
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, "[key]")
     text = re.sub(r"\b(?:sk|pk|rk|gsk|xai|AIza|hf|key)[-_][\w*-]{6,}\w|\bAIza[\w-]{10,}", "[key]", text)
@@ -161,9 +157,7 @@ def _kind(chain: list[BaseException], names: set[str], text: str, status_code: i
     if names & _TIMED_OUT or any(isinstance(error, asyncio.TimeoutError) for error in chain):
         return "timeout"
     # LiteLLM's own APIConnectionError means anything; that of the OpenAI client means what it says.
-    if names & _LOST or any(
-        f"{type(e).__module__}.{type(e).__name__}" == "openai.APIConnectionError" for e in chain
-    ):
+    if names & _LOST or any(f"{type(e).__module__}.{type(e).__name__}" == "openai.APIConnectionError" for e in chain):
         return "connection"
     if _NO_KEY.search(text):
         return "auth"

@@ -142,9 +142,7 @@ class LiteLLMModel:
                 raise ModelFailure("not_found", _unknown(litellm, self.name, self.base_url)) from error
         return self._provider or ""
 
-    def _arguments(
-        self, litellm: Any, request: ModelRequest, key: str | None, provider: str
-    ) -> dict[str, Any]:
+    def _arguments(self, litellm: Any, request: ModelRequest, key: str | None, provider: str) -> dict[str, Any]:
         def wire_id(text: str) -> str:
             if _THOUGHT in text:
                 return text if provider in ("gemini", "vertex_ai") else legal_id(text.split(_THOUGHT)[0])
@@ -174,9 +172,7 @@ class LiteLLMModel:
     def _finished(self, litellm: Any, reading: Reading, provider: str) -> Finished:
         finish_reason = reading.finish_reason
         if finish_reason is None:
-            raise ModelFailure(
-                "protocol", f"{self.name}: the stream ended before the answer did; it may be incomplete"
-            )
+            raise ModelFailure("protocol", f"{self.name}: the stream ended before the answer did; it may be incomplete")
         cost_usd, basis = cost_of(litellm, self.name, provider, reading)
         return Finished(finish_reason, reading.usage, cost_usd, basis, reading.answered_by)
 
@@ -266,13 +262,9 @@ def _unknown(litellm: Any, name: str, base_url: str | None) -> str:
     if "/" in name:
         close = difflib.get_close_matches(provider, known, 3)
         text = f"{provider!r} in {name!r} is no provider that LiteLLM knows"
-        text += (
-            f"; did you mean {' or '.join(map(repr, close))}?" if close else "; its documentation lists them"
-        )
+        text += f"; did you mean {' or '.join(map(repr, close))}?" if close else "; its documentation lists them"
     if base_url:
-        text += (
-            f" A server that speaks OpenAI's format is 'openai/{name}' with base_url={hide_keys(base_url)!r}."
-        )
+        text += f" A server that speaks OpenAI's format is 'openai/{name}' with base_url={hide_keys(base_url)!r}."
     return text
 
 

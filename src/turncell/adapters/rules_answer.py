@@ -31,9 +31,7 @@ def introduce(tools: Sequence[ToolSpec]) -> str:
         parameters = ", ".join(f"`{name}`" for name in tool.schema.get("properties") or {})
         summary = re.split(r"\.\s|\n", tool.description.strip(), maxsplit=1)[0].rstrip(".")
         lines.append(
-            f"- **`{tool.name}`**"
-            + (f": {summary}" if summary else "")
-            + (f" ({parameters})" if parameters else "")
+            f"- **`{tool.name}`**" + (f": {summary}" if summary else "") + (f" ({parameters})" if parameters else "")
         )
     return "\n".join([*lines, "", "For anything else choose a language model, written `provider/model`."])
 
@@ -70,8 +68,7 @@ def answer(results: Sequence[tuple[ToolCall, ToolResult]], not_called: Sequence[
         if denial:
             reason = denial[0].removeprefix("denied").strip()
             blocks.append(
-                f"{title} was denied{' ' + reason if reason.strip('. ') else ''}".rstrip(".")
-                + ". It did not run."
+                f"{title} was denied{' ' + reason if reason.strip('. ') else ''}".rstrip(".") + ". It did not run."
             )
         else:
             blocks.append(f"{title} failed:\n\n{_quote(result.content or 'without a word')}")

@@ -58,9 +58,7 @@ class RulesModel:
         for number, fragment in enumerate(fragments):
             await asyncio.sleep(self.delay_s if number else 0)
             yield [fragment]
-        said = (
-            (thought if self.reasons else "") + text + "".join(json.dumps(wish.arguments) for wish in calls)
-        )
+        said = (thought if self.reasons else "") + text + "".join(json.dumps(wish.arguments) for wish in calls)
         usage = Usage(
             _tokens(_read(request)),
             _tokens(said),

@@ -19,18 +19,168 @@ from turncell.core.parts import Json
 from turncell.runtime.ports import ToolSpec
 
 _STOP = frozenset(
-    "a about after all also am an and any are as at be been being but by can could did do does down each else for from "
-    "had has have he hello her here hey hi him his how i if in into is it its just know let like may me might my need no not "
-    "now of off ok okay on one or our out over please shall she should so some such than thank thanks that the their "
-    "them then there these they this those to today tonight tomorrow too up us use using very want was we well were "
-    "what what's when where which while who whom whose why will with would yes you your".split()
+    [
+        "a",
+        "about",
+        "after",
+        "all",
+        "also",
+        "am",
+        "an",
+        "and",
+        "any",
+        "are",
+        "as",
+        "at",
+        "be",
+        "been",
+        "being",
+        "but",
+        "by",
+        "can",
+        "could",
+        "did",
+        "do",
+        "does",
+        "down",
+        "each",
+        "else",
+        "for",
+        "from",
+        "had",
+        "has",
+        "have",
+        "he",
+        "hello",
+        "her",
+        "here",
+        "hey",
+        "hi",
+        "him",
+        "his",
+        "how",
+        "i",
+        "if",
+        "in",
+        "into",
+        "is",
+        "it",
+        "its",
+        "just",
+        "know",
+        "let",
+        "like",
+        "may",
+        "me",
+        "might",
+        "my",
+        "need",
+        "no",
+        "not",
+        "now",
+        "of",
+        "off",
+        "ok",
+        "okay",
+        "on",
+        "one",
+        "or",
+        "our",
+        "out",
+        "over",
+        "please",
+        "shall",
+        "she",
+        "should",
+        "so",
+        "some",
+        "such",
+        "than",
+        "thank",
+        "thanks",
+        "that",
+        "the",
+        "their",
+        "them",
+        "then",
+        "there",
+        "these",
+        "they",
+        "this",
+        "those",
+        "to",
+        "today",
+        "tonight",
+        "tomorrow",
+        "too",
+        "up",
+        "us",
+        "use",
+        "using",
+        "very",
+        "want",
+        "was",
+        "we",
+        "well",
+        "were",
+        "what",
+        "what's",
+        "when",
+        "where",
+        "which",
+        "while",
+        "who",
+        "whom",
+        "whose",
+        "why",
+        "will",
+        "with",
+        "would",
+        "yes",
+        "you",
+        "your",
+    ]
 )
 _VERBS = frozenset(
-    "get give show tell find fetch look make run call list read write set create open check return".split()
+    [
+        "get",
+        "give",
+        "show",
+        "tell",
+        "find",
+        "fetch",
+        "look",
+        "make",
+        "run",
+        "call",
+        "list",
+        "read",
+        "write",
+        "set",
+        "create",
+        "open",
+        "check",
+        "return",
+    ]
 )
 """Too common in names of tools to mean one of them alone."""
 _PROSE = frozenset(
-    "query question text prompt message content code expression topic note q search task body".split()
+    [
+        "query",
+        "question",
+        "text",
+        "prompt",
+        "message",
+        "content",
+        "code",
+        "expression",
+        "topic",
+        "note",
+        "q",
+        "search",
+        "task",
+        "body",
+    ]
 )
 """Parameters that want a phrase rather than a name."""
 _THRESHOLD = 1.5
@@ -72,17 +222,8 @@ def read(prompt: str, tools: Sequence[ToolSpec]) -> list[list[Wish]]:
         is_after = is_after or bool(re.search("then|after", glue, re.I))
         tool, words = scores.best(text)
         last = wishes[-1] if wishes else None
-        is_list = last is not None and any(
-            schema.get("type") == "array" for schema in _properties(last.tool).values()
-        )
-        if (
-            last
-            and tool is None
-            and not last.missing
-            and not is_list
-            and _is_value(text)
-            and _joins(clauses, number)
-        ):
+        is_list = last is not None and any(schema.get("type") == "array" for schema in _properties(last.tool).values())
+        if last and tool is None and not last.missing and not is_list and _is_value(text) and _joins(clauses, number):
             again = _wish(last.tool, text, last.words, is_after)
             if not again.missing:
                 wishes.append(again)
@@ -252,9 +393,7 @@ def _wish(tool: ToolSpec, text: str, words: tuple[str, ...], is_after: bool) -> 
             if value is not None:
                 arguments[name] = value
     ordered = {name: arguments[name] for name in properties if name in arguments}
-    return Wish(
-        tool, text, words, ordered, tuple(name for name in required if name not in arguments), is_after
-    )
+    return Wish(tool, text, words, ordered, tuple(name for name in required if name not in arguments), is_after)
 
 
 class _Values:
@@ -337,9 +476,7 @@ class _Values:
     def _capitalised(self) -> re.Match[str] | None:
         """The first run of capitalised words that are not the tool's own or a sentence's first ("What")."""
         for run in re.finditer(rf"(?P<value>{_WORD}(?:[ ](?:de |la |of |am |upon )?{_WORD})*)", self.text):
-            for match in re.finditer(
-                r"[^\W\d_a-z][\w'’-]*(?: (?:(?:de|la|of|am|upon) )?[^\W\d_a-z][\w'’-]*)*", run[0]
-            ):
+            for match in re.finditer(r"[^\W\d_a-z][\w'’-]*(?: (?:(?:de|la|of|am|upon) )?[^\W\d_a-z][\w'’-]*)*", run[0]):
                 words = match[0].split(" ")
                 while words and (words[0].lower() in _STOP | _VERBS or stem(words[0]) in self.keywords):
                     words.pop(0)
@@ -354,9 +491,7 @@ class _Values:
         runs: list[list[str]] = [[]]
         for word in re.findall(rf"{_WORD}|\S", self.text):
             is_free = (
-                re.fullmatch(_WORD, word)
-                and word.lower() not in _STOP | _VERBS
-                and stem(word) not in self.keywords
+                re.fullmatch(_WORD, word) and word.lower() not in _STOP | _VERBS and stem(word) not in self.keywords
             )
             if is_free:
                 runs[-1].append(word)
@@ -373,9 +508,7 @@ class _Values:
         start = 0
         for match in words:
             word = match[0].strip(".,;!?'\"()").lower()
-            if stem(word) in self.keywords or (
-                word in _STOP | _VERBS and not self.text[start : match.start()].strip()
-            ):
+            if stem(word) in self.keywords or (word in _STOP | _VERBS and not self.text[start : match.start()].strip()):
                 start = match.end()
         phrase = self.text[start:].strip(" ,.!?")
         return phrase or (self.text.strip(" ,") if is_required and not words else None)

@@ -65,9 +65,7 @@ def say(text: str, *, delay_s: float | None = None, chunk: int = _CHUNK) -> Say:
     return Say(text, delay_s, chunk)
 
 
-def think(
-    text: str, *, signature: str | None = None, delay_s: float | None = None, chunk: int = _CHUNK
-) -> Think:
+def think(text: str, *, signature: str | None = None, delay_s: float | None = None, chunk: int = _CHUNK) -> Think:
     """Reasoning."""
     return Think(text, signature, delay_s, chunk)
 
@@ -126,9 +124,7 @@ class ScriptedModel:
         number = len(self.requests)
         self.requests.append(request)
         entry = await self._entry(number, request)
-        items: Sequence[Item] = (
-            [entry] if isinstance(entry, str | Say | Think | Call | Stop | Exception) else entry
-        )
+        items: Sequence[Item] = [entry] if isinstance(entry, str | Say | Think | Call | Stop | Exception) else entry
         said = 0
         calls = 0
         for item in items:
@@ -144,9 +140,7 @@ class ScriptedModel:
                 said += _words(item.name) + _words(item.arguments_text)
                 provider_id = item.provider_id or f"scripted_{number + 1}_{calls}"
                 pieces: list[Fragment] = [CallFragment(calls - 1, provider_id, item.name)]
-                pieces += [
-                    CallFragment(calls - 1, arguments=text) for text in _cut(item.arguments_text, item.chunk)
-                ]
+                pieces += [CallFragment(calls - 1, arguments=text) for text in _cut(item.arguments_text, item.chunk)]
             elif isinstance(item, Think):
                 said += _words(item.text)
                 texts = _cut(item.text, item.chunk) or [""]

@@ -21,7 +21,9 @@ from turncell.runtime.ports import Record, SessionInfo
 BUSY_TIMEOUT_S = 10.0
 
 metadata = sa.MetaData()
-meta = sa.Table("meta", metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False))
+meta = sa.Table(
+    "meta", metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False)
+)
 sessions = sa.Table(
     "sessions",
     metadata,
@@ -55,7 +57,9 @@ class SQLStore:
             self._connection = engine.connect()
             self._prepare()
         except DBAPIError as error:
-            raise StoreError(f"the history at {where} cannot be opened: {error.orig}. Is the folder writable?") from error
+            raise StoreError(
+                f"the history at {where} cannot be opened: {error.orig}. Is the folder writable?"
+            ) from error
 
     @classmethod
     def sqlite(cls, path: Path | str) -> SQLStore:
@@ -65,9 +69,13 @@ class SQLStore:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise StoreError(f"the folder {path.parent} for the history cannot be made: {error.strerror}") from error
+                raise StoreError(
+                    f"the folder {path.parent} for the history cannot be made: {error.strerror}"
+                ) from error
         engine = sa.create_engine(
-            f"sqlite:///{path}", poolclass=sa.StaticPool, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+            f"sqlite:///{path}",
+            poolclass=sa.StaticPool,
+            connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
         )
 
         @sa.event.listens_for(engine, "connect")
@@ -169,7 +177,9 @@ class SQLStore:
             self._connection.rollback()
             first = f"session {rows[0]['session_id']!r}, from record {rows[0].get('seq', 0)}"
             if "FOREIGN KEY" in str(error.orig):
-                raise StoreError(f"the history at {self._where} has no such session ({first}); was it deleted?") from error
+                raise StoreError(
+                    f"the history at {self._where} has no such session ({first}); was it deleted?"
+                ) from error
             raise StoreError(
                 f"the history at {self._where} already has these records ({first}): another process is writing this session"
             ) from error

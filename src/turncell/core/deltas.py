@@ -117,7 +117,9 @@ class Assembly:
         number = self._find(piece)
         if number is None:
             calls = [block for block in self.blocks if block.kind == "call"]
-            name = piece.name or ("" if piece.provider_id or not calls or calls[-1].index != piece.index else calls[-1].name)
+            name = piece.name or (
+                "" if piece.provider_id or not calls or calls[-1].index != piece.index else calls[-1].name
+            )
             block = Block("call", (), f"{call_id_prefix}{len(calls) + 1}", name, None, piece.index, piece.provider_id)
             number = len(self.blocks)
         else:
@@ -146,7 +148,11 @@ class Assembly:
 
     def parts(self, *, with_calls: bool = True) -> tuple[Part, ...]:
         """The message's parts; empty text is no part. A call that never got a name keeps its empty one."""
-        return tuple(part for part in (_part(block) for block in self.blocks) if part and (with_calls or part.type != "tool_call"))
+        return tuple(
+            part
+            for part in (_part(block) for block in self.blocks)
+            if part and (with_calls or part.type != "tool_call")
+        )
 
     @property
     def has_content(self) -> bool:

@@ -164,7 +164,13 @@ class RunState:
             parts = (_as_run(part, closed) for part in step.message.parts)
             messages.append(replace(step.message, parts=tuple(part for part in parts if part is not None)))
             results = tuple(
-                ToolResult(c.call_id, c.name, closed[c.call_id].content or "", closed[c.call_id].status != "ok", c.provider_id)
+                ToolResult(
+                    c.call_id,
+                    c.name,
+                    closed[c.call_id].content or "",
+                    closed[c.call_id].status != "ok",
+                    c.provider_id,
+                )
                 for c in step.message.calls
                 if c.call_id in closed
             )
@@ -223,12 +229,16 @@ def total_usage(usages: Iterable[Usage]) -> Usage:
 
 def snapshot(state: RunState) -> dict[str, Any]:
     """The state as JSON values, for the page: ropes joined, what only the model reads left out."""
-    plain = {name: getattr(state, name) for name in RunState.__slots__ if name not in ("steps", "prompt", "instructions")}
+    plain = {
+        name: getattr(state, name) for name in RunState.__slots__ if name not in ("steps", "prompt", "instructions")
+    }
     plain["prompt"] = state.prompt.text if state.prompt else ""
     plain["steps"] = [
         {name: getattr(step, name) for name in StepState.__slots__ if name not in ("blocks", "calls", "message")}
         | {
-            "blocks": [{"kind": b.kind, "text": "" if b.kind == "call" else b.text, "call_id": b.call_id} for b in step.blocks],
+            "blocks": [
+                {"kind": b.kind, "text": "" if b.kind == "call" else b.text, "call_id": b.call_id} for b in step.blocks
+            ],
             "calls": list(step.calls),
         }
         for step in state.steps
@@ -267,7 +277,9 @@ def _message_added(state: RunState, e: ev.MessageAdded) -> RunState:
     for part in e.message.parts:
         if isinstance(part, ToolCall):
             blocks.append(Block("call", (), part.call_id, part.name))
-            calls.append(CallState(part.call_id, e.step, part.name, part.arguments_text, status="proposed", proposed_at=e.at))
+            calls.append(
+                CallState(part.call_id, e.step, part.name, part.arguments_text, status="proposed", proposed_at=e.at)
+            )
         elif part.type in ("text", "reasoning"):
             blocks.append(Block(part.type, (part.text,)))  # type: ignore[union-attr, arg-type]
     return _last(state, message=e.message, blocks=tuple(blocks), calls=tuple(calls))
@@ -312,7 +324,10 @@ def _request_answered(state: RunState, e: ev.RequestAnswered) -> RunState:
     if call is None or call.request is None:
         return state
     request = replace(call.request, answer=e.answer, by=e.by, reason=e.reason, answered_at=e.at)
-    changes: dict[str, Any] = {"request": request, "status": "allowed" if e.answer in ("approve", "edit") else "proposed"}
+    changes: dict[str, Any] = {
+        "request": request,
+        "status": "allowed" if e.answer in ("approve", "edit") else "proposed",
+    }
     if e.answer == "edit":
         changes |= {"arguments": e.arguments, "digest": e.digest, "proposed_arguments": call.arguments}
     return _call(state, e.call_id, **changes)

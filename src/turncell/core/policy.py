@@ -63,7 +63,12 @@ class Decision:
 
 
 def decide(
-    rules: Iterable[Rule], mode: Mode, tool: str, arguments: Mapping[str, Json], effect: Effect, edits_notebook: bool = False
+    rules: Iterable[Rule],
+    mode: Mode,
+    tool: str,
+    arguments: Mapping[str, Json],
+    effect: Effect,
+    edits_notebook: bool = False,
 ) -> Decision:
     """Judge one call.
 

@@ -25,7 +25,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from turncell.core import events as ev
-from turncell.core.deltas import Assembly, Block, CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
+from turncell.core.deltas import (
+    Assembly,
+    Block,
+    CallFragment,
+    Finished,
+    Fragment,
+    ReasoningFragment,
+    TextFragment,
+)
 from turncell.core.fold import CallState, RunState, apply
 from turncell.core.nucleus import Transition
 from turncell.core.parts import Json, Message, Usage
@@ -221,7 +229,10 @@ def reduce(state: LoopState, signal: Signal) -> Result:
     turn = _Turn(state, getattr(signal, "at", 0.0))
     _ON[type(signal)](turn, signal)
     return Transition(
-        replace(turn.state, run=turn.run), tuple(turn.events), tuple(turn.commands), terminal=turn.run.is_ended
+        replace(turn.state, run=turn.run),
+        tuple(turn.events),
+        tuple(turn.commands),
+        terminal=turn.run.is_ended,
     )
 
 
@@ -253,7 +264,14 @@ class _Turn:
 
     def finish(self, call: CallState, status: ev.CallEnd, content: str, details: Json = None) -> None:
         duration_s = None if call.started_at is None else max(0.0, self.at - call.started_at)
-        self.record(ev.CallFinished, call_id=call.call_id, status=status, content=content, details=details, duration_s=duration_s)
+        self.record(
+            ev.CallFinished,
+            call_id=call.call_id,
+            status=status,
+            content=content,
+            details=details,
+            duration_s=duration_s,
+        )
 
     def end(self, status: ev.EndStatus, kind: str | None = None, message: str | None = None) -> None:
         self.record(ev.RunEnded, status=status, kind=kind, message=message)
@@ -282,7 +300,14 @@ def _next_step(turn: _Turn) -> None:
         turn.end("max_steps", "max_steps", f"stopped after {limit} step{'s' * (limit != 1)}, the limit of this run")
         return
     turn.record(ev.StepStarted, step=step, model=turn.run.model)
-    turn.set(assembly=Assembly(), is_streaming=True, saved=(), saved_at=turn.at, thinking_since=None, thought_s=None)
+    turn.set(
+        assembly=Assembly(),
+        is_streaming=True,
+        saved=(),
+        saved_at=turn.at,
+        thinking_since=None,
+        thought_s=None,
+    )
     turn.commands.append(CallModel(step))
 
 
@@ -335,7 +360,13 @@ def _save_partial(turn: _Turn) -> None:
             saved.append(0)
         if block.kind != "call" and sum(map(len, block.rope)) > saved[number]:
             text = block.text
-            turn.record(ev.PartialSaved, kind=block.kind, block=number, offset=saved[number], text=text[saved[number] :])
+            turn.record(
+                ev.PartialSaved,
+                kind=block.kind,
+                block=number,
+                offset=saved[number],
+                text=text[saved[number] :],
+            )
             saved[number] = len(text)
     turn.set(saved=tuple(saved), saved_at=turn.at)
 
@@ -428,7 +459,11 @@ def _answered(turn: _Turn, s: Answered) -> None:
         arguments=s.arguments if is_edit else call.arguments, digest=s.digest if is_edit else call.digest, result=s.result,
     )  # fmt: skip
     if s.answer == "deny":
-        by = {"person": "the user", "unattended": "the unattended policy", "time limit": "the time limit"}.get(s.by, s.by)
+        by = {
+            "person": "the user",
+            "unattended": "the unattended policy",
+            "time limit": "the time limit",
+        }.get(s.by, s.by)
         turn.finish(call, "denied", denial(call.name, by, s.reason))
     elif s.answer == "result":
         turn.finish(call, "ok", s.result or "")

@@ -17,9 +17,7 @@ def frame_of(table: Table, rows: list[tuple[Any, ...]], backend: Backend) -> pd.
         raise ValueError(f"backend is {backend!r}; use 'numpy_nullable' or 'pyarrow'")
     schema = SCHEMAS[table]
     columns = zip(*rows, strict=True) if rows else ((),) * len(schema)
-    data = {
-        column.name: _array(column, values, backend) for column, values in zip(schema, columns, strict=True)
-    }
+    data = {column.name: _array(column, values, backend) for column, values in zip(schema, columns, strict=True)}
     return pd.DataFrame(data, copy=False)
 
 
@@ -32,9 +30,7 @@ def _array(column: Column, values: tuple[Any, ...], backend: Backend) -> Any:
     elif column.dtype == "string":
         try:
             array = pd.array(values, dtype="string")
-        except (
-            UnicodeEncodeError
-        ):  # Arrow's strings are UTF-8, which has no lone surrogates; models write them.
+        except UnicodeEncodeError:  # Arrow's strings are UTF-8, which has no lone surrogates; models write them.
             array = pd.array(
                 [v if v is None else v.encode("utf-8", "backslashreplace").decode() for v in values],
                 dtype="string",

@@ -145,9 +145,7 @@ def classes(role: str) -> str:
 def export_html(runs: Iterable[RunState], title: str) -> str:
     """A self-contained page with the transcript of the runs, in the order given."""
     runs = list(runs)
-    turns = "".join(
-        f'<section class="tc-turn">{_prompt(run)}{clean(run_html(run, classes))}</section>' for run in runs
-    )
+    turns = "".join(f'<section class="tc-turn">{_prompt(run)}{clean(run_html(run, classes))}</section>' for run in runs)
     policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'

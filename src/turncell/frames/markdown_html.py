@@ -137,9 +137,7 @@ def _inline(tokens: Sequence[Token], look: Look) -> str:
                 links.append("")
             else:
                 links.append("</a>" + _where(url, _text_of_link(tokens, number), look))
-                out.append(
-                    f'<a{look("link")} href="{escape(url)}" title="{escape(url[:200])}" target="_blank">'
-                )
+                out.append(f'<a{look("link")} href="{escape(url)}" title="{escape(url[:200])}" target="_blank">')
         elif token.type == "link_close":
             out.append(links.pop() if links else "")
         elif kind in _INLINES:

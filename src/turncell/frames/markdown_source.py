@@ -96,9 +96,7 @@ def _outside_code(text: str, change: Callable[[str], str]) -> str:
             end += 1
         piece = "\n".join(lines[start:end])
         out.append(
-            piece
-            if is_code[start]
-            else "\n\n".join(_outside_spans(part, change) for part in piece.split("\n\n"))
+            piece if is_code[start] else "\n\n".join(_outside_spans(part, change) for part in piece.split("\n\n"))
         )
         start = end
     return "\n".join(out)

@@ -178,4 +178,4 @@ def document() -> str:
 
 
 if __name__ == "__main__":
-    print(document(), end="")
+    pass

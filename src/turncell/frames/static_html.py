@@ -129,8 +129,20 @@ TAGS = frozenset(
         "ul",
         "ol",
         "li",
+        "blockquote",
+        "hr",
+        "br",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
     )
-    + ("blockquote", "hr", "br", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td")
 )
 ATTRIBUTES = {
     "*": {"style", "class", "dir"},
@@ -180,9 +192,7 @@ def run_html(run: RunState, look: Look) -> str:
     if end is not None and end[1]:
         title, text, tone = end
         parts.append(_box(title, text, look) if tone == "err" else f"<p{look('note')}>{shown(text)}</p>")
-    items = f" <span{look('muted')}>·</span> ".join(
-        f"<span>{escape(item)}</span>" for item in words.footer(run)
-    )
+    items = f" <span{look('muted')}>·</span> ".join(f"<span>{escape(item)}</span>" for item in words.footer(run))
     parts.append(f"<div{look('foot')}>{items}</div></div>")
     return "".join(parts)
 
@@ -237,13 +247,10 @@ def _call(call: CallState, look: Look) -> str:
     if call.arguments:
         body.append(_caption("Arguments", look) + _pairs(words.argument_rows(call.arguments), look))
     elif call.arguments is None and call.arguments_text:
-        body.append(
-            _caption("Arguments, as the model wrote them", look) + _output(call.arguments_text, "out", look)
-        )
+        body.append(_caption("Arguments, as the model wrote them", look) + _output(call.arguments_text, "out", look))
     if call.proposed_arguments is not None:
         body.append(
-            _caption("The model had asked for", look)
-            + _pairs(words.argument_rows(call.proposed_arguments), look)
+            _caption("The model had asked for", look) + _pairs(words.argument_rows(call.proposed_arguments), look)
         )
     if call.content and not (call.status == "denied" and verdict):
         is_wrong = how.tone == "err"
@@ -287,9 +294,7 @@ def _pairs(rows: list[tuple[str, str]], look: Look) -> str:
     for key, value in rows:
         text, more = cut(value, OUTPUT_LINES, OUTPUT_CHARACTERS)
         out.append(f"<div{look('key')}><code{look('bare')}><bdi>{shown(key)}</bdi></code></div> ")
-        out.append(
-            f'<div{look("value")} dir="auto"><code{look("bare")}>{shown(text)}</code>{_more(more, look)}</div>'
-        )
+        out.append(f'<div{look("value")} dir="auto"><code{look("bare")}>{shown(text)}</code>{_more(more, look)}</div>')
     return f"<div{look('pairs')}>{''.join(out)}</div>"
 
 

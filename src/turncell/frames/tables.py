@@ -124,9 +124,7 @@ class _Call:
 
     def row(self) -> tuple[Any, ...]:
         run = self.step.run
-        waiting_s = (
-            None if self.answered_at is None or self.asked_at is None else self.answered_at - self.asked_at
-        )
+        waiting_s = None if self.answered_at is None or self.asked_at is None else self.answered_at - self.asked_at
         return (
             self.call_id, run.run_id, run.session_id, self.step.step, self.name, self.effect, self.status,
             _json_text(self.arguments), _json_text(self.proposed_arguments), self.digest, self.verdict, self.judged_by,
@@ -187,9 +185,7 @@ class _Run:
             return str(self.end["status"])
         if alive is not None and self.run_id not in alive:
             return "interrupted"
-        is_waiting = bool(self.steps) and any(
-            call.status == "waiting" for call in self.steps[-1].calls.values()
-        )
+        is_waiting = bool(self.steps) and any(call.status == "waiting" for call in self.steps[-1].calls.values())
         return "waiting" if is_waiting else "running"
 
     def row(self, alive: Collection[str] | None) -> tuple[Any, ...]:

@@ -15,9 +15,7 @@ _SHAPELESS = _DECEIVING + (
     "\ufeff\uffa0\ufff9-\ufffb"
 )
 # A joiner between two pictures makes one picture of them and hides nothing.
-_LONE_JOINER = (
-    "(?<![\u2600-\u27bf\ufe0f\U0001f000-\U0001faff])\u200d|\u200d(?![\u2600-\u27bf\U0001f000-\U0001faff])"
-)
+_LONE_JOINER = "(?<![\u2600-\u27bf\ufe0f\U0001f000-\U0001faff])\u200d|\u200d(?![\u2600-\u27bf\U0001f000-\U0001faff])"
 SHAPELESS = re.compile(f"[{_SHAPELESS}]|{_LONE_JOINER}")
 DECEIVING = re.compile(f"[{_DECEIVING}]")
 

@@ -97,9 +97,7 @@ def verdict_line(call: CallState) -> str:
             "unattended": "The unattended policy",
             "rule": "A rule",
         }
-        did = {"approve": "approved", "edit": "edited", "deny": "denied", "result": "answered"}[
-            request.answer
-        ]
+        did = {"approve": "approved", "edit": "edited", "deny": "denied", "result": "answered"}[request.answer]
         quoted = f": “{visible(request.reason)}”" if request.reason else "."
         is_said = request.by == "cancel" or (
             request.answer == "approve" and request.by == "person" and not request.reason
@@ -205,9 +203,7 @@ def rough_duration(seconds: float) -> str:
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
-    return (
-        f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
-    )
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def count(tokens: int) -> str:

@@ -132,7 +132,11 @@ class Link:
 
     def _answer(self, run: Run, message: wire.AnswerRequest) -> None:
         answered = run.answer(
-            message.request_id, message.decision, digest=message.digest, arguments=message.arguments, reason=message.reason
+            message.request_id,
+            message.decision,
+            digest=message.digest,
+            arguments=message.arguments,
+            reason=message.reason,
         )
         try:
             answered.result()  # on the loop itself: it is done

@@ -79,7 +79,9 @@ class AgentMagics(Magics):
             do = getattr(self, f"_do_{command}", None)
             if do is None:
                 names = ", ".join(sorted(name[4:] for name in dir(self) if name.startswith("_do_")))
-                raise UsageError(f"%agent {command}: there is no such command; use one of {names}, or %%agent for a turn")
+                raise UsageError(
+                    f"%agent {command}: there is no such command; use one of {names}, or %%agent for a turn"
+                )
             return do(*words)
         except TypeError as error:
             raise ShellUsageError(f"%agent {line}: {error}") from None
@@ -109,7 +111,9 @@ class AgentMagics(Magics):
         if options.agent:
             agent = self._name(options.agent)
             if not isinstance(agent, Agent):
-                raise UsageError(f"-a {options.agent}: that is {type(agent).__name__}, not an Agent; make one with turncell.Agent(...)")
+                raise UsageError(
+                    f"-a {options.agent}: that is {type(agent).__name__}, not an Agent; make one with turncell.Agent(...)"
+                )
             for option in ("model", "tools", "instructions"):
                 if getattr(options, option):
                     raise UsageError(f"-a and --{option} do not go together: the agent {options.agent} has its own")
@@ -121,7 +125,9 @@ class AgentMagics(Magics):
     def _tool(self, name: str) -> Any:
         tool = self._name(name)
         if not callable(tool):
-            raise UsageError(f"{name} is {type(tool).__name__}, not a function; a tool is a function, best with @turncell.tool")
+            raise UsageError(
+                f"{name} is {type(tool).__name__}, not a function; a tool is a function, best with @turncell.tool"
+            )
         return tool
 
     def _name(self, name: str) -> Any:

@@ -6,7 +6,7 @@ import json
 from typing import Any, TextIO
 
 from turncell.core import events as ev
-from turncell.core.fold import CallState, RunState, apply, fold
+from turncell.core.fold import CallState, RunState, apply
 
 _WIDTH = 100
 
@@ -92,7 +92,9 @@ def question(call: CallState) -> str:
 
 
 def _short(arguments: Any) -> str:
-    return _cut(", ".join(f"{name}={json.dumps(value, ensure_ascii=True)}" for name, value in (arguments or {}).items()))
+    return _cut(
+        ", ".join(f"{name}={json.dumps(value, ensure_ascii=True)}" for name, value in (arguments or {}).items())
+    )
 
 
 def _cut(text: str) -> str:

@@ -11,15 +11,16 @@ At the end the static transcript stands in place of the view: a saved widget wit
 
 from __future__ import annotations
 
+import contextvars
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from concurrent.futures import Future
-from typing import Any, TextIO
+from contextlib import nullcontext, suppress
+from typing import Any, Literal, TextIO
 
 from turncell import settings
-from turncell.core.fold import RunState
+from turncell.core.fold import CallState
 from turncell.errors import AnswerRefused
 from turncell.notebook.bridge import KernelBridge
 from turncell.notebook.terminal import TextView, question
@@ -36,13 +37,19 @@ def run_turn(start: Callable[[bool, str | None], Run], *, keep_view: bool = Fals
     if not bridge.has_kernel:
         return _in_terminal(bridge, start, is_attended)
     if not is_attended:
-        run = start(False, bridge.cell_id())
-        try:
-            _wait(bridge, run)
-        finally:
-            _show_static(run.state)
-        return run
+        return _unattended(bridge, start)
     return _with_view(bridge, start, keep_view)
+
+
+def _unattended(bridge: KernelBridge, start: Callable[[bool, str | None], Run]) -> Run:
+    from IPython.display import display
+
+    run = start(False, bridge.cell_id())
+    try:
+        _wait(bridge, run)
+    finally:
+        display(_static(run), raw=True)
+    return run
 
 
 def _with_view(bridge: KernelBridge, start: Callable[[bool, str | None], Run], keep_view: bool) -> Run:
@@ -52,21 +59,21 @@ def _with_view(bridge: KernelBridge, start: Callable[[bool, str | None], Run], k
 
     with bridge.listening():
         view = RunView()
-        shown = display(
-            {**view._repr_mimebundle_()[0], "text/plain": "agent turn (no live view here)"},
-            raw=True, display_id=True,
-        )  # fmt: skip
+        bundle = {
+            **view._repr_mimebundle_()[0],
+            "text/plain": "A turn in progress; this front end shows no live view.",
+        }
+        shown = display(bundle, raw=True, display_id=True)
         run = start(True, bridge.cell_id())
-        view.follow(run)
-        keyboard = _Keyboard(bridge, run, view.link.hello)
         try:
-            _wait(bridge, run)
+            view.follow(run)
+            with _Keyboard(bridge, run, view.link.hello, wait_s=HELLO_S):
+                _wait(bridge, run)
         finally:
-            keyboard.close()
             with suppress(TimeoutError):
                 view.link.close().result(2)
             if not keep_view:
-                update_display(_static(run.state), raw=True, display_id=shown.display_id)
+                update_display(_static(run), raw=True, display_id=shown.display_id)
                 view.close()
     return run
 
@@ -74,21 +81,29 @@ def _with_view(bridge: KernelBridge, start: Callable[[bool, str | None], Run], k
 def _in_terminal(bridge: KernelBridge, start: Callable[[bool, str | None], Run], is_attended: bool) -> Run:
     run = start(is_attended, None)
     run.subscribe(TextView(sys.stdout))
-    here: Future[None] = Future()
-    keyboard = _Keyboard(bridge, run, here, wait_s=0.0) if is_attended else None
     try:
-        _wait(bridge, run)
+        with _Keyboard(bridge, run, Future(), wait_s=0.0) if is_attended else nullcontext():
+            _wait(bridge, run)
     finally:
-        if keyboard is not None:
-            keyboard.close()
         run.drain()
     return run
 
 
 def _wait(bridge: KernelBridge, run: Run) -> None:
-    with _Echo(run):
-        bridge.wait(run.done, on_interrupt=lambda: run.cancel("interrupted"))
-    run.result()
+    """Until the run has ended. However this is left, the run does not go on unseen."""
+    try:
+        with _Echo(run):
+            bridge.wait(run.done, on_interrupt=lambda: run.cancel("interrupted"))
+        run.result()
+    except BaseException:
+        run.cancel("interrupted")
+        raise
+
+
+def _static(run: Run) -> dict[str, Any]:
+    from turncell.frames.transcript import mimebundle
+
+    return mimebundle(run.state)
 
 
 class _Echo:
@@ -101,7 +116,7 @@ class _Echo:
     def __enter__(self) -> None:
         path = settings.current().echo
         if path:
-            self._file = open(path, "a", encoding="utf-8", errors="replace")  # noqa: SIM115  (closed in __exit__)
+            self._file = open(path, "a", encoding="utf-8", errors="replace")
             self._run.subscribe(TextView(self._file))
 
     def __exit__(self, *_: object) -> None:
@@ -111,51 +126,41 @@ class _Echo:
 
 
 class _Keyboard:
-    """Asks what waits in a run through `input()`, unless a view has said hello in time."""
+    """Asks what waits in a run through `input()`, unless a view says hello within `wait_s` seconds."""
 
-    def __init__(self, bridge: KernelBridge, run: Run, hello: Future[None], wait_s: float = HELLO_S) -> None:
+    def __init__(self, bridge: KernelBridge, run: Run, hello: Future[None], *, wait_s: float) -> None:
         self._bridge, self._run, self._hello, self._wait_s = bridge, run, hello, wait_s
-        self._is_closed = threading.Event()
-        threading.Thread(target=self._main, name="turncell-keyboard", daemon=True).start()
+        self._is_over = threading.Event()
 
-    def close(self) -> None:
-        self._is_closed.set()
+    def __enter__(self) -> None:
+        # In a copy of the cell's context, so that what is asked lands in this cell.
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(self._main,), name="turncell-keyboard", daemon=True).start()
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
 
     def _main(self) -> None:
-        try:
+        with suppress(TimeoutError):
             self._hello.result(self._wait_s)
             return  # a view is there, and what it sends arrives
-        except TimeoutError:
-            pass
-        is_told = self._wait_s == 0.0
-        while not self._is_closed.wait(0.05):
+        if self._wait_s:
+            told = self._bridge.run_on_main(print, "No live view answers here: what waits is asked on the keyboard.")
+            with suppress(Exception):
+                told.result(5)
+        while not self._is_over.wait(0.05):
             for call in self._run.requests:
-                if not is_told:
-                    is_told = True
-                    self._bridge.run_on_main(print, "No live view has answered here: approvals are asked on the keyboard.")
-                assert call.request is not None
                 try:
-                    said = self._bridge.ask_line(question(call)).strip()
+                    said = self._bridge.ask_line(question(call))
                 except Exception:  # no keyboard after all, or interrupted: the time limit or the interrupt decides
                     return
-                is_yes = said.lower() in ("y", "yes")
-                reason = said.partition(" ")[2] if said.lower().split(" ")[0] in ("n", "no") else said
-                answered = self._run.answer(
-                    call.request.request_id, "approve" if is_yes else "deny", digest=call.digest, reason="" if is_yes else reason
-                )
-                with suppress(AnswerRefused):
-                    answered.result()
+                self._answer(call, said.strip())
 
-
-def _static(state: RunState) -> dict[str, Any]:
-    from turncell.frames.transcript import mimebundle
-
-    return mimebundle(state)
-
-
-def _show_static(state: RunState) -> None:
-    from IPython.display import display
-
-    display(_static(state), raw=True)
-
-
+    def _answer(self, call: CallState, said: str) -> None:
+        assert call.request is not None
+        word, _, rest = said.partition(" ")
+        is_yes = word.lower() in ("y", "yes")
+        reason = "" if is_yes else rest if word.lower() in ("n", "no") else said
+        decision: Literal["approve", "deny"] = "approve" if is_yes else "deny"
+        with suppress(AnswerRefused):
+            self._run.answer(call.request.request_id, decision, digest=call.digest, reason=reason).result()

@@ -60,7 +60,11 @@ class Agent:
         self.mode: Mode = _one_of("mode", mode or default.mode, MODES)
         self.max_steps = _positive("max_steps", default.max_steps if max_steps is None else max_steps)
         self.request_timeout_s = default.request_timeout_s if request_timeout_s is None else request_timeout_s
-        self._options = {"temperature": temperature, "max_tokens": max_tokens, "reasoning_effort": reasoning_effort}
+        self._options = {
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+            "reasoning_effort": reasoning_effort,
+        }
         self._journal = journal
 
     @property

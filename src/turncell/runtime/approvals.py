@@ -25,7 +25,9 @@ from turncell.runtime.tools import Tool
 
 log = logging.getLogger("turncell")
 
-UNATTENDED = Decision("deny", "the unattended policy", "this call needs a person's approval and nobody is attending this run")
+UNATTENDED = Decision(
+    "deny", "the unattended policy", "this call needs a person's approval and nobody is attending this run"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,13 @@ def check_answer(
             f"these arguments would run as {json.dumps(valid, ensure_ascii=False)}; send them like that if it is what you mean"
         )
     return Answered(
-        at=at, request_id=request.request_id, answer="edit", by=by, reason=reason, arguments=valid, digest=edited
+        at=at,
+        request_id=request.request_id,
+        answer="edit",
+        by=by,
+        reason=reason,
+        arguments=valid,
+        digest=edited,
     )
 
 

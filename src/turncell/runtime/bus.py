@@ -160,7 +160,9 @@ class Bus:
         for subscription in tuple(self._subscriptions):
             subscription.wake()
 
-    def pump(self, subscriber: Subscriber, queue_loop: asyncio.AbstractEventLoop | None, so_far: Sequence[Event]) -> None:
+    def pump(
+        self, subscriber: Subscriber, queue_loop: asyncio.AbstractEventLoop | None, so_far: Sequence[Event]
+    ) -> None:
         """Feed a callable or a queue from a task of its own, so that one that stalls stalls alone."""
         subscription = Subscription(self, self.loop)
         self.add(subscription, so_far)
@@ -176,7 +178,9 @@ def _key(subscriber: Subscriber) -> Any:
     return subscriber if inspect.ismethod(subscriber) else id(subscriber)
 
 
-async def _pump(subscription: Subscription, subscriber: Subscriber, queue_loop: asyncio.AbstractEventLoop | None) -> None:
+async def _pump(
+    subscription: Subscription, subscriber: Subscriber, queue_loop: asyncio.AbstractEventLoop | None
+) -> None:
     try:
         while events := await subscription.burst():
             if isinstance(subscriber, asyncio.Queue):

@@ -262,7 +262,11 @@ class Driver:
 
     def _raised(self, call_id: str, error: BaseException) -> None:
         # The frames above the tool's own are ours and tell nobody anything.
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if "turncell/runtime" not in f.filename.replace("\\", "/")]
+        frames = [
+            f
+            for f in traceback.extract_tb(error.__traceback__)
+            if "turncell/runtime" not in f.filename.replace("\\", "/")
+        ]
         trace = "".join(traceback.format_list(frames)) if frames else ""
         self._returned(call_id, "error", _say(error), {"traceback": f"{trace}{_say(error)}"} if trace else None)
 

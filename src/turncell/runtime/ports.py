@@ -94,7 +94,9 @@ class Store(Protocol):
 
     def append(self, records: Sequence[Record], *, durable: bool) -> None: ...
 
-    def read(self, *, session_id: str | None = None, run_id: str | None = None, types: Sequence[str] | None = None) -> Iterable[Record]:
+    def read(
+        self, *, session_id: str | None = None, run_id: str | None = None, types: Sequence[str] | None = None
+    ) -> Iterable[Record]:
         """Records by (session's creation, seq), filtered."""
         ...
 

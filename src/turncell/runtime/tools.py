@@ -104,7 +104,9 @@ class Tool:
         values: dict[str, Any] = {name: getattr(parsed, name) for name in type(parsed).model_fields}
         if self._context_parameter:
             values[self._context_parameter] = context
-        if inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(getattr(self.function, "__call__", None)):  # noqa: B004
+        if inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(
+            getattr(self.function, "__call__", None)
+        ):
             return await self.function(**values)
         result = await asyncio.to_thread(self.function, **values)
         return await result if inspect.isawaitable(result) else result
@@ -162,14 +164,18 @@ def _arguments_model(name: str, function: Callable[..., Any], docs: Mapping[str,
 
     try:
         signature = inspect.signature(function)
-        hints = typing.get_type_hints(function if inspect.isroutine(function) else function.__call__, include_extras=True)  # type: ignore[operator]
+        hints = typing.get_type_hints(
+            function if inspect.isroutine(function) else function.__call__, include_extras=True
+        )  # type: ignore[operator]
     except (TypeError, ValueError, NameError) as error:
         raise ToolError(f"tool {name!r}: its signature cannot be read: {error}") from error
     context_parameter: str | None = None
     fields: dict[str, Any] = {}
     for parameter in signature.parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-            raise ToolError(f"tool {name!r}: parameter '{parameter}' has no name a model could use; give it a name and a type")
+            raise ToolError(
+                f"tool {name!r}: parameter '{parameter}' has no name a model could use; give it a name and a type"
+            )
         hint = hints.get(parameter.name, parameter.empty)
         if hint is parameter.empty:
             raise ToolError(
@@ -179,7 +185,9 @@ def _arguments_model(name: str, function: Callable[..., Any], docs: Mapping[str,
             context_parameter = parameter.name
             continue
         default: Any = ... if parameter.default is parameter.empty else parameter.default
-        described = any(isinstance(extra, FieldInfo) and extra.description for extra in getattr(hint, "__metadata__", ()))
+        described = any(
+            isinstance(extra, FieldInfo) and extra.description for extra in getattr(hint, "__metadata__", ())
+        )
         if not isinstance(default, FieldInfo) and not described and parameter.name in docs:
             default = Field(default, description=docs[parameter.name])
         fields[parameter.name] = (hint, default)
