@@ -13,6 +13,8 @@ import pytest
 from turncell import Agent, StoreError
 from turncell.adapters.scripted_model import ScriptedModel
 from turncell.adapters.sql_store import SQLStore
+from turncell.core.events import RunEnded
+from turncell.runtime.journal import Journal
 from turncell.runtime.ports import Record
 
 pytestmark = pytest.mark.feature("C7", "C8")
@@ -138,9 +140,6 @@ def test_the_journal_of_many_threads_is_complete(own_history: Path) -> None:
 
 
 def test_records_that_cannot_be_written_do_not_take_those_of_others_with_them(tmp_path: Path) -> None:
-    from turncell.core.events import RunEnded
-    from turncell.runtime.journal import Journal
-
     journal = Journal(lambda: SQLStore.sqlite(tmp_path / "h.sqlite"))
     journal.ask(lambda store: store.create_session("good", title="", project="", at=0))
     events = [
@@ -151,3 +150,13 @@ def test_records_that_cannot_be_written_do_not_take_those_of_others_with_them(tm
     with pytest.raises(StoreError, match="has no such session"):
         futures[1].result(5)
     assert [r.session_id for r in journal.ask(lambda store: list(store.read()))] == ["good"]
+
+
+def test_what_is_being_recorded_cannot_be_cancelled(tmp_path: Path) -> None:
+    journal = Journal(lambda: SQLStore.sqlite(tmp_path / "h.sqlite"))
+    created = journal.submit(lambda store: store.create_session("s", title="", project="", at=0))
+    assert not created.cancel()
+    written = journal.record([RunEnded(seq=1, session_id="s", run_id="r", step=0, at=0.0, status="completed")])
+    assert not written.cancel()
+    assert written.result(5) is None
+    assert len(journal.ask(lambda store: list(store.read()))) == 1

@@ -371,7 +371,7 @@ class TestApproving:
 
         run = Agent(ScriptedModel([call("repeat", times=1), "Done."]), tools=[repeat]).start("go", is_attended=True)
         until(lambda: run.status == "waiting")
-        with pytest.raises(AnswerRefused, match='would run as {"times": 3}'):
+        with pytest.raises(AnswerRefused, match=r'would run as \{"times": 3\}'):
             run.approve(arguments={"times": "3"})
         run.approve(arguments={"times": 3})
         run.result(5)

@@ -136,7 +136,7 @@ class SQLStore:
     def _rows(self, query: Any) -> Iterator[Record]:
         try:
             for row in self._connection.execute(query):
-                yield Record(*row[:6], payload=row[6].encode("utf-8"))
+                yield Record(row[0], row[1], row[2], row[3], row[4], row[5], row[6].encode("utf-8"))
         except DBAPIError as error:
             raise StoreError(f"the history at {self._where} cannot be read: {error.orig}") from error
         finally:

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 
 from turncell.core import events as ev
 from turncell.core.deltas import Block, rope_add
-from turncell.core.parts import Json, Message, Part, ToolCall, ToolResult, Usage
+from turncell.core.parts import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult, Usage
 from turncell.core.policy import Effect, Verdict
 
 RunStatus: TypeAlias = Literal["running", "waiting", "interrupted", "in_doubt"] | ev.EndStatus
@@ -280,8 +280,8 @@ def _message_added(state: RunState, e: ev.MessageAdded) -> RunState:
             calls.append(
                 CallState(part.call_id, e.step, part.name, part.arguments_text, status="proposed", proposed_at=e.at)
             )
-        elif part.type in ("text", "reasoning"):
-            blocks.append(Block(part.type, (part.text,)))  # type: ignore[union-attr, arg-type]
+        elif isinstance(part, Text | Reasoning):
+            blocks.append(Block(part.type, (part.text,)))
     return _last(state, message=e.message, blocks=tuple(blocks), calls=tuple(calls))
 
 

@@ -423,7 +423,7 @@ def _judged(turn: _Turn, s: Judged) -> None:
     turn.set(is_judging=False)
     judgements = {judgement.call_id: judgement for judgement in s.judgements}
     for call in turn.calls:
-        j = judgements.get(call.call_id) or Judgement(call.call_id, problem="the call was not judged")
+        j = judgements.setdefault(call.call_id, Judgement(call.call_id, problem="the call was not judged"))
         turn.record(
             ev.CallProposed, call_id=call.call_id, name=call.name, arguments=j.arguments, digest=j.digest,
             effect=j.effect, problem=j.problem,
@@ -431,8 +431,8 @@ def _judged(turn: _Turn, s: Judged) -> None:
         if j.problem is None:
             turn.record(ev.CallJudged, call_id=call.call_id, verdict=j.verdict, by=j.by, reason=j.reason)
     for call in turn.calls:
-        j = judgements.get(call.call_id)
-        if call.problem is not None or j is None or j.digest is None:
+        j = judgements[call.call_id]
+        if call.problem is not None or j.digest is None:
             turn.finish(call, "invalid", call.problem or "the call has no digest")
         elif call.verdict == "deny":
             turn.finish(call, "denied", denial(call.name, j.by, j.reason))

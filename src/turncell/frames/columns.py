@@ -49,7 +49,7 @@ def _times(values: tuple[float | None, ...]) -> Any:
 
 
 def _arrow_dtype(column: Column) -> pd.ArrowDtype:
-    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow as pa
 
     return pd.ArrowDtype(
         {

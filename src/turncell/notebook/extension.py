@@ -17,8 +17,7 @@ def load(shell: InteractiveShell) -> None:
     from turncell.notebook.magics import AgentMagics
 
     shell.register_magics(AgentMagics(shell))
-    for mime in _FORMATS:
-        formatter = shell.display_formatter.formatters[mime]
+    for mime, formatter in _formatters(shell):
         formatter.for_type_by_name(*_RUN, lambda run, mime=mime: _render(run, mime))
 
 
@@ -27,9 +26,14 @@ def unload(shell: InteractiveShell) -> None:
     for kind in ("cell", "line"):
         shell.magics_manager.magics[kind].pop("agent", None)
     shell.magics_manager.registry.pop("AgentMagics", None)
-    for mime in _FORMATS:
-        shell.display_formatter.formatters[mime].deferred_printers.pop(_RUN, None)
+    for _, formatter in _formatters(shell):
+        formatter.deferred_printers.pop(_RUN, None)
     KernelBridge.current().close()
+
+
+def _formatters(shell: InteractiveShell) -> list[tuple[str, Any]]:
+    formatters = getattr(shell.display_formatter, "formatters", {})
+    return [(mime, formatters[mime]) for mime in _FORMATS if mime in formatters]
 
 
 def _render(run: Any, mime: str) -> str:

@@ -35,6 +35,7 @@ class AgentMagics(Magics):
 
     def __init__(self, shell: Any) -> None:
         super().__init__(shell)
+        self._names: dict[str, Any] = shell.user_ns
         self.session: Session | None = None
         self.tools: list[str] = []
         self.runs: list[Run] = []
@@ -99,7 +100,7 @@ class AgentMagics(Magics):
             )  # fmt: skip
             self.runs.append(run)
             if options.out:
-                self.shell.user_ns[options.out] = run
+                self._names[options.out] = run
             return run
 
         run = run_turn(start, keep_view=options.keep_view)
@@ -132,7 +133,7 @@ class AgentMagics(Magics):
 
     def _name(self, name: str) -> Any:
         try:
-            return self.shell.user_ns[name]
+            return self._names[name]
         except KeyError:
             raise UsageError(f"{name!r} is not defined in this notebook; define it in a cell above") from None
 

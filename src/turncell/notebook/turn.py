@@ -60,7 +60,7 @@ def _with_view(bridge: KernelBridge, start: Callable[[bool, str | None], Run], k
     with bridge.listening():
         view = RunView()
         bundle = {
-            **view._repr_mimebundle_()[0],
+            **view.mimebundle(),
             "text/plain": "A turn in progress; this front end shows no live view.",
         }
         shown = display(bundle, raw=True, display_id=True)

@@ -37,6 +37,11 @@ class RunView(anywidget.AnyWidget):
         """Show this run."""
         self.link.follow(run)
 
+    def mimebundle(self) -> dict[str, Any]:
+        """What a display of this view takes."""
+        made: Any = self._repr_mimebundle_()
+        return dict(made[0] if isinstance(made, tuple) else made)
+
     def close(self) -> None:
         if self.comm is not None:
             self._bridge.unregister(self.comm.comm_id)

@@ -33,28 +33,28 @@ def merge_deltas(events: Sequence[Event]) -> list[Event]:
     [TextDelta(run_id='r', step=1, block=0, text='ab', type='TextDelta')]
     """
     merged: list[Event] = []
-    pieces: list[str] = []
+    growing: list[TextDelta | ReasoningDelta | ArgumentsDelta] = []
 
     def close() -> None:
-        if len(pieces) > 1:
-            merged[-1] = replace(merged[-1], text="".join(pieces))  # type: ignore[call-arg]
-        pieces.clear()
+        if growing:  # the last one knows the name of a call best
+            merged.append(replace(growing[-1], text="".join(delta.text for delta in growing)))
+            growing.clear()
 
     for event in events:
-        last = merged[-1] if pieces else None
         if isinstance(event, TextDelta | ReasoningDelta | ArgumentsDelta):
-            if last is not None and type(last) is type(event) and (last.block, last.step) == (event.block, event.step):  # type: ignore[union-attr]
-                pieces.append(event.text)
-                continue
-            close()
-            merged.append(event)
-            pieces.append(event.text)
+            if growing and (growing[-1].type, growing[-1].step, growing[-1].block) != (
+                event.type,
+                event.step,
+                event.block,
+            ):
+                close()
+            growing.append(event)
+            continue
+        close()
+        if isinstance(event, CallProgress) and merged and _same_progress(merged[-1], event):
+            merged[-1] = event
         else:
-            close()
-            if isinstance(event, CallProgress) and merged and _same_progress(merged[-1], event):
-                merged[-1] = event
-            else:
-                merged.append(event)
+            merged.append(event)
     close()
     return merged
 

@@ -254,8 +254,10 @@ class Driver:
             self._returned(call.call_id, "ok", output.content, output.details)
 
     def _progress(self, call_id: str) -> Callable[[str], None]:
-        loop = self.bus.loop
-        return lambda text: loop.call_soon_threadsafe(self.feed, Progressed(call_id, str(text))) and None
+        def progress(text: str) -> None:
+            self.bus.loop.call_soon_threadsafe(self.feed, Progressed(call_id, str(text)))
+
+        return progress
 
     def _returned(self, call_id: str, status: Any, content: str, details: Any = None) -> None:
         self.feed(CallReturned(time.time(), call_id, status, content, details))

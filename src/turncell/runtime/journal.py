@@ -54,6 +54,8 @@ class Journal:
         return self._put(_Job(records, Future(), durable))
 
     def _put(self, job: _Job) -> Future[Any]:
+        # Running from the start: a run that is cancelled while it waits must not cancel what is being written.
+        job.done.set_running_or_notify_cancel()
         self._jobs.put(job)
         return job.done
 

@@ -62,7 +62,7 @@ class Tool:
         if not callable(function):
             raise ToolError(f"a tool is a function; found {function!r}")
         self.function = function
-        self.name = name or getattr(function, "__name__", type(function).__name__)
+        self.name: str = name or str(getattr(function, "__name__", type(function).__name__))
         if not _NAME.fullmatch(self.name):
             raise ToolError(
                 f"tool name {self.name!r}: use letters, digits, '_' and '-', at most 64, beginning with a letter or '_'"
@@ -75,6 +75,7 @@ class Tool:
         self.preview = preview
         self.timeout_s = timeout_s
         self.edits_notebook = edits_notebook
+        self._is_async = inspect.iscoroutinefunction(_code_of(function))
         self._context_parameter, self._arguments = _arguments_model(self.name, function, parameter_docs)
         functools.update_wrapper(self, function)
 
@@ -104,9 +105,7 @@ class Tool:
         values: dict[str, Any] = {name: getattr(parsed, name) for name in type(parsed).model_fields}
         if self._context_parameter:
             values[self._context_parameter] = context
-        if inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(
-            getattr(self.function, "__call__", None)
-        ):
+        if self._is_async:
             return await self.function(**values)
         result = await asyncio.to_thread(self.function, **values)
         return await result if inspect.isawaitable(result) else result
@@ -157,6 +156,11 @@ def toolbox(tools: Iterable[Tool | Callable[..., Any]]) -> dict[str, Tool]:
     return box
 
 
+def _code_of(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function itself, or the `__call__` of an object that is callable."""
+    return function if inspect.isroutine(function) else type(function).__call__.__get__(function)
+
+
 def _arguments_model(name: str, function: Callable[..., Any], docs: Mapping[str, str]) -> tuple[str | None, Any]:
     """A pydantic model of the parameters, and the name of the parameter that wants a ToolContext."""
     from pydantic import ConfigDict, Field, create_model
@@ -164,9 +168,7 @@ def _arguments_model(name: str, function: Callable[..., Any], docs: Mapping[str,
 
     try:
         signature = inspect.signature(function)
-        hints = typing.get_type_hints(
-            function if inspect.isroutine(function) else function.__call__, include_extras=True
-        )  # type: ignore[operator]
+        hints = typing.get_type_hints(_code_of(function), include_extras=True)
     except (TypeError, ValueError, NameError) as error:
         raise ToolError(f"tool {name!r}: its signature cannot be read: {error}") from error
     context_parameter: str | None = None
