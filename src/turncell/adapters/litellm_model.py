@@ -4,7 +4,8 @@ LiteLLM is imported by the first call (or by `warm_up` in a background thread), 
 does to its host is undone or kept out. Each of these was seen:
 
 * importing it fetches a price list over the network, loads a `.env` file into the environment and moves tiktoken's
-  cache: three variables are set for the time of the import, and only where the user has not set them;
+  cache: two variables keep it from the first two for the time of the import, unless the user has set them; the
+  third is put back;
 * it ends a stream after 100 equal chunks, whatever they mean: its check is disarmed on our stream object alone;
 * it keeps every chunk of a stream and walks them again at the end, counting tokens with tokenizers that it may
   download: the chunks are dropped as they pass, unless somebody's callbacks want the whole answer;
