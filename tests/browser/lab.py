@@ -78,9 +78,11 @@ class Lab:
         self.page.goto(f"{self.url}/lab/tree/{self.name}?token={TOKEN}&reset")
         expect(self.page.locator(".jp-NotebookPanel-toolbar")).to_be_visible(timeout=60_000)
         expect(self.page.locator(".jp-Notebook .jp-CodeCell").first).to_be_visible(timeout=30_000)
-        expect(
-            self.page.locator('[data-status="idle"], .jp-Notebook-ExecutionIndicator[data-status="idle"]').first
-        ).to_be_visible(timeout=60_000)
+        # Idle alone is not enough: a kernel that is still being connected says so too.
+        expect(self.page.locator(".jp-StatusBar-Widget, #jp-main-statusbar").first).to_contain_text(
+            "| Idle", timeout=60_000
+        )
+        time.sleep(0.5)
 
     def command(self, name: str) -> None:
         """Run a command by its label, from the command palette's engine."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import expect
 
 from tests.browser.lab import Lab
+from turncell.testing import call, reply, serve
 
-SETUP = '''
+TOOLS = '''
 %load_ext turncell
-from turncell import Agent, tool
-from turncell.adapters.scripted_model import ScriptedModel, call, say, think
+from turncell import Agent, calls_df, runs_df, tool
+from turncell.testing import ScriptedModel, call, say, think
 outbox = []
 
 @tool(effect="read")
@@ -25,19 +27,23 @@ def send_note(to: str, text: str) -> str:
     """Send a note to somebody."""
     outbox.append((to, text))
     return f"sent to {to}"
-
+'''
+SCRIPT = """
 model = ScriptedModel([
-    [think("Ana wants to know the weather. I look it up first."), say("I look up the weather. ", delay_s=0.05), call("weather", city="Oslo")],
+    [think("Ana wants to know. I look it up.", delay_s=0.2), say("I look up the weather. ", delay_s=0.1), call("weather", city="Oslo")],
     [say("Now I write to Ana. "), call("send_note", to="Ana", text="3.5 °C in Oslo")],
     say("It is **3.5 °C** in Oslo, and Ana knows.\\n\\n| city | °C |\\n| --- | ---: |\\n| Oslo | 3.5 |\\n", delay_s=0.02),
 ])
 demo = Agent(model, tools=[weather, send_note])
-'''
+"""
+STATIC = {"text/plain", "text/markdown", "text/html"}
 
 
 @pytest.mark.feature("D1", "D2", "D5")
 def test_a_turn_streams_asks_and_ends_before_the_queued_cell_runs(lab: Callable[..., Lab], version: str) -> None:
-    notebook = lab(version, [SETUP, "%%agent -a demo\nTell Ana the weather in Oslo.", "print('after', outbox)"])
+    notebook = lab(
+        version, [TOOLS + SCRIPT, "%%agent -a demo\nTell Ana the weather in Oslo.", "print('after', outbox)"]
+    )
     notebook.run_all()
     turn = notebook.output(1)
     expect(turn.get_by_text("I look up the weather.")).to_be_visible(timeout=20_000)
@@ -46,14 +52,121 @@ def test_a_turn_streams_asks_and_ends_before_the_queued_cell_runs(lab: Callable[
     card = turn.locator(".tc-ask")
     expect(card).to_contain_text("Allow send_note?")
     expect(card).to_contain_text("3.5 °C in Oslo")
-    assert notebook.prompt(1) == "[*]:" and notebook.prompt(2) == "[*]:", (
-        "the cell waits, and so does the one behind it"
-    )
+    assert (notebook.prompt(1), notebook.prompt(2)) == ("[*]:", "[*]:"), "the cell waits, and so does the one behind it"
     approve.scroll_into_view_if_needed()
     notebook.screenshot(f"approval-light-{version}")
     notebook.press(approve)
     expect(notebook.output(2)).to_contain_text("after [('Ana', '3.5 °C in Oslo')]", timeout=15_000)
     expect(turn).to_contain_text("and Ana knows.")
+    notebook.cell(1).scroll_into_view_if_needed()
     notebook.screenshot(f"done-light-{version}")
     outputs = notebook.save()["cells"][1]["outputs"]
-    assert [set(output["data"]) for output in outputs] == [{"text/plain", "text/markdown", "text/html"}]
+    assert [set(output["data"]) for output in outputs] == [STATIC], "no widget stays behind"
+
+
+@pytest.mark.feature("D1")
+def test_text_is_on_the_screen_while_the_model_still_writes(lab: Callable[..., Lab], version: str) -> None:
+    slow = (
+        "slow = Agent(ScriptedModel([say('one two three four five six seven eight nine ten', delay_s=0.6, chunk=5)]))"
+    )
+    notebook = lab(version, [TOOLS + slow, "%%agent -a slow\nCount."])
+    notebook.run_all()
+    turn = notebook.output(1)
+    expect(turn.get_by_text("one two")).to_be_visible(timeout=20_000)
+    assert "ten" not in turn.inner_text()
+    assert notebook.prompt(1) == "[*]:"
+    expect(turn).to_contain_text("nine ten", timeout=15_000)
+
+
+@pytest.mark.feature("D2", "B8")
+def test_denying_with_a_reason_reaches_the_model(lab: Callable[..., Lab], version: str) -> None:
+    show = "print(model.requests[2].messages[-1].parts[0].content, outbox)"
+    notebook = lab(version, [TOOLS + SCRIPT, "%%agent -a demo\nTell Ana the weather in Oslo.", show])
+    notebook.theme("Dark")
+    notebook.run_all()
+    turn = notebook.output(1)
+    deny = turn.get_by_role("button", name="Deny…")
+    expect(deny).to_be_visible(timeout=30_000)
+    notebook.press(deny)
+    turn.get_by_role("textbox").fill("Ana is asleep")
+    notebook.screenshot(f"deny-dark-{version}")
+    notebook.press(turn.get_by_role("button", name="Deny", exact=True))
+    expect(notebook.output(2)).to_contain_text("denied by the user: Ana is asleep []", timeout=15_000)
+    notebook.cell(1).scroll_into_view_if_needed()
+    notebook.screenshot(f"denied-dark-{version}")
+    notebook.theme("Light")
+
+
+@pytest.mark.feature("D4", "A11")
+def test_the_interrupt_button_keeps_the_text_and_the_kernel(lab: Callable[..., Lab], version: str) -> None:
+    endless = "endless = Agent(ScriptedModel([say('word ' * 5000, delay_s=0.05)]))"
+    notebook = lab(version, [TOOLS + endless, "%%agent -a endless\nTalk.", "print('queued')"])
+    notebook.run_all()
+    turn = notebook.output(1)
+    expect(turn.get_by_text("word word word")).to_be_visible(timeout=20_000)
+    notebook.page.locator('[data-command="notebook:interrupt-kernel"], [title^="Interrupt the kernel"]').first.click()
+    pressed = time.monotonic()
+    expect(turn).to_contain_text("turn interrupted", timeout=5_000)
+    assert time.monotonic() - pressed < 2
+    expect(turn).to_contain_text("word word word")
+    assert notebook.cell(2).get_by_text("queued", exact=True).count() == 0, "what was queued behind it is not run"
+    notebook.screenshot(f"interrupted-light-{version}")
+    html = notebook.save()["cells"][1]["outputs"][0]["data"]["text/html"]
+    assert "word word word" in "".join(html)
+
+
+@pytest.mark.feature("D1", "G1")
+def test_a_real_provider_s_stream_through_litellm(lab: Callable[..., Lab], version: str) -> None:
+    replies = [
+        reply(
+            "Ich schaue nach: 天気 🌦. ",
+            calls=[call("weather", city="Tromsø"), call("weather", city="東京")],
+            is_interleaved=True,
+            chunk_bytes=7,
+            delay_s=0.005,
+        ),
+        reply("In Tromsø and 東京 it is **3.5 °C** 🌦.", chunk_bytes=5, delay_s=0.01),
+    ]
+    with serve(replies) as server:
+        make = f"""
+from turncell.adapters.litellm_model import LiteLLMModel
+served = Agent(LiteLLMModel("openai/served", base_url={server.base_url!r}, api_key="test"), tools=[weather])
+"""
+        show = 'print(runs_df()[["status", "input_tokens", "cost_usd"]].tail(1).to_dict("records"), list(calls_df().arguments[-2:]))'
+        notebook = lab(version, [TOOLS + make, "%%agent -a served\nWie ist das Wetter?", show])
+        notebook.run_all()
+        expect(notebook.output(2)).to_contain_text("completed", timeout=60_000)
+    expect(notebook.output(1)).to_contain_text("In Tromsø and 東京 it is 3.5 °C 🌦.")
+    said = notebook.output(2).inner_text()
+    assert '{"city":"Tromsø"}' in said
+    assert '{"city":"東京"}' in said
+    assert "'cost_usd': <NA>" in said, "the price of a model nobody knows is unknown, not zero"
+
+
+@pytest.mark.feature("D5")
+def test_a_saved_notebook_shows_the_transcript_without_a_kernel(lab: Callable[..., Lab], version: str) -> None:
+    notebook = lab(
+        version, [TOOLS + "quick = Agent(ScriptedModel(['All is **well**.']))", "%%agent -a quick\nHow is it?"]
+    )
+    notebook.run_all()
+    expect(notebook.output(1)).to_contain_text("All is well.", timeout=30_000)
+    notebook.save()
+    notebook.page.get_by_text("Kernel", exact=True).first.click()
+    notebook.page.locator('.lm-Menu-itemLabel:text-is("Shut Down Kernel")').click()
+    notebook.page.reload()
+    expect(notebook.output(1)).to_contain_text("All is well.", timeout=30_000)
+    assert "Error displaying widget" not in notebook.page.content()
+
+
+@pytest.mark.feature("D2")
+def test_a_reloaded_page_gets_its_question_back(lab: Callable[..., Lab], version: str) -> None:
+    notebook = lab(version, [TOOLS + SCRIPT, "%%agent -a demo\nTell Ana the weather in Oslo."])
+    notebook.run_all()
+    turn = notebook.output(1)
+    approve = turn.get_by_role("button", name="Approve")
+    expect(approve).to_be_visible(timeout=30_000)
+    notebook.save()
+    notebook.page.reload()
+    expect(approve).to_be_visible(timeout=30_000)
+    notebook.press(approve)
+    expect(turn).to_contain_text("and Ana knows.", timeout=15_000)
