@@ -140,7 +140,7 @@ served = Agent(LiteLLMModel("openai/served", base_url={server.base_url!r}, api_k
     said = notebook.output(2).inner_text()
     assert '{"city":"Tromsø"}' in said
     assert '{"city":"東京"}' in said
-    assert "'cost_usd': <NA>" in said, "the price of a model nobody knows is unknown, not zero"
+    assert "'cost_usd': None" in said, "the price of a model nobody knows is unknown, not zero"
 
 
 @pytest.mark.feature("D5")

@@ -68,7 +68,7 @@ class TextView:
 def footer(run: RunState) -> str:
     """Model, steps, seconds, tokens, cost: one line.
 
-    >>> footer(fold([]))
+    >>> footer(RunState())
     'running · 0 steps · tokens unknown · cost unknown'
     """
     parts = [run.model, run.status, f"{len(run.steps)} step{'s' * (len(run.steps) != 1)}"]
