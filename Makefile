@@ -46,7 +46,8 @@ test-js: js/node_modules/.dev system  ## vitest, in a simulated DOM and in Chrom
 
 test-py: $(BIN)/.ready bundle kernels system  ## pytest, then every notebook with nbval
 	$(BIN)/pytest
-	$(if $(wildcard notebooks/*.ipynb),$(BIN)/pytest --nbval --nbval-current-env notebooks)
+	TURNCELL_STORE=$(CURDIR)/artifacts/notebooks.sqlite TURNCELL_MODEL=embedded \
+	  $(BIN)/pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg notebooks
 
 bench: $(BIN)/.ready bundle  ## speed, side by side with others
 	$(BIN)/python -m bench
