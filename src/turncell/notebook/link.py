@@ -56,12 +56,13 @@ class Link:
         """Show this run from its first event on."""
 
         def start() -> None:
+            # In one callback of the loop: what happens between the past and the subscription would be lost unseen.
             self._run = run
+            run.attach(self._on_events)
             self._pending = run.so_far()
             self._flush()
 
         self._loop.call_soon_threadsafe(start, context=self._context)
-        run.attach(self._on_events)
 
     def take(self, content: Any, buffers: Any = None) -> None:
         """A message of the page, on any thread."""
@@ -79,8 +80,6 @@ class Link:
         return sent
 
     def _on_events(self, events: Sequence[Event]) -> None:
-        if self._run is None:
-            return  # `follow` takes what has happened so far
         self._pending.extend(events)
         if self._timer is None:
             # At once after a pause, so that the first word and a question do not wait; else at the next frame.

@@ -1,0 +1,145 @@
+"""The link: whatever a page gets folds to what the run is, however late it came and whatever it missed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from turncell import Agent, tool
+from turncell.core import codec
+from turncell.core.fold import RunState, fold, snapshot
+from turncell.notebook.link import Link
+from turncell.runtime.run import Run
+from turncell.testing import ScriptedModel, call, say
+
+
+class Page:
+    """What a page has got; stands where the comm would be."""
+
+    def __init__(self) -> None:
+        self.messages: list[dict[str, Any]] = []
+        self.snapshots: list[str] = []
+        self.link = Link(self.messages.append, self.snapshots.append)
+
+    def folded(self) -> dict[str, Any]:
+        """The run as the events tell it; they must come without a gap."""
+        events = [message for message in self.messages if message["type"] == "events"]
+        assert [message["seq"] for message in events] == list(range(len(events)))
+        state = fold((codec.decode(codec.encode(e)) for message in events for e in message["events"]), RunState())
+        return plain(snapshot(state))
+
+
+def plain(value: Any) -> Any:
+    return codec.decode_json(codec.encode(value))
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@tool(effect="read")
+def look(at: str) -> str:
+    """Look."""
+    return f"seen {at}"
+
+
+def quick() -> Agent:
+    return Agent(ScriptedModel([[say("First. "), call("look", at="x")], "Done at once."]), tools=[look])
+
+
+def test_a_page_that_follows_at_any_moment_misses_nothing() -> None:
+    for number in range(60):
+        page = Page()
+        run = quick().start("go")
+        time.sleep(number / 20_000)
+        page.link.follow(run)
+        run.result(5)
+        page.link.close().result(5)
+        assert page.folded() == plain(snapshot(run.state))
+
+
+def test_a_quick_stream_is_sent_in_few_messages() -> None:
+    page = Page()
+    run = Agent(ScriptedModel([say("word " * 600, chunk=5, delay_s=0.001)])).start("go")
+    began = time.monotonic()
+    page.link.follow(run)
+    run.result(20)
+    page.link.close().result(5)
+    assert len(page.messages) <= 31 * (time.monotonic() - began) + 5
+    assert page.folded() == plain(snapshot(run.state))
+
+
+def waiting() -> tuple[Page, Run]:
+    @tool
+    def mail(to: str) -> str:
+        """Mail."""
+        return "sent"
+
+    page = Page()
+    run = Agent(ScriptedModel([call("mail", to="ana"), "Done."]), tools=[mail]).start("go", is_attended=True)
+    page.link.follow(run)
+    until(lambda: run.status == "waiting" and page.snapshots)
+    return page, run
+
+
+def test_a_page_that_missed_something_gets_a_snapshot() -> None:
+    page, run = waiting()
+    page.link.take({"type": "ready", "have": -1})
+    until(lambda: page.messages[-1]["type"] == "snapshot")
+    assert page.messages[-1]["run"] == plain(snapshot(run.state))
+    run.cancel()
+
+
+def test_a_page_that_is_up_to_date_gets_nothing() -> None:
+    page, run = waiting()
+    before = len(page.messages)
+    page.link.take({"type": "ready", "have": page.messages[-1]["seq"]})
+    page.link.close().result(5)
+    assert len(page.messages) == before
+    run.cancel()
+
+
+def test_a_checkpoint_is_there_when_something_waits() -> None:
+    page, run = waiting()
+    kept = codec.decode_json(page.snapshots[-1])
+    assert kept["run"]["status"] == "waiting"
+    run.cancel()
+
+
+@pytest.mark.parametrize(
+    "junk", [None, 3, "x", {}, {"type": "nothing"}, {"type": "answer"}, {"type": "ready", "have": "x"}]
+)
+def test_what_is_no_message_is_ignored(junk: Any) -> None:
+    page, run = waiting()
+    page.link.take(junk)
+    page.link.close().result(5)
+    assert run.status == "waiting"
+    run.cancel()
+
+
+def test_an_answer_that_does_not_count_is_refused_with_its_reason() -> None:
+    page, run = waiting()
+    request = run.requests[0].request
+    assert request is not None
+    wrong = {"type": "answer", "request_id": request.request_id, "digest": "0", "decision": "approve"}
+    page.link.take(wrong)
+    until(lambda: page.messages[-1]["type"] == "refused")
+    assert "other arguments" in page.messages[-1]["problem"]
+    page.link.take(wrong | {"digest": request.digest})
+    assert run.result(5).status == "completed"
+
+
+def test_a_front_end_that_is_gone_does_not_end_the_run() -> None:
+    def gone(content: dict[str, Any]) -> None:
+        raise ConnectionError("the page is gone")
+
+    link = Link(gone, lambda text: None)
+    run = quick().start("go")
+    link.follow(run)
+    assert run.result(5).status == "completed"
