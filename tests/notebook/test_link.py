@@ -56,7 +56,9 @@ def quick() -> Agent:
 def test_a_page_that_follows_at_any_moment_misses_nothing() -> None:
     for number in range(40):
         page = Page()
-        run = Agent(ScriptedModel([[say("x" * 2000, chunk=1), call("look", at="x")], "Done."]), tools=[look]).start("go")
+        run = Agent(ScriptedModel([[say("x" * 2000, chunk=1), call("look", at="x")], "Done."]), tools=[look]).start(
+            "go"
+        )
         time.sleep(number / 2_000)
         page.link.follow(run)
         run.result(5)
