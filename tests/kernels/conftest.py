@@ -44,6 +44,57 @@ def kernel(kernel_version: str) -> Iterator[Kernel]:
         started.manager.shutdown_kernel(now=True)
 
 
+@pytest.fixture(scope="module")
+def started_kernels() -> Iterator[dict[str, Kernel]]:
+    """Kernels that the tests of a module share, by version: a start costs more than most of the tests."""
+    started: dict[str, Kernel] = {}
+    yield started
+    for kernel in started.values():
+        kernel.client.stop_channels()
+        kernel.manager.shutdown_kernel(now=True)
+
+
+@pytest.fixture
+def notebook(started_kernels: dict[str, Kernel], kernel_version: str, own_history: Path) -> Kernel:
+    """A shared kernel as if it were new: the extension loaded again, no names of other tests, a history of its own."""
+    kernel = started_kernels.get(kernel_version)
+    if kernel is None or not kernel.manager.is_alive():
+        kernel = started_kernels[kernel_version] = start_kernel(kernel_version)
+    kernel.heard.clear()
+    kernel.run("%reset -f")
+    kernel.run(NOTEBOOK.replace("HISTORY", str(own_history)))
+    return kernel
+
+
+NOTEBOOK = '''
+%reload_ext turncell
+import turncell.settings
+from turncell import Agent, Settings, runs_df, tool
+from turncell.testing import ScriptedModel, call, say, think
+
+turncell.settings.use(Settings(store="HISTORY"))
+outbox = []
+
+@tool
+def send_note(to: str, text: str = "hello") -> str:
+    """Send a note to somebody."""
+    outbox.append((to, text))
+    return f"sent to {to}"
+
+def script(*entries, **options):
+    global model, demo
+    model = ScriptedModel(entries)
+    demo = Agent(model, tools=[send_note], **options)
+
+def statuses():
+    return list(runs_df().status)
+
+def told():
+    "What the model was told of its calls."
+    return [p.content for m in model.requests[-1].messages for p in m.parts if p.type == "tool_result"]
+'''
+
+
 def start_kernel(version: str) -> Kernel:
     name = f"py-{version}"
     manager = KernelManager(kernel_name=name, kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(SPECS)]))

@@ -9,6 +9,8 @@ A cell that runs a turn blocks the kernel's main thread in `KernelBridge.wait`. 
 Rules that are easy to break:
 - While it waits, SIGINT only counts. A KeyboardInterrupt raised inside of the stream's `flush` would lose a queued
   cell. Only while a job runs does SIGINT raise, so that a tool that hangs can be stopped.
+- A turn is more than its wait: a KeyboardInterrupt between the start of a run and the wait would leave a run that
+  nobody sees, one after the wait a view that nobody closes. `holding_interrupts` makes SIGINT only count there too.
 - The first press asks the run to end and gives it `grace_s`; the second leaves at once. Both end the cell with
   `TurnInterrupted`: the reply's status is `error`, so the cells queued behind it are aborted.
 - A job must not let a KeyboardInterrupt or SystemExit out through its future: awaited on the background loop, it
@@ -32,7 +34,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from types import FrameType, TracebackType
 from typing import Any, ClassVar, ParamSpec, TypeVar
@@ -107,6 +109,7 @@ class KernelBridge:
         self._kernel = getattr(shell, "kernel", None)
         self.tap = ShellTap(self._kernel)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()  # None only wakes the waiting thread
+        self._held: _Interrupts | None = None
 
     @classmethod
     def current(cls) -> KernelBridge:
@@ -198,6 +201,27 @@ class KernelBridge:
 
     # -- waiting
 
+    @contextmanager
+    def holding_interrupts(self) -> Iterator[None]:
+        """Keep a press of the interrupt button for the `wait` in this block; what stands around it must not block.
+
+        A press that no wait has seen raises `TurnInterrupted` at the end of the block.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = self._held
+        try:
+            with _Interrupts() as self._held:
+                held = self._held
+                yield
+        except KeyboardInterrupt as interrupt:  # pressed just before our handler stood
+            raise interrupt if isinstance(interrupt, TurnInterrupted) else TurnInterrupted from None
+        finally:
+            self._held = before
+        if held.presses:
+            raise TurnInterrupted
+
     def wait(
         self,
         done: concurrent.futures.Future[Any],
@@ -210,8 +234,8 @@ class KernelBridge:
 
         `on_interrupt` is called at most once, on this thread, and should only ask the run to end.
         Raises `TurnInterrupted` if the interrupt button was pressed, even if the run finished in spite of it.
-        A press between the start of a run and this call is an ordinary KeyboardInterrupt: whoever starts the run
-        should end it then, so that it does not go on unseen.
+        A press between the start of a run and this call is an ordinary KeyboardInterrupt, unless both stand in
+        `holding_interrupts`: then it counts here.
         """
         if threading.current_thread() is not threading.main_thread():
             concurrent.futures.wait([done])
@@ -224,13 +248,16 @@ class KernelBridge:
                 asked = True
                 on_interrupt()
 
+        held, self._held = self._held, None  # a wait inside of one of our jobs counts for itself
         try:
             done.add_done_callback(lambda _: self._jobs.put(None))
-            with _Interrupts() as interrupts, self.listening():
+            with nullcontext(held) if held is not None else _Interrupts() as interrupts, self.listening():
                 self._serve(done, interrupts, ask_to_end, grace_s=grace_s, poll_s=poll_s)
         except KeyboardInterrupt:  # pressed before our handler stood, or just after it was taken away
             ask_to_end()
             raise TurnInterrupted from None
+        finally:
+            self._held = held
         if interrupts.presses:
             raise TurnInterrupted
 

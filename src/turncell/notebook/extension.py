@@ -25,9 +25,14 @@ def unload(shell: InteractiveShell) -> None:
     """Leave nothing behind."""
     for kind in ("cell", "line"):
         shell.magics_manager.magics[kind].pop("agent", None)
-    shell.magics_manager.registry.pop("AgentMagics", None)
+    magics = shell.magics_manager.registry.pop("AgentMagics", None)
+    if magics in shell.configurables:
+        shell.configurables.remove(magics)
     for _, formatter in _formatters(shell):
         formatter.deferred_printers.pop(_RUN, None)
+        # IPython moves a printer here when the first object of its type is shown.
+        for kind in [one for one in formatter.type_printers if (one.__module__, one.__name__) == _RUN]:
+            formatter.type_printers.pop(kind)
     KernelBridge.current().close()
 
 

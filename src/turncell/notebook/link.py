@@ -31,6 +31,7 @@ from turncell.runtime.run import Run
 log = logging.getLogger("turncell")
 
 FLUSH_PER_S = 30
+_EARLY_LIMIT = 20
 _CHECKPOINTS = (StepStarted, RequestOpened, RequestAnswered, RunEnded)
 
 
@@ -47,6 +48,7 @@ class Link:
         self._loop = BackgroundLoop.current().loop
         self._context = contextvars.copy_context()
         self._run: Run | None = None
+        self._early: list[Any] = []  # what the page said before there was a run
         self._seq = -1
         self._pending: list[Event] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -61,6 +63,9 @@ class Link:
             run.attach(self._on_events)
             self._pending = run.so_far()
             self._flush()
+            early, self._early = self._early, []
+            for content in early:
+                self._take(content)
 
         self._loop.call_soon_threadsafe(start, context=self._context)
 
@@ -113,12 +118,14 @@ class Link:
         try:
             message = wire.from_page().validate_python(content)
         except ValidationError as error:
-            log.warning("a message of the page was ignored: %s", error)
+            # No warning: without a handler it would stand in the cell, and a page could fill the cell with them.
+            log.info("a message of the page was ignored: %s", error)
             return
         if not self.hello.done():
             self.hello.set_result(None)
         run = self._run
         if run is None:
+            self._early = [*self._early, content][-_EARLY_LIMIT:]
             return
         if isinstance(message, wire.Ready | wire.Resync):
             if message.have != self._seq:

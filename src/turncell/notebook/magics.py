@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shlex
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ from turncell.runtime.session import Session
 
 FAILS_THE_CELL = ("failed", "budget", "timeout", "in_doubt")
 """Statuses that make Run All stop. What a person chose (the card's Stop) and what has an answer do not."""
+
+
+_WORDS = {"export": "PATH", "tools": "NAMES"}
+"""What the commands of %agent take."""
 
 
 class TurnFailed(RunError):
@@ -60,11 +65,14 @@ class AgentMagics(Magics):
         """
         try:
             options = parse_argstring(self.cell, line)
-            if options.new:
-                self.session = None
+            for name, value in vars(options).items():
+                if isinstance(value, str):  # the parser leaves quotes where they are
+                    setattr(options, name, value.strip("\"'"))
             agent = self._agent(options)
             if not cell.strip():
                 raise UsageError("the cell is empty; write below %%agent what you want the agent to do")
+            if options.new:  # after all that can be wrong: a mistake must not cost the session
+                self.session = None
             self._turn(agent, cell.strip("\n"), options)
         except RunError:
             raise
@@ -83,11 +91,16 @@ class AgentMagics(Magics):
                 raise UsageError(
                     f"%agent {command}: there is no such command; use one of {names}, or %%agent for a turn"
                 )
+            try:
+                inspect.signature(do).bind(*words)
+            except TypeError as error:
+                usage = f"%agent {command} {_WORDS.get(command, '')}".strip()
+                raise UsageError(f"%agent {line}: {error}; write {usage}") from None
             return do(*words)
-        except TypeError as error:
-            raise ShellUsageError(f"%agent {line}: {error}") from None
-        except (TurncellError, ValueError) as error:
+        except TurncellError as error:
             raise ShellUsageError(str(error)) from None
+        except (OSError, ValueError) as error:
+            raise ShellUsageError(f"%agent {line}: {error}") from None
 
     def _turn(self, agent: Agent, prompt: str, options: Any) -> None:
         if self.session is None:
@@ -121,7 +134,7 @@ class AgentMagics(Magics):
             return agent
         names = options.tools.split(",") if options.tools else self.tools
         tools = [self._tool(name.strip()) for name in names if name.strip()]
-        return Agent(options.model, tools=tools, instructions=(options.instructions or "").strip("\"'"))
+        return Agent(options.model, tools=tools, instructions=options.instructions or "")
 
     def _tool(self, name: str) -> Any:
         tool = self._name(name)

@@ -14,9 +14,9 @@ from __future__ import annotations
 import contextvars
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Literal, TextIO
 
 from turncell import settings
@@ -26,6 +26,7 @@ from turncell.notebook.bridge import KernelBridge
 from turncell.notebook.terminal import TextView, question
 from turncell.runtime.run import Run
 
+NO_VIEW = "No live view answers here: what waits is asked on the keyboard."
 HELLO_S = 3.0
 """How long a view has to say hello before the keyboard is used instead."""
 
@@ -34,11 +35,12 @@ def run_turn(start: Callable[[bool, str | None], Run], *, keep_view: bool = Fals
     """Start a run by `start(is_attended, cell_id)`, show it, wait for its end. Raises TurnInterrupted."""
     bridge = KernelBridge.current()
     is_attended = bridge.allow_stdin()
-    if not bridge.has_kernel:
-        return _in_terminal(bridge, start, is_attended)
-    if not is_attended:
-        return _unattended(bridge, start)
-    return _with_view(bridge, start, keep_view)
+    with bridge.holding_interrupts():
+        if not bridge.has_kernel:
+            return _in_terminal(bridge, start, is_attended)
+        if not is_attended:
+            return _unattended(bridge, start)
+        return _with_view(bridge, start, keep_view)
 
 
 def _unattended(bridge: KernelBridge, start: Callable[[bool, str | None], Run]) -> Run:
@@ -58,43 +60,50 @@ def _with_view(bridge: KernelBridge, start: Callable[[bool, str | None], Run], k
     from turncell.notebook.widgets import RunView
 
     with bridge.listening():
-        view = RunView()
-        bundle = {
-            **view.mimebundle(),
-            "text/plain": "A turn in progress; this front end shows no live view.",
-        }
-        shown = display(bundle, raw=True, display_id=True)
         run = start(True, bridge.cell_id())
-        try:
-            view.follow(run)
-            with _Keyboard(bridge, run, view.link.hello, wait_s=HELLO_S):
-                _wait(bridge, run)
-        finally:
-            with suppress(TimeoutError):
-                view.link.close().result(2)
-            if not keep_view:
-                update_display(_static(run), raw=True, display_id=shown.display_id)
-                view.close()
+        with _not_unseen(run):
+            view = RunView()
+            bundle = {
+                **view.mimebundle(),
+                "text/plain": "A turn in progress; this front end shows no live view.",
+            }
+            shown = display(bundle, raw=True, display_id=True)
+            try:
+                view.follow(run)
+                with _Keyboard(bridge, run, view.link.hello, wait_s=HELLO_S):
+                    _wait(bridge, run)
+            finally:
+                with suppress(TimeoutError):
+                    view.link.close().result(2)
+                if not keep_view:
+                    update_display(_static(run), raw=True, display_id=shown.display_id)
+                    view.close()
     return run
 
 
 def _in_terminal(bridge: KernelBridge, start: Callable[[bool, str | None], Run], is_attended: bool) -> Run:
     run = start(is_attended, None)
-    run.subscribe(TextView(sys.stdout))
-    try:
-        with _Keyboard(bridge, run, Future(), wait_s=0.0) if is_attended else nullcontext():
-            _wait(bridge, run)
-    finally:
-        run.drain()
+    with _not_unseen(run):
+        run.subscribe(TextView(sys.stdout))
+        try:
+            with _Keyboard(bridge, run, Future(), wait_s=0.0) if is_attended else nullcontext():
+                _wait(bridge, run)
+        finally:
+            run.drain()
     return run
 
 
 def _wait(bridge: KernelBridge, run: Run) -> None:
-    """Until the run has ended. However this is left, the run does not go on unseen."""
-    try:
-        with _Echo(run):
-            bridge.wait(run.done, on_interrupt=lambda: run.cancel("interrupted"))
+    with _not_unseen(run), _Echo(run):
+        bridge.wait(run.done, on_interrupt=lambda: run.cancel("interrupted"))
         run.result()
+
+
+@contextmanager
+def _not_unseen(run: Run) -> Iterator[None]:
+    """However this is left, the run does not go on where nobody sees it."""
+    try:
+        yield
     except BaseException:
         run.cancel("interrupted")
         raise
@@ -144,12 +153,14 @@ class _Keyboard:
         with suppress(TimeoutError):
             self._hello.result(self._wait_s)
             return  # a view is there, and what it sends arrives
-        if self._wait_s:
-            told = self._bridge.run_on_main(print, "No live view answers here: what waits is asked on the keyboard.")
-            with suppress(Exception):
-                told.result(5)
+        has_told = not self._wait_s
         while not self._is_over.wait(0.05):
             for call in self._run.requests:
+                if not has_told:  # only now: a turn that asks nothing needs no keyboard
+                    has_told = True
+                    told = self._bridge.run_on_main(print, NO_VIEW)
+                    with suppress(Exception):
+                        told.result(5)
                 try:
                     said = self._bridge.ask_line(question(call))
                 except Exception:  # no keyboard after all, or interrupted: the time limit or the interrupt decides

@@ -92,10 +92,13 @@ class Agent:
         `is_attended=True` says that somebody will answer requests (`run.approve()`, `run.deny()`, a view).
         """
         message = _message(prompt)
+        # All that can be wrong comes before anything is made: a run that begins has a record.
+        limit = _positive("max_steps", self.max_steps if max_steps is None else max_steps)
+        mode = _one_of("mode", mode or self.mode, MODES)
         session = session or self.session(message.text[:80])
         loop = BackgroundLoop.current()
         policy = Policy(
-            self.rules, _one_of("mode", mode or self.mode, MODES), is_attended,
+            self.rules, mode, is_attended,
             "allow" if settings.current().unattended == "allow" else "deny", self.request_timeout_s,
         )  # fmt: skip
         driver = Driver(
@@ -110,8 +113,7 @@ class Agent:
                 begin = Begin(
                     at=time.time(), session_id=session.id, run_id=run.id, seq=session.seq, message=message,
                     model=self.model.name, mode=policy.mode, instructions=self.instructions,
-                    max_steps=_positive("max_steps", self.max_steps if max_steps is None else max_steps),
-                    tools=tuple(self.tools), is_attended=is_attended, cell_id=cell_id,
+                    max_steps=limit, tools=tuple(self.tools), is_attended=is_attended, cell_id=cell_id,
                     previous=before[-1].run_id if before else None,
                 )  # fmt: skip
                 state = await driver.drive(begin)

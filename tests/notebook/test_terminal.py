@@ -1,0 +1,125 @@
+"""`%%agent` where there is no kernel: IPython in a terminal, and a plain script."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pexpect
+import pytest
+
+NOTEBOOK = """
+from turncell import Agent, tool
+from turncell.testing import ScriptedModel, call, say
+outbox = []
+
+@tool
+def send_note(to: str) -> str:
+    "Send a note to somebody."
+    outbox.append(to)
+    return f"sent to {to}"
+
+def script(*entries):
+    global model, demo
+    model = ScriptedModel(entries)
+    demo = Agent(model, tools=[send_note])
+"""
+
+
+@pytest.fixture
+def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pexpect.spawn]:
+    folder = tmp_path_factory.mktemp("terminal")
+    (folder / "prelude.py").write_text(NOTEBOOK)
+    child = pexpect.spawn(
+        sys.executable,
+        ["-m", "IPython", "--simple-prompt", "--no-banner", "--colors=NoColor"],
+        encoding="utf-8",
+        timeout=20,
+        cwd=str(folder),
+        env=os.environ | {"TERM": "dumb", "IPYTHONDIR": str(folder)},
+    )
+    child.expect("In ")
+    for line in ("%load_ext turncell", "from prelude import *", "import prelude; print('rea' + 'dy')"):
+        child.sendline(line)
+    child.expect("ready")
+    yield child
+    child.close(force=True)
+
+
+def turn(child: pexpect.spawn, prompt: str) -> None:
+    child.sendline(
+        f"get_ipython().user_ns['demo'] = prelude.demo; get_ipython().run_cell_magic('agent', '-a demo', {prompt!r})"
+    )
+
+
+@pytest.mark.feature("D7", "D4")
+def test_a_terminal_shows_live_text_asks_on_the_keyboard_and_can_be_interrupted(terminal: pexpect.spawn) -> None:
+    terminal.sendline(
+        "script([say('I write. '), call('send_note', to='Ana')], call('send_note', to='Bob'), 'One of two.')"
+    )
+    turn(terminal, "Tell both.")
+    terminal.expect(r"I write\.")
+    terminal.expect(r'send_note \{\s+"to": "Ana"\s+\}\s+Allow it\? \[y\]es, or \[n\]o and a reason: ')
+    terminal.sendline("y")
+    terminal.expect(r"send_note: ok")
+    terminal.expect(r'"to": "Bob"\s+\}\s+Allow it\?.*reason: ')
+    terminal.sendline("n he is asleep")
+    terminal.expect("he is asleep")
+    terminal.expect(r"One of two\.\s+scripted · completed · 3 steps")
+    terminal.sendline("print('out', outbox, 'he is asleep' in str(prelude.model.requests[-1]))")
+    terminal.expect(r"out \['Ana'\] True")
+
+    terminal.sendline("script(say('word ' * 2000, delay_s=0.01), 'Still here.')")
+    turn(terminal, "Count.")
+    terminal.expect("word word word")
+    terminal.sendintr()
+    terminal.expect("cancelled: interrupted")
+    terminal.expect("turn interrupted", timeout=2)
+    assert "Traceback" not in terminal.before
+    turn(terminal, "Are you there?")
+    terminal.expect(r"Still here\.")
+
+    terminal.sendline("script(call('send_note', to='Ana'))")
+    turn(terminal, "Tell Ana.")
+    terminal.expect("Allow it.*reason: ")
+    terminal.sendintr()
+    terminal.expect("turn interrupted", timeout=2)
+    assert "Traceback" not in terminal.before
+    terminal.sendline("print('out', outbox)")
+    terminal.expect(r"out \['Ana'\]")
+
+
+@pytest.mark.feature("D7", "D6")
+def test_a_pipe_has_nobody_to_ask() -> None:
+    cell = "%%agent -a demo\nTell Ana."
+    code = (
+        "from IPython.core.interactiveshell import InteractiveShell\n"
+        "shell = InteractiveShell.instance(colors='NoColor')\n"
+        "shell.run_cell('%load_ext turncell')\n"
+        f"shell.run_cell({NOTEBOOK!r})\n"
+        "shell.run_cell(\"script(call('send_note', to='Ana'), 'Nobody allowed it.')\")\n"
+        f"shell.run_cell({cell!r})\n"
+        "print('out', shell.user_ns['outbox'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
+    )
+    assert "Nobody allowed it." in done.stdout and "denied" in done.stdout and "out []" in done.stdout, (
+        done.stdout + done.stderr
+    )
+    assert not done.stderr
+
+
+@pytest.mark.feature("D7", "A18")
+def test_a_plain_script_needs_neither_ipython_nor_a_kernel() -> None:
+    code = NOTEBOOK + (
+        "script(call('send_note', to='Ana'), 'Nobody allowed it.')\n"
+        "run = demo.run_sync('Tell Ana.')\n"
+        "import sys; print(run.text, outbox, [m for m in ('IPython', 'anywidget', 'pandas', 'litellm') if m in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
+    )
+    assert (done.stdout, done.stderr) == ("Nobody allowed it. [] []\n", "")
