@@ -115,6 +115,8 @@ class RunState:
     cell_id: str | None = None
     prompt: Message | None = None
     steps: tuple[StepState, ...] = ()
+    told: tuple[Message, ...] = ()
+    """The messages of all steps but the last: nothing changes them any more, and a late step costs what an early one does."""
     started_at: float = 0.0
     ended_at: float | None = None
     error_kind: str | None = None
@@ -156,27 +158,30 @@ class RunState:
 
     def messages(self) -> tuple[Message, ...]:
         """The messages as a provider accepts them: each call with exactly one result, in source order."""
-        messages = [self.prompt] if self.prompt else []
-        for step in self.steps:
-            if step.message is None:
-                continue
-            closed = {call.call_id: call for call in step.calls if not call.is_open}
-            parts = (_as_run(part, closed) for part in step.message.parts)
-            messages.append(replace(step.message, parts=tuple(part for part in parts if part is not None)))
-            results = tuple(
-                ToolResult(
-                    c.call_id,
-                    c.name,
-                    closed[c.call_id].content or "",
-                    closed[c.call_id].status != "ok",
-                    c.provider_id,
-                )
-                for c in step.message.calls
-                if c.call_id in closed
-            )
-            if results:
-                messages.append(Message("tool", results))
-        return tuple(message for message in messages if message.parts)
+        last = step_messages(self.steps[-1]) if self.steps else ()
+        prompt = (self.prompt,) if self.prompt and self.prompt.parts else ()
+        return (*prompt, *self.told, *last)
+
+
+def step_messages(step: StepState) -> tuple[Message, ...]:
+    """What a step adds to the conversation: the answer with its closed calls, and their results."""
+    if step.message is None:
+        return ()
+    closed = {call.call_id: call for call in step.calls if not call.is_open}
+    parts = tuple(run for run in (_as_run(part, closed) for part in step.message.parts) if run is not None)
+    answer = replace(step.message, parts=parts)
+    results = tuple(
+        ToolResult(
+            c.call_id,
+            c.name,
+            closed[c.call_id].content or "",
+            closed[c.call_id].status != "ok",
+            c.provider_id,
+        )
+        for c in step.message.calls
+        if c.call_id in closed
+    )
+    return tuple(message for message in (answer, Message("tool", results)) if message.parts)
 
 
 def fold(events: Iterable[ev.Event], state: RunState | None = None) -> RunState:
@@ -230,7 +235,9 @@ def total_usage(usages: Iterable[Usage]) -> Usage:
 def snapshot(state: RunState) -> dict[str, Any]:
     """The state as JSON values, for the page: ropes joined, what only the model reads left out."""
     plain = {
-        name: getattr(state, name) for name in RunState.__slots__ if name not in ("steps", "prompt", "instructions")
+        name: getattr(state, name)
+        for name in RunState.__slots__
+        if name not in ("steps", "told", "prompt", "instructions")
     }
     plain["prompt"] = state.prompt.text if state.prompt else ""
     plain["steps"] = [
@@ -286,7 +293,8 @@ def _message_added(state: RunState, e: ev.MessageAdded) -> RunState:
 
 
 def _step_started(state: RunState, e: ev.StepStarted) -> RunState:
-    return replace(state, steps=(*state.steps, StepState(e.step, e.model, e.at)))
+    told = (*state.told, *step_messages(state.steps[-1])) if state.steps else ()
+    return replace(state, steps=(*state.steps, StepState(e.step, e.model, e.at)), told=told)
 
 
 def _step_finished(state: RunState, e: ev.StepFinished) -> RunState:
