@@ -181,13 +181,14 @@ class _Async:
 
 class Aiohttp(_Async):
     _session: Any = None
+    """The class's, so that no collection complains about it before the process ends."""
 
     async def _ask(self, path: str, messages: Any, **more: Any) -> Turn:
         import aiohttp
 
         began = time.process_time()
         if self._session is None:
-            self._session = aiohttp.ClientSession(self._base, connector=aiohttp.TCPConnector(limit=0))
+            Aiohttp._session = aiohttp.ClientSession(self._base, connector=aiohttp.TCPConnector(limit=0))
         turn, pieces = Turn(), list[str]()
         body = orjson.dumps({"model": "bench", "messages": messages, "stream": True, **more})
         async with self._session.post(f"{path}/v1/chat/completions", data=body) as response:
