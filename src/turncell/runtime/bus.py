@@ -12,6 +12,7 @@ import contextlib
 import inspect
 import logging
 import queue
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -76,14 +77,19 @@ class Subscription:
         self._ready = asyncio.Event()
         self._loop = loop or asyncio.get_running_loop()
         self._limit = BUFFER
+        self._lock = threading.Lock()
+        """The consumer may live in another thread: without it, what is being merged would be taken, and given twice."""
 
     def push(self, events: Sequence[Event]) -> None:
         """From the run's loop."""
-        self._buffer.extend(events)
-        if len(self._buffer) > self._limit:
-            self._buffer[:] = merge_deltas(self._buffer)
-            self._limit = max(BUFFER, 2 * len(self._buffer))
-        self.wake()
+        with self._lock:
+            is_asleep = not self._buffer
+            self._buffer.extend(events)
+            if len(self._buffer) > self._limit:
+                self._buffer = merge_deltas(self._buffer)
+                self._limit = max(BUFFER, 2 * len(self._buffer))
+        if is_asleep:  # else it was woken for what is still there
+            self.wake()
 
     def wake(self) -> None:
         if self._loop is self._bus.loop:
@@ -96,13 +102,13 @@ class Subscription:
         """The next events, as many as there are; an empty list when the run has ended and all was given."""
         while True:
             self._ready.clear()
-            if self._buffer:
-                # One slice and one deletion, each atomic under the interpreter's lock: `push` may come between them.
-                taken = self._buffer[:]
-                del self._buffer[: len(taken)]
+            is_over = self._bus.is_closed  # asked first: what came before the end must not be missed
+            with self._lock:
+                taken, self._buffer = self._buffer, []
                 self._limit = BUFFER
+            if taken:
                 return taken
-            if self._bus.is_closed:
+            if is_over:
                 return []
             await self._ready.wait()
 
