@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from turncell.core import events as ev
 from turncell.core.deltas import Block, rope_add
 from turncell.core.parts import Json, Message, Part, ToolCall, ToolResult, Usage
 from turncell.core.policy import Effect, Verdict
+from turncell.core.values import evolve
 
 RunStatus: TypeAlias = Literal["running", "waiting", "interrupted", "in_doubt"] | ev.EndStatus
 CallStatus: TypeAlias = Literal["streaming", "proposed", "waiting", "allowed", "running", "in_doubt"] | ev.CallEnd
@@ -169,7 +170,7 @@ def step_messages(step: StepState) -> tuple[Message, ...]:
         return ()
     closed = {call.call_id: call for call in step.calls if not call.is_open}
     parts = tuple(run for run in (_as_run(part, closed) for part in step.message.parts) if run is not None)
-    answer = replace(step.message, parts=parts)
+    answer = evolve(step.message, parts=parts)
     results = tuple(
         ToolResult(
             c.call_id,
@@ -202,7 +203,7 @@ def apply(state: RunState, event: ev.Event) -> RunState:
         status = state.status
         if state.ended_at is None:
             status = "waiting" if state.open_requests else "running"
-        state = replace(state, seq=event.seq, status=status)
+        state = evolve(state, seq=event.seq, status=status)
     return state
 
 
@@ -259,13 +260,13 @@ def snapshot(state: RunState) -> dict[str, Any]:
 def _last(state: RunState, **changes: Any) -> RunState:
     if not state.steps:
         return state
-    return replace(state, steps=(*state.steps[:-1], replace(state.steps[-1], **changes)))
+    return evolve(state, steps=(*state.steps[:-1], evolve(state.steps[-1], **changes)))
 
 
 def _call(state: RunState, call_id: str, **changes: Any) -> RunState:
     if not state.steps:
         return state
-    calls = tuple(replace(call, **changes) if call.call_id == call_id else call for call in state.steps[-1].calls)
+    calls = tuple(evolve(call, **changes) if call.call_id == call_id else call for call in state.steps[-1].calls)
     return _last(state, calls=calls)
 
 
@@ -279,7 +280,7 @@ def _run_started(state: RunState, e: ev.RunStarted) -> RunState:
 
 def _message_added(state: RunState, e: ev.MessageAdded) -> RunState:
     if e.message.role == "user":
-        return replace(state, prompt=e.message) if state.prompt is None else state
+        return evolve(state, prompt=e.message) if state.prompt is None else state
     blocks, calls = [], []
     for part in e.message.parts:
         if isinstance(part, ToolCall):
@@ -294,7 +295,7 @@ def _message_added(state: RunState, e: ev.MessageAdded) -> RunState:
 
 def _step_started(state: RunState, e: ev.StepStarted) -> RunState:
     told = (*state.told, *step_messages(state.steps[-1])) if state.steps else ()
-    return replace(state, steps=(*state.steps, StepState(e.step, e.model, e.at)), told=told)
+    return evolve(state, steps=(*state.steps, StepState(e.step, e.model, e.at)), told=told)
 
 
 def _step_finished(state: RunState, e: ev.StepFinished) -> RunState:
@@ -331,7 +332,7 @@ def _request_answered(state: RunState, e: ev.RequestAnswered) -> RunState:
     call = state.steps[-1].call(e.call_id) if state.steps else None
     if call is None or call.request is None:
         return state
-    request = replace(call.request, answer=e.answer, by=e.by, reason=e.reason, answered_at=e.at)
+    request = evolve(call.request, answer=e.answer, by=e.by, reason=e.reason, answered_at=e.at)
     changes: dict[str, Any] = {
         "request": request,
         "status": "allowed" if e.answer in ("approve", "edit") else "proposed",
@@ -353,13 +354,13 @@ def _call_finished(state: RunState, e: ev.CallFinished) -> RunState:
 
 
 def _run_ended(state: RunState, e: ev.RunEnded) -> RunState:
-    return replace(state, status=e.status, ended_at=e.at, error_kind=e.kind, error=e.message)
+    return evolve(state, status=e.status, ended_at=e.at, error_kind=e.kind, error=e.message)
 
 
 def _grow(state: RunState, number: int, kind: Literal["text", "reasoning"], text: str) -> RunState:
     blocks = state.steps[-1].blocks
     if number < len(blocks):
-        grown = replace(blocks[number], rope=rope_add(blocks[number].rope, text))
+        grown = evolve(blocks[number], rope=rope_add(blocks[number].rope, text))
         return _last(state, blocks=(*blocks[:number], grown, *blocks[number + 1 :]))
     return _last(state, blocks=(*blocks, Block(kind, (text,))))
 
@@ -425,8 +426,8 @@ def _as_run(part: Part, closed: dict[str, CallState]) -> Part | None:
     arguments = call.arguments
     if arguments is not None:
         is_as_written = call.proposed_arguments is None and part.arguments_text.strip()
-        return part if is_as_written else replace(part, arguments_text=json.dumps(arguments))
-    return replace(part, arguments_text=json.dumps(_object(part.arguments_text)), name=part.name or "unnamed")
+        return part if is_as_written else evolve(part, arguments_text=json.dumps(arguments))
+    return evolve(part, arguments_text=json.dumps(_object(part.arguments_text)), name=part.name or "unnamed")
 
 
 def _object(text: str) -> dict[str, Json]:

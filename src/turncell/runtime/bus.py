@@ -24,6 +24,8 @@ log = logging.getLogger("turncell")
 BUFFER = 512
 """Events in a buffer before its deltas are merged."""
 
+_DELTAS = (TextDelta, ReasoningDelta, ArgumentsDelta)
+
 Subscriber: TypeAlias = Callable[[Event], Any] | asyncio.Queue[Event] | queue.Queue[Event]
 
 
@@ -35,23 +37,27 @@ def merge_deltas(events: Sequence[Event]) -> list[Event]:
     """
     merged: list[Event] = []
     pieces: list[str] = []
+    last: Any = None
+    """The delta that grows: the last one of `merged`."""
 
     def close() -> None:
         if len(pieces) > 1:
-            merged[-1] = replace(merged[-1], text="".join(pieces))  # type: ignore[call-arg]
+            merged[-1] = replace(last, text="".join(pieces))
         pieces.clear()
 
     for event in events:
-        last = merged[-1] if pieces else None
-        if isinstance(event, TextDelta | ReasoningDelta | ArgumentsDelta):
-            if last is not None and type(last) is type(event) and (last.block, last.step) == (event.block, event.step):  # type: ignore[union-attr]
-                pieces.append(event.text)
+        kind = type(event)
+        if kind in _DELTAS:
+            if kind is type(last) and last.block == event.block and last.step == event.step:  # type: ignore[union-attr]
+                pieces.append(event.text)  # type: ignore[union-attr]
                 continue
             close()
+            last = event
             merged.append(event)
-            pieces.append(event.text)
+            pieces.append(event.text)  # type: ignore[union-attr]
         else:
             close()
+            last = None
             if isinstance(event, CallProgress) and merged and _same_progress(merged[-1], event):
                 merged[-1] = event
             else:
