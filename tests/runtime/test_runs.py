@@ -618,6 +618,28 @@ def test_blocking_the_loop_that_runs_live_on_is_refused() -> None:
         BackgroundLoop.current().spawn(inner()).result(5)
 
 
+def test_bursts_that_are_merged_while_another_thread_takes_them_arrive_once() -> None:
+    class Torrent:
+        name = "torrent"
+
+        async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
+            for number in range(0, 60_000, 600):
+                yield [TextFragment(f"{n} ") for n in range(number, number + 600)]
+                await asyncio.sleep(0)
+            yield [Finished("stop")]
+
+    async def read() -> str:
+        return "".join([event.text async for event in Agent(Torrent()).start("Go.") if isinstance(event, TextDelta)])
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        texts = {asyncio.run(read()) for _ in range(3)}
+    finally:
+        sys.setswitchinterval(interval)
+    assert texts == {"".join(f"{n} " for n in range(60_000))}
+
+
 def test_nothing_is_left_running() -> None:
     Agent(ScriptedModel(["warm"])).run_sync("go")
     loop = BackgroundLoop.current()

@@ -20,11 +20,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from turncell.core.events import CostBasis, FinishReason
 from turncell.core.parts import Part, Reasoning, Text, ToolCall, Usage
+from turncell.core.values import evolve
 
 Rope: TypeAlias = tuple[str, ...]
 
@@ -108,7 +109,7 @@ class Assembly:
         number = len(self.blocks) - 1
         if number >= 0 and self.blocks[number].kind == kind and not self.blocks[number].signature:
             block = self.blocks[number]
-            grown = replace(block, rope=rope_add(block.rope, text), signature=signature)
+            grown = evolve(block, rope=rope_add(block.rope, text), signature=signature)
             return Assembly((*self.blocks[:number], grown)), number
         return Assembly((*self.blocks, Block(kind, (text,), signature=signature))), number + 1
 
@@ -124,7 +125,7 @@ class Assembly:
             number = len(self.blocks)
         else:
             block = self.blocks[number]
-        block = replace(
+        block = evolve(
             block,
             rope=rope_add(block.rope, piece.arguments) if piece.arguments else block.rope,
             name=block.name or piece.name or "",

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from turncell.core import events as ev
 from turncell.core.deltas import Block, rope_add
 from turncell.core.parts import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult, Usage
 from turncell.core.policy import Effect, Verdict
+from turncell.core.values import evolve
 
 RunStatus: TypeAlias = Literal["running", "waiting", "interrupted", "in_doubt"] | ev.EndStatus
 CallStatus: TypeAlias = Literal["streaming", "proposed", "waiting", "allowed", "running", "in_doubt"] | ev.CallEnd
@@ -115,6 +116,8 @@ class RunState:
     cell_id: str | None = None
     prompt: Message | None = None
     steps: tuple[StepState, ...] = ()
+    told: tuple[Message, ...] = ()
+    """The messages of all steps but the last: nothing changes them any more, and a late step costs what an early one does."""
     started_at: float = 0.0
     ended_at: float | None = None
     error_kind: str | None = None
@@ -156,27 +159,30 @@ class RunState:
 
     def messages(self) -> tuple[Message, ...]:
         """The messages as a provider accepts them: each call with exactly one result, in source order."""
-        messages = [self.prompt] if self.prompt else []
-        for step in self.steps:
-            if step.message is None:
-                continue
-            closed = {call.call_id: call for call in step.calls if not call.is_open}
-            parts = (_as_run(part, closed) for part in step.message.parts)
-            messages.append(replace(step.message, parts=tuple(part for part in parts if part is not None)))
-            results = tuple(
-                ToolResult(
-                    c.call_id,
-                    c.name,
-                    closed[c.call_id].content or "",
-                    closed[c.call_id].status != "ok",
-                    c.provider_id,
-                )
-                for c in step.message.calls
-                if c.call_id in closed
-            )
-            if results:
-                messages.append(Message("tool", results))
-        return tuple(message for message in messages if message.parts)
+        last = step_messages(self.steps[-1]) if self.steps else ()
+        prompt = (self.prompt,) if self.prompt and self.prompt.parts else ()
+        return (*prompt, *self.told, *last)
+
+
+def step_messages(step: StepState) -> tuple[Message, ...]:
+    """What a step adds to the conversation: the answer with its closed calls, and their results."""
+    if step.message is None:
+        return ()
+    closed = {call.call_id: call for call in step.calls if not call.is_open}
+    parts = tuple(run for run in (_as_run(part, closed) for part in step.message.parts) if run is not None)
+    answer = evolve(step.message, parts=parts)
+    results = tuple(
+        ToolResult(
+            c.call_id,
+            c.name,
+            closed[c.call_id].content or "",
+            closed[c.call_id].status != "ok",
+            c.provider_id,
+        )
+        for c in step.message.calls
+        if c.call_id in closed
+    )
+    return tuple(message for message in (answer, Message("tool", results)) if message.parts)
 
 
 def fold(events: Iterable[ev.Event], state: RunState | None = None) -> RunState:
@@ -197,7 +203,7 @@ def apply(state: RunState, event: ev.Event) -> RunState:
         status = state.status
         if state.ended_at is None:
             status = "waiting" if state.open_requests else "running"
-        state = replace(state, seq=event.seq, status=status)
+        state = evolve(state, seq=event.seq, status=status)
     return state
 
 
@@ -230,7 +236,9 @@ def total_usage(usages: Iterable[Usage]) -> Usage:
 def snapshot(state: RunState) -> dict[str, Any]:
     """The state as JSON values, for the page: ropes joined, what only the model reads left out."""
     plain = {
-        name: getattr(state, name) for name in RunState.__slots__ if name not in ("steps", "prompt", "instructions")
+        name: getattr(state, name)
+        for name in RunState.__slots__
+        if name not in ("steps", "told", "prompt", "instructions")
     }
     plain["prompt"] = state.prompt.text if state.prompt else ""
     plain["steps"] = [
@@ -252,13 +260,13 @@ def snapshot(state: RunState) -> dict[str, Any]:
 def _last(state: RunState, **changes: Any) -> RunState:
     if not state.steps:
         return state
-    return replace(state, steps=(*state.steps[:-1], replace(state.steps[-1], **changes)))
+    return evolve(state, steps=(*state.steps[:-1], evolve(state.steps[-1], **changes)))
 
 
 def _call(state: RunState, call_id: str, **changes: Any) -> RunState:
     if not state.steps:
         return state
-    calls = tuple(replace(call, **changes) if call.call_id == call_id else call for call in state.steps[-1].calls)
+    calls = tuple(evolve(call, **changes) if call.call_id == call_id else call for call in state.steps[-1].calls)
     return _last(state, calls=calls)
 
 
@@ -272,7 +280,7 @@ def _run_started(state: RunState, e: ev.RunStarted) -> RunState:
 
 def _message_added(state: RunState, e: ev.MessageAdded) -> RunState:
     if e.message.role == "user":
-        return replace(state, prompt=e.message) if state.prompt is None else state
+        return evolve(state, prompt=e.message) if state.prompt is None else state
     blocks, calls = [], []
     for part in e.message.parts:
         if isinstance(part, ToolCall):
@@ -286,7 +294,8 @@ def _message_added(state: RunState, e: ev.MessageAdded) -> RunState:
 
 
 def _step_started(state: RunState, e: ev.StepStarted) -> RunState:
-    return replace(state, steps=(*state.steps, StepState(e.step, e.model, e.at)))
+    told = (*state.told, *step_messages(state.steps[-1])) if state.steps else ()
+    return evolve(state, steps=(*state.steps, StepState(e.step, e.model, e.at)), told=told)
 
 
 def _step_finished(state: RunState, e: ev.StepFinished) -> RunState:
@@ -323,7 +332,7 @@ def _request_answered(state: RunState, e: ev.RequestAnswered) -> RunState:
     call = state.steps[-1].call(e.call_id) if state.steps else None
     if call is None or call.request is None:
         return state
-    request = replace(call.request, answer=e.answer, by=e.by, reason=e.reason, answered_at=e.at)
+    request = evolve(call.request, answer=e.answer, by=e.by, reason=e.reason, answered_at=e.at)
     changes: dict[str, Any] = {
         "request": request,
         "status": "allowed" if e.answer in ("approve", "edit") else "proposed",
@@ -345,13 +354,13 @@ def _call_finished(state: RunState, e: ev.CallFinished) -> RunState:
 
 
 def _run_ended(state: RunState, e: ev.RunEnded) -> RunState:
-    return replace(state, status=e.status, ended_at=e.at, error_kind=e.kind, error=e.message)
+    return evolve(state, status=e.status, ended_at=e.at, error_kind=e.kind, error=e.message)
 
 
 def _grow(state: RunState, number: int, kind: Literal["text", "reasoning"], text: str) -> RunState:
     blocks = state.steps[-1].blocks
     if number < len(blocks):
-        grown = replace(blocks[number], rope=rope_add(blocks[number].rope, text))
+        grown = evolve(blocks[number], rope=rope_add(blocks[number].rope, text))
         return _last(state, blocks=(*blocks[:number], grown, *blocks[number + 1 :]))
     return _last(state, blocks=(*blocks, Block(kind, (text,))))
 
@@ -417,8 +426,8 @@ def _as_run(part: Part, closed: dict[str, CallState]) -> Part | None:
     arguments = call.arguments
     if arguments is not None:
         is_as_written = call.proposed_arguments is None and part.arguments_text.strip()
-        return part if is_as_written else replace(part, arguments_text=json.dumps(arguments))
-    return replace(part, arguments_text=json.dumps(_object(part.arguments_text)), name=part.name or "unnamed")
+        return part if is_as_written else evolve(part, arguments_text=json.dumps(arguments))
+    return evolve(part, arguments_text=json.dumps(_object(part.arguments_text)), name=part.name or "unnamed")
 
 
 def _object(text: str) -> dict[str, Json]:

@@ -21,7 +21,7 @@ No clock, no ids and no I/O here: `at` comes with each signal, ids are counted f
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from turncell.core import events as ev
@@ -38,6 +38,7 @@ from turncell.core.fold import CallState, RunState, apply
 from turncell.core.nucleus import Transition
 from turncell.core.parts import Json, Message, Usage
 from turncell.core.policy import Effect, Verdict
+from turncell.core.values import evolve
 
 MAX_PARALLEL_READS = 8
 SAVE_EVERY_S = 1.0
@@ -208,7 +209,7 @@ class LoopState:
         step = run.steps[-1]
         calls = tuple(CallState(b.call_id, step.step, b.name, b.text) for b in self.assembly.blocks if b.kind == "call")
         blocks = tuple(Block("call", (), b.call_id, b.name) if b.kind == "call" else b for b in self.assembly.blocks)
-        return replace(run, steps=(*run.steps[:-1], replace(step, blocks=blocks, calls=calls)))
+        return evolve(run, steps=(*run.steps[:-1], evolve(step, blocks=blocks, calls=calls)))
 
     def reasoning_s(self, at: float) -> float | None:
         """Seconds of reasoning of this step, up to `at`."""
@@ -225,11 +226,11 @@ def reduce(state: LoopState, signal: Signal) -> Result:
     if state.run.is_ended:
         return Transition(state, terminal=True)
     if not state.run.run_id and not isinstance(signal, Begin):
-        return Transition(replace(state, stop=signal) if isinstance(signal, Stop) else state)
+        return Transition(evolve(state, stop=signal) if isinstance(signal, Stop) else state)
     turn = _Turn(state, getattr(signal, "at", 0.0))
     _ON[type(signal)](turn, signal)
     return Transition(
-        replace(turn.state, run=turn.run),
+        turn.state if turn.state.run is turn.run else evolve(turn.state, run=turn.run),
         tuple(turn.events),
         tuple(turn.commands),
         terminal=turn.run.is_ended,
@@ -256,7 +257,7 @@ class _Turn:
         self.run = apply(run, event)
 
     def set(self, **changes: Any) -> None:
-        self.state = replace(self.state, **changes)
+        self.state = evolve(self.state, **changes)
 
     @property
     def calls(self) -> tuple[CallState, ...]:
@@ -321,13 +322,14 @@ def _streamed(turn: _Turn, s: Streamed) -> None:
     for fragment in s.fragments:
         kind = type(fragment)
         if kind is TextFragment:
-            if not fragment.text:  # type: ignore[union-attr]
+            text = fragment.text  # type: ignore[union-attr]
+            if not text:
                 continue
             if not pending:
                 blocks = assembly.blocks
                 number = len(blocks) - 1 if blocks and blocks[-1].kind == "text" else len(blocks)
-            pending.append(fragment.text)  # type: ignore[union-attr]
-            events.append(ev.TextDelta(run_id, step, number, fragment.text))  # type: ignore[union-attr]
+            pending.append(text)
+            events.append(ev.TextDelta(run_id, step, number, text))
             continue
         if pending:
             assembly, _ = assembly.add("text", "".join(pending))
@@ -379,7 +381,7 @@ def _model_finished(turn: _Turn, s: ModelFinished) -> None:
     message = Message("assistant", parts)
     is_cut = end.finish_reason == "length" and not message.calls
     if parts:
-        turn.record(ev.MessageAdded, message=replace(message, is_partial=is_cut))
+        turn.record(ev.MessageAdded, message=evolve(message, is_partial=is_cut))
     turn.record(
         ev.StepFinished, finish_reason=end.finish_reason, usage=end.usage, cost_usd=end.cost_usd, cost_basis=end.cost_basis,
         answered_by=end.answered_by, duration_s=max(0.0, s.at - step.started_at), first_token_s=s.first_token_s,

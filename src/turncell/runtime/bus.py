@@ -12,6 +12,7 @@ import contextlib
 import inspect
 import logging
 import queue
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -23,6 +24,8 @@ log = logging.getLogger("turncell")
 BUFFER = 512
 """Events in a buffer before its deltas are merged."""
 
+_DELTAS = (TextDelta, ReasoningDelta, ArgumentsDelta)
+
 Subscriber: TypeAlias = Callable[[Event], Any] | asyncio.Queue[Event] | queue.Queue[Event]
 
 
@@ -33,28 +36,33 @@ def merge_deltas(events: Sequence[Event]) -> list[Event]:
     [TextDelta(run_id='r', step=1, block=0, text='ab', type='TextDelta')]
     """
     merged: list[Event] = []
-    growing: list[TextDelta | ReasoningDelta | ArgumentsDelta] = []
+    pieces: list[str] = []
+    last: Any = None
+    """The latest piece of the delta that grows, which is the last one of `merged`."""
 
     def close() -> None:
-        if growing:  # the last one knows the name of a call best
-            merged.append(replace(growing[-1], text="".join(delta.text for delta in growing)))
-            growing.clear()
+        if len(pieces) > 1:
+            merged[-1] = replace(last, text="".join(pieces))
+        pieces.clear()
 
     for event in events:
-        if isinstance(event, TextDelta | ReasoningDelta | ArgumentsDelta):
-            if growing and (growing[-1].type, growing[-1].step, growing[-1].block) != (
-                event.type,
-                event.step,
-                event.block,
-            ):
-                close()
-            growing.append(event)
-            continue
-        close()
-        if isinstance(event, CallProgress) and merged and _same_progress(merged[-1], event):
-            merged[-1] = event
-        else:
+        kind = type(event)
+        if kind in _DELTAS:
+            if kind is type(last) and last.block == event.block and last.step == event.step:  # type: ignore[union-attr]
+                pieces.append(event.text)  # type: ignore[union-attr]
+                last = event  # the latest piece knows the name of a call best
+                continue
+            close()
+            last = event
             merged.append(event)
+            pieces.append(event.text)  # type: ignore[union-attr]
+        else:
+            close()
+            last = None
+            if isinstance(event, CallProgress) and merged and _same_progress(merged[-1], event):
+                merged[-1] = event
+            else:
+                merged.append(event)
     close()
     return merged
 
@@ -76,14 +84,19 @@ class Subscription:
         self._ready = asyncio.Event()
         self._loop = loop or asyncio.get_running_loop()
         self._limit = BUFFER
+        self._lock = threading.Lock()
+        """The consumer may live in another thread: without it, what is being merged would be taken, and given twice."""
 
     def push(self, events: Sequence[Event]) -> None:
         """From the run's loop."""
-        self._buffer.extend(events)
-        if len(self._buffer) > self._limit:
-            self._buffer[:] = merge_deltas(self._buffer)
-            self._limit = max(BUFFER, 2 * len(self._buffer))
-        self.wake()
+        with self._lock:
+            is_asleep = not self._buffer
+            self._buffer.extend(events)
+            if len(self._buffer) > self._limit:
+                self._buffer = merge_deltas(self._buffer)
+                self._limit = max(BUFFER, 2 * len(self._buffer))
+        if is_asleep:  # else it was woken for what is still there
+            self.wake()
 
     def wake(self) -> None:
         if self._loop is self._bus.loop:
@@ -96,13 +109,13 @@ class Subscription:
         """The next events, as many as there are; an empty list when the run has ended and all was given."""
         while True:
             self._ready.clear()
-            if self._buffer:
-                # One slice and one deletion, each atomic under the interpreter's lock: `push` may come between them.
-                taken = self._buffer[:]
-                del self._buffer[: len(taken)]
+            is_over = self._bus.is_closed  # asked first: what came before the end must not be missed
+            with self._lock:
+                taken, self._buffer = self._buffer, []
                 self._limit = BUFFER
+            if taken:
                 return taken
-            if self._bus.is_closed:
+            if is_over:
                 return []
             await self._ready.wait()
 

@@ -1,7 +1,8 @@
 """The journal's writer: one thread that batches what all runs of this process record.
 
-Recording never waits for the disk: records are queued and written in batches, each batch one transaction, so a stream
-costs a few transactions a second. Only the intent of a write pays for an fsync: `record(..., durable=True)` is done when
+Recording never waits for the disk: records are queued and written in batches, each batch one transaction. The thread
+sleeps up to LINGER_S over what nobody waits for, so that a step, or a hundred runs at once, cost one transaction and
+not one for each signal: waking it costs as much as writing. The end of a run is written at once. Only the intent of a write pays for an fsync: `record(..., durable=True)` is done when
 the records, and all before them, survive a loss of power. A store that fails is a failure of the runs that need it, not of
 this thread: the error goes to the futures of the batch.
 """
@@ -17,11 +18,14 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from turncell.core import codec
-from turncell.core.events import Event, Recorded
+from turncell.core.events import Event, Recorded, RunEnded
 from turncell.errors import StoreError, TurncellError
 from turncell.runtime.ports import Record, Store
 
 T = TypeVar("T")
+
+LINGER_S = 0.02
+"""Far below what a person notices, and below the second for which text may be on the screen only."""
 
 
 def to_record(event: Any) -> Record:
@@ -34,6 +38,7 @@ class _Job:
     records: list[Record]
     done: Future[Any]
     is_durable: bool = False
+    may_wait: bool = False
     call: Callable[[Store], Any] | None = None
 
 
@@ -45,18 +50,22 @@ class Journal:
         self._store: Store | None = None
         self.pid = os.getpid()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._hurry = threading.Event()
         self._thread = threading.Thread(target=self._main, name="turncell-journal", daemon=True)
         self._thread.start()
 
     def record(self, events: Sequence[Event], *, durable: bool = False) -> Future[None]:
         """Queue the recorded ones among the events; returns at once. Done when written, fails with StoreError."""
         records = [to_record(event) for event in events if isinstance(event, Recorded)]
-        return self._put(_Job(records, Future(), durable))
+        may_wait = not durable and not any(isinstance(event, RunEnded) for event in events)
+        return self._put(_Job(records, Future(), durable, may_wait))
 
     def _put(self, job: _Job) -> Future[Any]:
         # Running from the start: a run that is cancelled while it waits must not cancel what is being written.
         job.done.set_running_or_notify_cancel()
         self._jobs.put(job)
+        if not job.may_wait:
+            self._hurry.set()
         return job.done
 
     def flush(self) -> None:
@@ -74,12 +83,15 @@ class Journal:
     def close(self) -> None:
         """Write what is queued, close the store, end the thread."""
         self._jobs.put(None)
+        self._hurry.set()
         self._thread.join(10)
 
     def _main(self) -> None:
         is_open = True
         while is_open:
             jobs = [self._jobs.get()]
+            self._hurry.wait(LINGER_S)
+            self._hurry.clear()  # first, then empty the queue: whoever sets it has put a job before
             while not self._jobs.empty():
                 jobs.append(self._jobs.get())
             is_open = None not in jobs

@@ -39,6 +39,7 @@ class Session:
         self.id = session_id
         self.journal = journal
         self._runs = list(runs)
+        self._messages = tuple(message for run in self._runs for message in run.messages())
         self._turn: asyncio.Lock | None = None
 
     @classmethod
@@ -64,7 +65,7 @@ class Session:
     @property
     def messages(self) -> tuple[Message, ...]:
         """What a model is told before the next message."""
-        return tuple(message for run in self._runs for message in run.messages())
+        return self._messages
 
     @property
     def seq(self) -> int:
@@ -79,6 +80,7 @@ class Session:
 
     def add(self, run: RunState) -> None:
         self._runs.append(run)
+        self._messages += run.messages()
 
     def __repr__(self) -> str:
         return f"<Session {self.id}: {len(self._runs)} run{'s' * (len(self._runs) != 1)}>"

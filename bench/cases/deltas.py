@@ -1,0 +1,67 @@
+"""Streaming: a long answer, a short one, and the first delta."""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from bench.report import Target, table
+from bench.ways import BARE, DIRECT, RAW, THROUGH, WAYS
+
+if TYPE_CHECKING:
+    from bench.__main__ import Bench
+
+
+def measure(base: str, way: str, deltas: int, times: int, gap_ms: float) -> dict[str, float]:
+    """CPU of answers of `deltas` deltas, and of short ones of 20."""
+    reader = WAYS[way](base)
+    found: dict[str, Any] = {}
+    for name, count, gap, repeats in (
+        ("long", deltas, 0, times),
+        ("short", 20, 0, 6 * times),
+        ("paced", deltas // 4, gap_ms, 1 + times // 4),
+    ):
+        path = f"/{count}/{gap:g}/text"
+        reader.turn(path)  # connections, lazy imports and caches are not what a turn costs
+        cpu_s, first_s = [], []
+        for _ in range(repeats):
+            turn = reader.prepare(path) if hasattr(reader, "prepare") else lambda path=path: reader.turn(path)
+            began = time.process_time()
+            done = turn()
+            cpu_s.append(time.process_time() - began)
+            first_s.append(done.first_cpu_s)
+            assert done.deltas == count and len(done.text) == 5 * count, (way, done.deltas)
+        found[name], found[f"{name}_first"] = median(cpu_s), median(first_s)
+    found["per_delta"] = (found["long"] - found["short"]) / (deltas - 20)
+    found["per_paced"] = (found["paced"] - found["short"]) / (deltas // 4 - 20)
+    return found
+
+
+def report(bench: Bench) -> list[Target]:
+    deltas, times = (400, 1) if bench.is_quick else (4000, 15)
+    found = {}
+    for way in WAYS:
+        # LiteLLM's way costs a hundred times as much: fewer runs are steady enough.
+        less = 4 if "LiteLLM" in way or "litellm" in way else 1
+        found[way] = bench.child(
+            "deltas", "measure", base=bench.base, way=way, deltas=deltas // less, times=max(1, times // less), gap_ms=2
+        )
+    raw, direct, bare, through = found[RAW], found[DIRECT], found[BARE], found[THROUGH]
+    header = ("", "µs per delta", "× raw", "µs per delta, each in a read of its own", "× raw", "20-delta turn, ms",
+              "× raw", "CPU to first delta, ms", "× raw")  # fmt: skip
+    rows = []
+    for way, one in found.items():
+        row: list[str | float] = [way]
+        for name, unit in (("per_delta", 1e6), ("per_paced", 1e6), ("short", 1e3), ("short_first", 1e3)):
+            row += [one[name] * unit, one[name] / raw[name]]
+        rows.append(row)
+    print(table(header, rows))
+    return [
+        Target("minimal model, delta", direct["per_delta"] / raw["per_delta"], 2, " × raw"),
+        Target("minimal model, 20-delta turn", direct["short"] / raw["short"], 4, " × raw"),
+        Target("minimal model, CPU to first delta", direct["short_first"] / raw["short_first"], 4, " × raw"),
+        Target("through LiteLLM, delta", through["per_delta"] / bare["per_delta"], 1.1, " × bare LiteLLM"),
+        Target("through LiteLLM, 20-delta turn", through["short"] / bare["short"], 1.1, " × bare LiteLLM"),
+        Target("through LiteLLM, delta", through["per_delta"] / raw["per_delta"], 12, " × raw"),
+    ]

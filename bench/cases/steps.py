@@ -1,0 +1,51 @@
+"""Steps with a no-op tool: an early one, a late one, fifty."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING
+
+from bench.report import Target, table
+from bench.ways import BARE, DIRECT, RAW, THROUGH, WAYS, Turncell
+
+if TYPE_CHECKING:
+    from bench.__main__ import Bench
+
+WRITE = "turncell, minimal model, a tool that writes"
+
+
+def measure(base: str, way: str, count: int, times: int) -> dict[str, float]:
+    """CPU seconds of a step of 2 to 20, of a step of the second half, and of all of the first fifty."""
+    reader = Turncell(base, "write") if way == WRITE else WAYS[way](base)
+    reader.steps("/2/0/tool", 3)
+    runs = [reader.steps("/2/0/tool", count) for _ in range(times)]
+    early, half, fifty = min(20, count // 4), count // 2, min(50, count)
+    return {
+        "early": median((marks[early] - marks[1]) / (early - 1) for marks in runs),
+        "late": median((marks[count] - marks[half]) / (count - half) for marks in runs),
+        "fifty": median(marks[fifty] - marks[0] for marks in runs) * 50 / fifty,
+    }
+
+
+def report(bench: Bench) -> list[Target]:
+    found = {}
+    for way in (*WAYS, WRITE):
+        is_slow = "LiteLLM" in way or "litellm" in way
+        count, times = (20, 1) if bench.is_quick else (200, 1 if is_slow else 5)
+        found[way] = bench.child("steps", "measure", base=bench.base, way=way, count=count, times=times)
+    raw, direct, through = found[RAW], found[DIRECT], found[THROUGH]
+    header = ("", "ms/step, 2–20", "ms/step, 100–200", "late / early", "50 steps, ms", "× raw")
+    rows = [
+        (
+            way, one["early"] * 1e3, one["late"] * 1e3, one["late"] / one["early"], one["fifty"] * 1e3,
+            one["fifty"] / raw["fifty"],
+        )
+        for way, one in found.items()
+    ]  # fmt: skip
+    print(table(header, rows))
+    return [
+        Target("minimal model, 50 steps", direct["fifty"] / raw["fifty"], 8, " × raw"),
+        Target("minimal model, late step", direct["late"] / direct["early"], 2, " × early"),
+        Target("through LiteLLM, 50 steps", through["fifty"] / found[BARE]["fifty"], 1.1, " × bare LiteLLM"),
+        Target("through LiteLLM, late step", through["late"] / through["early"], 2, " × early"),
+    ]

@@ -1,0 +1,357 @@
+"""The ways to read an answer, from a bare socket to a run with events, journal and a subscriber.
+
+Each has `turn(path)` (one answer), `turns(paths)` (at once) and `steps(path, count)` (a no-op tool, step by step).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+
+PROMPT = "Count."
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "nothing",
+        "description": "Does nothing.",
+        "parameters": {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]},
+    },
+}
+
+
+@dataclass
+class Turn:
+    deltas: int = 0
+    text: str = ""
+    first_cpu_s: float = 0.0
+    """CPU of the process from the start of the turn to its first delta."""
+
+
+class Way(Protocol):
+    def turn(self, path: str) -> Turn: ...
+
+    def turns(self, paths: Sequence[str]) -> int: ...
+
+    def steps(self, path: str, count: int) -> list[float]:
+        """CPU of the process at the start of each step, and at the end."""
+        ...
+
+
+def _chat(count: int = 0) -> list[dict[str, Any]]:
+    """The messages after so many steps."""
+    messages: list[dict[str, Any]] = [{"role": "user", "content": PROMPT}]
+    for number in range(count):
+        call = {"id": f"call_{number}", "type": "function", "function": {"name": "nothing", "arguments": '{"n": 1}'}}
+        messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+        messages.append({"role": "tool", "tool_call_id": f"call_{number}", "content": "done"})
+    return messages
+
+
+def _step(messages: list[dict[str, Any]], number: int) -> None:
+    messages += _chat(1)[1:]
+    messages[-2]["tool_calls"][0]["id"] = messages[-1]["tool_call_id"] = f"call_{number}"
+
+
+class _RawAnswer:
+    """Headers and frames by hand."""
+
+    def __init__(self) -> None:
+        self.buffer, self.left, self.pieces, self.calls = b"", -1, list[str](), 0
+
+    def feed(self, data: bytes) -> bool:
+        """Returns whether the answer is over."""
+        if self.left < 0:
+            head, found, data = (self.buffer + data).partition(b"\r\n\r\n")
+            if not found:
+                self.buffer = head
+                return False
+            self.left, self.buffer = int(head.split(b"Content-Length: ")[1].split(b"\r\n")[0]), b""
+        self.left -= len(data)
+        lines = (self.buffer + data).split(b"\n\n")
+        self.buffer = lines.pop()
+        for line in lines:
+            if line != b"data: [DONE]":
+                for choice in orjson.loads(line[6:])["choices"]:
+                    delta = choice["delta"]
+                    if text := delta.get("content"):
+                        self.pieces.append(text)
+                    elif "tool_calls" in delta:
+                        self.calls += 1
+        return self.left == 0
+
+
+class Raw:
+    """A socket and `orjson`: the floor."""
+
+    def __init__(self, base: str) -> None:
+        host, port = base.removeprefix("http://").split(":")
+        self._address = (host, int(port))
+        self._socket = socket.create_connection(self._address)
+
+    def _request(self, path: str, messages: Any, **more: Any) -> bytes:
+        body = orjson.dumps({"model": "bench", "messages": messages, "stream": True, **more})
+        head = f"POST {path}/v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        return head.encode() + body
+
+    def _ask(self, request: bytes) -> tuple[_RawAnswer, float]:
+        began = time.process_time()
+        first = 0.0
+        self._socket.sendall(request)
+        answer = _RawAnswer()
+        is_over = False
+        while not is_over:
+            is_over = answer.feed(self._socket.recv(262_144))
+            if not first and answer.pieces:
+                first = time.process_time() - began
+        return answer, first
+
+    def turn(self, path: str) -> Turn:
+        answer, first = self._ask(self._request(path, _chat()))
+        return Turn(len(answer.pieces), "".join(answer.pieces), first)
+
+    def turns(self, paths: Sequence[str]) -> int:
+        open_ = selectors.DefaultSelector()
+        for path in paths:
+            one = socket.create_connection(self._address)
+            one.sendall(self._request(path, _chat()))
+            open_.register(one, selectors.EVENT_READ, _RawAnswer())
+        count = 0
+        while open_.get_map():
+            for key, _ in open_.select():
+                if key.data.feed(key.fileobj.recv(262_144)):  # type: ignore[union-attr]
+                    count += len(key.data.pieces)
+                    open_.unregister(key.fileobj)
+                    key.fileobj.close()  # type: ignore[union-attr]
+        return count
+
+    def steps(self, path: str, count: int) -> list[float]:
+        marks, messages = [], _chat()
+        for number in range(count):
+            marks.append(time.process_time())
+            self._ask(self._request(path, messages, tools=[TOOL]))
+            _step(messages, number)
+        return [*marks, time.process_time()]
+
+
+async def _events(response: Any) -> AsyncIterator[list[dict[str, Any]]]:
+    """The chunks of an SSE response, as many at once as a read brought."""
+    rest = b""
+    async for data in response.content.iter_any():
+        *lines, rest = (rest + data).split(b"\n\n")
+        yield [orjson.loads(line[6:]) for line in lines if line != b"data: [DONE]"]
+
+
+class _Async:
+    """A way that has a coroutine for one answer; on a loop of its own."""
+
+    def __init__(self, base: str) -> None:
+        self._base = base
+        self._runner = asyncio.Runner()
+
+    async def _ask(self, path: str, messages: Any, **more: Any) -> Turn:
+        raise NotImplementedError
+
+    def turn(self, path: str) -> Turn:
+        return self._runner.run(self._ask(path, _chat()))
+
+    def turns(self, paths: Sequence[str]) -> int:
+        async def all_() -> int:
+            return sum(turn.deltas for turn in await asyncio.gather(*(self._ask(path, _chat()) for path in paths)))
+
+        return self._runner.run(all_())
+
+    def steps(self, path: str, count: int) -> list[float]:
+        async def all_() -> list[float]:
+            marks, messages = [], _chat()
+            for number in range(count):
+                marks.append(time.process_time())
+                await self._ask(path, messages, tools=[TOOL])
+                _step(messages, number)
+            return [*marks, time.process_time()]
+
+        return self._runner.run(all_())
+
+
+class Aiohttp(_Async):
+    _session: Any = None
+    """The class's, so that no collection complains about it before the process ends."""
+
+    async def _ask(self, path: str, messages: Any, **more: Any) -> Turn:
+        import aiohttp
+
+        began = time.process_time()
+        if self._session is None:
+            Aiohttp._session = aiohttp.ClientSession(self._base, connector=aiohttp.TCPConnector(limit=0))
+        turn, pieces = Turn(), list[str]()
+        body = orjson.dumps({"model": "bench", "messages": messages, "stream": True, **more})
+        async with self._session.post(f"{path}/v1/chat/completions", data=body) as response:
+            async for chunks in _events(response):
+                for chunk in chunks:
+                    for choice in chunk["choices"]:
+                        if text := choice["delta"].get("content"):
+                            pieces.append(text)
+                if pieces and not turn.first_cpu_s:
+                    turn.first_cpu_s = time.process_time() - began
+        turn.deltas, turn.text = len(pieces), "".join(pieces)
+        return turn
+
+
+class LiteLLM(_Async):
+    async def _ask(self, path: str, messages: Any, **more: Any) -> Turn:
+        import litellm
+
+        began = time.process_time()
+        turn, pieces = Turn(), list[str]()
+        stream = await litellm.acompletion(
+            model="openai/bench", messages=messages, stream=True, stream_options={"include_usage": True},
+            api_key="none", base_url=f"{self._base}{path}/v1", **more,
+        )  # fmt: skip
+        async for chunk in stream:
+            for choice in chunk.choices:
+                if choice.delta.content:
+                    pieces.append(choice.delta.content)
+                    if not turn.first_cpu_s:
+                        turn.first_cpu_s = time.process_time() - began
+        turn.deltas, turn.text = len(pieces), "".join(pieces)
+        return turn
+
+
+class LocalModel:
+    """The least that a Model can be: what a run costs with it, less what `Aiohttp` costs, is the runtime."""
+
+    name = "bench"
+    _session: Any = None
+
+    def __init__(self, base: str, path: str) -> None:
+        self._base, self._path = base, path
+        self._encoded: dict[int, tuple[Any, bytes]] = {}
+
+    async def stream(self, request: Any) -> AsyncIterator[list[Any]]:
+        import aiohttp
+
+        from turncell.core.deltas import CallFragment, Finished, TextFragment
+
+        if LocalModel._session is None:
+            LocalModel._session = aiohttp.ClientSession(self._base, connector=aiohttp.TCPConnector(limit=0))
+        reason = "stop"
+        async with self._session.post(f"{self._path}/v1/chat/completions", data=self._body(request)) as response:
+            async for chunks in _events(response):
+                burst: list[Any] = []
+                for chunk in chunks:
+                    for choice in chunk["choices"]:
+                        delta = choice["delta"]
+                        if text := delta.get("content"):
+                            burst.append(TextFragment(text))
+                        for call in delta.get("tool_calls") or ():
+                            function = call["function"]
+                            burst.append(
+                                CallFragment(call["index"], call.get("id"), function.get("name"), function["arguments"])
+                            )
+                        reason = choice["finish_reason"] or reason
+                if burst:
+                    yield burst
+        yield [Finished(reason)]  # type: ignore[arg-type]
+
+    def _body(self, request: Any) -> bytes:
+        """Each message is encoded once, for as long as the runtime gives the same one again."""
+        from turncell.adapters.chat_format import chat_messages, chat_tools
+
+        parts = []
+        for message in request.messages:
+            known = self._encoded.get(id(message))
+            if known is None:
+                text = b",".join(orjson.dumps(one) for one in chat_messages([message]))
+                known = self._encoded[id(message)] = (message, text)
+            parts.append(known[1])
+        tools = b',"tools":' + orjson.dumps(chat_tools(request.tools)) if request.tools else b""
+        return b'{"model":"bench","stream":true,"messages":[' + b",".join(parts) + b"]" + tools + b"}"
+
+
+class Turncell:
+    """Runs in sessions of their own, each with one subscriber on the caller's loop; the journal is a file."""
+
+    def __init__(self, base: str, effect: str = "read") -> None:
+        self._base, self._effect = base, effect
+        self._runner = asyncio.Runner()
+
+    def model(self, path: str) -> Any:
+        return LocalModel(self._base, path)
+
+    async def _watch(self, run: Any, began: float) -> Turn:
+        turn, pieces = Turn(), list[str]()
+        async for event in run:
+            if event.type == "TextDelta":
+                pieces.append(event.text)
+                if not turn.first_cpu_s:
+                    turn.first_cpu_s = time.process_time() - began
+        await run
+        assert run.status == "completed", (run.status, run.state.error)
+        turn.text = "".join(pieces)
+        # Whoever subscribes late, or is slower than the run, gets several deltas as one.
+        turn.deltas = len(turn.text) // 5
+        return turn
+
+    def turn(self, path: str) -> Turn:
+        return self.prepare(path)()
+
+    def prepare(self, path: str) -> Callable[[], Turn]:
+        """A turn of a conversation that exists already: making one is not a part of each turn."""
+        from turncell import Agent
+
+        agent = Agent(self.model(path))
+        session = agent.session()
+        agent.journal.flush()
+
+        async def turn() -> Turn:
+            began = time.process_time()
+            return await self._watch(agent.start(PROMPT, session=session), began)
+
+        return lambda: self._runner.run(turn())
+
+    def turns(self, paths: Sequence[str]) -> int:
+        from turncell import Agent
+
+        async def all_() -> int:
+            runs = [Agent(self.model(path)).start(PROMPT) for path in paths]
+            return sum(turn.deltas for turn in await asyncio.gather(*(self._watch(run, 0.0) for run in runs)))
+
+        return self._runner.run(all_())
+
+    def steps(self, path: str, count: int) -> list[float]:
+        from turncell import Agent, tool
+
+        marks: list[float] = [time.process_time()]
+
+        def nothing(n: int) -> str:
+            "Does nothing."
+            marks.append(time.process_time())
+            return "done"
+
+        agent = Agent(self.model(path), tools=[tool(effect=self._effect)(nothing)], mode="auto", max_steps=count)  # type: ignore[arg-type]
+        run = agent.run_sync(PROMPT)
+        assert run.status == "max_steps" and len(marks) == count + 1, (run.status, len(marks))
+        return marks
+
+
+class TurncellLiteLLM(Turncell):
+    def model(self, path: str) -> Any:
+        from turncell.adapters.litellm_model import LiteLLMModel
+
+        return LiteLLMModel("openai/bench", api_key="none", base_url=f"{self._base}{path}/v1")
+
+
+WAYS: dict[str, Callable[[str], Way]] = {
+    "raw socket + orjson": Raw,
+    "aiohttp + orjson": Aiohttp,
+    "turncell, minimal model": Turncell,
+    "litellm.acompletion": LiteLLM,
+    "turncell through LiteLLM": TurncellLiteLLM,
+}
+RAW, AIOHTTP, DIRECT, BARE, THROUGH = WAYS

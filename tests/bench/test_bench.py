@@ -1,0 +1,29 @@
+"""The benchmarks run. Their figures are for people: nothing here waits for a fast machine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.report import Target
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_it_prints_tables_and_targets() -> None:
+    command = [sys.executable, "-m", "bench", "--quick", "journal", "imports"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=110)
+    assert done.returncode == 0, done.stderr
+    assert "## The journal" in done.stdout and "| `import turncell` |" in done.stdout
+    assert "(target ≤ 5 µs)" in done.stdout and "targets met." in done.stdout
+
+
+def test_an_unknown_case_is_refused_by_name() -> None:
+    done = subprocess.run([sys.executable, "-m", "bench", "cpu"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2 and "no such case: cpu; there are deltas" in done.stderr
+
+
+def test_a_miss_is_said() -> None:
+    assert str(Target("a turn", 5, 4, " × raw")) == "a turn: 5 × raw (target ≤ 4 × raw): **MISSED**"
+    assert str(Target("a rate", 0.5, 0.4, is_at_least=True)) == "a rate: 0.5 (target ≥ 0.4): met"
