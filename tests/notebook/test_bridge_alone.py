@@ -181,6 +181,49 @@ def test_an_interrupt_is_never_lost_however_close_to_the_ends_of_the_wait(bridge
                 time.sleep(0.001)
 
 
+def test_a_held_press_counts_for_the_wait_that_comes_later(bridge: KernelBridge) -> None:
+    done: Done = concurrent.futures.Future()
+    steps: list[str] = []
+    with pytest.raises(TurnInterrupted), bridge.holding_interrupts():
+        os.kill(os.getpid(), signal.SIGINT)
+        steps.append("started")
+        try:
+            bridge.wait(done, on_interrupt=lambda: done.set_result(None))
+        finally:
+            steps.append("closed")
+    assert steps == ["started", "closed"] and done.done()
+
+
+def test_a_held_press_after_the_wait_ends_the_cell_once_all_is_closed(bridge: KernelBridge) -> None:
+    done: Done = concurrent.futures.Future()
+    done.set_result(None)
+    before = signal.getsignal(signal.SIGINT)
+    steps: list[str] = []
+    with pytest.raises(TurnInterrupted), bridge.holding_interrupts():
+        bridge.wait(done, on_interrupt=lambda: steps.append("asked to end"))
+        os.kill(os.getpid(), signal.SIGINT)
+        steps.append("closed")
+    assert steps == ["closed"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_failure_while_interrupts_are_held_stays_the_failure(bridge: KernelBridge) -> None:
+    with pytest.raises(ZeroDivisionError), bridge.holding_interrupts():
+        os.kill(os.getpid(), signal.SIGINT)
+        raise ZeroDivisionError
+
+
+def test_a_job_can_still_be_interrupted_while_interrupts_are_held(bridge: KernelBridge) -> None:
+    done: Done = concurrent.futures.Future()
+    job = bridge.run_on_main(time.sleep, 20)
+    press_after(0.2)
+    start_s = time.monotonic()
+    with pytest.raises(TurnInterrupted), bridge.holding_interrupts():
+        bridge.wait(done, on_interrupt=lambda: done.set_result(None))
+    assert time.monotonic() - start_s < 2
+    assert isinstance(job.exception(), JobInterrupted)
+
+
 def test_ipython_in_a_terminal_asks_and_is_interrupted() -> None:
     child = pexpect.spawn(
         sys.executable,

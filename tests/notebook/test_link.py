@@ -53,6 +53,7 @@ def quick() -> Agent:
     return Agent(ScriptedModel([[say("First. "), call("look", at="x")], "Done at once."]), tools=[look])
 
 
+@pytest.mark.feature("D2")
 def test_a_page_that_follows_at_any_moment_misses_nothing() -> None:
     for number in range(40):
         page = Page()
@@ -145,3 +146,13 @@ def test_a_front_end_that_is_gone_does_not_end_the_run() -> None:
     run = quick().start("go")
     link.follow(run)
     assert run.result(5).status == "completed"
+
+
+def test_what_a_page_says_before_there_is_a_run_counts_for_it() -> None:
+    page = Page()
+    for content in [{"type": "hello"}, *[{"type": "ready", "have": -1}] * 50, {"type": "stop"}]:
+        page.link.take(content)
+    run = Agent(ScriptedModel([say("word " * 1000, delay_s=0.01)])).start("go", is_attended=True)
+    page.link.follow(run)
+    page.link.hello.result(5)
+    assert run.result(5).status == "cancelled"

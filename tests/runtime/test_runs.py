@@ -609,6 +609,13 @@ class TestSessions:
         with pytest.raises(UsageError, match="prompt is empty"):
             Agent(ScriptedModel([])).start("  \n")
 
+    @pytest.mark.parametrize(
+        ("option", "message"), [({"max_steps": 0}, "max_steps is 0"), ({"mode": "x"}, "mode is 'x'")]
+    )
+    def test_what_cannot_be_is_refused_before_a_run_begins(self, option: dict[str, Any], message: str) -> None:
+        with pytest.raises(UsageError, match=message):
+            Agent(ScriptedModel([])).start("go", **option)
+
 
 def test_blocking_the_loop_that_runs_live_on_is_refused() -> None:
     async def inner() -> None:

@@ -156,7 +156,8 @@ class AgentMagics(Magics):
         from turncell import settings
 
         current = settings.current()
-        session = f"{self.session.id}, {len(self.session.runs)} runs" if self.session else "none yet"
+        count = len(self.session.runs) if self.session else 0
+        session = f"{self.session.id}, {count} run{'s' * (count != 1)}" if self.session else "none yet"
         lines = [
             f"model    {current.model}",
             f"mode     {current.mode}",

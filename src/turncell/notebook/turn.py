@@ -21,7 +21,7 @@ from typing import Any, Literal, TextIO
 
 from turncell import settings
 from turncell.core.fold import CallState
-from turncell.errors import AnswerRefused
+from turncell.errors import AnswerRefused, SettingError
 from turncell.notebook.bridge import KernelBridge
 from turncell.notebook.terminal import TextView, question
 from turncell.runtime.run import Run
@@ -125,7 +125,10 @@ class _Echo:
     def __enter__(self) -> None:
         path = settings.current().echo
         if path:
-            self._file = open(path, "a", encoding="utf-8", errors="replace")
+            try:
+                self._file = open(path, "a", encoding="utf-8", errors="replace")
+            except OSError as error:
+                raise SettingError(f"TURNCELL_ECHO is {path!r}, which cannot be written: {error.strerror}") from error
             self._run.subscribe(TextView(self._file))
 
     def __exit__(self, *_: object) -> None:
