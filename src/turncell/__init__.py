@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from turncell.core.nucleus import Nucleus, Transition
     from turncell.core.parts import Image, Message, Text, Usage
     from turncell.core.policy import Rule
     from turncell.errors import (
@@ -43,6 +44,7 @@ _HOME = {
     "Image": "core.parts",
     "Message": "core.parts",
     "ModelFailure": "errors",
+    "Nucleus": "core.nucleus",
     "Output": "runtime.output",
     "Rule": "core.policy",
     "Run": "runtime.run",
@@ -54,6 +56,7 @@ _HOME = {
     "Tool": "runtime.tools",
     "ToolContext": "runtime.tools",
     "ToolError": "errors",
+    "Transition": "core.nucleus",
     "TurncellError": "errors",
     "Usage": "core.parts",
     "UsageError": "errors",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from typing import Any
 
@@ -166,20 +165,6 @@ class AnyOrder(RuleBasedStateMachine):
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
-
-
-def test_a_reducer_that_raises_leaves_the_state_as_it_was() -> None:
-    from turncell.core.nucleus import Nucleus, Transition
-
-    def fragile(state: int, signal: int) -> Transition[int, str]:
-        if signal < 0:
-            raise ValueError("negative")
-        return Transition(state + signal)
-
-    nucleus: Nucleus[int, int, str] = Nucleus(1, fragile)
-    with contextlib.suppress(ValueError):
-        nucleus.step(-1)
-    assert nucleus.state == 1 and nucleus.step(2).state == 3
 
 
 def test_signals_after_the_end_are_no_ops() -> None:
