@@ -94,10 +94,11 @@ class TestEverywhere:
 import os, sys
 from turncell import Agent
 from turncell.adapters.scripted_model import ScriptedModel
-assert Agent(ScriptedModel(["parent"])).run_sync("x").text == "parent"
+agent = Agent(ScriptedModel(["parent", "child"]))
+assert agent.run_sync("x").text == "parent"
 pid = os.fork()
 if pid == 0:
-    ok = Agent(ScriptedModel(["child"])).run_sync("x").text == "child"
+    ok = agent.run_sync("x").text == "child"
     os._exit(0 if ok else 1)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """

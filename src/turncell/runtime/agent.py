@@ -69,9 +69,8 @@ class Agent:
 
     @property
     def journal(self) -> Journal:
-        if self._journal is None:
-            self._journal = defaults.journal()
-        return self._journal
+        """Where its runs are recorded: what was given, or the journal of this process (a forked child has its own)."""
+        return self._journal or defaults.journal()
 
     def session(self, title: str = "") -> Session:
         """A new conversation in this agent's store."""
