@@ -226,6 +226,8 @@ class Driver:
                 await asyncio.wrap_future(written)
             except StoreError:
                 return  # `_on_written` ends the run; without a record of the intent nothing happens
+        if self._nucleus.is_terminal:
+            return  # stopped meanwhile: what has not begun does not begin any more
         tool = self.tools[call.name]
         context = ToolContext(
             call.call_id, self._nucleus.state.run.run_id, self._nucleus.state.run.session_id,
