@@ -9,6 +9,7 @@ Public names are loaded when first used: importing the package imports neither L
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from turncell.settings import Settings
 
 __version__ = "0.1.0"
+
+# Quiet unless somebody listens: without a handler, warnings would be printed into cells.
+logging.getLogger("turncell").addHandler(logging.NullHandler())
 
 _HOME = {
     "Agent": "runtime.agent",

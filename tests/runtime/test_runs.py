@@ -569,6 +569,12 @@ class TestEnds:
         with pytest.raises(RunError, match="2 steps"):
             run.raise_for_status()
 
+    def test_a_failure_is_in_the_run_and_not_on_the_screen(self) -> None:
+        code = "from turncell import Agent, Tool; from turncell.testing import ScriptedModel; "
+        code += "run = Agent(ScriptedModel([lambda request: 1 / 0])).run_sync('go'); print(run.status)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        assert (done.stdout, done.stderr) == ("failed\n", "")
+
     def test_a_model_that_raises_anything_is_a_failed_run(self) -> None:
         class Broken:
             name = "broken"
