@@ -16,6 +16,8 @@ from turncell.core.parts import Json
 
 MODEL_LIMIT = 50_000
 """Characters of one result that the model reads; the rest is cut with a visible mark."""
+DETAILS_LIMIT = 250_000
+"""Characters of JSON beyond which a returned value is not kept beside its text: it would travel to every view."""
 _DEPTH = 20
 
 
@@ -46,7 +48,8 @@ def to_output(value: Any) -> Output:
     if _is_table(value):
         return Output(_cut(value.to_string(max_rows=30, max_cols=20)), None)
     plain = to_json(value)
-    return Output(_cut(_clean(json.dumps(plain, ensure_ascii=False))), plain)
+    text = json.dumps(plain, ensure_ascii=False)
+    return Output(_cut(_clean(text)), plain if len(text) <= DETAILS_LIMIT else None)
 
 
 def to_json(value: Any, depth: int = 0) -> Json:
