@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from functools import cache
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 V = TypeVar("V")
 
@@ -23,8 +22,8 @@ def evolve(value: V, **changes: Any) -> V:
     Text(text='b', type='text')
     """
     kind = type(value)
-    read, setters, setter_of = _slots(kind)
-    copy = kind.__new__(kind)
+    read, setters, setter_of = _known.get(kind) or _slots(kind)
+    copy = object.__new__(kind)
     for put, old in zip(setters, read(value), strict=True):
         put(copy, old)
     for name, new in changes.items():
@@ -32,10 +31,17 @@ def evolve(value: V, **changes: Any) -> V:
     return copy
 
 
-@cache
-def _slots(kind: type) -> tuple[attrgetter[Any], tuple[Callable[..., None], ...], dict[str, Callable[..., None]]]:
+_Slots: TypeAlias = tuple[
+    Callable[[Any], tuple[Any, ...]], tuple[Callable[..., None], ...], dict[str, Callable[..., None]]
+]
+_known: dict[type, _Slots] = {}
+
+
+def _slots(kind: type[Any]) -> _Slots:
+    """How to read all fields of a class, how to write all, and how to write each."""
     names = [field.name for field in fields(kind)]
     if len(names) < 2:
         raise TypeError(f"{kind.__name__} has fewer than two fields: make a new one")
     setters = {name: getattr(kind, name).__set__ for name in names}
-    return attrgetter(*names), tuple(setters.values()), setters
+    known = _known[kind] = (attrgetter(*names), tuple(setters.values()), setters)
+    return known
