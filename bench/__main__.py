@@ -14,9 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from statistics import median
 from typing import Any
 
+from bench.ways import BARE, THROUGH
+
 CASES = ("deltas", "steps", "many", "imports", "journal", "frames", "memory")
+LITELLM = (BARE, THROUGH)
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,20 @@ class Bench:
             environment = self.environment | {"TURNCELL_STORE": f"{folder}/history.sqlite"}
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
         return json.loads(done.stdout.splitlines()[-1])
+
+    def ways(self, case: str, arguments: dict[str, dict[str, Any]], rounds: int = 3) -> dict[str, Any]:
+        """`measure` for each way, in turns: a machine that slows down between two of them would look like a ratio.
+
+        What goes through LiteLLM takes minutes, and is measured once.
+        """
+        rounds = 1 if self.is_quick else rounds
+        found: dict[str, list[dict[str, float]]] = {way: [] for way in arguments}
+        for number in range(rounds):
+            for way, values in arguments.items():
+                if number and way in LITELLM:
+                    continue
+                found[way].append(self.child(case, "measure", base=self.base, way=way, **values))
+        return {way: {name: median(one[name] for one in all_) for name in all_[0]} for way, all_ in found.items()}
 
 
 @contextmanager

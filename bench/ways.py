@@ -159,7 +159,7 @@ class _Async:
         raise NotImplementedError
 
     def turn(self, path: str) -> Turn:
-        return self._runner.run(self._ask(path, _chat()))
+        return self._runner.get_loop().run_until_complete(self._ask(path, _chat()))
 
     def turns(self, paths: Sequence[str]) -> int:
         async def all_() -> int:
@@ -313,7 +313,8 @@ class Turncell:
             began = time.process_time()
             return await self._watch(agent.start(PROMPT, session=session), began)
 
-        return lambda: self._runner.run(turn())
+        # Not `Runner.run`, which sets signal handlers each time.
+        return lambda: self._runner.get_loop().run_until_complete(turn())
 
     def turns(self, paths: Sequence[str]) -> int:
         from turncell import Agent

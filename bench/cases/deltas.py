@@ -40,13 +40,12 @@ def measure(base: str, way: str, deltas: int, times: int, gap_ms: float) -> dict
 
 def report(bench: Bench) -> list[Target]:
     deltas, times = (400, 1) if bench.is_quick else (4000, 15)
-    found = {}
-    for way in WAYS:
-        # LiteLLM's way costs a hundred times as much: fewer runs are steady enough.
-        less = 4 if "LiteLLM" in way or "litellm" in way else 1
-        found[way] = bench.child(
-            "deltas", "measure", base=bench.base, way=way, deltas=deltas // less, times=max(1, times // less), gap_ms=2
-        )
+    # LiteLLM's way costs a hundred times as much: fewer runs are steady enough.
+    less = {way: 5 if way in (BARE, THROUGH) else 1 for way in WAYS}
+    found = bench.ways(
+        "deltas",
+        {way: {"deltas": deltas // less[way], "times": max(1, times // less[way]), "gap_ms": 2} for way in WAYS},
+    )
     raw, direct, bare, through = found[RAW], found[DIRECT], found[BARE], found[THROUGH]
     header = ("", "µs per delta", "× raw", "µs per delta, each in a read of its own", "× raw", "20-delta turn, ms",
               "× raw", "CPU to first delta, ms", "× raw")  # fmt: skip

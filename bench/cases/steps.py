@@ -28,11 +28,11 @@ def measure(base: str, way: str, count: int, times: int) -> dict[str, float]:
 
 
 def report(bench: Bench) -> list[Target]:
-    found = {}
-    for way in (*WAYS, WRITE):
-        is_slow = "LiteLLM" in way or "litellm" in way
-        count, times = (20, 1) if bench.is_quick else (200, 1 if is_slow else 5)
-        found[way] = bench.child("steps", "measure", base=bench.base, way=way, count=count, times=times)
+    count, times = (20, 1) if bench.is_quick else (200, 3)
+    found = bench.ways(
+        "steps",
+        {way: {"count": count, "times": 1 if way in (BARE, THROUGH) else times} for way in (*WAYS, WRITE)},
+    )
     raw, direct, through = found[RAW], found[DIRECT], found[THROUGH]
     header = ("", "ms/step, 2–20", "ms/step, 100–200", "late / early", "50 steps, ms", "× raw")
     rows = [

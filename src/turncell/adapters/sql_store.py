@@ -7,7 +7,7 @@ durable append switches to FULL for its one transaction, whose fsync covers all 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ events = sa.Table(
     sa.Column("payload", sa.Text, nullable=False),
     sqlite_with_rowid=False,
 )
+_COLUMNS = ("session_id", "seq", "run_id", "step", "type", "at", "payload")
 
 
 class SQLStore:
@@ -52,7 +53,8 @@ class SQLStore:
     def __init__(self, engine: sa.Engine, where: str) -> None:
         self._engine = engine
         self._where = where
-        self._insert = sa.insert(events)
+        # Compiled once, for the driver itself: SQLAlchemy's way through a statement costs more than SQLite's.
+        self._insert = sa.insert(events).compile(dialect=engine.dialect)
         try:
             self._connection = engine.connect()
             self._prepare()
@@ -101,21 +103,20 @@ class SQLStore:
 
     def create_session(self, session_id: str, *, title: str, project: str, at: float) -> None:
         values = {"session_id": session_id, "title": title, "project": project, "created_at": at}
-        self._write(sa.insert(sessions), [values])
+        self._write(lambda: self._connection.execute(sa.insert(sessions), [values]), f"session {session_id!r}")
 
     def append(self, records: Sequence[Record], *, durable: bool) -> None:
-        rows = [
-            {
-                "session_id": r.session_id, "seq": r.seq, "run_id": r.run_id, "step": r.step, "type": r.type, "at": r.at,
-                "payload": r.payload.decode("utf-8"),
-            }
-            for r in records
-        ]  # fmt: skip
+        rows: list[Any] = [
+            (r.session_id, r.seq, r.run_id, r.step, r.type, r.at, r.payload.decode("utf-8")) for r in records
+        ]
+        if not self._insert.positional:
+            rows = [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
         is_sqlite = durable and self._engine.dialect.name == "sqlite"
         if is_sqlite:
             self._pragma("synchronous=FULL")
         try:
-            self._write(self._insert, rows)
+            first = f"session {records[0].session_id!r}, from record {records[0].seq}"
+            self._write(lambda: self._connection.exec_driver_sql(str(self._insert), rows), first)
         finally:
             if is_sqlite:
                 self._pragma("synchronous=NORMAL")
@@ -123,7 +124,7 @@ class SQLStore:
     def read(
         self, *, session_id: str | None = None, run_id: str | None = None, types: Sequence[str] | None = None
     ) -> Iterable[Record]:
-        query = sa.select(*(events.c[n] for n in ("session_id", "seq", "run_id", "step", "type", "at", "payload")))
+        query = sa.select(*(events.c[name] for name in _COLUMNS))
         query = query.join(sessions).order_by(sessions.c.created_at, sessions.c.session_id, events.c.seq)
         if session_id is not None:
             query = query.where(events.c.session_id == session_id)
@@ -169,13 +170,12 @@ class SQLStore:
         self._connection.exec_driver_sql(f"PRAGMA {text}")
         self._connection.rollback()
 
-    def _write(self, statement: Any, rows: list[dict[str, Any]]) -> None:
+    def _write(self, execute: Callable[[], Any], first: str) -> None:
         try:
-            self._connection.execute(statement, rows)
+            execute()
             self._connection.commit()
         except IntegrityError as error:
             self._connection.rollback()
-            first = f"session {rows[0]['session_id']!r}, from record {rows[0].get('seq', 0)}"
             if "FOREIGN KEY" in str(error.orig):
                 raise StoreError(
                     f"the history at {self._where} has no such session ({first}); was it deleted?"
