@@ -195,7 +195,7 @@ def test_the_commands_of_the_line_magic(notebook: Kernel, tmp_path: Path) -> Non
     assert printed(notebook, "%agent tools") == "none"
     assert printed(notebook, "%agent tools send_note") == "send_note"
     result(notebook, notebook.execute("%%agent -a demo\nTell Ana."))
-    assert "1 runs" in printed(notebook, "%agent") and "tools    send_note" in printed(notebook, "%agent")
+    assert "1 run" in printed(notebook, "%agent") and "tools    send_note" in printed(notebook, "%agent")
     for table, column in [("runs", "status"), ("steps", "finish_reason"), ("calls", "arguments")]:
         assert column in result(notebook, notebook.execute(f"%agent {table}"))["text/html"]
     for name in ("out.html", "out.md"):

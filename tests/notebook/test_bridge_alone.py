@@ -24,7 +24,10 @@ Done = concurrent.futures.Future[Any]
 @pytest.fixture
 def bridge() -> Iterator[KernelBridge]:
     bridge = KernelBridge.current()
+    # A shell starts what it puts into the background with SIGINT ignored, and so would these tests be.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield bridge
+    signal.signal(signal.SIGINT, before)
     bridge.close()
 
 
