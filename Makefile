@@ -25,7 +25,7 @@ demo: $(BIN)/.ready bundle  ## a turn in the terminal, offline
 	$(BIN)/python notebooks/demo.py
 
 lab: $(BIN)/.ready bundle  ## JupyterLab on the first notebook
-	$(BIN)/jupyter lab notebooks/01-first-turn.ipynb
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/01-first-turn.ipynb
 
 test: system lint types test-js test-py  ## all checks and tests, with what they need
 
