@@ -38,6 +38,8 @@ class Settings:
             raise SettingError(f"setting 'mode' is {self.mode!r}; use one of {', '.join(MODES)}")
         if self.unattended not in ("deny", "allow"):
             raise SettingError(f"setting 'unattended' is {self.unattended!r}; use 'deny' or 'allow'")
+        if not 0 < self.request_timeout_s < float("inf"):
+            raise SettingError(f"setting 'request_timeout_s' is {self.request_timeout_s}; use seconds, more than 0")
         if self.max_steps < 1:
             raise SettingError(f"setting 'max_steps' is {self.max_steps}; use 1 or more")
 

@@ -9,9 +9,10 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from pydantic import AfterValidator
 
 from turncell import Agent, AnswerRefused, ModelFailure, Rule, RunError, ToolContext, UsageError, tool
 from turncell.adapters.scripted_model import Call, ScriptedModel, call, say
@@ -665,3 +666,82 @@ def test_nothing_is_left_running() -> None:
         run.result(5)
     until(lambda: len(asyncio.all_tasks(loop.loop)) <= tasks)
     assert threading.active_count() <= threads + 1
+
+
+class TestWhatAReviewFound:
+    def test_a_validator_that_changes_what_it_has_changed_is_refused(self) -> None:
+        ran: list[float] = []
+
+        @tool
+        def pay(usd: Annotated[float, AfterValidator(lambda v: v * 100)]) -> str:
+            """Pay."""
+            ran.append(usd)
+            return "paid"
+
+        run = Agent(ScriptedModel([call("pay", usd=5), "I see."]), tools=[pay], mode="auto").run_sync("go")
+        assert run.tool_calls[0].status == "invalid" and not ran
+
+    def test_a_write_that_happened_is_ok_even_if_its_result_cannot_be_shown(self) -> None:
+        class Odd:
+            def __repr__(self) -> str:
+                raise RuntimeError("no")
+
+        @tool
+        def write() -> Any:
+            """Write."""
+            return Odd()
+
+        run = Agent(ScriptedModel([call("write"), "Done."]), tools=[write], mode="auto").run_sync("go")
+        assert run.tool_calls[0].status == "ok" and "cannot be shown" in (run.tool_calls[0].content or "")
+
+    def test_a_series_is_a_result(self) -> None:
+        import pandas as pd
+
+        @tool(effect="read")
+        def series() -> Any:
+            """Give a series."""
+            return pd.Series([1, 2])
+
+        run = Agent(ScriptedModel([call("series"), "Done."]), tools=[series]).run_sync("go")
+        assert run.tool_calls[0].status == "ok" and "1" in (run.tool_calls[0].content or "")
+
+    def test_arguments_changed_behind_the_digest_do_not_run(self, mailbox: Mailbox) -> None:
+        run = Agent(ScriptedModel([call("mail", to="ana"), "Done."]), tools=[mailbox.tool()]).start(
+            "go", is_attended=True
+        )
+        until(lambda: run.status == "waiting")
+        arguments = run.requests[0].arguments
+        assert arguments is not None
+        arguments["to"] = "evil"
+        run.approve()
+        run.result(5)
+        assert not mailbox.sent and run.tool_calls[0].status == "error"
+
+    def test_an_exception_that_cannot_be_said_does_not_hang_the_run(self) -> None:
+        class Mute(Exception):
+            def __str__(self) -> str:
+                raise RuntimeError("no")
+
+        @tool(effect="read")
+        def bad() -> None:
+            """Fail."""
+            raise Mute
+
+        run = Agent(ScriptedModel([call("bad"), "I see."]), tools=[bad]).start("go").result(5)
+        assert run.tool_calls[0].status == "error"
+
+    def test_run_sync_on_the_loop_of_runs_is_refused_before_anything_runs(self, mailbox: Mailbox) -> None:
+        inner = Agent(ScriptedModel([call("mail", to="ana"), "Done."]), tools=[mailbox.tool()], mode="auto")
+
+        @tool(effect="read")
+        async def nested() -> str:
+            """Nest."""
+            return inner.run_sync("go").text
+
+        run = Agent(ScriptedModel([call("nested"), "I see."]), tools=[nested]).run_sync("go")
+        assert "await agent.run" in (run.tool_calls[0].content or "") and not mailbox.sent
+
+    @pytest.mark.parametrize("seconds", [float("nan"), -1.0, float("inf")])
+    def test_a_time_limit_is_a_number_of_seconds(self, seconds: float) -> None:
+        with pytest.raises(UsageError, match="request_timeout_s"):
+            Agent(ScriptedModel([]), request_timeout_s=seconds)

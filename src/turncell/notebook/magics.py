@@ -43,7 +43,6 @@ class AgentMagics(Magics):
         self._names: dict[str, Any] = shell.user_ns
         self.session: Session | None = None
         self.tools: list[str] = []
-        self.runs: list[Run] = []
 
     @no_var_expand
     @magic_arguments()
@@ -111,7 +110,6 @@ class AgentMagics(Magics):
                 prompt, session=self.session, is_attended=is_attended, cell_id=cell_id,
                 mode=options.mode, max_steps=options.max_steps,
             )  # fmt: skip
-            self.runs.append(run)
             if options.out:
                 self._names[options.out] = run
             return run

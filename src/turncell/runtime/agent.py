@@ -59,6 +59,8 @@ class Agent:
         self.rules = tuple(rules)
         self.mode: Mode = _one_of("mode", mode or default.mode, MODES)
         self.max_steps = _positive("max_steps", default.max_steps if max_steps is None else max_steps)
+        if request_timeout_s is not None and not 0 < request_timeout_s < float("inf"):
+            raise UsageError(f"request_timeout_s is {request_timeout_s!r}; use seconds, more than 0")
         self.request_timeout_s = default.request_timeout_s if request_timeout_s is None else request_timeout_s
         self._options = {
             "temperature": temperature,
@@ -133,6 +135,10 @@ class Agent:
 
     def run_sync(self, prompt: str | Message, **options: Any) -> Run:
         """`start` and wait, from a script or a cell, also while an event loop is running. Ctrl-C cancels the run."""
+        if BackgroundLoop.current().is_here:
+            raise UsageError(
+                "run_sync would block the loop that runs live on; in async tools use 'await agent.run(...)'"
+            )
         run = self.start(prompt, **options)
         try:
             return run.result()

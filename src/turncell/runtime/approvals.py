@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from turncell.core.digest import call_digest
+from turncell.core.digest import call_digest, canonical_json
 from turncell.core.events import Answer, AnsweredBy
 from turncell.core.fold import CallState
 from turncell.core.parts import Json
@@ -118,7 +118,7 @@ def check_answer(
 
 
 def _only_defaults_added(given: Mapping[str, Json], valid: Mapping[str, Json]) -> bool:
-    return all(name in valid and valid[name] == value for name, value in given.items())
+    return all(name in valid and canonical_json(valid[name]) == canonical_json(value) for name, value in given.items())
 
 
 def _parse(text: str, tool: str) -> dict[str, Json]:

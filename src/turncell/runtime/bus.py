@@ -227,5 +227,5 @@ def _call_each(call: Callable[[Event], Any], events: list[Event]) -> None:
     for event in events:
         try:
             call(event)
-        except Exception:
+        except BaseException:  # SystemExit too: it would end the loop of all runs
             log.exception("subscriber %r raised on %s", call, event.type)

@@ -22,6 +22,7 @@ from contextlib import aclosing
 from typing import Any
 
 from turncell.core.deltas import Finished
+from turncell.core.digest import call_digest
 from turncell.core.events import Event, Recorded
 from turncell.core.fold import RunState
 from turncell.core.nucleus import Nucleus
@@ -45,7 +46,7 @@ from turncell.errors import ModelFailure, StoreError
 from turncell.runtime.approvals import Policy, judge
 from turncell.runtime.bus import Bus
 from turncell.runtime.journal import Journal
-from turncell.runtime.output import to_output
+from turncell.runtime.output import Output, to_output
 from turncell.runtime.ports import Model, ModelRequest
 from turncell.runtime.session import Session
 from turncell.runtime.tools import Tool, ToolContext
@@ -168,9 +169,19 @@ class Driver:
             raise AssertionError(f"no way to fulfil {command!r}")
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = self.bus.loop.create_task(coroutine, context=self._context)
+        task = self.bus.loop.create_task(self._guard(coroutine), context=self._context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _guard(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """A task that fails ends its run; SystemExit and KeyboardInterrupt must not end the loop of all runs."""
+        try:
+            await coroutine
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            log.exception("a task of the run failed")
+            self.stop("failed", "internal", _say(error))
 
     async def _tick(self) -> None:
         while True:
@@ -228,6 +239,11 @@ class Driver:
                 return  # `_on_written` ends the run; without a record of the intent nothing happens
         if self._nucleus.is_terminal:
             return  # stopped meanwhile: what has not begun does not begin any more
+        if call_digest(call.name, call.arguments) != call.digest:
+            self._returned(
+                call.call_id, "error", f"{call.name} was not run: its arguments are not those that were judged."
+            )
+            return
         tool = self.tools[call.name]
         context = ToolContext(
             call.call_id, self._nucleus.state.run.run_id, self._nucleus.state.run.session_id,
@@ -236,8 +252,6 @@ class Driver:
         try:
             async with asyncio.timeout(tool.timeout_s) as limit:
                 value = await tool.call(call.arguments or {}, context)
-            is_small = isinstance(value, str) and len(value) < 10_000
-            output = to_output(value) if is_small else await asyncio.to_thread(to_output, value)
         except TimeoutError as error:
             if limit.expired():
                 content = f"{call.name} was stopped after its time limit of {tool.timeout_s:g} s; its effect may have happened."
@@ -253,7 +267,16 @@ class Driver:
             # SystemExit and KeyboardInterrupt too: a tool that calls exit() must not end the loop of all runs.
             self._raised(call.call_id, error)
         else:
-            self._returned(call.call_id, "ok", output.content, output.details)
+            await self._show(call.call_id, value)
+
+    async def _show(self, call_id: str, value: Any) -> None:
+        """The tool has run, so the call is ok, whatever becomes of showing what it returned."""
+        try:
+            is_small = isinstance(value, str) and len(value) < 10_000
+            output = to_output(value) if is_small else await asyncio.to_thread(to_output, value)
+        except Exception as error:
+            output = Output(f"Done. It returned a {type(value).__name__} that cannot be shown: {_say(error)}")
+        self._returned(call_id, "ok", output.content, output.details)
 
     def _progress(self, call_id: str) -> Callable[[str], None]:
         def progress(text: str) -> None:
@@ -272,9 +295,13 @@ class Driver:
             if "turncell/runtime" not in f.filename.replace("\\", "/")
         ]
         trace = "".join(traceback.format_list(frames)) if frames else ""
-        self._returned(call_id, "error", _say(error), {"traceback": f"{trace}{_say(error)}"} if trace else None)
+        said = to_output(_say(error)).content
+        self._returned(call_id, "error", said, {"traceback": to_output(f"{trace}{said}").content} if trace else None)
 
 
 def _say(error: BaseException) -> str:
-    text = str(error)
+    try:
+        text = str(error)
+    except Exception:
+        text = "(its message cannot be shown)"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

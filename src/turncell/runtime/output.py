@@ -46,7 +46,8 @@ def to_output(value: Any) -> Output:
     if isinstance(value, bytes | bytearray):
         return Output(f"{len(value):,} bytes of binary data, not shown.")
     if _is_table(value):
-        return Output(_cut(value.to_string(max_rows=30, max_cols=20)), None)
+        wide = {"max_cols": 20} if hasattr(value, "columns") else {}
+        return Output(_cut(value.to_string(max_rows=30, **wide)), None)
     plain = to_json(value)
     text = json.dumps(plain, ensure_ascii=False)
     return Output(_cut(_clean(text)), plain if len(text) <= DETAILS_LIMIT else None)

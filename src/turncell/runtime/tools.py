@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import json
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -75,7 +76,12 @@ class Tool:
         self.preview = preview
         self.timeout_s = timeout_s
         self.edits_notebook = edits_notebook
-        self._is_async = inspect.iscoroutinefunction(_code_of(function))
+        code = _code_of(function)
+        if inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
+            raise ToolError(
+                f"tool {self.name!r} is a generator, which runs nothing when called; return a value instead"
+            )
+        self._is_async = inspect.iscoroutinefunction(code)
         self._context_parameter, self._arguments = _arguments_model(self.name, function, parameter_docs)
         functools.update_wrapper(self, function)
 
@@ -93,11 +99,15 @@ class Tool:
         from pydantic import ValidationError
 
         try:
-            parsed = self._arguments.model_validate(dict(arguments))
-            return dict(parsed.model_dump(mode="json"))
+            valid = dict(self._arguments.model_validate(dict(arguments)).model_dump(mode="json"))
+            again = self._arguments.model_validate(valid).model_dump(mode="json")
         except ValidationError as error:
             problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors())
             raise ToolError(f"arguments of {self.name} are not valid: {problems}") from error
+        if again != valid:
+            # What is shown is validated once more when it runs; it must still be what was shown.
+            raise ToolError(f"arguments of {self.name} cannot be approved: validating {valid!r} again gives {again!r}")
+        return valid
 
     async def call(self, arguments: Mapping[str, Json], context: ToolContext) -> Any:
         """Run with validated arguments. Raises whatever the function raises."""
@@ -194,10 +204,15 @@ def _arguments_model(name: str, function: Callable[..., Any], docs: Mapping[str,
             default = Field(default, description=docs[parameter.name])
         fields[parameter.name] = (hint, default)
     try:
-        model = create_model(f"{name}_arguments", __config__=ConfigDict(extra="forbid"), **fields)
-        model.model_json_schema()
+        model = create_model(f"{name}_arguments", __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
+        schema = model.model_json_schema()
     except Exception as error:
         raise ToolError(f"tool {name!r}: its parameters have no JSON Schema: {error}") from error
+    for field, info in model.model_fields.items():
+        if info.alias or info.validation_alias or info.serialization_alias or info.exclude:
+            raise ToolError(f"tool {name!r}: parameter {field!r} has an alias or is excluded; a card could not show it")
+    if '"writeOnly"' in json.dumps(schema):
+        raise ToolError(f"tool {name!r}: a secret is no argument for a model; let the tool read it itself")
     return context_parameter, model
 
 
