@@ -160,3 +160,16 @@ def test_what_is_being_recorded_cannot_be_cancelled(tmp_path: Path) -> None:
     assert not written.cancel()
     assert written.result(5) is None
     assert len(journal.ask(lambda store: list(store.read()))) == 1
+
+
+def test_a_script_that_ends_keeps_what_it_has_recorded(own_history: Path) -> None:
+    code = """
+from turncell import Agent
+from turncell.testing import ScriptedModel
+run = Agent(ScriptedModel(["fine"])).start("go")
+while run.status != "completed":
+    pass
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    with sqlite3.connect(own_history) as connection:
+        assert connection.execute("SELECT count(*) FROM events WHERE type = 'RunEnded'").fetchone() == (1,)

@@ -240,3 +240,9 @@ class TestExport:
         (tmp_path / "a.md").write_text(export_markdown([run]), "utf-8")
         for output in mimebundle(run).values():
             output.encode("utf-8")
+
+
+def test_amounts_are_not_taken_for_formulas() -> None:
+    from tests.journals.play import answer
+
+    assert html(answer().state.run).startswith('<div class="mathjax_ignore">')

@@ -159,7 +159,8 @@ def inline(role: str) -> str:
 
 def html(run: RunState) -> str:
     """The run as HTML that stands on its own: inline styles, `<details>`, nothing that acts or loads."""
-    return clean(run_html(run, inline))
+    # The class keeps JupyterLab's MathJax from taking amounts like $5 for formulas, and TeX's \\href for links.
+    return f'<div class="mathjax_ignore">{clean(run_html(run, inline))}</div>'
 
 
 def clean(text: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any, TextIO
 
 from turncell.core import events as ev
 from turncell.core.fold import CallState, RunState, apply
+from turncell.frames.visible import prose, visible
 
 _WIDTH = 100
 
@@ -28,6 +29,7 @@ class TextView:
 
     def _write(self, text: str) -> None:
         if text:
+            text = prose(text)  # a model or a tool must not steer the terminal
             self._stream.write(text)
             self._is_inside_line = not text.endswith("\n")
 
@@ -87,8 +89,8 @@ def footer(run: RunState) -> str:
 def question(call: CallState) -> str:
     """What a keyboard prompt asks about a call, whole."""
     arguments = json.dumps(call.arguments, ensure_ascii=True, indent=2)
-    preview = f"\n{call.request.preview}" if call.request and call.request.preview else ""
-    return f"{call.name} {arguments}{preview}\nAllow it? [y]es, or [n]o and a reason: "
+    preview = f"\n{visible(call.request.preview)}" if call.request and call.request.preview else ""
+    return f"{visible(call.name)} {arguments}{preview}\nAllow it? [y]es, or [n]o and a reason: "
 
 
 def _short(arguments: Any) -> str:

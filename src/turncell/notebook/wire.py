@@ -4,7 +4,7 @@ Kernel to page: one `snapshot` for those who come late or missed something, else
 messages of one view; a page that sees a gap sends `resync`. Page to kernel: few, small and idempotent; each is validated
 on the loop, and a view restored from a saved notebook sends nothing but `ready`.
 
-`js/src/wire.ts` is generated from this file (`make types`), so that both sides speak of the same.
+`js/src/wire.ts` is generated from this file (`make wire`), so that both sides speak of the same.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ this thread: the error goes to the futures of the batch.
 
 from __future__ import annotations
 
+import atexit
 import os
 import queue
 import threading
@@ -53,6 +54,7 @@ class Journal:
         self._hurry = threading.Event()
         self._thread = threading.Thread(target=self._main, name="turncell-journal", daemon=True)
         self._thread.start()
+        atexit.register(self.close)  # a script that ends must not take along what it has recorded
 
     def record(self, events: Sequence[Event], *, durable: bool = False) -> Future[None]:
         """Queue the recorded ones among the events; returns at once. Done when written, fails with StoreError."""
@@ -82,6 +84,8 @@ class Journal:
 
     def close(self) -> None:
         """Write what is queued, close the store, end the thread."""
+        if self.pid != os.getpid():
+            return  # a forked child has no such thread, and the queue is its parent's business
         self._jobs.put(None)
         self._hurry.set()
         self._thread.join(10)
