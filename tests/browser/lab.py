@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -99,9 +100,22 @@ class Lab:
         self.command("Kernel > Interrupt Kernel")
 
     def save(self) -> dict:
+        """Save, and wait until the file is written."""
+        file = self.folder / self.name
+        before = file.stat().st_mtime_ns
         self.page.keyboard.press("Control+s")
-        time.sleep(1)
-        return json.loads((self.folder / self.name).read_text())
+        deadline = time.monotonic() + 30
+        while file.stat().st_mtime_ns == before:
+            assert time.monotonic() < deadline, "JupyterLab did not save the notebook"
+            time.sleep(0.1)
+        time.sleep(0.3)  # the file is there; the page has yet to hear of it
+        return json.loads(file.read_text())
+
+    def wait_for_end(self, number: int) -> None:
+        """Wait until the cell has run: only then does the static transcript stand in place of the live view."""
+        prompt = self.cell(number).locator(".jp-InputPrompt")
+        expect(prompt).not_to_contain_text("*", timeout=30_000)
+        expect(prompt).to_contain_text(re.compile(r"\[\d+\]"), timeout=30_000)
 
     def cell(self, number: int) -> Locator:
         return self.page.locator(".jp-Notebook .jp-CodeCell").nth(number)

@@ -150,6 +150,7 @@ def test_a_saved_notebook_shows_the_transcript_without_a_kernel(lab: Callable[..
     )
     notebook.run_all()
     expect(notebook.output(1)).to_contain_text("All is well.", timeout=30_000)
+    notebook.wait_for_end(1)
     notebook.save()
     notebook.page.get_by_text("Kernel", exact=True).first.click()
     notebook.page.locator('.lm-Menu-itemLabel:text-is("Shut Down Kernel")').click()
