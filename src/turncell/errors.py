@@ -8,6 +8,7 @@ TurncellError
 ├── ModelFailure            a model call ended without an answer; raised by adapters, a status for everybody else
 ├── RunError                raised by `run.raise_for_status()` and by a cell whose run did not end well
 ├── StoreError              a journal cannot be read or written
+├── Declined                raised in a tool whose question got no answer
 └── AnswerRefused           an answer to a request that cannot be taken: late, for other arguments, or invalid
 
 Failures of the world (a provider, a tool, a person who says no) are statuses of a run and of its calls, not exceptions.
@@ -75,6 +76,10 @@ class RunError(TurncellError):
 
 class StoreError(TurncellError):
     """A journal cannot be read or written."""
+
+
+class Declined(TurncellError):
+    """A question got no answer: the person declined, nobody was there, or nobody answered in time."""
 
 
 class AnswerRefused(TurncellError):

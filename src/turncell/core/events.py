@@ -30,8 +30,18 @@ CostBasis: TypeAlias = Literal["provider", "prices", "user", "none"]
 EndStatus: TypeAlias = Literal["completed", "failed", "cancelled", "max_steps", "budget", "timeout", "truncated"]
 CallEnd: TypeAlias = Literal["ok", "error", "denied", "invalid", "cancelled", "skipped", "timeout"]
 Answer: TypeAlias = Literal["approve", "edit", "deny", "result"]
-"""`edit` approves with other arguments; `result` answers in the tool's place."""
-AnsweredBy: TypeAlias = Literal["person", "unattended", "time limit", "rule", "cancel"]
+"""`edit` approves with other arguments; `result` answers in the tool's place, or the question."""
+AnsweredBy: TypeAlias = Literal["person", "unattended", "time limit", "cancel", "steering", "memory", "limit"]
+"""`memory`: the question was answered before; `steering`: a new message came instead; `limit`: one question too many."""
+RequestKind: TypeAlias = Literal["approval", "question"]
+Scope: TypeAlias = Literal["once", "session", "always"]
+"""For how long an answer holds for later calls."""
+MessageBy: TypeAlias = Literal["person", "steering", "hook", "output", "limit"]
+"""Who put a message to the model: a person at the beginning or in between, a hook, the check of the output's type, or
+the runtime when a limit is reached."""
+NoteKind: TypeAlias = Literal["retry", "hook", "notice", "guard", "rule", "output"]
+"""What a note is about: a model call tried again, a hook that failed, a word for the person's next message, a call that
+failed before, a rule that was remembered, an output that did not fit its type."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,15 +69,32 @@ class RunStarted(Recorded):
     parent_run_id: str | None = None
     depth: int = 0
     cell_id: str | None = None
+    agent: str = ""
+    """The name of the agent, where it has one."""
+    notices: tuple[str, ...] = ()
+    """What tools of the run before had to say; it stands in front of this run's message."""
+    budget: dict[str, Json] | None = None
+    """The limits at the beginning: steps, tokens, usd, seconds, calls; those that are None or missing do not apply."""
     version: int = SCHEMA_VERSION
     type: Literal["RunStarted"] = "RunStarted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Steered(Recorded):
+    """A message came while the run was going on. It is read at the next boundary, as a MessageAdded of this `input_id`."""
+
+    input_id: str
+    message: Message
+    type: Literal["Steered"] = "Steered"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MessageAdded(Recorded):
-    """A message of a person or of the model. Tool results are not messages here: see CallFinished."""
+    """A message to the model or of the model. Tool results are not messages here: see CallFinished."""
 
     message: Message
+    by: MessageBy = "person"
+    input_id: str | None = None
     type: Literal["MessageAdded"] = "MessageAdded"
 
 
@@ -75,6 +102,16 @@ class MessageAdded(Recorded):
 class StepStarted(Recorded):
     model: str
     type: Literal["StepStarted"] = "StepStarted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelChosen(Recorded):
+    """Another model than the run's first answers this step: a tier that a rule chose, or a fallback."""
+
+    model: str
+    tier: str | None = None
+    reason: str = ""
+    type: Literal["ModelChosen"] = "ModelChosen"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +126,8 @@ class StepFinished(Recorded):
     first_token_s: float | None = None
     reasoning_s: float | None = None
     """Seconds from the first word of reasoning to the first of anything else, summed; None where there was none."""
+    longest_gap_s: float | None = None
+    """The longest silence between two pieces of the answer."""
     type: Literal["StepFinished"] = "StepFinished"
 
 
@@ -104,6 +143,7 @@ class StepFailed(Recorded):
     duration_s: float
     first_token_s: float | None = None
     reasoning_s: float | None = None
+    longest_gap_s: float | None = None
     type: Literal["StepFailed"] = "StepFailed"
 
 
@@ -117,6 +157,10 @@ class CallProposed(Recorded):
     digest: str | None
     effect: Effect
     problem: str | None = None
+    is_replaced: bool = False
+    """A hook has put other arguments in the place of the model's."""
+    is_trusted: bool = False
+    """What the tool returns counts as trusted."""
     type: Literal["CallProposed"] = "CallProposed"
 
 
@@ -129,19 +173,41 @@ class CallJudged(Recorded):
     type: Literal["CallJudged"] = "CallJudged"
 
 
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One answer that a question offers."""
+
+    label: str
+    description: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestOpened(Recorded):
-    """A person is asked about one call. All requests of a step stand on one card."""
+    """A person is asked. All requests of a step stand on one card.
+
+    An approval is about the call itself, or, where `name` is set, about a call of a sub-agent that runs inside it. A
+    question is asked by the running call.
+    """
 
     request_id: str
     call_id: str
     digest: str
+    """Of the call that is to be approved, or of the question."""
+    kind: RequestKind = "approval"
+    question: str = ""
+    options: tuple[Option, ...] = ()
+    allows_text: bool = False
+    """Whether an answer may be none of the options."""
+    allows_many: bool = False
+    name: str = ""
+    arguments: dict[str, Json] | None = None
     description: str = ""
     """What the tool does, in the words of its author."""
     preview: str | None = None
     """What the call would do, in the words of the tool."""
     expires_at: float | None = None
     default: Answer = "deny"
+    default_result: str | None = None
     type: Literal["RequestOpened"] = "RequestOpened"
 
 
@@ -157,6 +223,7 @@ class RequestAnswered(Recorded):
     arguments: dict[str, Json] | None = None
     digest: str | None = None
     result: str | None = None
+    scope: Scope = "once"
     type: Literal["RequestAnswered"] = "RequestAnswered"
 
 
@@ -170,15 +237,27 @@ class CallStarted(Recorded):
     type: Literal["CallStarted"] = "CallStarted"
 
 
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that a call has produced; `bytes` is its size."""
+
+    path: str
+    bytes: int | None = None
+    media_type: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFinished(Recorded):
-    """`content` is what the model reads, `details` what people and programs may see besides."""
+    """`content` is what the model reads; `details`, `files` and `display` are what people and programs may see besides."""
 
     call_id: str
     status: CallEnd
     content: str
     details: Json = None
     duration_s: float | None = None
+    files: tuple[File, ...] = ()
+    display: tuple[dict[str, Json], ...] = ()
+    """Mime bundles: figures and tables."""
     type: Literal["CallFinished"] = "CallFinished"
 
 
@@ -194,6 +273,25 @@ class PartialSaved(Recorded):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Noted(Recorded):
+    """Something that people should be able to read later; it changes nothing by itself."""
+
+    kind: NoteKind
+    message: str
+    call_id: str | None = None
+    data: Json = None
+    type: Literal["Noted"] = "Noted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetChanged(Recorded):
+    """The limits from now on, all of them."""
+
+    budget: dict[str, Json]
+    type: Literal["BudgetChanged"] = "BudgetChanged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnded(Recorded):
     """The one terminal event of a run."""
 
@@ -201,6 +299,8 @@ class RunEnded(Recorded):
     kind: str | None = None
     """What went wrong, in one word, where something did."""
     message: str | None = None
+    text: str | None = None
+    """The closing words, where a step policy gave them and not the model."""
     type: Literal["RunEnded"] = "RunEnded"
 
 
@@ -243,13 +343,29 @@ class CallProgress:
     step: int
     call_id: str
     text: str
+    data: Json = None
+    """A mime bundle, where the tool shows more than a line."""
     type: Literal["CallProgress"] = "CallProgress"
+
+
+@dataclass(slots=True)
+class Latency:
+    """How long something took, as it happens; only where it was asked for (`debug_latency`)."""
+
+    run_id: str
+    step: int
+    kind: Literal["first_token", "gap", "model", "call", "waiting"]
+    seconds: float
+    call_id: str = ""
+    type: Literal["Latency"] = "Latency"
 
 
 RecordedEvent: TypeAlias = (
     RunStarted
+    | Steered
     | MessageAdded
     | StepStarted
+    | ModelChosen
     | StepFinished
     | StepFailed
     | CallProposed
@@ -259,7 +375,9 @@ RecordedEvent: TypeAlias = (
     | CallStarted
     | CallFinished
     | PartialSaved
+    | Noted
+    | BudgetChanged
     | RunEnded
 )
-PassingEvent: TypeAlias = TextDelta | ReasoningDelta | ArgumentsDelta | CallProgress
+PassingEvent: TypeAlias = TextDelta | ReasoningDelta | ArgumentsDelta | CallProgress | Latency
 Event: TypeAlias = RecordedEvent | PassingEvent

@@ -35,9 +35,20 @@ class RequestState:
     preview: str | None = None
     expires_at: float | None = None
     opened_at: float = 0.0
+    kind: ev.RequestKind = "approval"
+    question: str = ""
+    options: tuple[ev.Option, ...] = ()
+    allows_text: bool = False
+    allows_many: bool = False
+    name: str = ""
+    """The tool that would run, where it is a sub-agent's."""
+    arguments: dict[str, Json] | None = None
+    default_result: str | None = None
     answer: ev.Answer | None = None
     by: ev.AnsweredBy | None = None
     reason: str = ""
+    result: str | None = None
+    scope: ev.Scope = "once"
     answered_at: float | None = None
 
 
@@ -50,7 +61,7 @@ class CallState:
     arguments: dict[str, Json] | None = None
     """Validated; after an edit, the edited ones."""
     proposed_arguments: dict[str, Json] | None = None
-    """What the model asked for, where a person edited it."""
+    """What the model asked for, where a person or a hook changed it."""
     digest: str | None = None
     effect: Effect = "write"
     status: CallStatus = "streaming"
@@ -59,9 +70,18 @@ class CallState:
     judged_by: str = ""
     reason: str = ""
     request: RequestState | None = None
+    """The latest: a running call may ask more than once."""
+    requests: int = 0
+    """How many there were."""
+    waited_s: float = 0.0
+    """Seconds that people took to answer."""
+    is_trusted: bool = False
     content: str | None = None
     details: Json = None
+    files: tuple[ev.File, ...] = ()
+    display: tuple[dict[str, Json], ...] = ()
     progress: str = ""
+    progress_data: Json = None
     proposed_at: float | None = None
     started_at: float | None = None
     ended_at: float | None = None
@@ -73,10 +93,21 @@ class CallState:
 
 
 @dataclass(frozen=True, slots=True)
+class Added:
+    """A message that came after a step: of a person who steers, of a hook, of the runtime."""
+
+    message: Message
+    by: ev.MessageBy
+
+
+@dataclass(frozen=True, slots=True)
 class StepState:
     step: int
     model: str
     started_at: float
+    tier: str | None = None
+    after: tuple[Added, ...] = ()
+    """What was said after it and before the next."""
     blocks: tuple[Block, ...] = ()
     calls: tuple[CallState, ...] = ()
     message: Message | None = None
@@ -88,6 +119,7 @@ class StepState:
     duration_s: float | None = None
     first_token_s: float | None = None
     reasoning_s: float | None = None
+    longest_gap_s: float | None = None
     error_kind: str | None = None
     error: str | None = None
 
@@ -95,33 +127,96 @@ class StepState:
         return next((call for call in self.calls if call.call_id == call_id), None)
 
 
+_NOT_STARTED = ev.RunStarted(seq=0, session_id="", run_id="", step=0, at=0.0, model="", mode="ask", max_steps=40)
+
+
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """A run as its events tell it."""
+    """A run as its events tell it. What its beginning said (`started`) is read through the state: `run.mode`."""
 
-    run_id: str = ""
-    session_id: str = ""
     seq: int = 0
     status: RunStatus = "running"
-    model: str = ""
-    mode: str = "ask"
-    max_steps: int = 40
-    instructions: str = ""
-    tools: tuple[str, ...] = ()
-    is_attended: bool = True
-    previous: str | None = None
-    root_run_id: str = ""
-    parent_run_id: str | None = None
-    depth: int = 0
-    cell_id: str | None = None
+    started: ev.RunStarted = _NOT_STARTED
     prompt: Message | None = None
     steps: tuple[StepState, ...] = ()
     told: tuple[Message, ...] = ()
     """The messages of all steps but the last: nothing changes them any more, and a late step costs what an early one does."""
-    started_at: float = 0.0
+    queued: tuple[ev.Steered, ...] = ()
+    """Messages that came while the run was going on and that the model has not read yet."""
+    notes: tuple[ev.Noted, ...] = ()
+    budget: dict[str, Json] | None = None
+    is_tainted: bool = False
+    """The model has read what an untrusted tool returned."""
+    closing: str | None = None
     ended_at: float | None = None
     error_kind: str | None = None
     error: str | None = None
+
+    @property
+    def run_id(self) -> str:
+        return self.started.run_id
+
+    @property
+    def session_id(self) -> str:
+        return self.started.session_id
+
+    @property
+    def model(self) -> str:
+        return self.started.model
+
+    @property
+    def mode(self) -> str:
+        return self.started.mode
+
+    @property
+    def max_steps(self) -> int:
+        """0 where a step policy decides instead."""
+        return self.started.max_steps
+
+    @property
+    def instructions(self) -> str:
+        return self.started.instructions
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        return self.started.tools
+
+    @property
+    def is_attended(self) -> bool:
+        return self.started.is_attended
+
+    @property
+    def previous(self) -> str | None:
+        return self.started.previous
+
+    @property
+    def root_run_id(self) -> str:
+        return self.started.root_run_id or self.started.run_id
+
+    @property
+    def parent_run_id(self) -> str | None:
+        return self.started.parent_run_id
+
+    @property
+    def depth(self) -> int:
+        return self.started.depth
+
+    @property
+    def cell_id(self) -> str | None:
+        return self.started.cell_id
+
+    @property
+    def agent(self) -> str:
+        return self.started.agent
+
+    @property
+    def started_at(self) -> float:
+        return self.started.at
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What tools had to say to the next message."""
+        return tuple(note.message for note in self.notes if note.kind == "notice")
 
     @property
     def is_ended(self) -> bool:
@@ -139,7 +234,9 @@ class RunState:
 
     @property
     def text(self) -> str:
-        """The answer: the text of the last step that wrote any."""
+        """The answer: the text of the last step that wrote any, or what a step policy closed the run with."""
+        if self.closing is not None:
+            return self.closing
         for step in reversed(self.steps):
             text = "".join(block.text for block in step.blocks if block.kind == "text")
             if text:
@@ -160,14 +257,21 @@ class RunState:
     def messages(self) -> tuple[Message, ...]:
         """The messages as a provider accepts them: each call with exactly one result, in source order."""
         last = step_messages(self.steps[-1]) if self.steps else ()
-        prompt = (self.prompt,) if self.prompt and self.prompt.parts else ()
+        prompt = (self._heard(self.prompt),) if self.prompt and self.prompt.parts else ()
         return (*prompt, *self.told, *last)
+
+    def _heard(self, prompt: Message) -> Message:
+        if not self.started.notices:
+            return prompt
+        notices = "\n".join(f"[notice] {notice}" for notice in self.started.notices)
+        return Message("user", (Text(f"{notices}\n\n"), *prompt.parts))
 
 
 def step_messages(step: StepState) -> tuple[Message, ...]:
-    """What a step adds to the conversation: the answer with its closed calls, and their results."""
+    """What a step adds to the conversation: the answer with its closed calls, their results, what was said after."""
+    after = tuple(added.message for added in step.after)
     if step.message is None:
-        return ()
+        return after
     closed = {call.call_id: call for call in step.calls if not call.is_open}
     parts = tuple(run for run in (_as_run(part, closed) for part in step.message.parts) if run is not None)
     answer = evolve(step.message, parts=parts)
@@ -182,7 +286,7 @@ def step_messages(step: StepState) -> tuple[Message, ...]:
         for c in step.message.calls
         if c.call_id in closed
     )
-    return tuple(message for message in (answer, Message("tool", results)) if message.parts)
+    return (*(message for message in (answer, Message("tool", results)) if message.parts), *after)
 
 
 def fold(events: Iterable[ev.Event], state: RunState | None = None) -> RunState:
@@ -235,23 +339,32 @@ def total_usage(usages: Iterable[Usage]) -> Usage:
 
 def snapshot(state: RunState) -> dict[str, Any]:
     """The state as JSON values, for the page: ropes joined, what only the model reads left out."""
-    plain = {
-        name: getattr(state, name)
-        for name in RunState.__slots__
-        if name not in ("steps", "told", "prompt", "instructions")
-    }
-    plain["prompt"] = state.prompt.text if state.prompt else ""
-    plain["steps"] = [
-        {name: getattr(step, name) for name in StepState.__slots__ if name not in ("blocks", "calls", "message")}
-        | {
-            "blocks": [
-                {"kind": b.kind, "text": "" if b.kind == "call" else b.text, "call_id": b.call_id} for b in step.blocks
-            ],
-            "calls": list(step.calls),
-        }
-        for step in state.steps
+    head = state.started
+    return {
+        "run_id": head.run_id, "session_id": head.session_id, "seq": state.seq, "status": state.status, "model": head.model,
+        "mode": head.mode, "max_steps": head.max_steps, "tools": head.tools, "is_attended": head.is_attended,
+        "previous": head.previous, "root_run_id": state.root_run_id, "parent_run_id": head.parent_run_id,
+        "depth": head.depth, "cell_id": head.cell_id, "agent": head.agent, "started_at": head.at,
+        "prompt": state.prompt.text if state.prompt else "",
+        "steps": [_step_snapshot(step) for step in state.steps],
+        "queued": [{"input_id": steered.input_id, "text": steered.message.text} for steered in state.queued],
+        "notes": [{"kind": n.kind, "message": n.message, "step": n.step, "call_id": n.call_id} for n in state.notes],
+        "budget": state.budget, "is_tainted": state.is_tainted, "closing": state.closing,
+        "ended_at": state.ended_at, "error_kind": state.error_kind, "error": state.error,
+    }  # fmt: skip
+
+
+def _step_snapshot(step: StepState) -> dict[str, Any]:
+    plain = {name: getattr(step, name) for name in _STEP_FIELDS}
+    plain["blocks"] = [
+        {"kind": b.kind, "text": "" if b.kind == "call" else b.text, "call_id": b.call_id} for b in step.blocks
     ]
+    plain["calls"] = list(step.calls)
+    plain["after"] = [{"by": added.by, "text": added.message.text} for added in step.after]
     return plain
+
+
+_STEP_FIELDS = tuple(name for name in StepState.__slots__ if name not in ("blocks", "calls", "message", "after"))
 
 
 # One function for each event. `step` events change the last step only: earlier ones are closed.
@@ -271,16 +384,20 @@ def _call(state: RunState, call_id: str, **changes: Any) -> RunState:
 
 
 def _run_started(state: RunState, e: ev.RunStarted) -> RunState:
-    return RunState(
-        run_id=e.run_id, session_id=e.session_id, model=e.model, mode=e.mode, max_steps=e.max_steps, instructions=e.instructions,
-        tools=tuple(e.tools), is_attended=e.is_attended, previous=e.previous, root_run_id=e.root_run_id or e.run_id,
-        parent_run_id=e.parent_run_id, depth=e.depth, cell_id=e.cell_id, started_at=e.at,
-    )  # fmt: skip
+    return RunState(started=e, budget=e.budget)
+
+
+def _steered(state: RunState, e: ev.Steered) -> RunState:
+    return evolve(state, queued=(*state.queued, e))
 
 
 def _message_added(state: RunState, e: ev.MessageAdded) -> RunState:
     if e.message.role == "user":
-        return evolve(state, prompt=e.message) if state.prompt is None else state
+        if state.prompt is None:
+            return evolve(state, prompt=e.message)
+        if e.input_id is not None:
+            state = evolve(state, queued=tuple(q for q in state.queued if q.input_id != e.input_id))
+        return _last(state, after=(*state.steps[-1].after, Added(e.message, e.by))) if state.steps else state
     blocks, calls = [], []
     for part in e.message.parts:
         if isinstance(part, ToolCall):
@@ -298,11 +415,15 @@ def _step_started(state: RunState, e: ev.StepStarted) -> RunState:
     return evolve(state, steps=(*state.steps, StepState(e.step, e.model, e.at)), told=told)
 
 
+def _model_chosen(state: RunState, e: ev.ModelChosen) -> RunState:
+    return _last(state, model=e.model, tier=e.tier)
+
+
 def _step_finished(state: RunState, e: ev.StepFinished) -> RunState:
     return _last(
         state, finish_reason=e.finish_reason, usage=e.usage, cost_usd=e.cost_usd, cost_basis=e.cost_basis,
         answered_by=e.answered_by, duration_s=e.duration_s, first_token_s=e.first_token_s,
-        reasoning_s=e.reasoning_s,
+        reasoning_s=e.reasoning_s, longest_gap_s=e.longest_gap_s,
     )  # fmt: skip
 
 
@@ -310,12 +431,18 @@ def _step_failed(state: RunState, e: ev.StepFailed) -> RunState:
     return _last(
         state, error_kind=e.kind, error=e.message, usage=e.usage, cost_usd=e.cost_usd, cost_basis=e.cost_basis,
         duration_s=e.duration_s, first_token_s=e.first_token_s,
-        reasoning_s=e.reasoning_s,
+        reasoning_s=e.reasoning_s, longest_gap_s=e.longest_gap_s,
     )  # fmt: skip
 
 
 def _call_proposed(state: RunState, e: ev.CallProposed) -> RunState:
-    return _call(state, e.call_id, arguments=e.arguments, digest=e.digest, effect=e.effect, problem=e.problem)
+    changes: dict[str, Any] = {}
+    if e.is_replaced and (call := state.steps[-1].call(e.call_id) if state.steps else None) is not None:
+        changes = {"proposed_arguments": _object(call.arguments_text)}
+    return _call(
+        state, e.call_id, arguments=e.arguments, digest=e.digest, effect=e.effect, problem=e.problem,
+        is_trusted=e.is_trusted, **changes,
+    )  # fmt: skip
 
 
 def _call_judged(state: RunState, e: ev.CallJudged) -> RunState:
@@ -324,19 +451,27 @@ def _call_judged(state: RunState, e: ev.CallJudged) -> RunState:
 
 
 def _request_opened(state: RunState, e: ev.RequestOpened) -> RunState:
-    request = RequestState(e.request_id, e.digest, e.description, e.preview, e.expires_at, e.at)
-    return _call(state, e.call_id, request=request, status="waiting")
+    call = state.steps[-1].call(e.call_id) if state.steps else None
+    if call is None:
+        return state
+    request = RequestState(
+        e.request_id, e.digest, e.description, e.preview, e.expires_at, e.at, e.kind, e.question, tuple(e.options),
+        e.allows_text, e.allows_many, e.name, e.arguments, e.default_result,
+    )  # fmt: skip
+    return _call(state, e.call_id, request=request, requests=call.requests + 1, status="waiting")
 
 
 def _request_answered(state: RunState, e: ev.RequestAnswered) -> RunState:
     call = state.steps[-1].call(e.call_id) if state.steps else None
     if call is None or call.request is None:
         return state
-    request = evolve(call.request, answer=e.answer, by=e.by, reason=e.reason, answered_at=e.at)
-    changes: dict[str, Any] = {
-        "request": request,
-        "status": "allowed" if e.answer in ("approve", "edit") else "proposed",
-    }
+    request = evolve(
+        call.request, answer=e.answer, by=e.by, reason=e.reason, result=e.result, scope=e.scope, answered_at=e.at
+    )
+    changes: dict[str, Any] = {"request": request, "waited_s": call.waited_s + max(0.0, e.at - request.opened_at)}
+    if call.started_at is not None:  # asked by the running call: it goes on
+        return _call(state, e.call_id, status="running", **changes)
+    changes["status"] = "allowed" if e.answer in ("approve", "edit") else "proposed"
     if e.answer == "edit":
         changes |= {"arguments": e.arguments, "digest": e.digest, "proposed_arguments": call.arguments}
     return _call(state, e.call_id, **changes)
@@ -347,14 +482,25 @@ def _call_started(state: RunState, e: ev.CallStarted) -> RunState:
 
 
 def _call_finished(state: RunState, e: ev.CallFinished) -> RunState:
+    call = state.steps[-1].call(e.call_id) if state.steps else None
+    if call is not None and call.started_at is not None and not call.is_trusted:
+        state = evolve(state, is_tainted=True)
     return _call(
         state, e.call_id, status=e.status, content=e.content, details=e.details, duration_s=e.duration_s, ended_at=e.at,
-        progress="",
+        files=tuple(e.files), display=tuple(e.display), progress="", progress_data=None,
     )  # fmt: skip
 
 
+def _noted(state: RunState, e: ev.Noted) -> RunState:
+    return evolve(state, notes=(*state.notes, e))
+
+
+def _budget_changed(state: RunState, e: ev.BudgetChanged) -> RunState:
+    return evolve(state, budget=e.budget)
+
+
 def _run_ended(state: RunState, e: ev.RunEnded) -> RunState:
-    return evolve(state, status=e.status, ended_at=e.at, error_kind=e.kind, error=e.message)
+    return evolve(state, status=e.status, ended_at=e.at, error_kind=e.kind, error=e.message, closing=e.text)
 
 
 def _grow(state: RunState, number: int, kind: Literal["text", "reasoning"], text: str) -> RunState:
@@ -392,13 +538,15 @@ def _arguments_delta(state: RunState, e: ev.ArgumentsDelta) -> RunState:
 
 
 def _call_progress(state: RunState, e: ev.CallProgress) -> RunState:
-    return _call(state, e.call_id, progress=e.text)
+    return _call(state, e.call_id, progress=e.text, progress_data=e.data)
 
 
 _CHANGES: dict[type, Any] = {
     ev.RunStarted: _run_started,
+    ev.Steered: _steered,
     ev.MessageAdded: _message_added,
     ev.StepStarted: _step_started,
+    ev.ModelChosen: _model_chosen,
     ev.StepFinished: _step_finished,
     ev.StepFailed: _step_failed,
     ev.CallProposed: _call_proposed,
@@ -408,6 +556,8 @@ _CHANGES: dict[type, Any] = {
     ev.CallStarted: _call_started,
     ev.CallFinished: _call_finished,
     ev.PartialSaved: _partial_saved,
+    ev.Noted: _noted,
+    ev.BudgetChanged: _budget_changed,
     ev.RunEnded: _run_ended,
     ev.TextDelta: _delta,
     ev.ReasoningDelta: _delta,

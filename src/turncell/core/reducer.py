@@ -3,14 +3,18 @@
 The order inside a step
 
     CallModel -> Streamed* -> ModelFinished -> Judge -> Judged -> requests opened, allowed calls started
-              -> Answered* / CallReturned* -> next step, or the end
+              -> Answered* / CallReturned* -> boundary: steered messages, reviewers -> next step, or the end
 
 What must hold, whatever the order of the signals (tests/core/test_invariants.py plays any):
 
 * a run has one terminal event, and nothing after it;
 * a proposed call ends in exactly one CallFinished; a call starts only after it was validated, judged and, where
   the policy asks, approved by its digest;
-* reads run side by side (MAX_PARALLEL_READS), writes one after another in the order of the model's message;
+* reads run side by side (MAX_PARALLEL), writes one after another in the order of the model's message, unless their
+  tool declares them safe;
+* a model call is tried again only while nothing of its answer was seen; a run that has been told something is never
+  told it twice;
+* a steered message is recorded when it comes and read once, at the next boundary: no call begins between the two;
 * a signal that comes late (a result of a closed call, a second answer, a fragment of an ended stream) changes nothing;
 * cancellation is one transition: it closes every open call, keeps the partial text and ends the run; whoever drives
   the machine then stops the tasks, and what they still bring is late.
@@ -20,168 +24,62 @@ No clock, no ids and no I/O here: `at` comes with each signal, ids are counted f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from turncell.core import events as ev
-from turncell.core.deltas import (
-    Assembly,
-    Block,
-    CallFragment,
-    Finished,
-    Fragment,
-    ReasoningFragment,
-    TextFragment,
-)
+from turncell.core.deltas import Assembly, Block, CallFragment, ReasoningFragment, TextFragment
 from turncell.core.fold import CallState, RunState, apply
 from turncell.core.nucleus import Transition
-from turncell.core.parts import Json, Message, Usage
-from turncell.core.policy import Effect, Verdict
+from turncell.core.parts import Message, Text, Usage
+from turncell.core.signals import (
+    Answered,
+    Asked,
+    AskReviewers,
+    Begin,
+    CallModel,
+    CallReturned,
+    Chosen,
+    Clock,
+    Judge,
+    Judged,
+    Judgement,
+    ModelFailed,
+    ModelFinished,
+    Note,
+    Progressed,
+    Reply,
+    Review,
+    Reviewed,
+    SetBudget,
+    Signal,
+    StartCall,
+    Steer,
+    Stop,
+    Streamed,
+    TellDenial,
+    Traits,
+)
 from turncell.core.values import evolve
 
-MAX_PARALLEL_READS = 8
+MAX_PARALLEL = 8
+"""Calls that run side by side."""
 SAVE_EVERY_S = 1.0
 """Text on the screen for longer than this is in the journal."""
-
-
-# Signals: all that the loop ever learns.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Begin:
-    at: float
-    session_id: str
-    run_id: str
-    seq: int
-    """The last sequence number of the session so far."""
-    message: Message
-    model: str
-    mode: str
-    max_steps: int
-    instructions: str = ""
-    tools: tuple[str, ...] = ()
-    is_attended: bool = True
-    previous: str | None = None
-    root_run_id: str = ""
-    parent_run_id: str | None = None
-    depth: int = 0
-    cell_id: str | None = None
-
-
-@dataclass(slots=True)
-class Streamed:
-    """A burst of fragments, in order."""
-
-    at: float
-    fragments: list[Fragment]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFinished:
-    at: float
-    finished: Finished
-    first_token_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFailed:
-    at: float
-    kind: str
-    message: str
-    usage: Usage = Usage()
-    first_token_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """One call, parsed, validated and judged. With a `problem` there is no verdict: the call is invalid."""
-
-    call_id: str
-    effect: Effect = "write"
-    arguments: dict[str, Json] | None = None
-    digest: str | None = None
-    problem: str | None = None
-    verdict: Verdict = "deny"
-    by: str = ""
-    reason: str = ""
-    description: str = ""
-    preview: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    at: float
-    judgements: tuple[Judgement, ...]
-    expires_at: float | None = None
-    """Until when the requests of this step wait."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
-    """An answer to a request, already checked: the digest shown was right and edited arguments are valid."""
-
-    at: float
-    request_id: str
-    answer: ev.Answer
-    by: ev.AnsweredBy
-    reason: str = ""
-    arguments: dict[str, Json] | None = None
-    digest: str | None = None
-    result: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Progressed:
-    call_id: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class CallReturned:
-    at: float
-    call_id: str
-    status: ev.CallEnd
-    content: str
-    details: Json = None
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """End the run now, whatever it is doing."""
-
-    at: float
-    status: ev.EndStatus = "cancelled"
-    kind: str | None = None
-    message: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    at: float
-
-
-Signal: TypeAlias = (
-    Begin | Streamed | ModelFinished | ModelFailed | Judged | Answered | Progressed | CallReturned | Stop | Clock
+TRANSIENT = frozenset({"rate_limit", "overloaded", "connection", "timeout", "protocol"})
+"""Failures of a model that trying again may mend."""
+HOPELESS = frozenset({"bad_request", "context_length", "filter", "hook", "budget"})
+"""Failures that another model would most likely share: no fallback for these."""
+MAX_WAIT_S = 60.0
+"""A provider that wants a longer pause than this is given up for now."""
+BACKOFF_S = 0.5
+"""The first pause before a model is tried again; each further one is twice as long."""
+SKIPPED = "skipped: a new message arrived"
+LAST_WORD = (
+    "The limit of steps of this run is reached, and no tools are at hand any more. Say what was found out and done so far, "
+    "and what is left to do."
 )
-
-
-# Commands: wishes, fulfilled by the driver.
-
-
-@dataclass(frozen=True, slots=True)
-class CallModel:
-    step: int
-
-
-@dataclass(frozen=True, slots=True)
-class Judge:
-    calls: tuple[CallState, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class StartCall:
-    call: CallState
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +96,25 @@ class LoopState:
     thinking_since: float | None = None
     thought_s: float | None = None
     """Seconds of reasoning of this step that are over."""
+    begin: Begin | None = None
+    reviewing: Review | None = None
+    """Who is being asked; nothing begins meanwhile."""
+    is_last_word: bool = False
+    """The steps are used up and the model is writing a summary."""
+    model: int = 0
+    """Which of the models answers: a fallback is kept for the steps after it."""
+    attempt: int = 1
+    traits: Mapping[str, Traits] = field(default_factory=dict)
+    """Of the calls of this step."""
+    denying: frozenset[str] = frozenset()
+    """Denied calls whose tool is asked for the words."""
+    asking: Mapping[str, int] = field(default_factory=dict)
+    """The key of the open question of each running call that asks."""
+    terminates: bool = False
     stop: Stop | None = None
     """A stop that came before the beginning: the run begins and ends without a model call."""
+    early: tuple[Steer, ...] = ()
+    """What came before the beginning and is said right after it."""
 
     def live(self) -> RunState:
         """The run with the text that is being written."""
@@ -226,6 +141,8 @@ def reduce(state: LoopState, signal: Signal) -> Result:
     if state.run.is_ended:
         return Transition(state, terminal=True)
     if not state.run.run_id and not isinstance(signal, Begin):
+        if isinstance(signal, Steer):
+            return Transition(evolve(state, early=(*state.early, signal)))
         return Transition(evolve(state, stop=signal) if isinstance(signal, Stop) else state)
     turn = _Turn(state, getattr(signal, "at", 0.0))
     _ON[type(signal)](turn, signal)
@@ -263,31 +180,47 @@ class _Turn:
     def calls(self) -> tuple[CallState, ...]:
         return self.run.steps[-1].calls if self.run.steps else ()
 
-    def finish(self, call: CallState, status: ev.CallEnd, content: str, details: Json = None) -> None:
+    @property
+    def begin(self) -> Begin:
+        assert self.state.begin is not None
+        return self.state.begin
+
+    def finish(self, call: CallState, status: ev.CallEnd, content: str, **shown: Any) -> None:
         duration_s = None if call.started_at is None else max(0.0, self.at - call.started_at)
         self.record(
-            ev.CallFinished,
-            call_id=call.call_id,
-            status=status,
-            content=content,
-            details=details,
-            duration_s=duration_s,
+            ev.CallFinished, call_id=call.call_id, status=status, content=content, duration_s=duration_s, **shown
         )
 
-    def end(self, status: ev.EndStatus, kind: str | None = None, message: str | None = None) -> None:
-        self.record(ev.RunEnded, status=status, kind=kind, message=message)
+    def deny(self, call: CallState, content: str, reason: str) -> None:
+        """Close a denied call, or let its tool find the words first."""
+        if self.state.traits.get(call.call_id, Traits()).answers_denial:
+            self.set(denying=self.state.denying | {call.call_id})
+            self.commands.append(TellDenial(call, content, reason))
+        else:
+            self.finish(call, "denied", content)
+
+    def withdraw(self, call: CallState, by: ev.AnsweredBy, reason: str) -> None:
+        """Take back the request of a call that waits, in the name of what came instead."""
+        assert call.request is not None
+        _record_answer(self, call, Answered(
+            at=self.at, request_id=call.request.request_id, answer="deny", by=by, reason=reason,
+        ))  # fmt: skip
+
+    def end(
+        self, status: ev.EndStatus, kind: str | None = None, message: str | None = None, text: str | None = None
+    ) -> None:
+        self.record(ev.RunEnded, status=status, kind=kind, message=message, text=text)
 
 
 def _begin(turn: _Turn, s: Begin) -> None:
     if turn.run.run_id:
         return
-    turn.run = RunState(run_id=s.run_id, session_id=s.session_id, seq=s.seq)
-    turn.record(
-        ev.RunStarted, model=s.model, mode=s.mode, max_steps=s.max_steps, instructions=s.instructions, tools=s.tools,
-        is_attended=s.is_attended, previous=s.previous, root_run_id=s.root_run_id or s.run_id,
-        parent_run_id=s.parent_run_id, depth=s.depth, cell_id=s.cell_id,
-    )  # fmt: skip
+    turn.set(begin=s)
+    turn.events.append(s.started)
+    turn.run = apply(RunState(), s.started)
     turn.record(ev.MessageAdded, message=s.message)
+    for early in turn.state.early:
+        turn.record(ev.Steered, input_id=early.input_id, message=early.message)
     if turn.state.stop is not None:
         turn.end(turn.state.stop.status, turn.state.stop.kind, turn.state.stop.message)
     else:
@@ -296,11 +229,30 @@ def _begin(turn: _Turn, s: Begin) -> None:
 
 def _next_step(turn: _Turn) -> None:
     step = len(turn.run.steps) + 1
-    if step > turn.run.max_steps:
-        limit = turn.run.max_steps
-        turn.end("max_steps", "max_steps", f"stopped after {limit} step{'s' * (limit != 1)}, the limit of this run")
-        return
-    turn.record(ev.StepStarted, step=step, model=turn.run.model)
+    if 0 < turn.run.max_steps < step:
+        _limit(turn, None)
+    else:
+        _call_model(turn, step)
+
+
+def _limit(turn: _Turn, text: str | None) -> None:
+    """The steps are used up: end with the words of a step policy, with a summary of the model's, or without."""
+    if text is None and turn.begin.summarises and turn.run.steps:
+        turn.record(ev.MessageAdded, message=Message("user", (Text(LAST_WORD),)), by="limit")
+        turn.set(is_last_word=True)
+        _call_model(turn, len(turn.run.steps) + 1)
+    else:
+        turn.end("max_steps", "max_steps", _used_up(turn), text)
+
+
+def _used_up(turn: _Turn) -> str:
+    if limit := turn.run.max_steps:
+        return f"stopped after {limit} step{'s' * (limit != 1)}, the limit of this run"
+    return "stopped by the step policy of this run"
+
+
+def _call_model(turn: _Turn, step: int) -> None:
+    turn.record(ev.StepStarted, step=step, model=turn.run.steps[-1].model if turn.run.steps else turn.run.model)
     turn.set(
         assembly=Assembly(),
         is_streaming=True,
@@ -308,8 +260,12 @@ def _next_step(turn: _Turn) -> None:
         saved_at=turn.at,
         thinking_since=None,
         thought_s=None,
+        attempt=1,
+        traits={},
+        denying=frozenset(),
+        asking={},
     )
-    turn.commands.append(CallModel(step))
+    turn.commands.append(CallModel(step, turn.state.model, 0.0, turn.state.is_last_word))
 
 
 def _streamed(turn: _Turn, s: Streamed) -> None:
@@ -373,42 +329,79 @@ def _save_partial(turn: _Turn) -> None:
     turn.set(saved=tuple(saved), saved_at=turn.at)
 
 
+def _chosen(turn: _Turn, s: Chosen) -> None:
+    if (turn.state.is_streaming and s.model != turn.run.steps[-1].model) or s.tier != turn.run.steps[-1].tier:
+        turn.record(ev.ModelChosen, model=s.model, tier=s.tier, reason=s.reason)
+
+
 def _model_finished(turn: _Turn, s: ModelFinished) -> None:
     if not turn.state.is_streaming:
         return
-    parts, step, end = turn.state.assembly.parts(), turn.run.steps[-1], s.finished
+    step, end, is_last_word = turn.run.steps[-1], s.finished, turn.state.is_last_word
+    message = s.message or Message("assistant", turn.state.assembly.parts(with_calls=not is_last_word))
     turn.set(is_streaming=False, assembly=Assembly())
-    message = Message("assistant", parts)
     is_cut = end.finish_reason == "length" and not message.calls
-    if parts:
+    if message.parts:
         turn.record(ev.MessageAdded, message=evolve(message, is_partial=is_cut))
     turn.record(
         ev.StepFinished, finish_reason=end.finish_reason, usage=end.usage, cost_usd=end.cost_usd, cost_basis=end.cost_basis,
         answered_by=end.answered_by, duration_s=max(0.0, s.at - step.started_at), first_token_s=s.first_token_s,
-        reasoning_s=turn.state.reasoning_s(s.at),
+        reasoning_s=turn.state.reasoning_s(s.at), longest_gap_s=s.longest_gap_s,
     )  # fmt: skip
-    if message.calls:
+    if is_last_word:
+        turn.end("max_steps", "max_steps", _used_up(turn))
+    elif message.calls and turn.run.queued:
+        for call in turn.calls:
+            turn.finish(call, "skipped", SKIPPED)
+        _advance(turn)
+    elif message.calls:
         turn.set(is_judging=True)
         turn.commands.append(Judge(turn.calls))
-    elif is_cut:
+    elif is_cut and not turn.run.queued:
         turn.end("truncated", "length", "the answer was cut at the model's output limit")
-    elif not message.text.strip():
+    elif not message.text.strip() and not turn.run.queued:
         turn.end("failed", "empty_reply", "the model ended its turn without a word and without a call")
     else:
-        turn.end("completed")
+        _finish(turn)
 
 
 def _model_failed(turn: _Turn, s: ModelFailed) -> None:
     if not turn.state.is_streaming:
+        return
+    is_untouched = not turn.state.assembly.has_content and not turn.state.is_last_word
+    if is_untouched and _try_again(turn, s):
         return
     started_at = turn.run.steps[-1].started_at
     _keep_partial(turn)
     turn.record(
         ev.StepFailed, kind=s.kind, message=s.message, usage=s.usage,
         duration_s=max(0.0, s.at - started_at), first_token_s=s.first_token_s,
-        reasoning_s=turn.state.reasoning_s(s.at),
+        reasoning_s=turn.state.reasoning_s(s.at), longest_gap_s=s.longest_gap_s,
     )  # fmt: skip
-    turn.end("failed", s.kind, s.message)
+    if turn.state.is_last_word:
+        turn.end("max_steps", "max_steps", _used_up(turn))
+    else:
+        turn.end("failed", s.kind, s.message)
+
+
+def _try_again(turn: _Turn, s: ModelFailed) -> bool:
+    """The same model after a pause, else the next one; what happened is noted."""
+    begin, state = turn.begin, turn.state
+    if s.kind in HOPELESS:
+        return False
+    wait_s = s.retry_after_s if s.retry_after_s is not None else BACKOFF_S * 2 ** (state.attempt - 1)
+    if s.kind in TRANSIENT and state.attempt < begin.attempts and wait_s <= MAX_WAIT_S:
+        turn.set(attempt=state.attempt + 1)
+        plan = f"trying again in {wait_s:g} s"
+    elif state.model + 1 < begin.models:
+        turn.set(attempt=1, model=state.model + 1)
+        wait_s, plan = 0.0, "trying the next model"
+    else:
+        return False
+    data = {"kind": s.kind, "attempt": turn.state.attempt, "model": turn.state.model, "wait_s": wait_s}
+    turn.record(ev.Noted, kind="retry", message=f"{s.kind}: {s.message}; {plan}", data=data)
+    turn.commands.append(CallModel(len(turn.run.steps), turn.state.model, wait_s))
+    return True
 
 
 def _keep_partial(turn: _Turn) -> None:
@@ -422,13 +415,13 @@ def _keep_partial(turn: _Turn) -> None:
 def _judged(turn: _Turn, s: Judged) -> None:
     if not turn.state.is_judging:
         return
-    turn.set(is_judging=False)
     judgements = {judgement.call_id: judgement for judgement in s.judgements}
+    turn.set(is_judging=False, traits={j.call_id: j.traits for j in s.judgements})
     for call in turn.calls:
         j = judgements.setdefault(call.call_id, Judgement(call.call_id, problem="the call was not judged"))
         turn.record(
             ev.CallProposed, call_id=call.call_id, name=call.name, arguments=j.arguments, digest=j.digest,
-            effect=j.effect, problem=j.problem,
+            effect=j.effect, problem=j.problem, is_replaced=j.is_replaced, is_trusted=j.is_trusted,
         )  # fmt: skip
         if j.problem is None:
             turn.record(ev.CallJudged, call_id=call.call_id, verdict=j.verdict, by=j.by, reason=j.reason)
@@ -436,8 +429,10 @@ def _judged(turn: _Turn, s: Judged) -> None:
         j = judgements[call.call_id]
         if call.problem is not None or j.digest is None:
             turn.finish(call, "invalid", call.problem or "the call has no digest")
+        elif turn.run.queued:
+            turn.finish(call, "skipped", SKIPPED)
         elif call.verdict == "deny":
-            turn.finish(call, "denied", denial(call.name, j.by, j.reason))
+            turn.deny(call, denial(call.name, j.by, j.reason), j.reason)
         elif call.verdict == "ask":
             turn.record(
                 ev.RequestOpened, request_id=f"{call.call_id}-ask", call_id=call.call_id, digest=j.digest,
@@ -451,61 +446,188 @@ def denial(name: str, by: str, reason: str) -> str:
     return f"{name} was not run: denied by {by}" + (f": {reason}" if reason else ".")
 
 
+def _asked(turn: _Turn, s: Asked) -> None:
+    call = turn.run.steps[-1].call(s.call_id) if turn.run.steps else None
+    q = s.question
+    if call is None or call.status != "running" or turn.run.queued:
+        reason = "a new message arrived" if turn.run.queued else "the call is not running"
+        refused = Answered(at=s.at, request_id="", answer="deny", by="steering", reason=reason)
+        turn.commands.append(Reply(s.call_id, s.key, refused))
+        return
+    turn.set(asking={**turn.state.asking, call.call_id: s.key})
+    turn.record(
+        ev.RequestOpened, request_id=f"{call.call_id}-ask-{call.requests + 1}", call_id=call.call_id, digest=q.digest,
+        kind=q.kind, question=q.question, options=q.options, allows_text=q.allows_text, allows_many=q.allows_many,
+        description=q.description, preview=q.preview, name=q.name, arguments=q.arguments,
+        default_result=q.default_result, default="deny" if q.default_result is None else "result",
+        expires_at=q.expires_at,
+    )  # fmt: skip
+
+
 def _answered(turn: _Turn, s: Answered) -> None:
     call = next((c for c in turn.calls if c.request is not None and c.request.request_id == s.request_id), None)
     if call is None or call.status != "waiting" or call.digest is None:
         return
-    is_edit = s.answer == "edit" and s.arguments is not None and s.digest is not None
-    turn.record(
-        ev.RequestAnswered, request_id=s.request_id, call_id=call.call_id, answer=s.answer, by=s.by, reason=s.reason,
-        arguments=s.arguments if is_edit else call.arguments, digest=s.digest if is_edit else call.digest, result=s.result,
-    )  # fmt: skip
-    if s.answer == "deny":
-        by = {
-            "person": "the user",
-            "unattended": "the unattended policy",
-            "time limit": "the time limit",
-        }.get(s.by, s.by)
-        turn.finish(call, "denied", denial(call.name, by, s.reason))
-    elif s.answer == "result":
-        turn.finish(call, "ok", s.result or "")
+    _record_answer(turn, call, s)
+    if call.started_at is None:
+        if s.answer == "deny":
+            by = {
+                "person": "the user",
+                "unattended": "the unattended policy",
+                "time limit": "the time limit",
+            }.get(s.by, s.by)
+            turn.deny(call, denial(call.name, by, s.reason), s.reason)
+        elif s.answer == "result":
+            turn.finish(call, "ok", s.result or "")
     _advance(turn)
 
 
+def _record_answer(turn: _Turn, call: CallState, s: Answered) -> None:
+    """The one answer to an open request; a running call that asked is told."""
+    is_edit = s.answer == "edit" and s.arguments is not None and s.digest is not None
+    asked = call.request
+    is_own = call.started_at is None or asked is None
+    turn.record(
+        ev.RequestAnswered, request_id=s.request_id, call_id=call.call_id, answer=s.answer, by=s.by, reason=s.reason,
+        arguments=s.arguments if is_edit else call.arguments if is_own else asked.arguments,  # type: ignore[union-attr]
+        digest=s.digest if is_edit else call.digest if is_own else asked.digest,  # type: ignore[union-attr]
+        result=s.result, scope=s.scope,
+    )  # fmt: skip
+    key = turn.state.asking.get(call.call_id)
+    if not is_own and key is not None:
+        turn.set(asking={i: k for i, k in turn.state.asking.items() if i != call.call_id})
+        turn.commands.append(Reply(call.call_id, key, s))
+
+
 def _advance(turn: _Turn) -> None:
-    """Start what may start; when every call of the step is closed, go on to the next step."""
-    if turn.run.is_ended or turn.state.is_judging or turn.state.is_streaming:
+    """Start what may start; when every call of the step is closed, the boundary is reached."""
+    state = turn.state
+    if turn.run.is_ended or state.is_judging or state.is_streaming or state.reviewing:
         return
     calls = turn.calls
     if not any(call.is_open for call in calls):
-        _next_step(turn)
+        _boundary(turn)
         return
-    free = MAX_PARALLEL_READS - sum(call.status == "running" and call.effect == "read" for call in calls)
+    running = [call for call in calls if call.started_at is not None and call.is_open]
+    free = MAX_PARALLEL - len(running)
+    of_tool: dict[str, int] = {}
+    for call in running:
+        of_tool[call.name] = of_tool.get(call.name, 0) + 1
     is_write_open = False
     for call in calls:
-        if call.effect == "read":
-            may_start, free = (call.status == "allowed" and free > 0), free - (call.status == "allowed")
-        else:
-            may_start = call.status == "allowed" and not is_write_open
+        traits = state.traits.get(call.call_id, _PLAIN)
+        may_start = call.status == "allowed" and free > 0
+        if traits.concurrency is not None and of_tool.get(call.name, 0) >= traits.concurrency:
+            may_start = False
+        if call.effect != "read" and not traits.is_parallel:
+            may_start = may_start and not is_write_open
             is_write_open = is_write_open or call.is_open
         if may_start and call.digest is not None:
+            free -= 1
+            of_tool[call.name] = of_tool.get(call.name, 0) + 1
             turn.record(ev.CallStarted, call_id=call.call_id, digest=call.digest, effect=call.effect)
             turn.commands.append(StartCall(next(c for c in turn.calls if c.call_id == call.call_id)))
 
 
+def _boundary(turn: _Turn) -> None:
+    """All calls of the step are closed."""
+    if _read_steering(turn):
+        _next_step(turn)
+    elif turn.state.terminates:
+        _finish(turn)
+    elif "step" in turn.begin.reviews:
+        turn.set(reviewing="step")
+        turn.commands.append(AskReviewers("step"))
+    else:
+        _next_step(turn)
+
+
+def _finish(turn: _Turn) -> None:
+    """The agent would stop here."""
+    if _read_steering(turn):
+        _next_step(turn)
+    elif "finish" in turn.begin.reviews:
+        turn.set(reviewing="finish")
+        turn.commands.append(AskReviewers("finish"))
+    else:
+        turn.end("completed")
+
+
+def _read_steering(turn: _Turn) -> bool:
+    queued = turn.run.queued if turn.begin.reads_all else turn.run.queued[:1]
+    for steered in queued:
+        turn.record(ev.MessageAdded, message=steered.message, by="steering", input_id=steered.input_id)
+    if queued:
+        turn.set(terminates=False)
+    return bool(queued)
+
+
+def _reviewed(turn: _Turn, s: Reviewed) -> None:
+    if turn.state.reviewing != s.review:
+        return
+    turn.set(reviewing=None)
+    if s.failure is not None:
+        turn.end("failed", *s.failure)
+    elif _read_steering(turn):
+        _next_step(turn)
+    elif s.message is not None:
+        turn.record(ev.MessageAdded, message=s.message, by=s.by)
+        turn.set(terminates=False)
+        _next_step(turn)
+    elif s.review == "finish" or s.is_final:
+        turn.end("completed")
+    elif s.may_go_on:
+        _next_step(turn)
+    else:
+        _limit(turn, s.text)
+
+
 def _progressed(turn: _Turn, s: Progressed) -> None:
-    if any(call.call_id == s.call_id and call.status == "running" for call in turn.calls):
-        event = ev.CallProgress(turn.run.run_id, len(turn.run.steps), s.call_id, s.text)
+    if any(call.call_id == s.call_id and call.is_open and call.started_at is not None for call in turn.calls):
+        event = ev.CallProgress(turn.run.run_id, len(turn.run.steps), s.call_id, s.text, s.data)
         turn.events.append(event)
         turn.run = apply(turn.run, event)
 
 
 def _call_returned(turn: _Turn, s: CallReturned) -> None:
     call = next((c for c in turn.calls if c.call_id == s.call_id), None)
-    if call is None or call.status != "running":
+    if call is None or not call.is_open:
         return
-    turn.finish(call, s.status, s.content, s.details)
+    if s.call_id in turn.state.denying:
+        turn.set(denying=turn.state.denying - {s.call_id})
+        turn.finish(call, "denied", s.content)
+    elif call.started_at is None:
+        return
+    else:
+        if call.status == "waiting":  # it ended while it was asking: its time limit, or a task of its own
+            turn.withdraw(call, "cancel", "the call ended before the answer came")
+        turn.finish(call, s.status, s.content, details=s.details, files=s.files, display=s.display)
+        if s.terminates and s.status == "ok":
+            turn.set(terminates=True)
     _advance(turn)
+
+
+def _steer(turn: _Turn, s: Steer) -> None:
+    if any(steered.input_id == s.input_id for steered in turn.run.queued):
+        return
+    turn.record(ev.Steered, input_id=s.input_id, message=s.message)
+    if turn.state.is_streaming or turn.state.is_judging or turn.state.reviewing:
+        return
+    for call in turn.calls:
+        if call.status == "waiting":
+            turn.withdraw(call, "steering", "a new message arrived")
+        if call.is_open and call.started_at is None:
+            turn.set(denying=turn.state.denying - {call.call_id})
+            turn.finish(call, "skipped", SKIPPED)
+    _advance(turn)
+
+
+def _note(turn: _Turn, s: Note) -> None:
+    turn.record(ev.Noted, kind=s.kind, message=s.message, call_id=s.call_id, data=s.data)
+
+
+def _set_budget(turn: _Turn, s: SetBudget) -> None:
+    turn.record(ev.BudgetChanged, budget=s.budget)
 
 
 def _stop(turn: _Turn, s: Stop) -> None:
@@ -516,16 +638,13 @@ def _stop(turn: _Turn, s: Stop) -> None:
             ev.StepFailed, kind=s.kind or s.status, message=s.message or f"the run was {s.status}", usage=Usage(),
             duration_s=max(0.0, s.at - started_at), reasoning_s=turn.state.reasoning_s(s.at),
         )  # fmt: skip
-    turn.set(is_judging=False)
+    turn.set(is_judging=False, reviewing=None)
     for call in turn.calls:
-        if call.status == "waiting" and call.request is not None:
-            turn.record(
-                ev.RequestAnswered, request_id=call.request.request_id, call_id=call.call_id, answer="deny", by="cancel",
-                reason=s.message or "", arguments=call.arguments, digest=call.digest,
-            )  # fmt: skip
+        if call.status == "waiting":
+            turn.withdraw(call, "cancel", s.message or "")
         if call.is_open:
             content = "The run was stopped before this call ran."
-            if call.status == "running":
+            if call.started_at is not None:
                 content = "The run was stopped while this call was running; its effect may or may not have happened."
             turn.finish(call, "cancelled", content)
     turn.end(s.status, s.kind, s.message)
@@ -539,20 +658,27 @@ def _clock(turn: _Turn, s: Clock) -> None:
     for call in turn.run.open_requests:
         request = call.request
         if request is not None and request.expires_at is not None and s.at >= request.expires_at:
-            _answered(
-                turn,
-                Answered(
-                    at=s.at, request_id=request.request_id, answer="deny", by="time limit",
-                    reason="nobody answered in time; do not take it for a refusal of the idea",
-                ),
+            has_default = request.default_result is not None
+            late = Answered(
+                at=s.at, request_id=request.request_id, answer="result" if has_default else "deny", by="time limit",
+                reason="" if has_default else "nobody answered in time; do not take it for a refusal of the idea",
+                result=request.default_result,
             )  # fmt: skip
+            _answered(turn, late)
 
 
+_PLAIN = Traits()
 _ON: dict[type, Callable[[_Turn, Any], None]] = {
     Begin: _begin,
     Streamed: _streamed,
     ModelFinished: _model_finished,
     ModelFailed: _model_failed,
+    Chosen: _chosen,
+    Asked: _asked,
+    Steer: _steer,
+    Reviewed: _reviewed,
+    Note: _note,
+    SetBudget: _set_budget,
     Judged: _judged,
     Answered: _answered,
     Progressed: _progressed,

@@ -2,35 +2,66 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Literal
 
 from turncell import settings
+from turncell.core import events as ev
 from turncell.core.fold import RunState
-from turncell.core.parts import Message, Text
+from turncell.core.parts import Message
 from turncell.core.policy import MODES, Mode, Rule
-from turncell.core.reducer import Begin
-from turncell.errors import UsageError
-from turncell.runtime import defaults
-from turncell.runtime.approvals import Policy
+from turncell.core.signals import Begin, Review
+from turncell.errors import StoreError, UsageError
+from turncell.runtime import defaults, trace
+from turncell.runtime.approvals import Policy, RuleFunction
+from turncell.runtime.budget import Budget, limits_of
 from turncell.runtime.bus import Bus
-from turncell.runtime.driver import Driver
+from turncell.runtime.driver import Driver, Setup
+from turncell.runtime.hooks import Hooks, HookSet
+from turncell.runtime.inputs import Waiting
 from turncell.runtime.journal import Journal
 from turncell.runtime.loop import BackgroundLoop
-from turncell.runtime.ports import Model
+from turncell.runtime.models import ModelSet, Router, Tiers
+from turncell.runtime.options import number, one_of, whole
+from turncell.runtime.output_type import ATTEMPTS, OutputType
+from turncell.runtime.ports import Model, capabilities_of
+from turncell.runtime.prompts import as_message, new_id
+from turncell.runtime.questions import MAX_QUESTIONS
+from turncell.runtime.rulebook import rulebook
 from turncell.runtime.run import Run
-from turncell.runtime.session import Session, new_id
+from turncell.runtime.session import Session
+from turncell.runtime.step_policy import StepPolicy
+from turncell.runtime.telemetry import TelemetryWriter, record_of
 from turncell.runtime.tools import Tool, toolbox
+
+log = trace.log
 
 
 class Agent:
     """What answers.
 
-    `model` is a name ("embedded", "openai/gpt-5") or a Model; None takes the setting. `tools` are functions or Tools.
-    `rules` and `mode` judge the calls (see `core.policy`). Nothing runs before it was judged; a call that asks waits
-    `request_timeout_s` seconds for a person, and where nobody attends it is denied at once.
+    model         a name ("embedded", "openai/gpt-5"), a Model, or Tiers; None takes the setting
+    fallbacks     models to try, in this order, when the one before has failed before it said anything
+    router        rules that choose the tier for each step (with Tiers)
+    attempts      how often each model is tried when it fails for a passing reason
+    tools         functions or Tools
+    rules, mode   what judges the calls: Rules and functions in order, then the mode (see `core.policy`)
+    step_policy   decides after each step whether to go on, in the place of `max_steps`
+    max_steps     model calls of a run; when they are used up the model is asked for a summary (`summarises`)
+    budget        limits shared with the runs inside; a mapping ({"usd": 0.5, "tokens": 50_000}) is made one for each
+                  run, a Budget is shared by all runs
+    timeout_s     seconds for a run; `silence_s`: for a model that says nothing; `request_timeout_s`: for a person
+    output        a type: the run ends with a value of it in `run.output`
+    hooks         code that is asked before and after (see `Hooks`)
+    max_questions how many questions a run may put to a person
+    steering      whether steered messages are read "all" at once or "one" at a boundary
+    telemetry     writers of one record for each run, however it ended
+    debug_latency whether Latency events are sent to subscribers
+
+    Nothing runs before it was judged; a call that asks waits for a person, and where nobody attends it is denied.
 
     >>> from turncell.testing import ScriptedModel
     >>> Agent(ScriptedModel(["It is a fine day."])).run_sync("How is the day?").text
@@ -39,35 +70,71 @@ class Agent:
 
     def __init__(
         self,
-        model: str | Model | None = None,
+        model: str | Model | Tiers | None = None,
         *,
+        name: str = "",
         tools: Iterable[Tool | Callable[..., Any]] = (),
         instructions: str = "",
-        rules: Iterable[Rule] = (),
+        rules: Iterable[Rule | RuleFunction] = (),
         mode: Mode | None = None,
         max_steps: int | None = None,
+        step_policy: StepPolicy | None = None,
+        summarises: bool = True,
         temperature: float | None = None,
         max_tokens: int | None = None,
         reasoning_effort: str | None = None,
+        fallbacks: Iterable[str | Model] = (),
+        router: Router | None = None,
+        attempts: int = 3,
+        output: Any = None,
+        output_attempts: int = ATTEMPTS,
+        hooks: Hooks | Iterable[Hooks] = (),
+        budget: Budget | Mapping[str, Any] | None = None,
+        timeout_s: float | None = None,
+        silence_s: float = 600.0,
         request_timeout_s: float | None = None,
+        max_questions: int = MAX_QUESTIONS,
+        steering: Literal["all", "one"] = "all",
+        telemetry: TelemetryWriter | Iterable[TelemetryWriter] = (),
+        debug_latency: bool = False,
         journal: Journal | None = None,
     ) -> None:
         default = settings.current()
-        self.model = defaults.model(model)
-        self.tools = toolbox(tools)
-        self.instructions = instructions
-        self.rules = tuple(rules)
-        self.mode: Mode = _one_of("mode", mode or default.mode, MODES)
-        self.max_steps = _positive("max_steps", default.max_steps if max_steps is None else max_steps)
-        if request_timeout_s is not None and not 0 < request_timeout_s < float("inf"):
-            raise UsageError(f"request_timeout_s is {request_timeout_s!r}; use seconds, more than 0")
-        self.request_timeout_s = default.request_timeout_s if request_timeout_s is None else request_timeout_s
+        self.models = ModelSet(default.model if model is None else model, fallbacks, router)
+        self.name = _text("name", name)
+        self.tools = toolbox(_items("tools", tools))
+        self.instructions = _text("instructions", instructions)
+        self.rules = tuple(_rule(rule) for rule in _items("rules", rules))
+        self.mode: Mode = one_of("mode", mode or default.mode, MODES)
+        self.step_policy = _step_policy(step_policy)
+        self.max_steps = whole("max_steps", default.max_steps if max_steps is None else max_steps, least=1)
+        self._has_max_steps = max_steps is not None or step_policy is None
+        self.summarises = bool(summarises)
+        self.attempts = whole("attempts", attempts, least=1)
+        self.output = None if output is None else OutputType(output)
+        self.output_attempts = whole("output_attempts", output_attempts, least=1)
+        self.hooks = HookSet(tuple(_hooks(hook) for hook in _items("hooks", hooks, Hooks)))
+        self.budget = budget if isinstance(budget, Budget | None) else Budget(**_limits(budget))
+        self._is_budget_shared = isinstance(budget, Budget)
+        self.timeout_s = number("timeout_s", timeout_s)
+        self.silence_s = number("silence_s", silence_s) or 600.0
+        timeout = number("request_timeout_s", request_timeout_s)
+        self.request_timeout_s = default.request_timeout_s if timeout is None else timeout
+        self.max_questions = whole("max_questions", max_questions, least=0)
+        self.steering = one_of("steering", steering, ("all", "one"))
+        self.telemetry = tuple(_items("telemetry", telemetry, TelemetryWriter))
+        self.debug_latency = bool(debug_latency)
         self._options = {
             "temperature": temperature,
-            "max_tokens": max_tokens,
+            "max_tokens": max_tokens if max_tokens is None else whole("max_tokens", max_tokens, least=1),
             "reasoning_effort": reasoning_effort,
         }
         self._journal = journal
+
+    @property
+    def model(self) -> Model:
+        """The model that is asked first."""
+        return self.models.first
 
     @property
     def journal(self) -> Journal:
@@ -75,54 +142,158 @@ class Agent:
         return self._journal or defaults.journal()
 
     def session(self, title: str = "") -> Session:
-        """A new conversation in this agent's store."""
-        return Session.new(self.journal, title)
+        """A new conversation in this agent's store, in which this agent answers what is sent."""
+        session = Session.new(self.journal, title)
+        session.agent = self
+        return session
 
     def start(
         self,
         prompt: str | Message,
         *,
         session: Session | None = None,
-        is_attended: bool = False,
+        is_attended: bool | None = None,
         mode: Mode | None = None,
         max_steps: int | None = None,
+        output: Any = None,
+        budget: Budget | Mapping[str, Any] | None = None,
+        timeout_s: float | None = None,
         cell_id: str | None = None,
     ) -> Run:
         """Begin a run and return at once. In a session whose last run is still going on, it waits its turn.
 
-        `is_attended=True` says that somebody will answer requests (`run.approve()`, `run.deny()`, a view).
+        `is_attended=True` says that somebody will answer requests (`run.approve()`, `run.deny()`, a view). Inside a
+        tool of another run this one is its child: attended if that is, on its budget, cancelled with it.
         """
-        message = _message(prompt)
+        message = as_message(prompt)
         # All that can be wrong comes before anything is made: a run that begins has a record.
-        limit = _positive("max_steps", self.max_steps if max_steps is None else max_steps)
-        mode = _one_of("mode", mode or self.mode, MODES)
+        within = trace.current_trace()
+        limit = self.max_steps if max_steps is None else whole("max_steps", max_steps, least=1)
+        if not self._has_max_steps and max_steps is None:
+            limit = 0
+        mode = one_of("mode", mode or self.mode, MODES)
+        timeout_s = self.timeout_s if timeout_s is None else number("timeout_s", timeout_s)
+        wanted = self.output if output is None else OutputType(output)
+        account = self._account(budget, within)
+        _check_session(session, within)
         session = session or self.session(message.text[:80])
-        loop = BackgroundLoop.current()
+        session.agent = session.agent or self
+        if is_attended is None:
+            is_attended = within.driver.setup.policy.is_attended if within else False
+        of_session = session
         policy = Policy(
-            self.rules, mode, is_attended,
-            "allow" if settings.current().unattended == "allow" else "deny", self.request_timeout_s,
+            self.rules, mode, is_attended, "allow" if settings.current().unattended == "allow" else "deny",
+            self.request_timeout_s,
+            lambda: (*of_session.rules, *(kept.rule for kept in reversed(rulebook().rules()))),
         )  # fmt: skip
-        driver = Driver(
-            model=self.model, tools=self.tools, policy=policy, journal=session.journal, bus=Bus(loop.loop),
-            session=session, options=self._options,
+        setup = Setup(
+            models=self.models, tools=self._tools(wanted), policy=policy, session=session, journal=session.journal,
+            budget=account, options=self._options | self._schema(wanted), hooks=self.hooks, step_policy=self.step_policy,
+            output=wanted, output_attempts=self.output_attempts, max_questions=self.max_questions,
+            silence_s=self.silence_s, timeout_s=timeout_s, has_latency=self.debug_latency,
+            chain=(*within.chain,) if within else (),
         )  # fmt: skip
-        run = Run(new_id("run"), session, driver, loop)
+        loop = BackgroundLoop.current()
+        driver = Driver(setup, Bus(loop.loop))
+        run = Run(new_id("run"), session, self, driver, loop)
+        session.queue.put(Waiting(run.id, message, run))
+        if within is not None:
+            loop.call(lambda: within.driver.adopt(run, within.call_id)).result()
 
         async def turn() -> RunState:
-            async with session.turn:
-                before = session.runs
-                begin = Begin(
-                    at=time.time(), session_id=session.id, run_id=run.id, seq=session.seq, message=message,
-                    model=self.model.name, mode=policy.mode, instructions=self.instructions,
-                    max_steps=limit, tools=tuple(self.tools), is_attended=is_attended, cell_id=cell_id,
-                    previous=before[-1].run_id if before else None,
-                )  # fmt: skip
-                state = await driver.drive(begin)
-                session.add(state)
+            async with of_session.turn:
+                said = of_session.queue.begin(run_id)
+                if said is None:
+                    return driver.withdrawn() if run.id == run_id else (await run)._driver.state
+                of_session.running = run
+                try:
+                    begin = self._begin(run_id, said, setup, limit, cell_id, within)
+                    state = await driver.drive(begin)
+                finally:
+                    of_session.running = None
+                of_session.add(state)
+                self._tell(state)
                 return state
 
+        run_id = run.id
         _when_done(loop.spawn(turn()), run)
         return run
+
+    def _begin(
+        self, run_id: str, message: Message, setup: Setup, limit: int, cell_id: str | None, within: trace.Trace | None
+    ) -> Begin:
+        session = setup.session
+        before = session.runs[-1] if session.runs else None
+        reviews: set[Review] = set()
+        if setup.step_policy is not None or setup.hooks.has("after_step"):
+            reviews.add("step")
+        if setup.output is not None or setup.hooks.has("before_finish"):
+            reviews.add("finish")
+        limits = limits_of(setup.budget)
+        started = ev.RunStarted(
+            seq=session.seq + 1, session_id=session.id, run_id=run_id, step=0, at=time.time(), model=self.models.name,
+            mode=setup.policy.mode, max_steps=limit, instructions=self.instructions, tools=tuple(setup.tools),
+            is_attended=setup.policy.is_attended, cell_id=cell_id, previous=before.run_id if before else None,
+            notices=before.notices if before else (), budget=limits or None, agent=self.name,
+            root_run_id=within.root_run_id if within else run_id, parent_run_id=within.run_id if within else None,
+            depth=within.depth + 1 if within else 0,
+        )  # fmt: skip
+        return Begin(
+            started=started, message=message, reviews=frozenset(reviews), models=self.models.count, attempts=self.attempts,
+            summarises=self.summarises, reads_all=self.steering == "all",
+        )  # fmt: skip
+
+    def _account(self, budget: Budget | Mapping[str, Any] | None, within: trace.Trace | None) -> Budget:
+        """What this run spends from: its own limits inside those of the agent, inside those of the run around it."""
+        parent = within.driver.setup.budget if within else None
+        if self._is_budget_shared:
+            parent = self.budget
+            if within is not None and self.budget is not within.driver.setup.budget:
+                raise UsageError(
+                    "an agent with a Budget of its own cannot run inside another run, which has one too; "
+                    "give it limits (a mapping) instead"
+                )
+        if isinstance(budget, Budget):
+            return budget
+        own = _limits(budget) if budget is not None else {}
+        if not self._is_budget_shared and self.budget is not None:
+            own = limits_of(self.budget) | own
+        return Budget(**own, parent=parent)
+
+    def _tools(self, output: OutputType | None) -> dict[str, Tool]:
+        if output is None or self._has_schema_mode:
+            return self.tools
+        from turncell.runtime.answer_tool import AnswerTool
+
+        return {**self.tools, **toolbox([AnswerTool(output)])}
+
+    def _schema(self, output: OutputType | None) -> dict[str, Any]:
+        return {"output_schema": output.schema} if output is not None and self._has_schema_mode else {}
+
+    @property
+    def _has_schema_mode(self) -> bool:
+        return not self.models.is_routed and self.models.count == 1 and capabilities_of(self.model).schema
+
+    def _tell(self, state: RunState) -> None:
+        if not self.telemetry:
+            return
+        record = record_of(state, agent=self.name)
+        for writer in self.telemetry:
+            try:
+                writer.write(record)
+            except Exception:
+                log.exception("the telemetry writer %r raised", writer)
+
+    def as_tool(self, name: str | None = None, description: str = "", **options: Any) -> Tool:
+        """This agent as a tool of another: a run of its own, with its own row in the history.
+
+        It shares the budget of the run that calls it, is cancelled with it, and what it asks is shown there. `options`
+        are those of `tool` (`timeout_s`, `concurrency`); `effect` is "read" unless told otherwise, because every call
+        of the inner run is judged by itself.
+        """
+        from turncell.runtime.answer_tool import agent_tool
+
+        return agent_tool(self, name or self.name or "agent", description, options)
 
     async def run(self, prompt: str | Message, **options: Any) -> Run:
         """`start` and wait, on any event loop. Cancelling the caller cancels the run."""
@@ -146,8 +317,20 @@ class Agent:
             run.cancel("interrupted")
             raise
 
+    async def stream(self, prompt: str | Message, **options: Any) -> Any:
+        """`start`, and give every event until the end: `async for event in agent.stream("...")`.
+
+        Leaving the loop early cancels the run: nobody would see what it does.
+        """
+        run = self.start(prompt, **options)
+        try:
+            async for event in run:
+                yield event
+        finally:
+            run.cancel("nobody is reading any more")
+
     def __repr__(self) -> str:
-        return f"Agent({self.model.name!r}, tools={list(self.tools)}, mode={self.mode!r})"
+        return f"Agent({self.models.name!r}, tools={list(self.tools)}, mode={self.mode!r})"
 
 
 def _when_done(ended: Future[RunState], run: Run) -> None:
@@ -161,22 +344,57 @@ def _when_done(ended: Future[RunState], run: Run) -> None:
     ended.add_done_callback(finish)
 
 
-def _message(prompt: str | Message) -> Message:
-    message = Message("user", (Text(prompt),)) if isinstance(prompt, str) else prompt
-    if not isinstance(message, Message):
-        raise UsageError(f"a prompt is text or a Message; found {prompt!r}")
-    if not any(part.type != "text" for part in message.parts) and not message.text.strip():
-        raise UsageError("the prompt is empty; write what you want the agent to do")
-    return message
+def _check_session(session: Session | None, within: trace.Trace | None) -> None:
+    if session is None:
+        return
+    if not isinstance(session, Session):
+        raise UsageError(f"session is {session!r}; use agent.session() or Session.load(session_id, journal)")
+    if session.pid != os.getpid():
+        raise StoreError(
+            f"session {session.id} belongs to process {session.pid}, which this one was forked from; "
+            "make a new one here with agent.session()"
+        )
+    if within is not None and session.running is not None and session.running.id in within.chain:
+        raise UsageError(
+            "this session is waiting for the run that this code is part of; leave out session=, "
+            "or steer that run with session.send(message, steer=True)"
+        )
 
 
-def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
-    if value not in allowed:
-        raise UsageError(f"{name} is {value!r}; use one of {', '.join(map(str, allowed))}")
+def _items(name: str, given: Any, single: type | None = None) -> tuple[Any, ...]:
+    """The items of an iterable; one item alone is taken as such where `single` says what that is."""
+    if single is not None and isinstance(given, single):
+        return (given,)
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise UsageError(f"{name} is {given!r}; use a list")
+    return tuple(given)
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise UsageError(f"{name} is {value!r}; use a text")
     return value
 
 
-def _positive(name: str, value: int) -> int:
-    if value < 1:
-        raise UsageError(f"{name} is {value!r}; use 1 or more")
-    return value
+def _rule(rule: Any) -> Any:
+    if not isinstance(rule, Rule) and not callable(rule):
+        raise UsageError(f"{rule!r} is no rule; use Rule(tool, verdict) or a function of the call")
+    return rule
+
+
+def _hooks(hook: Any) -> Hooks:
+    if not isinstance(hook, Hooks):
+        raise UsageError(f"{hook!r} is no set of hooks; use Hooks(before_tool=...)")
+    return hook
+
+
+def _step_policy(policy: Any) -> StepPolicy | None:
+    if policy is not None and not (hasattr(policy, "should_continue") and hasattr(policy, "on_limit_reached")):
+        raise UsageError(f"step_policy is {policy!r}; it needs should_continue and on_limit_reached")
+    return policy  # type: ignore[no-any-return]
+
+
+def _limits(budget: Any) -> dict[str, Any]:
+    if not isinstance(budget, Mapping):
+        raise UsageError(f"budget is {budget!r}; use a Budget or a mapping such as {{'usd': 0.5}}")
+    return dict(budget)

@@ -10,65 +10,159 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from turncell.core.digest import call_digest, canonical_json
-from turncell.core.events import Answer, AnsweredBy
-from turncell.core.fold import CallState
+from turncell.core.events import Answer, AnsweredBy, Scope
+from turncell.core.fold import CallState, RunState
 from turncell.core.parts import Json
-from turncell.core.policy import Decision, Mode, Rule, decide
-from turncell.core.reducer import Answered, Judgement
+from turncell.core.policy import Decision, Effect, Mode, Rule, Verdict, decide
+from turncell.core.signals import Answered, Judgement, Traits
 from turncell.errors import AnswerRefused, ToolError
+from turncell.runtime.hooks import HookFailed, HookSet, ToolUse, Vetoed, called
+from turncell.runtime.questions import check_result
 from turncell.runtime.tools import Tool
 
 log = logging.getLogger("turncell")
+
+PREVIEW_TIMEOUT_S = 10.0
 
 UNATTENDED = Decision(
     "deny", "the unattended policy", "this call needs a person's approval and nobody is attending this run"
 )
 
 
+RuleFunction: TypeAlias = Callable[["ToolUse"], Verdict | Decision | None | Awaitable[Verdict | Decision | None]]
+"""A rule that is code: says "allow", "deny" or "ask", or None where it has no opinion. One that raises denies."""
+
+FAILURES: Mapping[Effect, int] = {"read": 3, "write": 2, "idempotent": 2}
+"""How often the same call may fail in a run before it is refused: reads may be repeated, a hiccup may be tried once more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What judges the calls of one run."""
 
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[Rule | RuleFunction, ...] = ()
     mode: Mode = "ask"
     is_attended: bool = False
     unattended: Literal["deny", "allow"] = "deny"
     request_timeout_s: float = 3600.0
+    remembered: Callable[[], Sequence[Rule]] = tuple
+    """What people have asked to remember, the latest first; read anew for each call, so that revoking works at once."""
 
-    def judge(self, tool: Tool, arguments: Mapping[str, Json]) -> Decision:
-        decision = decide(self.rules, self.mode, tool.name, arguments, tool.effect, tool.edits_notebook)
+    async def judge(self, tool: Tool, use: ToolUse, is_tainted: bool) -> Decision:
+        """By rules, the tool's own check and the mode. What fails denies."""
+        rules = [rule async for rule in self._as_values(use)]
+        check = await _check(tool, use)
+        decision = decide(
+            rules, self.mode, tool.name, use.arguments, tool.effect, tool.edits_notebook,
+            remembered=self.remembered(), check=check, is_tainted=is_tainted,
+        )  # fmt: skip
         if decision.verdict != "ask" or self.is_attended:
             return decision
         if self.unattended == "allow":
             return Decision("allow", UNATTENDED.by, "nobody is attending and the setting allows it")
         return UNATTENDED
 
+    async def _as_values(self, use: ToolUse) -> AsyncIterator[Rule]:
+        """The rules with each function replaced by what it says of this call; no function after a match is asked."""
+        for rule in self.rules:
+            if isinstance(rule, Rule):
+                yield rule
+                if rule.matches(use.name, use.arguments):
+                    return
+                continue
+            name = getattr(rule, "__name__", type(rule).__name__)
+            try:
+                said = await called(rule, use)
+                if said is None:
+                    continue
+                decision = said if isinstance(said, Decision) else Decision(said, "", "")
+                yield Rule(use.name, decision.verdict, reason=decision.reason or f"said {name}")
+            except Exception as error:
+                log.exception("the rule %s failed", name)
+                yield Rule(use.name, "deny", reason=f"the rule {name} failed: {type(error).__name__}: {error}")
+            return
 
-async def judge(calls: Sequence[CallState], tools: Mapping[str, Tool], policy: Policy) -> tuple[Judgement, ...]:
+
+async def _check(tool: Tool, use: ToolUse) -> Decision | None:
+    if tool.check is None:
+        return None
+    by = f"the check of {tool.name}"
+    try:
+        said = await tool.run_check(use.arguments)
+    except Exception as error:
+        log.exception("%s raised", by)
+        return Decision("deny", by, f"it failed: {type(error).__name__}: {error}")
+    if said is None:
+        return None
+    return Decision(said.verdict, by, " ".join(filter(None, (said.message, "; ".join(said.reasons)))))
+
+
+async def judge(
+    calls: Sequence[CallState], run: RunState, tools: Mapping[str, Tool], policy: Policy, hooks: HookSet, is_tainted: bool
+) -> tuple[Judgement, ...]:
     """Parse, validate and judge the calls of a step."""
-    return tuple([await _judge_one(call, tools, policy) for call in calls])
+    return tuple([await _judge_one(call, run, tools, policy, hooks, is_tainted) for call in calls])
 
 
-async def _judge_one(call: CallState, tools: Mapping[str, Tool], policy: Policy) -> Judgement:
+async def _judge_one(
+    call: CallState, run: RunState, tools: Mapping[str, Tool], policy: Policy, hooks: HookSet, is_tainted: bool
+) -> Judgement:
     tool = tools.get(call.name)
     if tool is None:
         names = ", ".join(sorted(tools)) or "none"
         return Judgement(call.call_id, problem=f"There is no tool called {call.name!r}. The tools are: {names}.")
     try:
         arguments = tool.validate(_parse(call.arguments_text, tool.name))
+        vetoed, is_replaced = None, False
+        if hooks.has("before_tool"):
+            arguments, is_replaced, vetoed = await _hooked(hooks, tool, call, arguments)
     except ToolError as error:
         return Judgement(call.call_id, tool.effect, problem=str(error))
-    decision = policy.judge(tool, arguments)
+    digest = call_digest(tool.name, arguments)
+    traits = Traits(tool.concurrency, tool.parallel, tool.on_denied is not None)
+    if problem := _failed_before(tool, digest, run):
+        return Judgement(call.call_id, tool.effect, arguments, digest, problem, traits=traits)
+    use = ToolUse(call.call_id, tool.name, arguments, tool.effect)
+    decision = vetoed or await policy.judge(tool, use, is_tainted)
     preview = await _preview(tool, arguments) if decision.verdict == "ask" else None
     return Judgement(
-        call.call_id, tool.effect, arguments, call_digest(tool.name, arguments), None,
-        decision.verdict, decision.by, decision.reason, tool.description, preview,
+        call.call_id, tool.effect, arguments, digest, None, decision.verdict, decision.by, decision.reason,
+        tool.description, preview, is_replaced, tool.trusted, traits,
     )  # fmt: skip
+
+
+async def _hooked(
+    hooks: HookSet, tool: Tool, call: CallState, arguments: dict[str, Json]
+) -> tuple[dict[str, Json], bool, Decision | None]:
+    """The arguments as the hooks leave them, validated again; whether they were replaced; a decision where one said no."""
+    use = ToolUse(call.call_id, tool.name, arguments, tool.effect)
+    try:
+        for hook in hooks.each("before_tool"):
+            given = await hooks.said("before_tool", hook, use, Mapping)
+            if given is not None:
+                use = ToolUse(call.call_id, tool.name, tool.validate(given), tool.effect)
+    except (HookFailed, Vetoed) as error:
+        if isinstance(error, HookFailed):
+            log.error("%s", error)
+        return dict(use.arguments), False, Decision("deny", "a hook", str(error))
+    is_replaced = canonical_json(use.arguments) != canonical_json(arguments)
+    return dict(use.arguments), is_replaced, None
+
+
+def _failed_before(tool: Tool, digest: str, run: RunState) -> str | None:
+    """The guard against the same call failing over and over."""
+    failures = sum(call.digest == digest and call.status in ("error", "timeout") for call in run.calls)
+    if tool.polling or failures < FAILURES[tool.effect]:
+        return None
+    return (
+        f"{tool.name} was not run: with exactly these arguments it has failed {failures} times in this run. "
+        "Change the arguments, or do something else."
+    )
 
 
 def check_answer(
@@ -81,7 +175,8 @@ def check_answer(
     digest: str | None,
     arguments: str | Mapping[str, Json] | None = None,
     reason: str = "",
-    result: str | None = None,
+    result: str | Sequence[str] | None = None,
+    scope: Scope = "once",
 ) -> Answered:
     """The signal of an answer that counts. Raises AnswerRefused, which says why it does not."""
     if call is None or call.request is None:
@@ -90,10 +185,20 @@ def check_answer(
     if call.status != "waiting" or call.digest is None:
         said = f"it was answered ({request.answer}, by {request.by})" if request.answer else "it is closed"
         raise AnswerRefused(f"the request for {call.name} is not open any more: {said}")
-    if digest != call.digest:
+    if digest != request.digest:
         raise AnswerRefused(f"this answer was for other arguments of {call.name} than those that would run; look again")
+    if request.kind == "question":
+        if decision not in ("result", "deny"):
+            raise AnswerRefused(f"{decision!r} is no answer to a question; use 'result' with the answer, or 'deny'")
+        given_result = check_result(request, result) if decision == "result" else None
+        return Answered(at=at, request_id=request.request_id, answer=decision, by=by, reason=reason, result=given_result)
+    if scope not in ("once", "session", "always"):
+        raise AnswerRefused(f"scope is {scope!r}; use 'once', 'session' or 'always'")
     if decision != "edit":
-        return Answered(at=at, request_id=request.request_id, answer=decision, by=by, reason=reason, result=result)
+        text = result if result is None or isinstance(result, str) else ", ".join(result)
+        return Answered(
+            at=at, request_id=request.request_id, answer=decision, by=by, reason=reason, result=text, scope=scope
+        )
     try:
         given = _parse(arguments, call.name) if isinstance(arguments, str) else dict(arguments or {})
         valid = tools[call.name].validate(given)
@@ -101,7 +206,7 @@ def check_answer(
         raise AnswerRefused(str(error)) from error
     edited = call_digest(call.name, valid)
     if edited == call.digest:
-        return Answered(at=at, request_id=request.request_id, answer="approve", by=by, reason=reason)
+        return Answered(at=at, request_id=request.request_id, answer="approve", by=by, reason=reason, scope=scope)
     if call_digest(call.name, given) != edited and not _only_defaults_added(given, valid):
         raise AnswerRefused(
             f"these arguments would run as {json.dumps(valid, ensure_ascii=False)}; send them like that if it is what you mean"
@@ -114,6 +219,7 @@ def check_answer(
         reason=reason,
         arguments=valid,
         digest=edited,
+        scope=scope,
     )
 
 
@@ -138,11 +244,14 @@ def _no_constant(name: str) -> Json:
 
 
 async def _preview(tool: Tool, arguments: Mapping[str, Json]) -> str | None:
-    """The author's preview; one that raises costs the preview, not the call."""
+    """The author's preview; one that raises or stalls costs the preview, not the call."""
     if tool.preview is None:
         return None
     try:
-        return str(await asyncio.to_thread(tool.preview, **arguments))
-    except Exception as error:
+        async with asyncio.timeout(PREVIEW_TIMEOUT_S):
+            return await tool.run_preview(arguments)
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
         log.exception("the preview of %s raised", tool.name)
         return f"(the preview failed: {type(error).__name__}: {error})"

@@ -1,94 +1,147 @@
 """The driver: fulfils what the reducer wishes, and feeds it what came of it.
 
 `feed` is the only way in. It runs on the background loop, never waits and never raises: a signal becomes events, which
-go to the journal and to the bus in this order, and commands, which become tasks. Three rules:
+go to the journal and to the bus in this order, and commands, which become tasks. Four rules:
 
 * the intent of a write is on disk before the tool runs: its task waits for the record of its CallStarted;
 * a task that is late (the run has ended, the call is closed) may still feed: the reducer ignores it;
-* when the run has ended, every task is cancelled, the journal is written, and only then is the run done.
+* runs that were started inside a call of this one end with it;
+* when the run has ended, every task is cancelled, the journal is written, and only then is the run done. A run that
+  is not whole in the journal has failed, whatever its last event said.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 import logging
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
-from contextlib import aclosing
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from turncell.core.deltas import Finished
-from turncell.core.digest import call_digest
-from turncell.core.events import Event, Recorded
+from turncell.core.events import Event, Latency, Recorded, RecordedEvent, RequestAnswered, RequestOpened
 from turncell.core.fold import RunState
 from turncell.core.nucleus import Nucleus
-from turncell.core.reducer import (
+from turncell.core.reducer import LoopState, reduce
+from turncell.core.signals import (
+    Answered,
+    Asked,
+    AskReviewers,
+    Begin,
     CallModel,
-    CallReturned,
     Clock,
     Judge,
-    Judged,
-    LoopState,
     ModelFailed,
-    ModelFinished,
-    Progressed,
+    Note,
+    Question,
+    Reply,
+    SetBudget,
     Signal,
     StartCall,
     Stop,
-    Streamed,
-    reduce,
+    TellDenial,
 )
-from turncell.errors import ModelFailure, StoreError
-from turncell.runtime.approvals import Policy, judge
+from turncell.core.values import evolve
+from turncell.errors import Declined, StoreError
+from turncell.runtime.approvals import Policy
+from turncell.runtime.budget import Budget
 from turncell.runtime.bus import Bus
+from turncell.runtime.hooks import HookFailed, HookSet, Vetoed
 from turncell.runtime.journal import Journal
-from turncell.runtime.output import Output, to_output
-from turncell.runtime.ports import Model, ModelRequest
+from turncell.runtime.models import ModelSet
+from turncell.runtime.output_type import OutputType
+from turncell.runtime.questions import MAX_QUESTIONS
 from turncell.runtime.session import Session
-from turncell.runtime.tools import Tool, ToolContext
+from turncell.runtime.step_policy import StepPolicy
+from turncell.runtime.tools import Tool
+
+if TYPE_CHECKING:
+    from turncell.runtime.run import Run
 
 log = logging.getLogger("turncell")
 
 TICK_S = 1.0
+LEAVE_S = 0.2
+"""How long the end of a run waits for its tasks: a tool in a thread cannot be stopped, only left behind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What one run works with."""
+
+    models: ModelSet
+    tools: Mapping[str, Tool]
+    policy: Policy
+    session: Session
+    journal: Journal
+    budget: Budget
+    options: Mapping[str, Any] = field(default_factory=dict)
+    hooks: HookSet = field(default_factory=HookSet)
+    step_policy: StepPolicy | None = None
+    output: OutputType | None = None
+    output_attempts: int = 3
+    max_questions: int = MAX_QUESTIONS
+    silence_s: float = 600.0
+    """A model that says nothing for so long has failed."""
+    timeout_s: float | None = None
+    """Seconds for the whole run."""
+    has_latency: bool = False
+    chain: tuple[str, ...] = ()
+    """The ids of the runs that this one was started inside, the outermost first."""
 
 
 class Driver:
     """Drives one run on the background loop."""
 
-    def __init__(
-        self,
-        *,
-        model: Model,
-        tools: Mapping[str, Tool],
-        policy: Policy,
-        journal: Journal,
-        bus: Bus,
-        session: Session,
-        options: Mapping[str, Any],
-    ) -> None:
-        self.model, self.tools, self.policy, self.bus = model, tools, policy, bus
+    def __init__(self, setup: Setup, bus: Bus) -> None:
+        self.setup, self.bus = setup, bus
         self.recorded: list[Event] = []
-        self._journal = journal
-        self._session, self._options = session, options
-        self._specs = tuple(tool.spec for tool in tools.values())
+        self.output: Any = None
+        self.misfits = 0
+        """How often the output did not fit its type."""
+        self.heard_at: float | None = None
+        """When the open stream was last heard of, by the monotonic clock."""
+        self.stream_task: asyncio.Task[Any] | None = None
+        self.left_behind: dict[str, Any] = {}
+        """Threads of write calls that went over their time limit, by the tool's name."""
         self._nucleus: Nucleus[LoopState, Signal, Event] = Nucleus(LoopState(), reduce)
         self._inbox: deque[Signal] = deque()
         self._is_feeding = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._context = contextvars.copy_context()
         self._written: list[Future[None]] = []
+        self._unrecorded: RunState | None = None
+        self._asked = 0
         self._ended = asyncio.Event()
+        self._began_at = time.monotonic()
+        self._keys = itertools.count(1)
+        self._replies: dict[int, asyncio.Future[Answered]] = {}
+        self._turns: dict[str, asyncio.Lock] = {}
+        self._children: list[Run] = []
+        self._mirrors: dict[str, tuple[Run, str]] = {}
 
     @property
     def state(self) -> RunState:
         """The run with what is being written right now. Any thread."""
-        return self._nucleus.state.live()
+        return self._unrecorded or self._nucleus.state.live()
 
-    async def drive(self, begin: Signal) -> RunState:
+    @property
+    def loop_state(self) -> LoopState:
+        return self._nucleus.state
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        return self.setup.chain
+
+    @property
+    def is_over(self) -> bool:
+        return self._nucleus.is_terminal
+
+    async def drive(self, begin: Begin) -> RunState:
         """From the first signal to the last record on disk."""
         self.feed(begin)
         ticker = asyncio.create_task(self._tick())
@@ -96,19 +149,31 @@ class Driver:
             await self._ended.wait()
         finally:
             ticker.cancel()
+            for child in self._children:
+                child.cancel("the run that started it has ended")
             for task in self._tasks:
                 task.cancel()
-            # A tool in a thread cannot be stopped, only left behind; it must not keep the run from ending.
             if self._tasks:
-                await asyncio.wait(self._tasks, timeout=0.2)
-            for written in self._written:
-                try:
-                    await asyncio.wrap_future(written)
-                except StoreError as error:
-                    log.error("a run is not in the history: %s", error)
-                    break
+                await asyncio.wait(self._tasks, timeout=LEAVE_S)
+            await self._settle()
             self.bus.close()
-        return self._nucleus.state.run
+        return self.state
+
+    def withdrawn(self) -> RunState:
+        """Taken back before its turn: nothing has happened and nothing is recorded."""
+        self._unrecorded = RunState(status="cancelled", ended_at=time.time(), error="taken back before its turn")
+        self.bus.close()
+        return self._unrecorded
+
+    async def _settle(self) -> None:
+        """Wait for the disk. What is not recorded has not ended well, whatever its last event said."""
+        try:
+            for written in self._written:
+                await asyncio.wrap_future(written)
+        except StoreError as error:
+            log.error("a run is not whole in the history: %s", error)
+            run = self._nucleus.state.run
+            self._unrecorded = evolve(run, status="failed", error_kind="store", error=str(error))
 
     def feed(self, signal: Signal) -> None:
         """Take a signal. On the loop's thread."""
@@ -124,6 +189,15 @@ class Driver:
 
     def stop(self, status: Any = "cancelled", kind: str | None = None, message: str | None = None) -> None:
         self.feed(Stop(time.time(), status, kind, message))
+
+    def note(self, kind: Any, message: str, call_id: str | None = None, data: Any = None) -> None:
+        self.feed(Note(time.time(), kind, message, call_id, data))
+
+    def tell_latency(self, kind: Any, seconds: float, call_id: str = "") -> None:
+        """A passing event for those who asked for it."""
+        if self.setup.has_latency and not self.is_over:
+            run = self._nucleus.state.run
+            self.bus.publish([Latency(run.run_id, len(run.steps), kind, seconds, call_id)])
 
     def _step(self, signal: Signal) -> None:
         if self._nucleus.is_terminal:
@@ -142,9 +216,7 @@ class Driver:
             recorded = [event for event in transition.events if isinstance(event, Recorded)]
             if recorded:
                 is_intent = any(isinstance(c, StartCall) and c.call.effect != "read" for c in transition.commands)
-                written = self._journal.record(recorded, durable=is_intent)
-                written.add_done_callback(self._on_written)
-                self._written = [future for future in self._written if not future.done()] + [written]
+                written = self._record(recorded, is_intent)
                 self.recorded.extend(recorded)
             self.bus.publish(transition.events)
         for command in transition.commands:
@@ -152,156 +224,228 @@ class Driver:
         if transition.terminal:
             self._ended.set()
 
-    def _on_written(self, written: Future[None]) -> None:
-        """On the journal's thread. What cannot be recorded must not go on."""
+    def _record(self, recorded: list[Any], is_intent: bool) -> Future[None]:
+        hooks = self.setup.hooks
+        kept: list[Any] = recorded
+        if hooks.has("before_journal"):
+            try:
+                kept = [_same_envelope(event, hooks.ask_now("before_journal", event, Recorded)) for event in recorded]
+            except (HookFailed, Vetoed) as error:
+                log.error("an event is kept from the journal: %s", error)
+                refused: Future[None] = Future()
+                refused.set_exception(StoreError(f"the record was refused: {error}"))
+                self._fail_soon(refused)
+                self._written.append(refused)
+                return refused
+        written = self.setup.journal.record(kept, durable=is_intent)
+        written.add_done_callback(self._fail_soon)
+        self._written = [future for future in self._written if not _is_fine(future)] + [written]
+        if hooks.has("after_journal"):
+            for event in kept:
+                try:
+                    hooks.ask_now("after_journal", event, Recorded)
+                except HookFailed as error:
+                    log.error("%s", error)
+        return written
+
+    def _fail_soon(self, written: Future[None]) -> None:
+        """On any thread. What cannot be recorded must not go on."""
         error = written.exception()
         if error is not None:
             self.bus.loop.call_soon_threadsafe(self.stop, "failed", "store", str(error))
 
     def _fulfil(self, command: object, written: Future[None] | None) -> None:
+        from turncell.runtime import model_call, review, tool_call
+
         if isinstance(command, CallModel):
-            self._start(self._call_model(command.step))
+            self.stream_task = self._start(model_call.call_model(self, command))
         elif isinstance(command, Judge):
-            self._start(self._judge(command))
+            self._start(tool_call.judge_calls(self, command))
         elif isinstance(command, StartCall):
-            self._start(self._run_call(command, written if command.call.effect != "read" else None))
+            self._start(tool_call.run_call(self, command.call, written if command.call.effect != "read" else None))
+        elif isinstance(command, Reply):
+            reply = self._replies.pop(command.key, None)
+            if reply is not None and not reply.done():
+                reply.set_result(command.answered)
+        elif isinstance(command, TellDenial):
+            self._start(tool_call.tell_denial(self, command))
+        elif isinstance(command, AskReviewers):
+            self._start(review.review(self, command.review))
         else:
             raise AssertionError(f"no way to fulfil {command!r}")
 
-    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = self.bus.loop.create_task(self._guard(coroutine), context=self._context)
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self.bus.loop.create_task(self._guard(coroutine), context=self._context.copy())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _guard(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """A task that fails ends its run; SystemExit and KeyboardInterrupt must not end the loop of all runs."""
         try:
             await coroutine
         except asyncio.CancelledError:
-            raise
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            self.stop("failed", "internal", "a task of the run was cancelled from outside")
         except BaseException as error:
             log.exception("a task of the run failed")
-            self.stop("failed", "internal", _say(error))
+            self.stop("failed", "internal", say(error))
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
             self.feed(Clock(time.time()))
+            now = time.monotonic()
+            limit_s = self.setup.timeout_s
+            if limit_s is not None and now - self._began_at >= limit_s:
+                self.stop("timeout", "timeout", f"stopped after {limit_s:g} s, the time limit of this run")
+            elif overrun := self.setup.budget.overrun():
+                self.stop("budget", "budget", overrun)
+            elif self.heard_at is not None and now - self.heard_at >= self.setup.silence_s:
+                self.heard_at = None
+                if self.stream_task is not None:
+                    self.stream_task.cancel()
+                text = f"the model has said nothing for {self.setup.silence_s:g} s"
+                self.feed(ModelFailed(time.time(), "timeout", text))
 
-    async def _call_model(self, step: int) -> None:
-        run = self._nucleus.state.run
-        request = ModelRequest(
-            messages=self._session.messages + run.messages(), instructions=run.instructions, tools=self._specs,
-            run_id=run.run_id, step=step, **self._options,
-        )  # fmt: skip
-        started = time.monotonic()
-        first_token_s: float | None = None
-        finished: Finished | None = None
-        try:
-            async with aclosing(self.model.stream(request)) as stream:  # type: ignore[type-var]
-                async for burst in stream:
-                    if first_token_s is None:
-                        first_token_s = time.monotonic() - started
-                    if burst and isinstance(burst[-1], Finished):
-                        finished = burst.pop()  # type: ignore[assignment]
-                    if burst:
-                        self.feed(Streamed(time.time(), burst))
-                    if finished is not None:
-                        break
-        except ModelFailure as failure:
-            self.feed(ModelFailed(time.time(), failure.kind, failure.message, first_token_s=first_token_s))
-        except Exception as error:
-            log.exception("the model %s raised", self.model.name)
-            self.feed(ModelFailed(time.time(), "unknown", _say(error), first_token_s=first_token_s))
-        else:
-            if finished is None:
-                message = f"the stream of {self.model.name} stopped before its end"
-                self.feed(ModelFailed(time.time(), "protocol", message, first_token_s=first_token_s))
-            else:
-                self.feed(ModelFinished(time.time(), finished, first_token_s))
+    # Questions of running calls, and the requests of runs inside them.
 
-    async def _judge(self, command: Judge) -> None:
-        try:
-            judgements = await judge(command.calls, self.tools, self.policy)
-        except Exception as error:  # a policy that fails must not allow anything
-            log.exception("judging failed")
-            self.stop("failed", "policy", f"the policy failed: {_say(error)}")
-            return
-        at = time.time()
-        self.feed(Judged(at, judgements, at + self.policy.request_timeout_s))
+    def ask(self, call_id: str, question: Question, timeout_s: float | None, pause: Callable[[bool], None]) -> Future[str]:
+        """From any thread: put a question to the person. The future has the answer or raises Declined."""
+        done: Future[str] = Future()
+        done.set_running_or_notify_cancel()
 
-    async def _run_call(self, command: StartCall, written: Future[None] | None) -> None:
-        call = command.call
-        if written is not None:
+        async def main() -> None:
             try:
-                await asyncio.wrap_future(written)
-            except StoreError:
-                return  # `_on_written` ends the run; without a record of the intent nothing happens
-        if self._nucleus.is_terminal:
-            return  # stopped meanwhile: what has not begun does not begin any more
-        if call_digest(call.name, call.arguments) != call.digest:
-            self._returned(
-                call.call_id, "error", f"{call.name} was not run: its arguments are not those that were judged."
-            )
-            return
-        tool = self.tools[call.name]
-        context = ToolContext(
-            call.call_id, self._nucleus.state.run.run_id, self._nucleus.state.run.session_id,
-            self._progress(call.call_id), lambda: self._nucleus.is_terminal,
-        )  # fmt: skip
-        try:
-            async with asyncio.timeout(tool.timeout_s) as limit:
-                value = await tool.call(call.arguments or {}, context)
-        except TimeoutError as error:
-            if limit.expired():
-                content = f"{call.name} was stopped after its time limit of {tool.timeout_s:g} s; its effect may have happened."
-                self._returned(call.call_id, "timeout", content)
-            else:
-                self._raised(call.call_id, error)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+                answered = await self._ask(call_id, question, timeout_s, pause)
+            except BaseException as error:
+                done.set_exception(Declined("the run was stopped") if isinstance(error, asyncio.CancelledError) else error)
                 raise
-            self._returned(call.call_id, "error", f"{call.name} cancelled itself.")
-        except BaseException as error:
-            # SystemExit and KeyboardInterrupt too: a tool that calls exit() must not end the loop of all runs.
-            self._raised(call.call_id, error)
+            if answered.answer == "result":
+                done.set_result(answered.result or "")
+            else:
+                done.set_exception(Declined(answered.reason or "the person declined to answer"))
+
+        self.bus.loop.call_soon_threadsafe(lambda: self._start(main()))
+        return done
+
+    async def _ask(
+        self, call_id: str, question: Question, timeout_s: float | None, pause: Callable[[bool], None]
+    ) -> Answered:
+        policy = self.setup.policy
+        async with self._turns.setdefault(call_id, asyncio.Lock()):
+            at = time.time()
+            expires_at = at + (policy.request_timeout_s if timeout_s is None else timeout_s)
+            reply = self._open(call_id, evolve(question, expires_at=expires_at))
+            call = self._nucleus.state.run.steps[-1].call(call_id)
+            request = call.request if call is not None else None
+            if request is not None and not reply.done():
+                known = self.setup.session.answers.get(question.digest)
+                answer: dict[str, Any] | None = None
+                if known is not None:
+                    answer = {"answer": "result", "by": "memory", "result": known}
+                elif not policy.is_attended:
+                    answer = _default(question, "unattended", "nobody is attending this run")
+                elif self._asked >= self.setup.max_questions:
+                    answer = _default(question, "limit", f"this run may ask {self.setup.max_questions} questions")
+                self._asked += answer is None
+                if answer is not None:
+                    self.feed(Answered(at=time.time(), request_id=request.request_id, **answer))
+            pause(True)
+            try:
+                answered = await reply
+            finally:
+                pause(False)
+            if answered.by == "person" and answered.result is not None:
+                self.setup.session.answers[question.digest] = answered.result
+            return answered
+
+    def _open(self, call_id: str, question: Question) -> asyncio.Future[Answered]:
+        key = next(self._keys)
+        reply: asyncio.Future[Answered] = self.bus.loop.create_future()
+        self._replies[key] = reply
+        if self.is_over:
+            reply.set_exception(Declined("the run has ended"))
         else:
-            await self._show(call.call_id, value)
+            self.feed(Asked(time.time(), call_id, key, question))
+        return reply
 
-    async def _show(self, call_id: str, value: Any) -> None:
-        """The tool has run, so the call is ok, whatever becomes of showing what it returned."""
-        try:
-            is_small = isinstance(value, str) and len(value) < 10_000
-            output = to_output(value) if is_small else await asyncio.to_thread(to_output, value)
-        except Exception as error:
-            output = Output(f"Done. It returned a {type(value).__name__} that cannot be shown: {_say(error)}")
-        self._returned(call_id, "ok", output.content, output.details)
+    def adopt(self, child: Run, call_id: str) -> None:
+        """On the loop: a run that was started inside a call of this one. Its requests are shown and answered here."""
+        self._children.append(child)
+        if self.is_over:
+            child.cancel("the run that started it has ended")
+            return
+        opened: dict[str, str] = {}
 
-    def _progress(self, call_id: str) -> Callable[[str], None]:
-        def progress(text: str) -> None:
-            self.bus.loop.call_soon_threadsafe(self.feed, Progressed(call_id, str(text)))
+        def watch(events: Any) -> None:
+            for event in events:
+                if isinstance(event, RequestOpened):
+                    self._start(self._mirror(child, call_id, event, opened))
+                elif isinstance(event, RequestAnswered) and (mirror := opened.pop(event.request_id, None)) is not None:
+                    self._mirrors.pop(mirror, None)
+                    self.feed(Answered(
+                        at=event.at, request_id=mirror, answer=event.answer, by=event.by, reason=event.reason,
+                        arguments=event.arguments, digest=event.digest, result=event.result, scope=event.scope,
+                    ))  # fmt: skip
 
-        return progress
+        child.attach(watch)
 
-    def _returned(self, call_id: str, status: Any, content: str, details: Any = None) -> None:
-        self.feed(CallReturned(time.time(), call_id, status, content, details))
+    async def _mirror(self, child: Run, call_id: str, event: RequestOpened, opened: dict[str, str]) -> None:
+        """Show a request of a child as one of the call that it runs in; who answers it, answers the child."""
+        async with self._turns.setdefault(call_id, asyncio.Lock()):
+            call = next((c for c in child.state.calls if c.call_id == event.call_id), None)
+            if call is None or call.status != "waiting":
+                return
+            is_own = event.kind == "approval" and not event.name
+            question = Question(
+                event.digest, event.kind, event.question, event.options, event.allows_text, event.allows_many,
+                event.description, event.preview, call.name if is_own else event.name,
+                call.arguments if is_own else event.arguments, event.default_result, None,
+            )  # fmt: skip
+            reply = self._open(call_id, question)
+            mine = self._nucleus.state.run.steps[-1].call(call_id)
+            if reply.done() or mine is None or mine.request is None:
+                child.answer(event.request_id, "deny", digest=event.digest, reason="a new message arrived", by="steering")
+                return
+            opened[event.request_id] = mine.request.request_id
+            self._mirrors[mine.request.request_id] = (child, event.request_id)
+            answered = await reply
+            if opened.pop(event.request_id, None) is not None:  # answered here: steered or stopped
+                self._mirrors.pop(mine.request.request_id, None)
+                child.answer(event.request_id, "deny", digest=event.digest, reason=answered.reason, by=answered.by)
 
-    def _raised(self, call_id: str, error: BaseException) -> None:
-        # The frames above the tool's own are ours and tell nobody anything.
-        frames = [
-            f
-            for f in traceback.extract_tb(error.__traceback__)
-            if "turncell/runtime" not in f.filename.replace("\\", "/")
-        ]
-        trace = "".join(traceback.format_list(frames)) if frames else ""
-        said = to_output(_say(error)).content
-        self._returned(call_id, "error", said, {"traceback": to_output(f"{trace}{said}").content} if trace else None)
+    def mirrored(self, request_id: str) -> tuple[Run, str] | None:
+        """The run whose request this really is, and its id there."""
+        return self._mirrors.get(request_id)
+
+    def set_budget(self, limits: dict[str, Any]) -> None:
+        self.feed(SetBudget(time.time(), limits))
 
 
-def _say(error: BaseException) -> str:
+def say(error: BaseException) -> str:
+    """An exception in one line, whatever its `__str__` does."""
     try:
         text = str(error)
     except Exception:
         text = "(its message cannot be shown)"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _is_fine(future: Future[None]) -> bool:
+    return future.done() and future.exception() is None
+
+
+def _same_envelope(event: RecordedEvent, kept: Any) -> Any:
+    envelope = ("type", "seq", "session_id", "run_id", "step", "at")
+    if any(getattr(event, name) != getattr(kept, name) for name in envelope):
+        raise HookFailed(f"the hook before_journal returned an event of another place: {kept!r}")
+    return kept
+
+
+def _default(question: Question, by: Any, why: str) -> dict[str, Any]:
+    if question.default_result is not None:
+        return {"answer": "result", "by": by, "result": question.default_result}
+    return {"answer": "deny", "by": by, "reason": f"{why}; go on with your best assumption and say which"}

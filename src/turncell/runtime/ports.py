@@ -32,16 +32,32 @@ class ModelRequest:
     temperature: float | None = None
     max_tokens: int | None = None
     reasoning_effort: str | None = None
+    output_schema: dict[str, Json] | None = None
+    """The JSON Schema (type object) of the answer, for models that can be held to one (`Capabilities.schema`)."""
     run_id: str = ""
     step: int = 1
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a model can do beyond text and tools. A model without the attribute `capabilities` can do none of it."""
+
+    schema: bool = False
+    """Hold the answer to `ModelRequest.output_schema`."""
+
+
+def capabilities_of(model: object) -> Capabilities:
+    found = getattr(model, "capabilities", None)
+    return found if isinstance(found, Capabilities) else Capabilities()
 
 
 @runtime_checkable
 class Model(Protocol):
     """A language model, or something that plays one.
 
-    `name` is what stands in the history.
+    `name` is what stands in the history. It may have `capabilities` (a `Capabilities`), and
+    `price_usd(input_tokens, output_tokens) -> float | None` for budgets in US dollars.
 
     `stream` must yield bursts (non-empty lists of fragments, as many as one read of the network brought) and exactly
     one `Finished` as its last fragment. It must raise `ModelFailure` where the provider fails (mapped, with `from`);

@@ -14,15 +14,30 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from turncell.core.events import Answer, AnsweredBy, CallProgress, Event, MessageAdded, PartialSaved
-from turncell.core.fold import CallState, RunState, as_deltas
+from turncell.core.events import (
+    Answer,
+    AnsweredBy,
+    CallProgress,
+    Event,
+    MessageAdded,
+    PartialSaved,
+    RequestKind,
+    Scope,
+)
+from turncell.core.fold import CallState, RequestState, RunState, as_deltas
 from turncell.core.parts import Json, Message, Usage
+from turncell.core.policy import Rule
+from turncell.core.signals import Steer
 from turncell.errors import AnswerRefused, RunError, UsageError
 from turncell.runtime.approvals import check_answer
+from turncell.runtime.budget import Budget, limits_of
 from turncell.runtime.bus import Subscriber, Subscription
 from turncell.runtime.loop import BackgroundLoop
+from turncell.runtime.prompts import as_message, new_id
+from turncell.runtime.rulebook import rulebook
 
 if TYPE_CHECKING:
+    from turncell.runtime.agent import Agent
     from turncell.runtime.driver import Driver
     from turncell.runtime.session import Session
 
@@ -33,9 +48,10 @@ class Run:
     `await run`, `run.result()` and `async for event in run` may be used together and more than once.
     """
 
-    def __init__(self, run_id: str, session: Session, driver: Driver, loop: BackgroundLoop) -> None:
+    def __init__(self, run_id: str, session: Session, agent: Agent, driver: Driver, loop: BackgroundLoop) -> None:
         self.id = run_id
         self.session = session
+        self._agent = agent
         self._driver = driver
         self._loop = loop
         self.done: Future[RunState] = Future()
@@ -50,7 +66,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """running, waiting (for a person), completed, failed, cancelled, max_steps, timeout, truncated."""
+        """running, waiting (for a person), completed, failed, cancelled, max_steps, budget, timeout, truncated."""
         return self.state.status
 
     @property
@@ -62,6 +78,21 @@ class Run:
     def text(self) -> str:
         """The answer so far."""
         return self.state.text
+
+    @property
+    def output(self) -> Any:
+        """The value of the type that was asked for with `output=`; None until the run has completed with one."""
+        return self._driver.output if self.status == "completed" else None
+
+    @property
+    def is_tainted(self) -> bool:
+        """The model has read what an untrusted tool returned."""
+        return self.state.is_tainted
+
+    @property
+    def budget(self) -> Budget:
+        """What the run and those inside it have spent, and may."""
+        return self._driver.setup.budget
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -76,6 +107,12 @@ class Run:
     def requests(self) -> tuple[CallState, ...]:
         """The calls that wait for an answer; `call.request` says what is asked."""
         return self.state.open_requests
+
+    def call_fragments(self, step: int | None = None) -> dict[str, str]:
+        """The arguments of the calls of a step (the latest, if none is given) as far as they have arrived, by call id."""
+        steps = self.state.steps
+        chosen = steps[-1:] if step is None else [one for one in steps if one.step == step]
+        return {call.call_id: call.arguments_text for one in chosen for call in one.calls}
 
     @property
     def usage(self) -> Usage:
@@ -145,6 +182,12 @@ class Run:
         with suppress(TimeoutError):
             self._loop.spawn(self._driver.bus.drain()).result(timeout_s)
 
+    async def drained(self, timeout_s: float = 2.0) -> None:
+        """`drain`, on any event loop."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await asyncio.wrap_future(self._loop.spawn(self._driver.bus.drain()))
+
     def attach(self, sink: Callable[[Sequence[Event]], None]) -> None:
         """A sink of our own views: called with each burst on the background loop; it must return at once."""
         self._loop.call(lambda: self._driver.bus.attach(sink)).result()
@@ -155,16 +198,44 @@ class Run:
         steps = {step.step: step for step in state.steps}
         events: list[Event] = []
         for event in self._driver.recorded:
-            if isinstance(event, MessageAdded) and event.step in steps:
+            if isinstance(event, MessageAdded) and event.message.role == "assistant" and event.step in steps:
                 events += as_deltas(self.id, steps[event.step])
             if not isinstance(event, PartialSaved):
                 events.append(event)
         if state.steps and state.steps[-1].message is None:
             events += as_deltas(self.id, state.steps[-1])
-        events += [CallProgress(self.id, c.step, c.call_id, c.progress) for c in state.calls if c.progress]
+        events += [
+            CallProgress(self.id, c.step, c.call_id, c.progress, c.progress_data)
+            for c in state.calls
+            if c.progress or c.progress_data
+        ]
         return events
 
     # Steering it.
+
+    def steer(self, message: str | Message) -> str:
+        """Say something to the running agent: it reads it at its next boundary, and calls that have not begun are skipped.
+
+        Recorded at once. Returns the id of the input. Raises UsageError where the run has ended.
+        """
+        said, input_id = as_message(message), new_id("inp")
+
+        def take() -> None:
+            if self._driver.is_over:
+                raise UsageError(f"the run is {self.status}; use session.send(message) to go on")
+            self._driver.feed(Steer(time.time(), input_id, said))
+
+        self._loop.call(take).result()
+        return input_id
+
+    def follow_up(self, message: str | Message, **options: Any) -> Run:
+        """A message for when the agent has stopped: a run of its own, with this one before it."""
+        return self.session.send(message, agent=self._agent, **options)
+
+    def set_budget(self, **limits: float | None) -> None:
+        """Change the limits while it runs: `tokens`, `usd`, `seconds`, `steps`, `calls`; None lifts one. Recorded."""
+        self.budget.set(**limits)
+        self._loop.call(lambda: self._driver.set_budget(limits_of(self.budget)))
 
     def cancel(self, reason: str = "cancelled by the user") -> None:
         """End the run as cancelled, from any thread; one that has ended is left alone."""
@@ -178,43 +249,76 @@ class Run:
         digest: str | None,
         arguments: str | Mapping[str, Json] | None = None,
         reason: str = "",
-        result: str | None = None,
+        result: str | Sequence[str] | None = None,
+        scope: Scope = "once",
         by: AnsweredBy = "person",
     ) -> Future[None]:
         """Answer a request. The future raises AnswerRefused where the answer cannot be taken; the first one wins.
 
-        `digest` is that of the arguments that were shown; `arguments` (a dict or JSON text) go with "edit",
-        `result` with "result".
+        `digest` is that of what was shown; `arguments` (a dict or JSON text) go with "edit", `result` with "result":
+        the answer to a question, or words in the tool's place. With `scope` "session" or "always" the decision holds
+        for later calls of this tool too.
         """
 
         def take() -> None:
+            driver = self._driver
+            if (mirrored := driver.mirrored(request_id)) is not None:
+                inner, inner_id = mirrored
+                inner.answer(
+                    inner_id, decision, digest=digest, arguments=arguments, reason=reason, result=result, scope=scope, by=by
+                ).result(0)
+                return
             call = next((c for c in self.state.calls if c.request and c.request.request_id == request_id), None)
             signal = check_answer(
-                call, self._driver.tools, at=time.time(), decision=decision, by=by, digest=digest,
-                arguments=arguments, reason=reason, result=result,
+                call, driver.setup.tools, at=time.time(), decision=decision, by=by, digest=digest,
+                arguments=arguments, reason=reason, result=result, scope=scope,
             )  # fmt: skip
-            self._driver.feed(signal)
+            if call is not None and signal.scope != "once" and by == "person":
+                rule = Rule(call.name, "deny" if signal.answer == "deny" else "allow", reason=signal.reason)
+                self._remember(rule, signal.scope)
+                driver.note("rule", f"{rule}, {signal.scope}", call.call_id)
+            driver.feed(signal)
 
         return self._loop.call(take)
 
-    def approve(self, call: CallState | None = None, *, arguments: Mapping[str, Json] | None = None) -> None:
+    def _remember(self, rule: Rule, scope: Scope) -> None:
+        if scope == "session":
+            self.session.remember(rule)
+        else:
+            rulebook().remember(rule)
+
+    def approve(
+        self,
+        call: CallState | None = None,
+        *,
+        arguments: Mapping[str, Json] | None = None,
+        scope: Scope = "once",
+    ) -> None:
         """Approve a call that waits (the first, if none is given), with other arguments if given."""
-        call = call or self._first_request()
-        assert call.request is not None
+        request = self._request(call, "approval")
         decision: Answer = "approve" if arguments is None else "edit"
-        self.answer(call.request.request_id, decision, digest=call.digest, arguments=arguments).result()
+        self.answer(request.request_id, decision, digest=request.digest, arguments=arguments, scope=scope).result()
 
-    def deny(self, reason: str = "", call: CallState | None = None) -> None:
-        """Deny a call that waits (the first, if none is given); the model reads the reason."""
-        call = call or self._first_request()
-        assert call.request is not None
-        self.answer(call.request.request_id, "deny", digest=call.digest, reason=reason).result()
+    def deny(self, reason: str = "", call: CallState | None = None, *, scope: Scope = "once") -> None:
+        """Deny a call that waits (the first, if none is given), or decline a question; the model reads the reason."""
+        request = self._request(call, None)
+        self.answer(request.request_id, "deny", digest=request.digest, reason=reason, scope=scope).result()
 
-    def _first_request(self) -> CallState:
-        requests = self.requests
+    def reply(self, answer: str | Sequence[str], call: CallState | None = None) -> None:
+        """Answer a question (of the first call that asks one, if none is given): a label, some labels, or a text."""
+        request = self._request(call, "question")
+        self.answer(request.request_id, "result", digest=request.digest, result=answer).result()
+
+    def _request(self, call: CallState | None, kind: RequestKind | None) -> RequestState:
+        open_ = [call] if call is not None else self.requests
+        requests = [one.request for one in open_ if one.request is not None and kind in (None, one.request.kind)]
         if not requests:
-            raise AnswerRefused(f"nothing waits for an answer in this run; it is {self.status}")
+            raise AnswerRefused(f"no {kind or 'request'} waits for an answer in this run; it is {self.status}")
         return requests[0]
+
+    def join(self, other: Run) -> None:
+        """Become another handle of the run that this message was joined with."""
+        self.id, self._driver = other.id, other._driver
 
     def __repr__(self) -> str:
         state = self.state

@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import time
 from collections.abc import Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from turncell.core import codec
 from turncell.core.events import Event
 from turncell.core.fold import RunState, fold
-from turncell.core.parts import Message
+from turncell.core.parts import Message, Usage
+from turncell.core.policy import Rule
 from turncell.errors import UsageError
+from turncell.runtime.inputs import InputQueue
 from turncell.runtime.journal import Journal
 from turncell.runtime.ports import Record
+from turncell.runtime.prompts import new_id
 
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-
-
-def new_id(prefix: str) -> str:
-    """An id that sorts by the time it was made: milliseconds and 40 random bits in Crockford's base 32.
-
-    Source: the ULID specification's alphabet and order, with fewer random bits.
-    """
-    number = (time.time_ns() // 1_000_000) << 40 | secrets.randbits(40)
-    digits = ""
-    while number:
-        number, digit = divmod(number, 32)
-        digits = _ALPHABET[digit] + digits
-    return f"{prefix}_{digits}"
-
+if TYPE_CHECKING:
+    from turncell.runtime.agent import Agent
+    from turncell.runtime.run import Run
 
 class Session:
     """A conversation: `runs` in order, each a RunState. Made by `Session.new` or `Session.load`."""
@@ -38,9 +30,21 @@ class Session:
     def __init__(self, session_id: str, journal: Journal, runs: Iterable[RunState] = ()) -> None:
         self.id = session_id
         self.journal = journal
-        self._runs = list(runs)
-        self._messages = tuple(message for run in self._runs for message in run.messages())
+        self.agent: Agent | None = None
+        """Who answers messages that are sent without naming an agent."""
+        self.queue = InputQueue()
+        """The messages that wait for their turn."""
+        self.running: Run | None = None
+        """The run whose turn it is."""
+        self.answers: dict[str, str] = {}
+        """What people have answered to questions, by the question's digest: it is not asked twice."""
+        self.pid = os.getpid()
+        self._rules: list[Rule] = []
+        self._runs: list[RunState] = []
+        self._messages: tuple[Message, ...] = ()
         self._turn: asyncio.Lock | None = None
+        for run in runs:
+            self.add(run)
 
     @classmethod
     def new(cls, journal: Journal, title: str = "") -> Session:
@@ -79,8 +83,76 @@ class Session:
         return self._turn
 
     def add(self, run: RunState) -> None:
+        """Another run has ended."""
         self._runs.append(run)
         self._messages += run.messages()
+        for call in run.calls:
+            asked = call.request
+            if asked is not None and asked.kind == "question" and asked.by == "person" and asked.result is not None:
+                self.answers[asked.digest] = asked.result
+
+    def send(
+        self, message: str | Message, *, steer: bool = False, agent: Agent | None = None, **options: Any
+    ) -> Run:
+        """Say something, also while a run is going on.
+
+        With `steer` the running run reads it at its next boundary; that run is returned. Otherwise, and where none is
+        running, it begins a run, which waits its turn (see `queue`). `options` are those of `Agent.start`.
+        """
+        agent = agent or self.agent
+        if agent is None:
+            raise UsageError("this session has no agent; use agent.session(), or session.send(message, agent=agent)")
+        running = self.running
+        if steer and running is not None:
+            with suppress(UsageError):  # it has ended meanwhile: the message begins a run
+                running.steer(message)
+                return running
+        return agent.start(message, session=self, **options)
+
+    def cancel(self, reason: str = "cancelled by the user") -> bool:
+        """Cancel the running run; whether there was one. A session that is idle is left alone, and so is its next run."""
+        running = self.running
+        if running is None:
+            return False
+        running.cancel(reason)
+        return True
+
+    # What people have asked to remember for this conversation.
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The latest first, which is the order in which they are tried."""
+        return tuple(reversed(self._rules))
+
+    def remember(self, rule: Rule) -> None:
+        self._rules = [*(old for old in self._rules if old != rule), rule]
+
+    def revoke(self, rule: Rule) -> bool:
+        """Whether there was such a rule."""
+        before = len(self._rules)
+        self._rules = [old for old in self._rules if old != rule]
+        return len(self._rules) < before
+
+    # What was used.
+
+    @property
+    def is_tainted(self) -> bool:
+        """The model has read what an untrusted tool returned."""
+        return any(run.is_tainted for run in self._runs)
+
+    @property
+    def last_usage(self) -> Usage | None:
+        """Tokens of the latest model call that said any; None before it."""
+        steps = (step for run in reversed(self._runs) for step in reversed(run.steps))
+        return next((step.usage for step in steps if step.usage != Usage()), None)
+
+    @property
+    def last_total_tokens(self) -> int | None:
+        """Input and output tokens of the latest model call: how full the context is. None where they are not known."""
+        usage = self.last_usage
+        if usage is None or usage.input_tokens is None:
+            return None
+        return usage.input_tokens + (usage.output_tokens or 0)
 
     def __repr__(self) -> str:
         return f"<Session {self.id}: {len(self._runs)} run{'s' * (len(self._runs) != 1)}>"

@@ -1,0 +1,87 @@
+"""What a running tool may want besides its arguments."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from turncell.core.events import Option
+from turncell.core.parts import Json
+from turncell.core.signals import Question
+from turncell.errors import UsageError
+from turncell.runtime.loop import BackgroundLoop
+from turncell.runtime.questions import make_question, read_answer
+
+Shown: TypeAlias = str | Mapping[str, Json]
+"""A line of text, or a mime bundle such as `{"image/png": "<base64>", "text/plain": "a plot"}`."""
+
+
+def _nowhere(_: object) -> None:
+    """Where nobody listens: a tool that is called by hand."""
+
+
+def _nobody(question: Question, timeout_s: float | None) -> Future[str]:
+    raise UsageError(f"{question.question!r} can only be asked while a run calls the tool")
+
+
+@dataclass(frozen=True, slots=True)
+class ToolContext:
+    """Annotate a parameter of a tool with this type to get it.
+
+    `progress(shown)` shows a line of text or a mime bundle in the card, from any thread. `is_cancelled()` says whether
+    the run was stopped. `notice(text)` stands in front of the person's next message. `file(path)` lists a file that
+    the call has produced. `call_id` is unique for ever.
+    """
+
+    call_id: str
+    run_id: str
+    session_id: str
+    progress: Callable[[Shown], None] = _nowhere
+    is_cancelled: Callable[[], bool] = lambda: False
+    notice: Callable[[str], None] = _nowhere
+    file: Callable[[str], None] = _nowhere
+    put: Callable[[Question, float | None], Future[str]] = _nobody
+    """How a question reaches a person; `ask` and `ask_blocking` are made of it."""
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt of this call, and for no other call: for services that take such a key."""
+        return self.call_id
+
+    async def ask(
+        self,
+        question: str,
+        options: Iterable[str | Option] = (),
+        *,
+        allows_text: bool | None = None,
+        allows_many: bool = False,
+        default: str | None = None,
+        timeout_s: float | None = None,
+    ) -> str | list[str]:
+        """Ask the person who attends the run; gives the answer, with `allows_many` the list of answers.
+
+        Without options any text is an answer; with options only their labels are, unless `allows_text`. After
+        `timeout_s` seconds (None: the run's limit for requests), or where nobody attends, `default` is the answer.
+        Raises Declined where there is none: nobody was there, nobody answered in time, or the person declined.
+        """
+        asked = make_question(question, options, allows_text, allows_many, default)
+        return read_answer(await asyncio.wrap_future(self.put(asked, timeout_s)), allows_many)
+
+    def ask_blocking(
+        self,
+        question: str,
+        options: Iterable[str | Option] = (),
+        *,
+        allows_text: bool | None = None,
+        allows_many: bool = False,
+        default: str | None = None,
+        timeout_s: float | None = None,
+    ) -> str | list[str]:
+        """`ask` for tools that are not async."""
+        if BackgroundLoop.current().is_here:
+            raise UsageError("ask_blocking would block the loop that runs live on; use 'await context.ask(...)'")
+        asked = make_question(question, options, allows_text, allows_many, default)
+        return read_answer(self.put(asked, timeout_s).result(), allows_many)

@@ -1,0 +1,171 @@
+"""Hooks: code that is asked before and after what a run does. It may observe, replace or veto.
+
+Each is sync (run in a thread) or async (run on the background loop) and has HOOK_TIMEOUT_S seconds; the two around
+the journal are sync and are called on the loop, because an event and its record are one step. What a hook returns:
+
+    None            go on as it was
+    the same kind   go on with this instead
+    Veto(reason)    do not
+
+A hook that raises, stalls or returns something else is recorded (a note of kind "hook") and fails closed: the model is
+not called, the call is denied, the result is withheld, the run fails where nothing else is safe. Only at the end of a
+step or a run, where nothing is at stake any more, the run goes on without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias, TypeVar
+
+from turncell.core.events import RecordedEvent
+from turncell.core.fold import RunState
+from turncell.core.parts import Json, Message
+from turncell.errors import TurncellError, UsageError
+from turncell.runtime.output import Output
+from turncell.runtime.ports import ModelRequest
+from turncell.runtime.threads import in_thread
+
+HOOK_TIMEOUT_S = 60.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Veto:
+    """No, and why; people and, for tools, the model read the reason."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """A call that is about to be judged, or has run: its validated arguments, as JSON values."""
+
+    call_id: str
+    name: str
+    arguments: Mapping[str, Json]
+    effect: str
+
+
+Maybe: TypeAlias = T | None | Awaitable[T | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """A set of hooks; an agent takes several, asked in order, each seeing what the one before has made.
+
+    `before_tool` is asked before the policy: arguments that it returns are validated and then judged and approved like
+    the model's own. `after_step` ends the run when it returns True. `before_finish` sends the agent on with a message.
+
+    >>> quiet = Hooks(before_tool=lambda use: Veto("not on Sundays") if use.name == "mail" else None)
+    """
+
+    before_model: Callable[[ModelRequest], Maybe[ModelRequest | Veto]] | None = None
+    after_model: Callable[[Message], Maybe[Message | Veto]] | None = None
+    before_tool: Callable[[ToolUse], Maybe[Mapping[str, Json] | Veto]] | None = None
+    after_tool: Callable[[ToolUse, Output], Maybe[Output | Veto]] | None = None
+    before_journal: Callable[[RecordedEvent], RecordedEvent | Veto | None] | None = None
+    after_journal: Callable[[RecordedEvent], object] | None = None
+    before_finish: Callable[[RunState], Maybe[str | Message]] | None = None
+    after_step: Callable[[RunState], Maybe[bool]] | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and not callable(value):
+                raise UsageError(f"hook {field.name} is {value!r}; use a function")
+
+
+class HookFailed(TurncellError):
+    """A hook raised, stalled, or returned what it must not. A value for the runtime: it never reaches users' code."""
+
+
+class Vetoed(TurncellError):
+    """A hook said no."""
+
+
+class HookSet:
+    """The hooks of an agent, as the runtime asks them."""
+
+    def __init__(self, hooks: tuple[Hooks, ...] = ()) -> None:
+        self._of = {
+            field.name: tuple(fn for hook in hooks if (fn := getattr(hook, field.name)) is not None)
+            for field in fields(Hooks)
+        }
+
+    def has(self, name: str) -> bool:
+        return bool(self._of[name])
+
+    def each(self, name: str) -> tuple[Callable[..., Any], ...]:
+        return self._of[name]
+
+    async def said(self, name: str, hook: Callable[..., Any], value: Any, kind: type, *more: Any) -> Any:
+        """What one hook says: a value of this kind, or None. Raises Vetoed and HookFailed."""
+        return _checked(name, hook, await _said(name, hook, value, *more), None, kind)
+
+    async def ask(self, name: str, value: T, kind: type) -> T:
+        """`value` as the hooks of this name leave it. Raises Vetoed and HookFailed."""
+        for hook in self._of[name]:
+            said = await self.said(name, hook, value, kind)
+            value = value if said is None else said
+        return value
+
+    def ask_now(self, name: str, value: T, kind: type) -> T:
+        """The same for the sync hooks around the journal."""
+        for hook in self._of[name]:
+            try:
+                said = hook(value)
+            except Exception as error:
+                raise HookFailed(f"{_named(name, hook)} raised {type(error).__name__}: {error}") from error
+            if name.startswith("before"):
+                value = _checked(name, hook, said, value, kind)
+        return value
+
+    async def first(self, name: str, state: RunState, kind: tuple[type, ...]) -> Any:
+        """What the first of these hooks says that says anything. Raises HookFailed."""
+        for hook in self._of[name]:
+            said = await _said(name, hook, state)
+            if said is not None and not isinstance(said, kind):
+                raise HookFailed(f"{_named(name, hook)} returned {said!r}")
+            if said:
+                return said
+        return None
+
+
+async def called(fn: Callable[..., Any], *values: Any) -> Any:
+    """Call people's code, sync in a thread or async here, within HOOK_TIMEOUT_S. Raises what it raises, or TimeoutError."""
+    async with asyncio.timeout(HOOK_TIMEOUT_S):
+        if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None)):
+            return await fn(*values)
+        said = await in_thread(fn, *values)
+        return await said if inspect.isawaitable(said) else said
+
+
+async def _said(name: str, hook: Callable[..., Any], *values: Any) -> Any:
+    try:
+        return await called(hook, *values)
+    except TimeoutError as error:
+        raise HookFailed(f"{_named(name, hook)} has not answered within {HOOK_TIMEOUT_S:g} s") from error
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        raise HookFailed(f"{_named(name, hook)} raised {type(error).__name__}: {error}") from error
+
+
+def _checked(name: str, hook: Callable[..., Any], said: Any, value: T, kind: type | tuple[type, ...]) -> T:
+    if said is None:
+        return value
+    if isinstance(said, Veto):
+        raise Vetoed(f"{_named(name, hook)} said no" + (f": {said.reason}" if said.reason else ""))
+    if not isinstance(said, kind):
+        raise HookFailed(f"{_named(name, hook)} returned {said!r}")
+    return said  # type: ignore[return-value]
+
+
+def _named(name: str, hook: Callable[..., Any]) -> str:
+    return f"the hook {name} ({getattr(hook, '__qualname__', type(hook).__name__)})"
+
+

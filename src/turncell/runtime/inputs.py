@@ -1,0 +1,78 @@
+"""What waits for its turn in a session: messages that came while a run was going on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from turncell.core.parts import Message, Text
+
+if TYPE_CHECKING:
+    from turncell.runtime.run import Run
+
+QueueMode = Literal["one", "all"]
+"""one: each waiting message becomes a run of its own. all: what waits when the turn comes becomes one run."""
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A message and the run that it will be."""
+
+    input_id: str
+    message: Message
+    run: Run = field(repr=False)
+
+
+class InputQueue:
+    """The messages that wait, oldest first. Every method may be called from any thread.
+
+    `len(queue)` counts, iterating gives a snapshot, `remove(input_id)` and `clear()` take back what has not begun:
+    the runs they were to be end as cancelled when their turn comes, and leave no record.
+    """
+
+    def __init__(self) -> None:
+        self.mode: QueueMode = "one"
+        self._waiting: list[Waiting] = []
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __iter__(self) -> Iterator[Waiting]:
+        return iter(tuple(self._waiting))
+
+    def put(self, waiting: Waiting) -> None:
+        with self._lock:
+            self._waiting.append(waiting)
+
+    def remove(self, input_id: str) -> bool:
+        """Whether there was such a message."""
+        with self._lock:
+            before = len(self._waiting)
+            self._waiting = [waiting for waiting in self._waiting if waiting.input_id != input_id]
+            return len(self._waiting) < before
+
+    def clear(self) -> int:
+        """How many there were."""
+        return sum(self.remove(waiting.input_id) for waiting in self)
+
+    def begin(self, input_id: str) -> Message | None:
+        """The message of the run whose turn it is, with mode "all" joined with all that wait; None: it was taken."""
+        with self._lock:
+            mine = next((waiting for waiting in self._waiting if waiting.input_id == input_id), None)
+            if mine is None:
+                return None
+            taken = self._waiting[:] if self.mode == "all" else [mine]
+            for waiting in taken:
+                self._waiting.remove(waiting)
+        for other in taken:
+            if other is not mine:
+                other.run.join(mine.run)
+        return mine.message if len(taken) == 1 else _joined([waiting.message for waiting in taken])
+
+
+def _joined(messages: list[Message]) -> Message:
+    parts = [part for message in messages for part in (*message.parts, Text("\n\n"))]
+    return Message("user", tuple(parts[:-1]))

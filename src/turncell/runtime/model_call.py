@@ -1,0 +1,174 @@
+"""One model call: pick the model, reserve what it may cost, let hooks see it, stream it, settle."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from turncell.core.deltas import Finished
+from turncell.core.parts import Message
+from turncell.core.signals import CallModel, Chosen, ModelFailed, ModelFinished, Stop, Streamed
+from turncell.core.values import evolve
+from turncell.errors import ModelFailure, UnknownModelError
+from turncell.runtime.budget import Refusal, Reservation
+from turncell.runtime.hooks import HookFailed, Vetoed
+from turncell.runtime.models import StepInfo
+from turncell.runtime.ports import Model, ModelRequest
+
+if TYPE_CHECKING:
+    from turncell.runtime.driver import Driver
+
+import logging
+
+log = logging.getLogger("turncell")
+
+OUTPUT_GUESS_TOKENS = 1_000
+"""What is reserved for an answer whose length nothing bounds."""
+
+
+async def call_model(driver: Driver, command: CallModel) -> None:
+    """Fulfil the command; ends in one of ModelFinished, ModelFailed and Stop."""
+    if command.wait_s:
+        # A little more than asked for, so that many runs do not come back at the same moment.
+        await asyncio.sleep(command.wait_s * (1 + random.random() / 4))
+    request = _request(driver, command)
+    try:
+        model = _pick(driver, command, request)
+        if driver.setup.hooks.has("before_model"):
+            request = await driver.setup.hooks.ask("before_model", request, ModelRequest)
+    except (UnknownModelError, HookFailed, Vetoed) as error:
+        _refused(driver, error)
+        return
+    reserved = _reserve(driver, model, request)
+    if isinstance(reserved, Refusal):
+        driver.feed(Stop(time.time(), "budget", "budget", reserved.message))
+        return
+    call = _Stream(driver, model, request)
+    try:
+        await call.read()
+    finally:
+        driver.heard_at = None
+        end = call.finished
+        usage = end.usage if end is not None else None
+        tokens = None if usage is None else (usage.input_tokens or 0) + (usage.output_tokens or 0)
+        reserved.settle(tokens=tokens, usd=end.cost_usd if end is not None else None)
+    await call.hand_over(command.is_last_word)
+
+
+def _request(driver: Driver, command: CallModel) -> ModelRequest:
+    setup, run = driver.setup, driver.loop_state.run
+    specs = () if command.is_last_word else tuple(tool.spec for tool in setup.tools.values())
+    return ModelRequest(
+        messages=setup.session.messages + run.messages(), instructions=run.instructions, tools=specs,
+        run_id=run.run_id, step=command.step, **setup.options,
+    )  # fmt: skip
+
+
+def _pick(driver: Driver, command: CallModel, request: ModelRequest) -> Model:
+    models, run = driver.setup.models, driver.loop_state.run
+    info = StepInfo(
+        step=command.step,
+        prompt_chars=len(run.prompt.text) if run.prompt else 0,
+        tools_used=tuple(call.name for call in run.calls),
+        last_tools=tuple(call.name for call in run.steps[-2].calls) if len(run.steps) > 1 else (),
+        has_image=any(part.type == "image" for message in request.messages for part in message.parts),
+        is_summary=command.is_last_word,
+        failures=sum(call.status == "error" for call in run.calls),
+    ) if models.is_routed else None  # fmt: skip
+    picked = models.pick(info, command.model)
+    if picked.model.name != run.steps[-1].model or picked.tier != run.steps[-1].tier:
+        driver.feed(Chosen(time.time(), picked.model.name, picked.tier, picked.reason))
+    return picked.model
+
+
+def _reserve(driver: Driver, model: Model, request: ModelRequest) -> Reservation | Refusal:
+    """Input as it can be guessed without a tokenizer (a token is some four bytes), output as bounded or guessed."""
+    budget = driver.setup.budget
+    if not budget.is_limited:
+        return budget.reserve(steps=1)
+    size = sum(len(repr(part)) for message in request.messages for part in message.parts) + len(request.instructions)
+    input_tokens, output_tokens = size // 4, request.max_tokens or OUTPUT_GUESS_TOKENS
+    price = getattr(model, "price_usd", None)
+    usd = price(input_tokens, output_tokens) if callable(price) else None
+    return budget.reserve(steps=1, tokens=input_tokens + output_tokens, usd=usd or 0.0)
+
+
+def _refused(driver: Driver, error: Exception) -> None:
+    kind = "not_found" if isinstance(error, UnknownModelError) else "hook"
+    if isinstance(error, HookFailed):
+        driver.note("hook", str(error))
+    driver.feed(ModelFailed(time.time(), kind, str(error)))
+
+
+class _Stream:
+    """One stream, and what is known of it."""
+
+    def __init__(self, driver: Driver, model: Model, request: ModelRequest) -> None:
+        self._driver, self._model, self._request = driver, model, request
+        self.finished: Finished | None = None
+        self._failure: tuple[str, str, float | None] | None = None
+        self._times: dict[str, Any] = {}
+
+    async def read(self) -> None:
+        driver, started = self._driver, time.monotonic()
+        first_s: float | None = None
+        gap_s = 0.0
+        last = driver.heard_at = started
+        try:
+            async with aclosing(self._model.stream(self._request)) as stream:  # type: ignore[type-var]
+                async for burst in stream:
+                    now = driver.heard_at = time.monotonic()
+                    if first_s is None:
+                        first_s = now - started
+                        driver.tell_latency("first_token", first_s)
+                    elif now - last > gap_s:
+                        gap_s = now - last
+                        driver.tell_latency("gap", gap_s)
+                    last = now
+                    if burst and isinstance(burst[-1], Finished):
+                        self.finished = burst.pop()  # type: ignore[assignment]
+                    if burst:
+                        driver.feed(Streamed(time.time(), burst))
+                    if self.finished is not None:
+                        break
+        except ModelFailure as failure:
+            self._failure = (failure.kind, failure.message, failure.retry_after_s)
+        except Exception as error:
+            from turncell.runtime.driver import say
+
+            log.exception("the model %s raised", self._model.name)
+            self._failure = ("unknown", say(error), None)
+        else:
+            if self.finished is None:
+                self._failure = ("protocol", f"the stream of {self._model.name} stopped before its end", None)
+        driver.tell_latency("model", time.monotonic() - started)
+        self._times = {"first_token_s": first_s, "longest_gap_s": gap_s if first_s is not None else None}
+
+    async def hand_over(self, is_last_word: bool) -> None:
+        """Feed what came of it, as the hooks leave it."""
+        driver, end = self._driver, self.finished
+        if self._failure is not None or end is None:
+            kind, message, retry_after_s = self._failure or ("protocol", "no end", None)
+            driver.feed(ModelFailed(time.time(), kind, message, retry_after_s=retry_after_s, **self._times))
+            return
+        message = None
+        if driver.setup.hooks.has("after_model"):
+            try:
+                message = await self._reviewed(is_last_word)
+            except (HookFailed, Vetoed) as error:
+                if isinstance(error, HookFailed):
+                    driver.note("hook", str(error))
+                driver.feed(ModelFailed(time.time(), "hook", str(error), end.usage, **self._times))
+                return
+        driver.feed(ModelFinished(time.time(), end, message=message, **self._times))
+
+    async def _reviewed(self, is_last_word: bool) -> Message | None:
+        parts = self._driver.loop_state.assembly.parts(with_calls=not is_last_word)
+        before = Message("assistant", parts)
+        after = await self._driver.setup.hooks.ask("after_model", before, Message)
+        if {call.call_id for call in after.calls} - {call.call_id for call in before.calls}:
+            raise HookFailed("a hook after_model returned calls that the model did not make")
+        return None if after is before else evolve(after, role="assistant")

@@ -1,0 +1,32 @@
+"""Options as people give them: checked when they are given, with an error that says what was found."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeVar
+
+from turncell.errors import UsageError
+
+T = TypeVar("T")
+
+
+def one_of(name: str, value: T, allowed: tuple[T, ...]) -> T:
+    if value not in allowed:
+        raise UsageError(f"{name} is {value!r}; use one of {', '.join(map(str, allowed))}")
+    return value
+
+
+def whole(name: str, value: Any, *, least: int) -> int:
+    """A whole number."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{name} is {value!r}; use a whole number, {least} or more")
+    return value
+
+
+def number(name: str, value: Any) -> float | None:
+    """A finite number of seconds (or of anything), more than 0; None stays None."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+        raise UsageError(f"{name} is {value!r}; use a number, more than 0")
+    return float(value)

@@ -1,0 +1,83 @@
+"""Structured output: a run that ends with a value of a type, not only with text.
+
+Where the model can be held to a schema (`model.capabilities.schema`), it is, and the text is parsed. Otherwise a tool
+`final_answer` has the type as its arguments and ends the run. What does not fit goes back to the model with what was
+wrong, `attempts` times in all; then the run has failed with kind "output".
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from turncell.core.parts import Json
+from turncell.errors import UsageError
+from turncell.runtime.ports import ToolSpec
+
+ANSWER_TOOL = "final_answer"
+ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """Text or arguments that are no value of the type, and why, in words for the model."""
+
+    problem: str
+
+
+class OutputType:
+    """Any type a pydantic `TypeAdapter` takes: a model class, a dataclass, `list[str]`, `Literal["yes", "no"]`."""
+
+    def __init__(self, type_: Any) -> None:
+        from pydantic import TypeAdapter
+
+        try:
+            self._adapter = TypeAdapter(type_)
+            schema = self._adapter.json_schema()
+        except Exception as error:
+            raise UsageError(f"output={type_!r} has no JSON Schema: {error}") from error
+        self.name: str = getattr(type_, "__name__", str(type_))
+        self._is_wrapped = schema.get("type") != "object" or "properties" not in schema
+        self.schema: dict[str, Json] = _wrapped(schema) if self._is_wrapped else schema
+        """Always of type object, as providers want it; another type is wrapped as `value`."""
+
+    @property
+    def spec(self) -> ToolSpec:
+        """The tool that models without a schema mode answer with."""
+        text = "Give the final answer. Call this exactly once, when everything else is done; it ends the turn."
+        return ToolSpec(ANSWER_TOOL, text, self.schema)
+
+    def parse(self, data: Json) -> Any:
+        """The value, or a Misfit. `data` is what JSON holds: the arguments of the tool."""
+        from pydantic import ValidationError
+
+        if self._is_wrapped:
+            if not isinstance(data, dict) or "value" not in data:
+                return Misfit(f"value: missing; found {json.dumps(data)[:200]}")
+            data = data["value"]
+        try:
+            # JSON mode: a date, a set or a tuple is written as text or list there.
+            return self._adapter.validate_json(json.dumps(data))
+        except ValidationError as error:
+            return Misfit("; ".join(f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in error.errors()))
+
+    def parse_text(self, text: str) -> Any:
+        """The value that a text is the JSON of, or a Misfit. A fenced block around it is taken off."""
+        inner = text.strip()
+        if inner.startswith("```"):
+            inner = inner.partition("\n")[2].rpartition("```")[0]
+        try:
+            data = json.loads(inner)
+        except ValueError as error:
+            return Misfit(f"the answer is not JSON: {error}")
+        if self._is_wrapped and not (isinstance(data, dict) and set(data) == {"value"}):
+            data = {"value": data}
+        return self.parse(data)
+
+
+def _wrapped(schema: dict[str, Json]) -> dict[str, Json]:
+    definitions = schema.get("$defs")
+    inner = {key: value for key, value in schema.items() if key != "$defs"}
+    wrapped: dict[str, Json] = {"type": "object", "properties": {"value": inner}, "required": ["value"]}
+    return wrapped | ({"$defs": definitions} if definitions else {})

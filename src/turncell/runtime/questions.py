@@ -1,0 +1,115 @@
+"""Questions: what a tool or the model wants to know from a person, and what counts as an answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from turncell.core.digest import call_digest
+from turncell.core.events import Option
+from turncell.core.fold import RequestState
+from turncell.core.signals import Question
+from turncell.errors import AnswerRefused, UsageError
+
+if TYPE_CHECKING:
+    from turncell.runtime.tools import Tool
+
+MAX_QUESTIONS = 10
+"""How many questions a run may put to a person, if nothing else is said."""
+
+
+def make_question(
+    question: str,
+    options: Iterable[str | Option] = (),
+    allows_text: bool | None = None,
+    allows_many: bool = False,
+    default: str | None = None,
+) -> Question:
+    """A question that can be asked. Raises UsageError for one that nobody could answer."""
+    offered = tuple(Option(option) if isinstance(option, str) else option for option in options)
+    labels = [option.label for option in offered]
+    if not isinstance(question, str) or not question.strip():
+        raise UsageError(f"a question is a text; found {question!r}")
+    if not all(isinstance(option, Option) and option.label.strip() for option in offered):
+        raise UsageError(f"an option is a text or an Option with a label; found {list(options)!r}")
+    if len(set(labels)) < len(labels):
+        raise UsageError(f"two options have the same label: {labels!r}")
+    allows_text = not offered if allows_text is None else allows_text
+    if not offered and not allows_text:
+        raise UsageError(f"the question {question!r} has no options and allows no text: nobody could answer it")
+    if default is not None and not allows_text and default not in labels:
+        raise UsageError(f"the default {default!r} is none of the options {labels!r}")
+    if default is not None and allows_many:
+        default = json.dumps([default])
+    digest = call_digest("question", [question, labels, allows_text, allows_many])
+    return Question(digest, "question", question, offered, allows_text, allows_many, default_result=default)
+
+
+def read_answer(result: str, allows_many: bool) -> str | list[str]:
+    """The answer as the asking code gets it."""
+    return [str(label) for label in json.loads(result)] if allows_many else result
+
+
+def check_result(request: RequestState, result: str | Sequence[str] | None) -> str:
+    """The answer to a question as it is recorded: a text, or a JSON list where there may be several.
+
+    Raises AnswerRefused for what is no answer.
+    """
+    labels = [option.label for option in request.options]
+    answers = _answers(request, result)
+    for answer in answers:
+        if answer not in labels and not request.allows_text:
+            raise AnswerRefused(f"{answer!r} is none of the answers; choose from {', '.join(map(repr, labels))}")
+    if not answers or not all(answer.strip() for answer in answers):
+        raise AnswerRefused(f"the answer to {request.question!r} is empty")
+    return json.dumps(answers, ensure_ascii=False) if request.allows_many else answers[0]
+
+
+def _answers(request: RequestState, result: str | Sequence[str] | None) -> list[str]:
+    if isinstance(result, str) and request.allows_many:
+        try:
+            parsed = json.loads(result)
+        except ValueError:
+            parsed = result
+        return [str(one) for one in parsed] if isinstance(parsed, list) else [result]
+    if result is None or isinstance(result, str):
+        return [result] if result else []
+    if len(result) > 1 and not request.allows_many:
+        raise AnswerRefused(f"one answer is wanted to {request.question!r}; found {list(result)!r}")
+    return list(result)
+
+
+def ask_user() -> Tool:
+    """A tool with which the model itself asks: `Agent(tools=[ask_user(), ...])`."""
+    from pydantic import BaseModel, Field
+
+    from turncell.runtime.context import ToolContext
+    from turncell.runtime.tools import Tool
+
+    class Choice(BaseModel):
+        label: str
+        description: str = ""
+
+    async def ask_user(
+        question: Annotated[str, Field(description="One question, in full.")],
+        context: ToolContext,
+        options: Annotated[list[Choice], Field(description="Answers to choose from; empty for free text.")] = [],  # noqa: B006
+        allows_text: Annotated[bool, Field(description="Whether another answer may be written.")] = True,
+        allows_many: Annotated[bool, Field(description="Whether several options may be chosen.")] = False,
+    ) -> str:
+        offered = [Option(choice.label, choice.description) for choice in options]
+        answer = await context.ask(
+            question, offered, allows_text=allows_text or not offered, allows_many=allows_many
+        )
+        return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+
+    # Resolved here: the annotations are texts, and the two names are local.
+    ask_user.__annotations__ |= {"options": Annotated[list[Choice], Field(description="Answers to choose from; empty for free text.")]}
+    ask_user.__annotations__ |= {"context": ToolContext}
+    return Tool(
+        ask_user,
+        description="Ask the person who attends this run. Use it when a decision is theirs, not for what you can find out.",
+        effect="read",
+        trusted=True,
+    )

@@ -1,0 +1,80 @@
+"""Between steps and before the end: the step policy, the output's type, and the hooks that may send the agent on."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from typing import TYPE_CHECKING, Any
+
+from turncell.core.parts import Message, Text
+from turncell.core.signals import Review, Reviewed
+from turncell.runtime.hooks import HookFailed
+from turncell.runtime.output_type import ANSWER_TOOL, Misfit
+
+if TYPE_CHECKING:
+    from turncell.runtime.driver import Driver
+
+
+async def review(driver: Driver, kind: Review) -> None:
+    """Ask them, and feed what they say. One that fails is noted and asked no further."""
+    driver.feed(await (_after_step(driver) if kind == "step" else _before_finish(driver)))
+
+
+async def _after_step(driver: Driver) -> Reviewed:
+    run, setup = driver.loop_state.run, driver.setup
+    try:
+        if await setup.hooks.first("after_step", run, (bool,)):
+            return Reviewed(time.time(), "step", is_final=True)
+    except HookFailed as error:
+        driver.note("hook", str(error))
+    policy, step = setup.step_policy, len(run.steps)
+    if policy is None:
+        return Reviewed(time.time(), "step")
+    try:
+        if await _awaited(policy.should_continue(step, run.calls)):
+            return Reviewed(time.time(), "step")
+        text = await _awaited(policy.on_limit_reached(step, run.calls))
+    except Exception as error:
+        # A policy that cannot say so does not allow another step.
+        return Reviewed(time.time(), "step", failure=("hook", f"the step policy failed: {type(error).__name__}: {error}"))
+    return Reviewed(time.time(), "step", may_go_on=False, text=None if text is None else str(text))
+
+
+async def _before_finish(driver: Driver) -> Reviewed:
+    said = _fit_output(driver) if driver.setup.output is not None else None
+    if said is not None:
+        return said
+    try:
+        message = await driver.setup.hooks.first("before_finish", driver.loop_state.run, (str, Message))
+    except HookFailed as error:
+        driver.note("hook", str(error))
+        message = None
+    if isinstance(message, str):
+        message = Message("user", (Text(message),))
+    return Reviewed(time.time(), "finish", message=message)
+
+
+def _fit_output(driver: Driver) -> Reviewed | None:
+    """None where the output fits its type, and is there."""
+    output, run = driver.setup.output, driver.loop_state.run
+    assert output is not None
+    last = run.steps[-1]
+    answers = [call for call in last.calls if call.name == ANSWER_TOOL and call.arguments is not None]
+    if answers:
+        value: Any = output.parse(answers[-1].arguments)
+    else:
+        value = output.parse_text(last.message.text if last.message else "")
+    if not isinstance(value, Misfit):
+        driver.output = value
+        return None
+    driver.misfits += 1
+    driver.note("output", f"the output is no {output.name}: {value.problem}")
+    if driver.misfits >= driver.setup.output_attempts:
+        return Reviewed(time.time(), "finish", failure=("output", f"the output is no {output.name}: {value.problem}"))
+    how = f"Call {ANSWER_TOOL} with" if ANSWER_TOOL in driver.setup.tools else "Answer with nothing but JSON of"
+    text = f"That is not the output that is wanted: {value.problem}. {how} a value that fits the schema."
+    return Reviewed(time.time(), "finish", message=Message("user", (Text(text),)), by="output")
+
+
+async def _awaited(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value

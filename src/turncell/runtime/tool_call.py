@@ -1,0 +1,257 @@
+"""Calls: judged, run, retried, and turned into what the model reads and what people see."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from turncell.core.digest import call_digest
+from turncell.core.fold import CallState
+from turncell.core.parts import Json
+from turncell.core.signals import CallReturned, Judge, Judged, Progressed, Question, Stop, TellDenial
+from turncell.errors import Declined, StoreError
+from turncell.runtime import trace
+from turncell.runtime.approvals import judge
+from turncell.runtime.budget import Refusal
+from turncell.runtime.context import Shown, ToolContext
+from turncell.runtime.hooks import HookFailed, ToolUse, Vetoed
+from turncell.runtime.output import Output, to_json, to_output
+from turncell.runtime.output_type import ANSWER_TOOL
+from turncell.runtime.threads import in_thread
+from turncell.runtime.tools import Tool
+
+if TYPE_CHECKING:
+    from turncell.runtime.driver import Driver
+
+log = logging.getLogger("turncell")
+
+LAGGARD_S = 2.0
+"""How long a write waits for one before it that went over its time limit and cannot be stopped."""
+SMALL = 10_000
+"""Characters of a returned text that are looked at on the loop itself."""
+
+
+async def judge_calls(driver: Driver, command: Judge) -> None:
+    setup, run = driver.setup, driver.loop_state.run
+    is_tainted = run.is_tainted or setup.session.is_tainted
+    try:
+        judgements = await judge(command.calls, run, setup.tools, setup.policy, setup.hooks, is_tainted)
+    except Exception as error:  # a policy that fails must not allow anything
+        from turncell.runtime.driver import say
+
+        log.exception("judging failed")
+        driver.stop("failed", "policy", f"the policy failed: {say(error)}")
+        return
+    answers = {call.call_id for call in command.calls if call.name == ANSWER_TOOL}
+    for judgement in judgements:
+        if setup.output is not None and judgement.problem is not None and judgement.call_id in answers:
+            driver.misfits += 1
+            if driver.misfits >= setup.output_attempts:
+                driver.stop("failed", "output", f"the output is no {setup.output.name}: {judgement.problem}")
+                return
+    at = time.time()
+    driver.feed(Judged(at, judgements, at + setup.policy.request_timeout_s))
+
+
+async def tell_denial(driver: Driver, command: TellDenial) -> None:
+    """What the tool itself has to say about a denial; where that fails, the plain words."""
+    call = command.call
+    content = command.content
+    try:
+        async with asyncio.timeout(LAGGARD_S * 5):
+            content = await driver.setup.tools[call.name].run_on_denied(call.arguments or {}, command.reason) or content
+    except Exception as error:
+        log.exception("on_denied of %s raised", call.name)
+        driver.note("hook", f"on_denied of {call.name} raised {type(error).__name__}: {error}", call.call_id)
+    driver.feed(CallReturned(time.time(), call.call_id, "denied", to_output(content).content))
+
+
+async def run_call(driver: Driver, call: CallState, written: Future[None] | None) -> None:
+    """Run a call that may run. Ends in one CallReturned, or in a Stop."""
+    if written is not None:
+        try:
+            await asyncio.wrap_future(written)
+        except StoreError:
+            return  # the driver ends the run; without a record of the intent nothing happens
+    if driver.is_over:
+        return  # stopped meanwhile: what has not begun does not begin any more
+    tool = driver.setup.tools[call.name]
+    if call_digest(call.name, call.arguments) != call.digest:
+        _returned(driver, call, "error", f"{call.name} was not run: its arguments are not those that were judged.")
+        return
+    if (laggard := await _laggard(driver, tool)) is not None:
+        content = f"{call.name} was not run: {laggard}, which went over its time limit, is still running."
+        _returned(driver, call, "error", content)
+        return
+    reserved = driver.setup.budget.reserve(calls=1)
+    if isinstance(reserved, Refusal):
+        driver.feed(Stop(time.time(), "budget", "budget", reserved.message))
+        return
+    running = _Running(driver, tool, call)
+    trace.current.set(trace.Trace((*driver.chain, driver.loop_state.run.run_id), call.call_id, driver))
+    await running.run()
+    reserved.settle()
+
+
+async def _laggard(driver: Driver, tool: Tool) -> str | None:
+    """A write in a thread that could not be stopped: nothing is written beside it. The name of its tool."""
+    if tool.effect == "read" or tool.parallel:
+        return None
+    deadline = time.monotonic() + LAGGARD_S
+    while alive := [name for name, thread in driver.left_behind.items() if thread.is_alive()]:
+        if time.monotonic() > deadline:
+            return alive[0]
+        await asyncio.sleep(0.02)
+    return None
+
+
+class _Running:
+    """One call while it runs."""
+
+    def __init__(self, driver: Driver, tool: Tool, call: CallState) -> None:
+        self._driver, self._tool, self._call = driver, tool, call
+        self._thread: threading.Thread | None = None
+        self._limit: asyncio.Timeout | None = None
+        self._left_s: float | None = None
+        self._files: list[str] = []
+
+    async def run(self) -> None:
+        started = time.monotonic()
+        for attempt in range(self._tool.retries + 1):
+            status, value = await self._try()
+            if status == "ok" or self._driver.is_over or attempt == self._tool.retries or isinstance(value, Declined):
+                break
+            text = f"{self._tool.name} failed and is tried again: {_plain(value)}"
+            self._driver.note("retry", text, self._call.call_id, {"attempt": attempt + 1})
+            await asyncio.sleep(self._tool.retry_wait_s * 2**attempt)
+        self._driver.tell_latency("call", time.monotonic() - started, self._call.call_id)
+        if status == "ok":
+            await self._show(value)
+        elif status == "timeout":
+            content = (
+                f"{self._call.name} was stopped after its time limit of {self._tool.timeout_s:g} s; "
+                "its effect may have happened."
+            )
+            _returned(self._driver, self._call, "timeout", content)
+        else:
+            self._raised(value)
+
+    async def _try(self) -> tuple[str, Any]:
+        """("ok", value), ("timeout", error) or ("error", error)."""
+        try:
+            async with asyncio.timeout(self._tool.timeout_s) as self._limit:
+                arguments = self._call.arguments or {}
+                return "ok", await self._tool.call(arguments, self._context(), on_thread=self._on_thread)
+        except TimeoutError as error:
+            if self._limit is not None and self._limit.expired():
+                if self._thread is not None and self._tool.effect != "read":
+                    self._driver.left_behind[self._tool.name] = self._thread
+                return "timeout", error
+            return "error", error
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return "error", RuntimeError(f"{self._call.name} cancelled itself.")
+        except BaseException as error:
+            # SystemExit and KeyboardInterrupt too: a tool that calls exit() must not end the loop of all runs.
+            return "error", error
+
+    def _on_thread(self, thread: threading.Thread) -> None:
+        self._thread = thread
+
+    def _context(self) -> ToolContext:
+        driver, call_id = self._driver, self._call.call_id
+        loop, run = driver.bus.loop, driver.loop_state.run
+
+        def progress(shown: Shown) -> None:
+            is_rich = isinstance(shown, Mapping)
+            data = to_json(shown) if is_rich else None
+            text = str(shown.get("text/plain", "")) if isinstance(shown, Mapping) else str(shown)
+            loop.call_soon_threadsafe(driver.feed, Progressed(call_id, to_output(text).content if text else "", data))
+
+        def notice(text: str) -> None:
+            loop.call_soon_threadsafe(driver.note, "notice", to_output(str(text)).content, call_id)
+
+        def put(question: Question, timeout_s: float | None) -> Future[str]:
+            return driver.ask(call_id, question, timeout_s, self._pause)
+
+        return ToolContext(
+            call_id, run.run_id, run.session_id, progress, lambda: driver.is_over, notice,
+            lambda path: self._files.append(os.fspath(path)), put,
+        )  # fmt: skip
+
+    def _pause(self, is_waiting: bool) -> None:
+        """The time limit of a tool does not count the time that a person takes to answer."""
+        limit, now = self._limit, asyncio.get_running_loop().time()
+        if limit is None:
+            return
+        if is_waiting and (when := limit.when()) is not None:
+            self._left_s = when - now
+            limit.reschedule(None)
+        elif not is_waiting and self._left_s is not None:
+            limit.reschedule(now + self._left_s)
+            self._left_s = None
+
+    async def _show(self, value: Any) -> None:
+        """The tool has run, so the call is ok, whatever becomes of showing what it returned."""
+        try:
+            if isinstance(value, str) and len(value) < SMALL and not self._files:
+                output = to_output(value)
+            else:
+                output = await in_thread(self._with_files, value)
+        except Exception as error:
+            output = Output(f"Done. It returned a {type(value).__name__} that cannot be shown: {_plain(error)}")
+        status = "ok"
+        hooks = self._driver.setup.hooks
+        if hooks.has("after_tool"):
+            use = ToolUse(self._call.call_id, self._call.name, self._call.arguments or {}, self._call.effect)
+            try:
+                for hook in hooks.each("after_tool"):
+                    given = await hooks.said("after_tool", hook, use, Output, output)
+                    output = output if given is None else to_output(given)
+            except (HookFailed, Vetoed) as error:
+                if isinstance(error, HookFailed):
+                    self._driver.note("hook", str(error), self._call.call_id)
+                output = Output(f"{self._call.name} has run, but its result is withheld: {error}")
+                status = "error"
+        terminates = bool(self._tool.terminate or output.terminate)
+        self._driver.feed(CallReturned(
+            time.time(), self._call.call_id, status, output.content, output.details, tuple(output.files),
+            tuple(output.display), terminates,
+        ))  # type: ignore[arg-type]  # fmt: skip
+
+    def _with_files(self, value: Any) -> Output:
+        output = to_output(value)
+        if not self._files:
+            return output
+        return to_output(Output(output.content, output.details, (*output.files, *self._files), output.display, output.terminate))
+
+    def _raised(self, error: BaseException) -> None:
+        # The frames above the tool's own are ours and tell nobody anything.
+        frames = [
+            f
+            for f in traceback.extract_tb(error.__traceback__)
+            if "turncell/runtime" not in f.filename.replace("\\", "/")
+        ]
+        lines = "".join(traceback.format_list(frames)) if frames else ""
+        said = to_output(_plain(error)).content
+        details: Json = {"traceback": to_output(f"{lines}{said}").content} if lines else None
+        _returned(self._driver, self._call, "error", said, details)
+
+
+def _returned(driver: Driver, call: CallState, status: Any, content: str, details: Json = None) -> None:
+    driver.feed(CallReturned(time.time(), call.call_id, status, content, details))
+
+
+def _plain(error: BaseException) -> str:
+    from turncell.runtime.driver import say
+
+    return str(error) if isinstance(error, Declined) else say(error)
