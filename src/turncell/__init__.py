@@ -31,9 +31,13 @@ if TYPE_CHECKING:
     from turncell.frames.export import export_html, export_markdown
     from turncell.frames.history import calls_df, runs_df, steps_df
     from turncell.runtime.agent import Agent
+    from turncell.runtime.budget import Budget
+    from turncell.runtime.models import Route, Router, Tiers
     from turncell.runtime.output import Output
     from turncell.runtime.run import Run
     from turncell.runtime.session import Session
+    from turncell.runtime.step_policy import LoopDetection, StepLimit
+    from turncell.runtime.telemetry import JsonLinesWriter, MemoryWriter, RunRecord
     from turncell.runtime.tools import Tool, ToolContext, tool
     from turncell.settings import Settings
 
@@ -45,18 +49,27 @@ logging.getLogger("turncell").addHandler(logging.NullHandler())
 _HOME = {
     "Agent": "runtime.agent",
     "AnswerRefused": "errors",
+    "Budget": "runtime.budget",
     "Image": "core.parts",
+    "JsonLinesWriter": "runtime.telemetry",
+    "LoopDetection": "runtime.step_policy",
+    "MemoryWriter": "runtime.telemetry",
     "Message": "core.parts",
     "ModelFailure": "errors",
     "Nucleus": "core.nucleus",
     "Output": "runtime.output",
+    "Route": "runtime.models",
+    "Router": "runtime.models",
     "Rule": "core.policy",
     "Run": "runtime.run",
     "RunError": "errors",
+    "RunRecord": "runtime.telemetry",
     "Session": "runtime.session",
     "Settings": "settings",
+    "StepLimit": "runtime.step_policy",
     "StoreError": "errors",
     "Text": "core.parts",
+    "Tiers": "runtime.models",
     "Tool": "runtime.tools",
     "ToolContext": "runtime.tools",
     "ToolError": "errors",

@@ -1,0 +1,237 @@
+"""Budget: an account that runs share. What a step or a call may cost is reserved before, and settled after.
+
+* A reservation is all or nothing, over the budget and all its parents: what others have reserved is taken already, so
+  that parallel runs cannot spend the last dollar twice.
+* What was really spent may be more than was reserved (nobody knows the length of an answer before). It is counted as
+  it is, and the next reservation is refused.
+* One lock for a budget with all its children: nothing waits in it, and no order of locks can be wrong.
+* The parent's account holds what its children spend; a child's limits only narrow.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any, Final, Literal
+
+from turncell.core.budget import RESOURCES, Left, Limits, Resource, Spent, amount, exceeded, is_over
+from turncell.errors import UsageError
+
+
+class _Unchanged(Enum):
+    AS_RESERVED = "as reserved"
+
+
+AS_RESERVED: Final = _Unchanged.AS_RESERVED
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A reservation that was not made: nothing has changed. `resource` is what there was too little of."""
+
+    message: str
+    resource: Resource
+
+
+class Reservation:
+    """An amount that is set aside. It ends once, by `settle` or `release`; after that both change nothing."""
+
+    def __init__(self, budget: Budget, wanted: Spent) -> None:
+        self.wanted = wanted
+        self.is_open = True
+        self._budget = budget
+
+    def settle(self, *, tokens: int | None = None, usd: float | _Unchanged | None = AS_RESERVED) -> None:
+        """Count what was spent in the place of what was reserved; steps and calls count as reserved.
+
+        `tokens=None`: nobody said, the reserved ones count. `usd=None`: the cost is unknown; the reserved amount
+        counts, being the best guess there is, and `spent.has_unknown_cost` says so.
+        """
+        _not_negative(tokens=tokens, usd=0 if isinstance(usd, _Unchanged) else usd)
+        is_unknown = usd is None
+        actual = replace(
+            self.wanted,
+            tokens=self.wanted.tokens if tokens is None else tokens,
+            usd=self.wanted.usd if usd is None or isinstance(usd, _Unchanged) else usd,
+            has_unknown_cost=is_unknown,
+        )
+        self._budget._end(self, actual)
+
+    def release(self) -> None:
+        """Give back what was reserved: nothing was spent."""
+        self._budget._end(self, Spent())
+
+
+class Budget:
+    """What a run with its sub-agents, or a whole batch, may spend. May be used from any thread.
+
+    A limit that is None does not limit. `seconds` count from the first reservation, by `clock`. `unknown_prices` says
+    what a cost that nobody knows does to a limit in `usd`: "ignore" counts nothing, "stop" refuses all that follows.
+
+    >>> budget = Budget(usd=0.10, steps=2)
+    >>> step = budget.reserve(steps=1, usd=0.04)
+    >>> step.settle(usd=0.07)
+    >>> budget.left().usd
+    0.03
+    >>> print(budget.reserve(steps=1, usd=0.04).message)
+    the budget has $0.0300 left of $0.1000, but $0.0400 is wanted; raise it with budget.set(usd=...)
+    """
+
+    def __init__(
+        self,
+        *,
+        tokens: int | None = None,
+        usd: float | None = None,
+        seconds: float | None = None,
+        steps: int | None = None,
+        calls: int | None = None,
+        unknown_prices: Literal["stop", "ignore"] = "ignore",
+        parent: Budget | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self.parent = parent
+        self._limits = Limits(
+            steps=steps, tokens=tokens, usd=usd, seconds=seconds, calls=calls, unknown_prices=unknown_prices
+        )
+        self._clock: Callable[[], float] = clock or (parent._clock if parent else time.monotonic)
+        self._lock: threading.Lock = parent._lock if parent else threading.Lock()
+        self._settled = Spent()
+        self._reserved = Spent()
+        self._began_at: float | None = None
+
+    def child(self, **limits: Any) -> Budget:
+        """A budget inside this one: what it spends is spent here too. Limits as for `Budget`."""
+        return Budget(parent=self, **limits)
+
+    @property
+    def limits(self) -> Limits:
+        """Its own; those of its parents hold besides."""
+        return self._limits
+
+    @property
+    def spent(self) -> Spent:
+        """What was settled, here and in all children, and the seconds since the first reservation."""
+        with self._lock:
+            return self._spent()
+
+    def left(self) -> Left:
+        """What can still be reserved: of the limits here and above, the narrowest; never below 0."""
+        with self._lock:
+            left: dict[str, Any] = {}
+            for budget in self._line():
+                taken = _sum(budget._spent(), budget._reserved)
+                for name in RESOURCES:
+                    limit = getattr(budget._limits, name)
+                    if limit is not None:
+                        left[name] = min(left.get(name, math.inf), _minus(name, limit, getattr(taken, name)))
+            return Left(**left)
+
+    def set(self, **limits: Any) -> None:
+        """Change limits while it is used: `set(usd=2.0, steps=None)`. One below what is spent stops what comes next."""
+        known = (*RESOURCES, "unknown_prices")
+        unknown = [name for name in limits if name not in known]
+        if unknown:
+            raise UsageError(f"a budget has no limit called {', '.join(map(repr, unknown))}; use {', '.join(known)}")
+        with self._lock:
+            self._limits = replace(self._limits, **limits)
+
+    def reserve(self, *, steps: int = 0, tokens: int = 0, usd: float = 0.0, calls: int = 0) -> Reservation | Refusal:
+        """Set aside what is about to be spent, or say why not. Never waits."""
+        _not_negative(steps=steps, tokens=tokens, usd=usd, calls=calls)
+        wanted = Spent(steps=steps, tokens=tokens, usd=usd, calls=calls)
+        with self._lock:
+            for budget in self._line():
+                refusal = budget._refusal(wanted, "the budget" if budget is self else "the parent's budget")
+                if refusal is not None:
+                    return refusal
+            for budget in self._line():
+                if budget._began_at is None:
+                    budget._began_at = budget._clock()
+                budget._reserved = _sum(budget._reserved, wanted)
+        return Reservation(self, wanted)
+
+    def overrun(self) -> str | None:
+        """The sentence that says that the seconds are over, here or above; None while there are some left."""
+        with self._lock:
+            for budget in self._line():
+                message = exceeded(Limits(seconds=budget._limits.seconds), budget._spent())
+                if message is not None:
+                    return message
+        return None
+
+    def __repr__(self) -> str:
+        limits = ", ".join(
+            f"{name}={getattr(self._limits, name)!r}" for name in RESOURCES if getattr(self._limits, name) is not None
+        )
+        return f"Budget({limits or 'unlimited'})"
+
+    # The rest runs under the lock.
+
+    def _line(self) -> Iterator[Budget]:
+        budget: Budget | None = self
+        while budget is not None:
+            yield budget
+            budget = budget.parent
+
+    def _spent(self) -> Spent:
+        return replace(self._settled, seconds=0.0 if self._began_at is None else self._clock() - self._began_at)
+
+    def _refusal(self, wanted: Spent, whose: str) -> Refusal | None:
+        limits, spent = self._limits, self._spent()
+        message = exceeded(limits, spent)
+        if message is not None:
+            return Refusal(message.replace("the budget", whose, 1), _passed(limits, spent))
+        for name in RESOURCES:
+            limit, want = getattr(limits, name), getattr(wanted, name)
+            if limit is None or not want:
+                continue
+            taken = getattr(spent, name) + getattr(self._reserved, name)
+            if is_over(name, taken + want, limit):
+                left = amount(name, _minus(name, limit, taken))
+                be = "is" if name == "usd" or want == 1 else "are"
+                return Refusal(
+                    f"{whose} has {left} left of {amount(name, limit)}, but {amount(name, want)} {be} wanted; "
+                    f"raise it with budget.set({name}=...)",
+                    name,
+                )
+        return None
+
+    def _end(self, reservation: Reservation, actual: Spent) -> None:
+        with self._lock:
+            if not reservation.is_open:
+                return
+            reservation.is_open = False
+            for budget in self._line():
+                budget._reserved = _sum(budget._reserved, reservation.wanted, -1)
+                budget._settled = _sum(budget._settled, actual)
+
+
+def _sum(a: Spent, b: Spent, sign: Literal[1, -1] = 1) -> Spent:
+    return Spent(
+        steps=a.steps + sign * b.steps, tokens=a.tokens + sign * b.tokens, usd=a.usd + sign * b.usd,
+        seconds=a.seconds + sign * b.seconds, calls=a.calls + sign * b.calls,
+        has_unknown_cost=a.has_unknown_cost or b.has_unknown_cost,
+    )  # fmt: skip
+
+
+def _minus(name: Resource, limit: Any, taken: Any) -> Any:
+    # Dollars to the billionth: 0.1 - 0.07 would else read 0.030000000000000006.
+    return max(0, round(limit - taken, 9) if name == "usd" else limit - taken)
+
+
+def _passed(limits: Limits, spent: Spent) -> Resource:
+    for name in RESOURCES:
+        limit = getattr(limits, name)
+        if limit is not None and is_over(name, getattr(spent, name), limit):
+            return name
+    return "usd"
+
+
+def _not_negative(**amounts: float | None) -> None:
+    for name, value in amounts.items():
+        if value is not None and not 0 <= value < math.inf:
+            raise UsageError(f"{name} is {value!r}; use 0 or more")

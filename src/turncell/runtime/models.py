@@ -1,0 +1,255 @@
+"""Which model answers a step: tiers, the router that picks one for each step, and the order to fall back in.
+
+Nothing is built before it is picked, and everything once: a tier that no step needs costs nothing and needs no key.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias, get_args
+
+from turncell.errors import UnknownModelError, UsageError
+from turncell.runtime import defaults
+from turncell.runtime.ports import Model
+
+Tier: TypeAlias = Literal["small", "mid", "frontier"]
+TIERS: tuple[Tier, ...] = get_args(Tier)
+ModelSource: TypeAlias = str | Model | Callable[[], "str | Model"]
+"""A name, a Model, or a function without arguments that returns one of them, called when first needed."""
+NEAREST: dict[Tier, tuple[Tier, ...]] = {
+    "small": ("small", "mid", "frontier"),
+    "mid": ("mid", "frontier", "small"),
+    "frontier": ("frontier", "mid", "small"),
+}
+"""Which tier stands in for another. For `mid` the stronger one first: too weak a model fails, too strong a one costs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tiers:
+    """Models by strength. A tier that is not set is answered by the nearest that is (see `NEAREST`).
+
+    >>> tiers = Tiers(small="ollama/llama3", frontier="anthropic/claude-opus-4")
+    >>> tiers.order("mid")
+    ('frontier', 'small')
+    """
+
+    small: ModelSource | None = None
+    mid: ModelSource | None = None
+    frontier: ModelSource | None = None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Tiers:
+        """Read TURNCELL_SMALL_MODEL, TURNCELL_MID_MODEL and TURNCELL_FRONTIER_MODEL; empty is not set.
+
+        >>> Tiers.from_environment({"TURNCELL_SMALL_MODEL": "ollama/llama3"}).small
+        'ollama/llama3'
+        """
+        environment = os.environ if environment is None else environment
+        return cls(**{tier: environment.get(f"TURNCELL_{tier.upper()}_MODEL") or None for tier in TIERS})
+
+    def order(self, tier: Tier) -> tuple[Tier, ...]:
+        """The tiers that are set, the nearest to `tier` first."""
+        return tuple(near for near in NEAREST[tier] if getattr(self, near) is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepInfo:
+    """What a router knows of the step that is about to begin."""
+
+    step: int = 1
+    prompt_chars: int = 0
+    """Characters of the person's message."""
+    tools_used: tuple[str, ...] = ()
+    """Names of the tools that the run has called so far, in order, with repetitions."""
+    last_tools: tuple[str, ...] = ()
+    """Of these, the ones of the last step."""
+    has_image: bool = False
+    is_summary: bool = False
+    """The step only sums up: after a limit was reached, or to shorten a conversation."""
+    failures: int = 0
+    """Model calls of this run that have failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One line of a router: the tier of the steps for which `when` is true. `reason` stands in the history."""
+
+    tier: Tier
+    when: Callable[[StepInfo], bool]
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        _check_tier("a route's tier", self.tier)
+        # A coroutine is true, whatever it would have said.
+        if not _is_function(self.when) or inspect.iscoroutinefunction(self.when):
+            raise UsageError(f"route to {self.tier!r}: when is {self.when!r}; use a function, not async, of a StepInfo")
+
+
+class Routed(NamedTuple):
+    tier: Tier
+    reason: str
+
+
+class Router:
+    """Routes in their order: the first that matches picks the tier of a step, otherwise `default` does.
+
+    A route that raises ends the search with the default: what it was to decide is not known.
+
+    >>> router = Router([Route("small", lambda step: step.is_summary, "summaries are easy")], default="frontier")
+    >>> router.route(StepInfo(is_summary=True))
+    Routed(tier='small', reason='summaries are easy')
+    >>> router.route(StepInfo()).tier
+    'frontier'
+    """
+
+    def __init__(self, routes: Iterable[Route] = (), default: Tier = "mid") -> None:
+        self.routes = tuple(routes)
+        for route in self.routes:
+            if not isinstance(route, Route):
+                raise UsageError(f"a router is made of Routes; found {route!r}")
+        self.default: Tier = _check_tier("a router's default", default)
+
+    def route(self, step: StepInfo) -> Routed:
+        for number, route in enumerate(self.routes, 1):
+            try:
+                matches = bool(route.when(step))
+            except Exception as error:
+                return Routed(
+                    self.default, f"route {number} (to {route.tier}) failed with {type(error).__name__}: {error}"
+                )
+            if matches:
+                return Routed(route.tier, route.reason or f"route {number}")
+        return Routed(self.default, "no route matched" if self.routes else "the default tier")
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """The model of a step. `tier` is the one that it stands in, None for a model without tiers."""
+
+    model: Model
+    tier: Tier | None
+    reason: str
+
+
+class ModelSet:
+    """The models of an agent, in the order in which they are tried. May be used from any thread.
+
+    `primary` is what `Agent(model=...)` takes: a name, a Model, a function that returns one, Tiers, or None for the
+    setting. `fallbacks` come after it, and after all of its tiers. A `router` needs Tiers. UsageError for tiers of
+    which none is set.
+
+    >>> models = ModelSet(Tiers(small="embedded"), router=Router(default="frontier"))
+    >>> picked = models.pick(StepInfo())
+    >>> picked.model.name, picked.tier, picked.reason
+    ('embedded', 'small', 'the default tier; frontier is not set, small is the nearest')
+    """
+
+    def __init__(
+        self,
+        primary: ModelSource | Tiers | None = None,
+        fallbacks: Iterable[ModelSource] = (),
+        router: Router | None = None,
+    ) -> None:
+        self._tiers = primary if isinstance(primary, Tiers) else None
+        self._router = router or Router()
+        self._slots: dict[Tier | None, _Slot] = {}
+        if not isinstance(primary, Tiers):
+            if router is not None:
+                raise UsageError(f"a router picks tiers, but the model is {primary!r}; use Tiers(small=..., mid=...)")
+            self._slots[None] = _Slot("the model", primary)
+        else:
+            for tier in primary.order("small"):
+                self._slots[tier] = _Slot(f"tier {tier!r}", getattr(primary, tier))
+            if not self._slots:
+                raise UsageError(
+                    "no tier has a model; use Tiers(mid='openai/gpt-5') or set TURNCELL_SMALL_MODEL, "
+                    "TURNCELL_MID_MODEL or TURNCELL_FRONTIER_MODEL"
+                )
+        self._fallbacks = tuple(_Slot(f"fallback {number}", source) for number, source in enumerate(fallbacks, 1))
+
+    @property
+    def count(self) -> int:
+        """How many different models can be tried for a step. The same name, or the same object, is one model."""
+        return len(self._order("mid"))
+
+    def pick(self, step: StepInfo, attempt_model: int = 0) -> Picked:
+        """The model of a step: 0 is the one that the router chose, 1 the first to fall back on, up to `count` - 1.
+
+        Builds it if it is picked for the first time. UnknownModelError, which names the tier, if that cannot be done:
+        nothing is kept of it, and the next one may be tried.
+        """
+        routed = self._router.route(step) if self._tiers else None
+        order = self._order(routed.tier if routed else "mid")
+        if not 0 <= attempt_model < len(order):
+            raise UsageError(f"attempt_model is {attempt_model!r}; there are {len(order)} models, counted from 0")
+        tier, slot = order[attempt_model]
+        reason = routed.reason if routed else ""
+        if routed is not None and not attempt_model and tier != routed.tier:
+            reason += f"; {routed.tier} is not set, {tier} is the nearest"
+        if attempt_model:
+            reason = f"fallback {attempt_model} of {len(order) - 1}" + (f" ({reason})" if reason else "")
+        return Picked(slot.model(), tier, reason)
+
+    def _order(self, chosen: Tier) -> list[tuple[Tier | None, _Slot]]:
+        tiers: tuple[Tier | None, ...] = self._tiers.order(chosen) if self._tiers else (None,)
+        order: list[tuple[Tier | None, _Slot]] = []
+        candidates = [(tier, self._slots[tier]) for tier in tiers] + [(None, slot) for slot in self._fallbacks]
+        for tier, slot in candidates:
+            if not any(slot.is_same(earlier) for _, earlier in order):
+                order.append((tier, slot))
+        return order
+
+    def __repr__(self) -> str:
+        return f"ModelSet({', '.join(f'{slot.label}: {slot.source!r}' for _, slot in self._order('mid'))})"
+
+
+class _Slot:
+    """A model that is built when it is first needed."""
+
+    def __init__(self, label: str, source: ModelSource | None) -> None:
+        self.label, self.source = label, source
+        self._model: Model | None = None
+        # One for each model: a slow one must not keep the others from being built.
+        self._lock = threading.Lock()
+
+    def is_same(self, other: _Slot) -> bool:
+        if isinstance(self.source, str) or isinstance(other.source, str):
+            return self.source == other.source
+        return self.source is other.source
+
+    def model(self) -> Model:
+        if self._model is None:
+            with self._lock:
+                if self._model is None:
+                    self._model = self._build()
+        return self._model
+
+    def _build(self) -> Model:
+        source = self.source
+        try:
+            # A Model may be callable too: what streams is taken as it is, unless it is the class of one.
+            is_model = hasattr(source, "stream") and not isinstance(source, type)
+            made = source() if callable(source) and not is_model else source
+            if made is None and source is not None:
+                raise UnknownModelError(f"{source!r} returned None; a name or a Model is needed")
+            return defaults.model(made)  # type: ignore[arg-type]  # anything else is refused there
+        except UnknownModelError as error:
+            raise UnknownModelError(f"{self.label}: {error}") from error
+        except Exception as error:
+            raise UnknownModelError(
+                f"{self.label}: {source!r} could not be built: {type(error).__name__}: {error}"
+            ) from error
+
+
+def _is_function(value: object) -> bool:
+    return callable(value)
+
+
+def _check_tier(what: str, tier: Tier) -> Tier:
+    if tier not in TIERS:
+        raise UsageError(f"{what} is {tier!r}; use one of {', '.join(TIERS)}")
+    return tier
