@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from turncell.frames.export import export_html, export_markdown
     from turncell.frames.history import calls_df, runs_df, steps_df
     from turncell.runtime.agent import Agent
-    from turncell.runtime.output import Output
+    from turncell.runtime.output import File, Output
     from turncell.runtime.run import Run
     from turncell.runtime.session import Session
-    from turncell.runtime.tools import Tool, ToolContext, tool
+    from turncell.runtime.tools import Check, Tool, ToolContext, tool
     from turncell.settings import Settings
 
 __version__ = "0.1.0"
@@ -45,6 +45,8 @@ logging.getLogger("turncell").addHandler(logging.NullHandler())
 _HOME = {
     "Agent": "runtime.agent",
     "AnswerRefused": "errors",
+    "Check": "runtime.tools",
+    "File": "runtime.output",
     "Image": "core.parts",
     "Message": "core.parts",
     "ModelFailure": "errors",
