@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from turncell.core.events import File, Option
     from turncell.core.nucleus import Nucleus, Transition
     from turncell.core.parts import Image, Message, Text, Usage
     from turncell.core.policy import Rule
     from turncell.errors import (
         AnswerRefused,
+        Declined,
         ModelFailure,
         RunError,
         StoreError,
@@ -32,13 +34,19 @@ if TYPE_CHECKING:
     from turncell.frames.history import calls_df, runs_df, steps_df
     from turncell.runtime.agent import Agent
     from turncell.runtime.budget import Budget
+    from turncell.runtime.context import ToolContext
+    from turncell.runtime.hooks import Hooks, ToolUse, Veto
     from turncell.runtime.models import Route, Router, Tiers
     from turncell.runtime.output import Output
+    from turncell.runtime.questions import ask_user
+    from turncell.runtime.rulebook import rulebook
     from turncell.runtime.run import Run
+    from turncell.runtime.run_turn import run_turn
     from turncell.runtime.session import Session
     from turncell.runtime.step_policy import LoopDetection, StepLimit
     from turncell.runtime.telemetry import JsonLinesWriter, MemoryWriter, RunRecord
-    from turncell.runtime.tools import Tool, ToolContext, tool
+    from turncell.runtime.tools import Check, Tool, tool
+    from turncell.runtime.trace import TraceFilter
     from turncell.settings import Settings
 
 __version__ = "0.1.0"
@@ -50,6 +58,10 @@ _HOME = {
     "Agent": "runtime.agent",
     "AnswerRefused": "errors",
     "Budget": "runtime.budget",
+    "Check": "runtime.tools",
+    "Declined": "errors",
+    "File": "core.events",
+    "Hooks": "runtime.hooks",
     "Image": "core.parts",
     "JsonLinesWriter": "runtime.telemetry",
     "LoopDetection": "runtime.step_policy",
@@ -57,6 +69,7 @@ _HOME = {
     "Message": "core.parts",
     "ModelFailure": "errors",
     "Nucleus": "core.nucleus",
+    "Option": "core.events",
     "Output": "runtime.output",
     "Route": "runtime.models",
     "Router": "runtime.models",
@@ -71,15 +84,21 @@ _HOME = {
     "Text": "core.parts",
     "Tiers": "runtime.models",
     "Tool": "runtime.tools",
-    "ToolContext": "runtime.tools",
+    "ToolContext": "runtime.context",
     "ToolError": "errors",
+    "ToolUse": "runtime.hooks",
+    "TraceFilter": "runtime.trace",
     "Transition": "core.nucleus",
     "TurncellError": "errors",
     "Usage": "core.parts",
     "UsageError": "errors",
+    "Veto": "runtime.hooks",
+    "ask_user": "runtime.questions",
     "calls_df": "frames.history",
     "export_html": "frames.export",
     "export_markdown": "frames.export",
+    "rulebook": "runtime.rulebook",
+    "run_turn": "runtime.run_turn",
     "runs_df": "frames.history",
     "steps_df": "frames.history",
     "tool": "runtime.tools",

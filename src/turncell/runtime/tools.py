@@ -1,28 +1,31 @@
 """Tools: functions that a model may ask for.
 
-`@tool` turns a function's signature and docstring into a JSON Schema and a validator, both by pydantic. Arguments are
+`@tool` turns a function's signature and docstring into a JSON Schema and a validator (`signature.py`). Arguments are
 validated before anyone is asked and before anything runs. A tool that cannot be described (a parameter without an
-annotation, a bad name) is refused when it is made, not when a model first calls it.
+annotation, a bad name), or with an option that it cannot have, is refused when it is made, not when a model first
+calls it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import inspect
-import json
+import math
 import re
-import typing
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Self, TypedDict, Unpack, cast, overload
 
 from turncell.core.parts import Json
-from turncell.core.policy import Effect
+from turncell.core.policy import Effect, Verdict
 from turncell.errors import ToolError
 from turncell.runtime.ports import ToolSpec
+from turncell.runtime.signature import code_of, origin, parameters_of, read_docstring
+from turncell.runtime.threads import in_thread, start_thread
 
-F = TypeVar("F", bound=Callable[..., Any])
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 
 
@@ -41,107 +44,272 @@ class ToolContext:
     is_cancelled: Callable[[], bool]
 
 
-class Tool:
-    """A function as a model sees it.
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a tool itself says of a call with these arguments: `message` to people and the model, `reasons` one by one."""
 
-    `effect` says what it does to the world: "read", "write" (the default) or "idempotent". Async functions run on
-    the background loop, others in a thread. `preview(**arguments)` returns the text that a card shows. `timeout_s`
-    bounds one call. `edits_notebook` marks tools that change nothing but the notebook (mode "edits").
+    verdict: Verdict
+    message: str = ""
+    reasons: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.verdict not in ("allow", "deny", "ask"):
+            raise ToolError(f"a check says {self.verdict!r}; use 'allow', 'deny' or 'ask'")
+        message, reasons = cast(tuple[object, object], (self.message, self.reasons))
+        if not isinstance(message, str):
+            raise ToolError(f"the message of a check is a text; found {message!r}")
+        if not isinstance(reasons, list | tuple) or not all(isinstance(reason, str) for reason in reasons):
+            raise ToolError(f"the reasons of a check are texts, in a tuple; found {reasons!r}")
+        object.__setattr__(self, "reasons", tuple(reasons))
+
+
+class ToolOptions(TypedDict, total=False):
+    """The options of `tool(...)` and `Tool(...)`; `Tool` says what each of them means."""
+
+    name: str | None
+    description: str | None
+    effect: Effect
+    check: Callable[..., Any] | None
+    on_denied: Callable[..., Any] | None
+    preview: Callable[..., Any] | None
+    timeout_s: float | None
+    retries: int
+    retry_wait_s: float
+    concurrency: int | None
+    parallel: bool
+    terminate: bool
+    polling: bool
+    loop_key: Callable[[dict[str, Json]], str] | None
+    trusted: bool
+    edits_notebook: bool
+
+
+class Tool:
+    """A function as a model sees it. Async functions run on the background loop, others in a thread of their own.
+
+    - `name`, `description`: what the model reads; otherwise those of the function.
+    - `effect`: what it does to the world: "read", "write" (the default) or "idempotent". A write runs at most once.
+    - `check(**arguments)`: judges a call: "allow", "deny", "ask", a `Check`, or None for no opinion.
+    - `preview(**arguments)`: the text that a card shows of a call.
+    - `on_denied(arguments, reason)`: what the model reads of a call that was denied; None for the usual words. It gets
+      the arguments as JSON; check and preview get them as values of the annotated types. All three may be async.
+    - `timeout_s`: bounds one call.
+    - `retries`, `retry_wait_s`: how often a call that failed may run again, and after what time. Never for a write.
+    - `concurrency`: how many calls of this tool may run side by side.
+    - `parallel`: this write is safe beside other calls.
+    - `terminate`: the run ends after a call of it.
+    - `polling`: the same call again and again is what it is for. `loop_key(arguments)`: calls with the same text count
+      as the same; it gets the arguments as JSON.
+    - `trusted`: what it returns comes from nobody outside.
+    - `edits_notebook`: it changes nothing but the notebook (mode "edits").
+
+    A tool with state is a subclass with a method `run`. Options are class attributes, or methods where they are
+    callables; its `__init__` is its own and need not call this one. The names of the options, and `function`,
+    are taken.
+
+    >>> class Counter(Tool):
+    ...     "Count up."
+    ...     name = "count"
+    ...     effect = "idempotent"
+    ...
+    ...     def __init__(self, start: int) -> None:
+    ...         self.total = start
+    ...
+    ...     def run(self, by: int = 1) -> int:
+    ...         self.total += by
+    ...         return self.total
+    ...
+    ...     def preview(self, by: int) -> str:
+    ...         return f"from {self.total} to {self.total + by}"
+    >>> counter = Counter(start=40)
+    >>> counter, counter.description, counter(2)
+    (Tool('count', effect='idempotent', preview=...), 'Count up.', 42)
     """
 
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        *,
-        name: str | None = None,
-        description: str | None = None,
-        effect: Effect = "write",
-        preview: Callable[..., str] | None = None,
-        timeout_s: float | None = None,
-        edits_notebook: bool = False,
-    ) -> None:
-        if not callable(function):
-            raise ToolError(f"a tool is a function; found {function!r}")
+    name: str = ""
+    description: str = ""
+    effect: Effect = "write"
+    check: Callable[..., Any] | None = None
+    on_denied: Callable[..., Any] | None = None
+    preview: Callable[..., Any] | None = None
+    timeout_s: float | None = None
+    retries: int = 0
+    retry_wait_s: float = 0.5
+    concurrency: int | None = None
+    parallel: bool = False
+    terminate: bool = False
+    polling: bool = False
+    loop_key: Callable[[dict[str, Json]], str] | None = None
+    trusted: bool = False
+    edits_notebook: bool = False
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        made = super().__new__(cls)
+        if cls.__init__ is not Tool.__init__ and hasattr(cls, "run"):
+            Tool.__init__(made)  # so that a subclass need not remember to
+        return made
+
+    def __init__(self, function: Callable[..., Any] | None = None, **options: Unpack[ToolOptions]) -> None:
+        function = _function(getattr(self, "run", None) if function is None else function)
+        given: dict[str, Any] = dict(options)
+        for option in given:
+            if option not in _OPTIONS:
+                raise ToolError(f"a tool has no option {option!r}; the options are {', '.join(_OPTIONS)}")
+        for option in _OPTIONS:
+            setattr(self, option, given.get(option, getattr(self, option)))
         self.function = function
-        self.name: str = name or str(getattr(function, "__name__", type(function).__name__))
-        if not _NAME.fullmatch(self.name):
-            raise ToolError(
-                f"tool name {self.name!r}: use letters, digits, '_' and '-', at most 64, beginning with a letter or '_'"
-            )
-        if effect not in ("read", "write", "idempotent"):
-            raise ToolError(f"tool {self.name!r}: effect is {effect!r}; use 'read', 'write' or 'idempotent'")
-        doc, parameter_docs = _docstring(inspect.getdoc(function) or "")
-        self.description = description or doc
-        self.effect: Effect = effect
-        self.preview = preview
-        self.timeout_s = timeout_s
-        self.edits_notebook = edits_notebook
-        code = _code_of(function)
+        is_subclass = function == getattr(self, "run", None)
+        self.name = _name(self.name or type(self).__name__ if is_subclass else self.name, function)
+        self._check_options()
+        if not self.description:
+            documented = [function, type(self)] if is_subclass else [origin(function)]
+            self.description = next(filter(None, (read_docstring(inspect.getdoc(d) or "")[0] for d in documented)), "")
+        code = code_of(function)
         if inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
             raise ToolError(
                 f"tool {self.name!r} is a generator, which runs nothing when called; return a value instead"
             )
         self._is_async = inspect.iscoroutinefunction(code)
-        self._context_parameter, self._arguments = _arguments_model(self.name, function, parameter_docs)
-        functools.update_wrapper(self, function)
+        self._parameters = parameters_of(self.name, function, ToolContext)
+        self._check_callables()
+        # Without `updated`: the attributes of an object that is callable are its own business.
+        functools.update_wrapper(self, origin(function), updated=())
+        vars(self)["__wrapped__"] = function
 
     @property
     def spec(self) -> ToolSpec:
-        schema = self._arguments.model_json_schema()
-        schema.pop("title", None)
-        schema.setdefault("properties", {})
-        for field in schema["properties"].values():
-            field.pop("title", None)
-        return ToolSpec(self.name, self.description, schema)
+        return ToolSpec(self.name, self.description, copy.deepcopy(self._parameters.schema))
 
     def validate(self, arguments: Mapping[str, Json]) -> dict[str, Json]:
         """The arguments as they will be passed, as JSON values. Raises ToolError that a model can act on."""
-        from pydantic import ValidationError
+        return self._parameters.validate(arguments)
 
-        try:
-            valid = dict(self._arguments.model_validate(dict(arguments)).model_dump(mode="json"))
-            again = self._arguments.model_validate(valid).model_dump(mode="json")
-        except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors())
-            raise ToolError(f"arguments of {self.name} are not valid: {problems}") from error
-        if again != valid:
-            # What is shown is validated once more when it runs; it must still be what was shown.
-            raise ToolError(f"arguments of {self.name} cannot be approved: validating {valid!r} again gives {again!r}")
-        return valid
+    async def call(
+        self,
+        arguments: Mapping[str, Json],
+        context: ToolContext,
+        *,
+        on_thread: Callable[[threading.Thread], None] | None = None,
+    ) -> Any:
+        """Run with validated arguments. Raises whatever the function raises.
 
-    async def call(self, arguments: Mapping[str, Json], context: ToolContext) -> Any:
-        """Run with validated arguments. Raises whatever the function raises."""
-        parsed = self._arguments.model_validate(dict(arguments))
-        values: dict[str, Any] = {name: getattr(parsed, name) for name in type(parsed).model_fields}
-        if self._context_parameter:
-            values[self._context_parameter] = context
+        `on_thread` is told of the thread in which a sync function runs: when the call is cancelled it is left behind,
+        and only whoever knows it can see when its work is over.
+        """
+        values = self._parameters.parse(arguments)
+        if self._parameters.context:
+            values[self._parameters.context] = context
         if self._is_async:
             return await self.function(**values)
-        result = await asyncio.to_thread(self.function, **values)
+        thread, done = start_thread(self.function, **values)
+        if on_thread is not None:
+            on_thread(thread)
+        result = await asyncio.wrap_future(done)
         return await result if inspect.isawaitable(result) else result
+
+    async def run_check(self, arguments: Mapping[str, Json]) -> Check | None:
+        """What the tool's own check says. Raises what it raises, and ToolError where it says something else."""
+        if self.check is None:
+            return None
+        said = await _run(self.check, **self._parameters.parse(arguments))
+        if said is None or isinstance(said, Check):
+            return said
+        if isinstance(said, str) and said in ("allow", "deny", "ask"):
+            return Check(cast(Verdict, said))
+        raise ToolError(
+            f"the check of {self.name!r} returned {said!r}; return 'allow', 'deny', 'ask', None or Check(...)"
+        )
+
+    async def run_preview(self, arguments: Mapping[str, Json]) -> str | None:
+        """The text for the card. Raises what the tool's preview raises."""
+        if self.preview is None:
+            return None
+        shown = await _run(self.preview, **self._parameters.parse(arguments))
+        return None if shown is None else str(shown)
+
+    async def run_on_denied(self, arguments: Mapping[str, Json], reason: str) -> str | None:
+        """What the model reads of a denied call. Raises what `on_denied` raises, and ToolError for what is no text."""
+        if self.on_denied is None:
+            return None
+        said = await _run(self.on_denied, dict(arguments), reason)
+        if said is None or isinstance(said, str):
+            return said
+        raise ToolError(f"on_denied of {self.name!r} returned {said!r}; return a text or None")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """A tool still is the function that it was made from."""
         return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:
-        return f"Tool({self.name!r}, effect={self.effect!r})"
+        changed = {option: getattr(self, option) for option in _OPTIONS[3:]}
+        # A function would be shown with its address.
+        said = [
+            f"{option}={'...' if callable(value) else repr(value)}"
+            for option, value in changed.items()
+            if value != getattr(Tool, option)
+        ]
+        return f"Tool({', '.join([repr(self.name), f'effect={self.effect!r}', *said])})"
+
+    def _check_options(self) -> None:
+        def refuse(option: str, wanted: str) -> ToolError:
+            return ToolError(f"tool {self.name!r}: {option} is {getattr(self, option)!r}; use {wanted}")
+
+        if not isinstance(cast(object, self.description or ""), str):
+            raise refuse("description", "a text")
+        if self.effect not in ("read", "write", "idempotent"):
+            raise refuse("effect", "'read', 'write' or 'idempotent'")
+        for option in ("parallel", "terminate", "polling", "trusted", "edits_notebook"):
+            if not isinstance(getattr(self, option), bool):
+                raise refuse(option, "True or False")
+        if self.timeout_s is not None and not (_is_finite(self.timeout_s) and self.timeout_s > 0):
+            raise refuse("timeout_s", "seconds, more than 0, or None")
+        if not (_is_finite(self.retry_wait_s) and self.retry_wait_s >= 0):
+            raise refuse("retry_wait_s", "seconds, 0 or more")
+        if not _is_whole(self.retries) or self.retries < 0:
+            raise refuse("retries", "a whole number, 0 or more")
+        if self.retries and self.effect == "write":
+            raise refuse(
+                "retries", "0: a write runs at most once, unless effect='idempotent' says that twice is as once"
+            )
+        if self.concurrency is not None and (not _is_whole(self.concurrency) or self.concurrency < 1):
+            raise refuse("concurrency", "a whole number, 1 or more, or None")
+        for option in ("check", "on_denied", "preview", "loop_key"):
+            if getattr(self, option) is not None and not callable(getattr(self, option)):
+                raise refuse(option, "a function or None")
+
+    def _check_callables(self) -> None:
+        """Each of them can be called as it will be."""
+        named = dict.fromkeys(self._parameters.fields)
+        calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+            ("check", (), named), ("preview", (), named), ("on_denied", ({}, ""), {}), ("loop_key", ({},), {}),
+        ]  # fmt: skip
+        for option, args, kwargs in calls:
+            function = getattr(self, option)
+            try:
+                signature = inspect.signature(function) if function is not None else None
+            except (TypeError, ValueError):
+                continue  # written in C, and does not say
+            try:
+                if signature is not None:
+                    signature.bind(*args, **kwargs)
+            except TypeError as error:
+                wanted = ", ".join(kwargs) or {"on_denied": "arguments, reason"}.get(option, "arguments")
+                if option in ("check", "preview") and not kwargs:
+                    wanted = "nothing"
+                raise ToolError(f"tool {self.name!r}: its {option} is called with {wanted}: {error}") from error
+
+
+_OPTIONS = tuple(ToolOptions.__annotations__)
 
 
 @overload
 def tool(function: Callable[..., Any], /) -> Tool: ...
 @overload
+def tool(**options: Unpack[ToolOptions]) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
-    *,
-    name: str | None = None,
-    description: str | None = None,
-    effect: Effect = "write",
-    preview: Callable[..., str] | None = None,
-    timeout_s: float | None = None,
-    edits_notebook: bool = False,
-) -> Callable[[Callable[..., Any]], Tool]: ...
-def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Tool | Callable[[Callable[..., Any]], Tool]:
-    """Make a tool of a function.
+    function: Callable[..., Any] | None = None, /, **options: Unpack[ToolOptions]
+) -> Tool | Callable[[Callable[..., Any]], Tool]:
+    """Make a tool of a function. `Tool` says what the options mean.
 
     >>> @tool(effect="read")
     ... def add(a: int, b: int = 1) -> int:
@@ -166,77 +334,42 @@ def toolbox(tools: Iterable[Tool | Callable[..., Any]]) -> dict[str, Tool]:
     return box
 
 
-def _code_of(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function itself, or the `__call__` of an object that is callable."""
-    return function if inspect.isroutine(function) else type(function).__call__.__get__(function)
+async def _run(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Call what may be sync or async; what is sync may block and gets a thread."""
+    if inspect.iscoroutinefunction(code_of(function)):
+        return await function(*args, **kwargs)
+    result = await in_thread(function, *args, **kwargs)
+    return await result if inspect.isawaitable(result) else result
 
 
-def _arguments_model(name: str, function: Callable[..., Any], docs: Mapping[str, str]) -> tuple[str | None, Any]:
-    """A pydantic model of the parameters, and the name of the parameter that wants a ToolContext."""
-    from pydantic import ConfigDict, Field, create_model
-    from pydantic.fields import FieldInfo
-
-    try:
-        signature = inspect.signature(function)
-        hints = typing.get_type_hints(_code_of(function), include_extras=True)
-    except (TypeError, ValueError, NameError) as error:
-        raise ToolError(f"tool {name!r}: its signature cannot be read: {error}") from error
-    context_parameter: str | None = None
-    fields: dict[str, Any] = {}
-    for parameter in signature.parameters.values():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-            raise ToolError(
-                f"tool {name!r}: parameter '{parameter}' has no name a model could use; give it a name and a type"
-            )
-        hint = hints.get(parameter.name, parameter.empty)
-        if hint is parameter.empty:
-            raise ToolError(
-                f"tool {name!r}: parameter {parameter.name!r} has no type annotation; write '{parameter.name}: str', for example"
-            )
-        if hint is ToolContext:
-            context_parameter = parameter.name
-            continue
-        default: Any = ... if parameter.default is parameter.empty else parameter.default
-        described = any(
-            isinstance(extra, FieldInfo) and extra.description for extra in getattr(hint, "__metadata__", ())
+def _function(function: Any) -> Callable[..., Any]:
+    if isinstance(function, staticmethod):
+        function = function.__func__
+    if isinstance(function, classmethod):
+        raise ToolError(f"a classmethod is bound by its class; make the tool of that: tool(Class.{function.__name__})")
+    if isinstance(function, type):
+        raise ToolError(
+            f"{function.__name__!r} is a class; make an object of it, and give that: {function.__name__}(...)"
         )
-        if not isinstance(default, FieldInfo) and not described and parameter.name in docs:
-            default = Field(default, description=docs[parameter.name])
-        fields[parameter.name] = (hint, default)
-    try:
-        model = create_model(f"{name}_arguments", __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
-        schema = model.model_json_schema()
-    except Exception as error:
-        raise ToolError(f"tool {name!r}: its parameters have no JSON Schema: {error}") from error
-    for field, info in model.model_fields.items():
-        if info.alias or info.validation_alias or info.serialization_alias or info.exclude:
-            raise ToolError(f"tool {name!r}: parameter {field!r} has an alias or is excluded; a card could not show it")
-    if '"writeOnly"' in json.dumps(schema):
-        raise ToolError(f"tool {name!r}: a secret is no argument for a model; let the tool read it itself")
-    return context_parameter, model
+    if not callable(function):
+        raise ToolError(f"a tool is a function; found {function!r}")
+    return function  # type: ignore[no-any-return]
 
 
-_SECTION = re.compile(r"^(Args|Arguments|Parameters|Params|Returns|Yields|Raises|Examples?|Notes?)\s*:?\s*$")
-_PARAMETER = re.compile(r"^\s*(?::param\s+)?\*{0,2}(\w+)\s*(?:\([^)]*\))?\s*:\s*(\S.*)$")
+def _name(name: Any, function: Callable[..., Any]) -> str:
+    inner = origin(function)
+    name = name or getattr(inner, "__name__", type(inner).__name__)
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ToolError(
+            f"tool name {name!r}: use letters, digits, '_' and '-', at most 64, beginning with a letter or '_'; "
+            "tool(name=...) gives it one"
+        )
+    return name
 
 
-def _docstring(doc: str) -> tuple[str, dict[str, str]]:
-    """The description, and what is said of each parameter (`name: text` lines in an Args section, or `:param name:`)."""
-    description: list[str] = []
-    parameters: dict[str, str] = {}
-    section: Literal["", "args", "other"] = ""
-    last = ""
-    for line in doc.splitlines():
-        title = _SECTION.match(line.strip())
-        if title and not line.startswith("    "):
-            section = "args" if title[1].lower() in ("args", "arguments", "parameters", "params") else "other"
-            continue
-        found = _PARAMETER.match(line) if section == "args" or line.lstrip().startswith(":param") else None
-        if found:
-            last = found[1]
-            parameters[last] = found[2].strip()
-        elif section == "args" and last and line.strip() and not set(line.strip()) <= {"-"}:
-            parameters[last] += " " + line.strip()
-        elif section == "" and not line.lstrip().startswith(":"):
-            description.append(line)
-    return "\n".join(description).strip(), parameters
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
