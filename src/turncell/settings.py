@@ -60,7 +60,8 @@ class Settings:
             try:
                 values[field.name] = kind(raw)
             except ValueError:
-                raise SettingError(f"TURNCELL_{field.name.upper()} is {raw!r}; a {kind.__name__} is needed") from None
+                needed = "an integer" if kind is int else "a number"  # no text is unfit for the other settings
+                raise SettingError(f"TURNCELL_{field.name.upper()} is {raw!r}; {needed} is needed") from None
         return cls(**values)  # type: ignore[arg-type]
 
     @property

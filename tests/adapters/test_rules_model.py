@@ -277,3 +277,51 @@ def test_words_take_their_time() -> None:
 
 def test_it_is_a_model() -> None:
     assert isinstance(RulesModel(), Model)
+
+
+@pytest.mark.parametrize(
+    "piece", ["word ", "weather in Oslo, and ", "1, ", "Oslo, ", "title: x ", ".,;", "-", "a", "1", '"', "`", "a/b.c "]
+)
+def test_a_prompt_of_megabytes_does_not_hold_the_loop(piece: str) -> None:
+    prompt = "weather and save a note " + piece * (5_000_000 // len(piece))
+    request = ask(user(prompt))
+    hear(request)  # the first one compiles patterns
+
+    async def main() -> float:
+        """The longest time, in seconds, for which nothing else could run."""
+        longest = 0.0
+
+        async def watch() -> None:
+            nonlocal longest
+            while True:
+                before = time.perf_counter()
+                await asyncio.sleep(0)
+                longest = max(longest, time.perf_counter() - before)
+
+        watcher = asyncio.create_task(watch())
+        async for _ in RulesModel(delay_s=0).stream(request):
+            pass
+        watcher.cancel()
+        return longest
+
+    assert min(asyncio.run(main()) for _ in range(3)) < 0.1, "some 30 ms on an idle machine"
+
+
+def test_of_a_long_message_the_two_ends_are_read_and_it_says_so() -> None:
+    prompt = "weather in Oslo. " + "Nothing much. " * 1000 + "Then list my variables."
+    text = talk(prompt, "rain", '["x"]')
+    assert "**`weather`** (city: Oslo) says:" in text and "**`list_variables`** says:" in text
+    assert text.endswith("(I have read the first and the last 2,000 characters of this message only.)")
+
+
+def test_an_argument_that_was_not_read_whole_is_not_used() -> None:
+    text = text_of(ask(user("run python ```\n" + "x = 1\n" * 2000 + "```")))
+    assert "`run_python` would fit, but I did not find `code`" in text and "2,000 characters" in text
+    parts, _, _ = hear(ask(user("run python ```\n" + "x = 1\n" * 500 + "```")))
+    assert [len(part.arguments_text) > 3000 for part in parts if isinstance(part, ToolCall)] == [True]
+
+
+def test_a_number_of_any_length_is_no_failure() -> None:
+    assert text_of(ask(user("add " + "1" * 3000 + " and 2")))
+    parts, _, _ = hear(ask(user("forecast for Oslo, 12345678901234567891 days")))
+    assert [json.loads(p.arguments_text)["days"] for p in parts if isinstance(p, ToolCall)] == [12345678901234567891]

@@ -18,6 +18,7 @@ from turncell import Agent, AnswerRefused, ModelFailure, Rule, RunError, ToolCon
 from turncell.adapters.scripted_model import Call, ScriptedModel, call, say
 from turncell.core.deltas import Finished, Fragment, TextFragment
 from turncell.core.events import Event, RunEnded, TextDelta
+from turncell.core.fold import RunState
 from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.ports import ModelRequest
 from turncell.runtime.run import Run
@@ -202,9 +203,10 @@ class Silent:
 
     def __init__(self, first: str = "") -> None:
         self.first = first
-        self.closed = threading.Event()
+        self.asked, self.closed = threading.Event(), threading.Event()
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
+        self.asked.set()
         try:
             if self.first:
                 yield [TextFragment(self.first)]
@@ -305,18 +307,17 @@ class TestCancelling:
         assert sum(isinstance(event, RunEnded) for event in run.events) == 1
 
     def test_cancelling_the_awaiting_task_cancels_the_run(self) -> None:
-        async def main() -> Run:
-            agent = Agent(Silent("x"))
-            runs: list[Run] = []
-            original = agent.start
-            agent.start = lambda *a, **k: runs.append(original(*a, **k)) or runs[-1]  # type: ignore[method-assign, func-returns-value]
-            task = asyncio.create_task(agent.run("go"))
-            await asyncio.sleep(0.1)
+        async def main() -> RunState:
+            model = Silent("x")
+            agent = Agent(model)
+            session = agent.session()
+            task = asyncio.create_task(agent.run("go", session=session))
+            await asyncio.to_thread(until, model.asked.is_set)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            await runs[0]
-            return runs[0]
+            await asyncio.to_thread(until, lambda: session.runs)
+            return session.runs[0]
 
         assert asyncio.run(main()).status == "cancelled"
 

@@ -14,7 +14,8 @@ from collections.abc import AsyncIterator
 from typing import TypeAlias
 
 from turncell.adapters import rules_answer
-from turncell.adapters.rules_reading import Wish, read
+from turncell.adapters.rules_reading import END_CHARACTERS, excerpt, read
+from turncell.adapters.rules_values import Wish
 from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
 from turncell.core.events import FinishReason
 from turncell.core.parts import Image, Message, Reasoning, Text, ToolCall, ToolResult, Usage
@@ -27,6 +28,7 @@ _WHO = re.compile(
     r"|\bare you (an?|the|real|human|claude|gpt|chatgpt)\b|^\W*help\W*$",
     re.I,
 )
+_CUT = f"(I have read the first and the last {END_CHARACTERS:,} characters of this message only.)"
 _Pair: TypeAlias = tuple[ToolCall, ToolResult]
 
 
@@ -71,7 +73,8 @@ class RulesModel:
 
 def _respond(request: ModelRequest) -> tuple[str, str, list[Wish]]:
     """(reasoning, text, calls) for a request."""
-    prompt, pairs, steps_done = _since_prompt(request.messages)
+    message, pairs, steps_done = _since_prompt(request.messages)
+    prompt = excerpt(message)
     tools = request.tools
     names = ", ".join(tool.name for tool in tools) or "none"
     if not pairs and _WHO.search(prompt) and not any(tool.name.lower() in prompt.lower() for tool in tools):
@@ -87,17 +90,18 @@ def _respond(request: ModelRequest) -> tuple[str, str, list[Wish]]:
         thought = f"Looking at the tools I was given ({names}). Words that fit: {because}."
         return thought, rules_answer.announce([(wish.tool.name, wish.arguments) for wish in calls]), calls
     notes = [rules_answer.ask_for(wish.tool, wish.missing) for wish in lacking]
+    told = [_CUT] if prompt != message else []
     if pairs:
         left = [wish.tool.name for step in ready[steps_done:] for wish in step]
         return (
             "The results are here; I write them down.",
-            "\n\n".join([rules_answer.answer(pairs, left), *notes]),
+            "\n\n".join([rules_answer.answer(pairs, left), *notes, *told]),
             [],
         )
     thought = f"Looking at the tools I was given ({names})."
     if notes:
-        return thought, "\n\n".join(notes), []
-    return thought, rules_answer.no_match(tools), []
+        return thought, "\n\n".join([*notes, *told]), []
+    return thought, "\n\n".join([rules_answer.no_match(tools), *told]), []
 
 
 def _since_prompt(messages: tuple[Message, ...]) -> tuple[str, list[_Pair], int]:

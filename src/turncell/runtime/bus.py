@@ -14,10 +14,13 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
+from types import BuiltinMethodType, MethodType
 from typing import Any, TypeAlias
 
 from turncell.core.events import ArgumentsDelta, CallProgress, Event, ReasoningDelta, TextDelta
+from turncell.runtime.threads import start_thread
 
 log = logging.getLogger("turncell")
 
@@ -71,18 +74,12 @@ def _same_progress(last: Event, event: CallProgress) -> bool:
     return isinstance(last, CallProgress) and last.call_id == event.call_id
 
 
-class Subscription:
-    """A buffer between the run's loop and one consumer on any loop.
+class _Buffer:
+    """What one consumer has yet to get: filled on the run's loop, emptied wherever the consumer lives."""
 
-    `async for event in subscription` gives every event until the run has ended. Leaving the loop early costs the run
-    nothing; `close()` ends the subscription.
-    """
-
-    def __init__(self, bus: Bus, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._buffer: list[Event] = []
-        self._ready = asyncio.Event()
-        self._loop = loop or asyncio.get_running_loop()
+        self._events: list[Event] = []
         self._limit = BUFFER
         self._lock = threading.Lock()
         """The consumer may live in another thread: without it, what is being merged would be taken, and given twice."""
@@ -90,13 +87,41 @@ class Subscription:
     def push(self, events: Sequence[Event]) -> None:
         """From the run's loop."""
         with self._lock:
-            is_asleep = not self._buffer
-            self._buffer.extend(events)
-            if len(self._buffer) > self._limit:
-                self._buffer = merge_deltas(self._buffer)
-                self._limit = max(BUFFER, 2 * len(self._buffer))
+            is_asleep = not self._events
+            self._events.extend(events)
+            if len(self._events) > self._limit:
+                self._events = merge_deltas(self._events)
+                self._limit = max(BUFFER, 2 * len(self._events))
         if is_asleep:  # else it was woken for what is still there
             self.wake()
+
+    def wake(self) -> None:
+        """Have the consumer look at the buffer again; from the run's loop, returns at once."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self._bus.drop(self)
+
+    def _take(self) -> list[Event] | None:
+        """What is there; None when the run has ended and all was given."""
+        is_over = self._bus.is_closed  # asked first: what came before the end must not be missed
+        with self._lock:
+            taken, self._events = self._events, []
+            self._limit = BUFFER
+        return None if is_over and not taken else taken
+
+
+class Subscription(_Buffer):
+    """A buffer between the run's loop and one consumer on any loop.
+
+    `async for event in subscription` gives every event until the run has ended. Leaving the loop early costs the run
+    nothing; `close()` ends the subscription.
+    """
+
+    def __init__(self, bus: Bus, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        super().__init__(bus)
+        self._ready = asyncio.Event()
+        self._loop = loop or asyncio.get_running_loop()
 
     def wake(self) -> None:
         if self._loop is self._bus.loop:
@@ -109,18 +134,12 @@ class Subscription:
         """The next events, as many as there are; an empty list when the run has ended and all was given."""
         while True:
             self._ready.clear()
-            is_over = self._bus.is_closed  # asked first: what came before the end must not be missed
-            with self._lock:
-                taken, self._buffer = self._buffer, []
-                self._limit = BUFFER
+            taken = self._take()
+            if taken is None:
+                return []
             if taken:
                 return taken
-            if is_over:
-                return []
             await self._ready.wait()
-
-    def close(self) -> None:
-        self._bus.drop(self)
 
     async def __aiter__(self) -> Any:
         try:
@@ -131,15 +150,65 @@ class Subscription:
             self.close()
 
 
+class _ThreadSubscription(_Buffer):
+    """A buffer between the run's loop and one thread."""
+
+    def __init__(self, bus: Bus) -> None:
+        super().__init__(bus)
+        self._ready = threading.Event()
+        self._closed = threading.Event()
+
+    def wake(self) -> None:
+        self._ready.set()
+
+    def close(self) -> None:
+        super().close()
+        self._closed.set()
+        self.wake()
+
+    def feed(self, take: Callable[[Event], Any]) -> None:
+        """`take(event)` for each event until the run has ended or the subscription is closed; on the thread."""
+        while not self._closed.is_set():
+            self._ready.clear()
+            taken = self._take()
+            if taken is None:
+                return
+            for event in taken:
+                if self._closed.is_set():
+                    return
+                try:
+                    take(event)
+                except BaseException:
+                    log.exception("subscriber %r raised on %s", take, event.type)
+            if not taken:
+                self._ready.wait()
+
+    def put(self, target: queue.Queue[Event], event: Event) -> None:
+        """Wait for a full queue, but not for ever where nobody subscribes any more."""
+        while not self._closed.is_set():
+            with contextlib.suppress(queue.Full):
+                target.put(event, timeout=0.5)
+                return
+
+
+@dataclass(slots=True, eq=False)
+class _Pump:
+    """What feeds one callable or queue."""
+
+    subscriber: Subscriber
+    done: asyncio.Future[None]
+    end: Callable[[], Any]
+
+
 class Bus:
     """Publishes on the run's loop. Every method belongs to that loop's thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.is_closed = False
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions: list[_Buffer] = []
         self._sinks: list[Callable[[Sequence[Event]], None]] = []
-        self._pumps: dict[Any, asyncio.Task[None]] = {}
+        self._pumps: list[_Pump] = []
 
     def attach(self, sink: Callable[[Sequence[Event]], None]) -> None:
         """A sink of our own (journal, view): called with each burst, on the loop; it must return at once."""
@@ -154,18 +223,18 @@ class Bus:
         for subscription in tuple(self._subscriptions):
             subscription.push(events)
 
-    def add(self, subscription: Subscription, so_far: Sequence[Event]) -> None:
+    def add(self, subscription: _Buffer, so_far: Sequence[Event]) -> None:
         """From now on, after `so_far`."""
         self._subscriptions.append(subscription)
         subscription.push(so_far)
 
-    def drop(self, subscription: Subscription) -> None:
+    def drop(self, subscription: _Buffer) -> None:
         if subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
 
     async def drain(self) -> None:
         """Wait until every callable and queue has got everything; the run must have ended."""
-        await asyncio.gather(*self._pumps.values(), return_exceptions=True)
+        await asyncio.gather(*(pump.done for pump in self._pumps), return_exceptions=True)
 
     def close(self) -> None:
         """The run has ended: consumers get what is left and then the end."""
@@ -175,39 +244,58 @@ class Bus:
 
     def pump(
         self, subscriber: Subscriber, queue_loop: asyncio.AbstractEventLoop | None, so_far: Sequence[Event]
-    ) -> None:
-        """Feed a callable or a queue from a task of its own, so that one that stalls stalls alone."""
-        subscription = Subscription(self, self.loop)
-        self.add(subscription, so_far)
-        self._pumps[_key(subscriber)] = self.loop.create_task(_pump(subscription, subscriber, queue_loop))
+    ) -> Callable[[], None]:
+        """Feed a callable or a queue from a task or a daemon thread of its own, so that one that stalls stalls alone.
+
+        Returns what ends it, on the loop. The same subscriber may be fed more than once; each time is a pump of its own.
+        """
+        if isinstance(subscriber, asyncio.Queue) or _is_async(subscriber):
+            subscription = Subscription(self, self.loop)
+            self.add(subscription, so_far)
+            task = self.loop.create_task(_pump(subscription, subscriber, queue_loop))
+            pump = _Pump(subscriber, task, task.cancel)
+        else:
+            blocking = _ThreadSubscription(self)
+            self.add(blocking, so_far)
+            take = partial(blocking.put, subscriber) if isinstance(subscriber, queue.Queue) else subscriber
+            _, done = start_thread(blocking.feed, take)
+            pump = _Pump(subscriber, asyncio.wrap_future(done, loop=self.loop), blocking.close)
+        self._pumps.append(pump)
+        return lambda: self._end(pump)
 
     def unpump(self, subscriber: Subscriber) -> None:
-        task = self._pumps.pop(_key(subscriber), None)
-        if task is not None:
-            task.cancel()
+        """End every pump of this subscriber."""
+        # A method is a new object each time it is looked up, and equal to itself.
+        is_method = isinstance(subscriber, MethodType | BuiltinMethodType)
+        for pump in tuple(self._pumps):
+            if pump.subscriber is subscriber or (is_method and pump.subscriber == subscriber):
+                self._end(pump)
+
+    def _end(self, pump: _Pump) -> None:
+        if pump in self._pumps:
+            self._pumps.remove(pump)
+            pump.end()
 
 
-def _key(subscriber: Subscriber) -> Any:
-    return subscriber if inspect.ismethod(subscriber) else id(subscriber)
+def _is_async(call: Any) -> bool:
+    while isinstance(call, partial):
+        call = call.func
+    return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(type(call).__call__)
 
 
-async def _pump(
-    subscription: Subscription, subscriber: Subscriber, queue_loop: asyncio.AbstractEventLoop | None
-) -> None:
+async def _pump(subscription: Subscription, subscriber: Any, queue_loop: asyncio.AbstractEventLoop | None) -> None:
     try:
         while events := await subscription.burst():
             if isinstance(subscriber, asyncio.Queue):
                 await _put_async(subscriber, events, queue_loop)
-            elif isinstance(subscriber, queue.Queue):
-                await asyncio.to_thread(_call_each, subscriber.put, events)
-            elif inspect.iscoroutinefunction(subscriber):
-                for event in events:
-                    try:
-                        await subscriber(event)
-                    except Exception:
-                        log.exception("subscriber %r raised on %s", subscriber, event.type)
-            else:
-                await asyncio.to_thread(_call_each, subscriber, events)
+                continue
+            for event in events:
+                try:
+                    await subscriber(event)
+                except (asyncio.CancelledError, GeneratorExit):
+                    raise
+                except BaseException:  # SystemExit too: it would end the loop of all runs
+                    log.exception("subscriber %r raised on %s", subscriber, event.type)
     finally:
         subscription.close()
 
@@ -221,11 +309,3 @@ async def _put_async(target: asyncio.Queue[Event], events: list[Event], loop: as
         await put()
     elif not loop.is_closed():
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(put(), loop))
-
-
-def _call_each(call: Callable[[Event], Any], events: list[Event]) -> None:
-    for event in events:
-        try:
-            call(event)
-        except BaseException:  # SystemExit too: it would end the loop of all runs
-            log.exception("subscriber %r raised on %s", call, event.type)

@@ -5,6 +5,10 @@ sleeps up to LINGER_S over what nobody waits for, so that a step, or a hundred r
 not one for each signal: waking it costs as much as writing. The end of a run is written at once. Only the intent of a write pays for an fsync: `record(..., durable=True)` is done when
 the records, and all before them, survive a loss of power. A store that fails is a failure of the runs that need it, not of
 this thread: the error goes to the futures of the batch.
+
+A record that could not be written leaves a hole. Nothing may follow a hole: a session read back would fold events
+whose cause is missing. So a session whose records failed once is broken for this journal, and what comes later fails
+with the first failure's words, though the store may be well again. Other sessions go on.
 """
 
 from __future__ import annotations
@@ -52,17 +56,27 @@ class Journal:
         self.pid = os.getpid()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._hurry = threading.Event()
+        self._broken: dict[str, StoreError] = {}
+        """The first failure of each session that has a hole."""
         self._thread = threading.Thread(target=self._main, name="turncell-journal", daemon=True)
         self._thread.start()
         atexit.register(self.close)  # a script that ends must not take along what it has recorded
 
     def record(self, events: Sequence[Event], *, durable: bool = False) -> Future[None]:
-        """Queue the recorded ones among the events; returns at once. Done when written, fails with StoreError."""
+        """Queue the recorded ones among the events; returns at once. Done when written, fails with StoreError.
+
+        Raises StoreError in a forked child, as all that needs the thread does.
+        """
         records = [to_record(event) for event in events if isinstance(event, Recorded)]
         may_wait = not durable and not any(isinstance(event, RunEnded) for event in events)
         return self._put(_Job(records, Future(), durable, may_wait))
 
     def _put(self, job: _Job) -> Future[Any]:
+        if self.pid != os.getpid():  # nobody would ever take it
+            raise StoreError(
+                f"this journal belongs to the parent process {self.pid}, and its thread does not live in a forked child; "
+                "begin a new session in the child, with an Agent that was given no journal"
+            )
         # Running from the start: a run that is cancelled while it waits must not cancel what is being written.
         job.done.set_running_or_notify_cancel()
         self._jobs.put(job)
@@ -101,38 +115,65 @@ class Journal:
             is_open = None not in jobs
             batch: list[_Job] = []
             for job in jobs:
-                if job is not None:
+                if job is None:
+                    continue
+                if job.call is None:
                     batch.append(job)
-                    if job.is_durable or job.call is not None:
-                        self._write(batch)
-                        batch = []
+                if job.is_durable or job.call is not None:
+                    self._write(batch)
+                    batch = []
+                if job.call is not None:
+                    self._do(job, job.call)
             self._write(batch)
         if self._store is not None:
             self._store.close()
 
-    def _write(self, batch: list[_Job]) -> None:
-        """One transaction for the records of the batch; only its last job may be durable or carry a call."""
-        if not batch:
-            return
-        last = batch[-1]
+    def _write(self, batch: Sequence[_Job]) -> None:
+        """One transaction for the records of the batch; only its last job may be durable."""
+        batch = [job for job in batch if not self._is_refused(job)]
         records = [record for job in batch for record in job.records]
-        result = None
         try:
-            if self._store is None:
-                self._store = self._open_store()
             if records:
-                self._store.append(records, durable=last.is_durable)
-            if last.call is not None:
-                result = last.call(self._store)
+                self._opened().append(records, durable=batch[-1].is_durable)
         except Exception as error:
             if len(batch) > 1:  # one run's records must not take those of the others with them
                 for job in batch:
                     self._write([job])
                 return
-            failure = error if isinstance(error, TurncellError) else StoreError(f"the journal failed: {error!r}")
-            if failure is not error:
-                failure.__cause__ = error
-            last.done.set_exception(failure)
+            failure = _as_store_error(error)
+            for record in records:
+                self._broken.setdefault(record.session_id, failure)
+            batch[0].done.set_exception(failure)
         else:
             for job in batch:
-                job.done.set_result(result if job is last else None)
+                job.done.set_result(None)
+
+    def _is_refused(self, job: _Job) -> bool:
+        first = next((self._broken[r.session_id] for r in job.records if r.session_id in self._broken), None)
+        if first is None:
+            return False
+        refusal = StoreError(f"an earlier record of this session is not in the history ({first}); begin a new session")
+        refusal.__cause__ = first
+        job.done.set_exception(refusal)
+        return True
+
+    def _do(self, job: _Job, call: Callable[[Store], Any]) -> None:
+        try:
+            result = call(self._opened())
+        except Exception as error:
+            job.done.set_exception(error if isinstance(error, TurncellError) else _as_store_error(error))
+        else:
+            job.done.set_result(result)
+
+    def _opened(self) -> Store:
+        if self._store is None:
+            self._store = self._open_store()
+        return self._store
+
+
+def _as_store_error(error: Exception) -> StoreError:
+    if isinstance(error, StoreError):
+        return error
+    failure = StoreError(f"the journal failed: {error!r}")
+    failure.__cause__ = error
+    return failure

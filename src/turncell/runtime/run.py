@@ -162,7 +162,7 @@ class Run:
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Send every event, from the run's first, to a callable (sync or async) or a queue; returns what ends it.
 
-        A callable runs away from the loop, an async one on it; one that raises or stalls harms nobody. A `queue.Queue`
+        A callable runs in a thread of its own, an async one on the loop; one that raises or stalls harms nobody. A `queue.Queue`
         or `asyncio.Queue` that is full is waited for; meanwhile deltas are merged, nothing else is.
         """
         try:
@@ -171,10 +171,11 @@ class Run:
             queue_loop = None
         if not callable(subscriber) and not isinstance(subscriber, asyncio.Queue | queue.Queue):
             raise UsageError(f"a subscriber is a callable, a queue.Queue or an asyncio.Queue; found {subscriber!r}")
-        self._loop.call(lambda: self._driver.bus.pump(subscriber, queue_loop, self.so_far())).result()
-        return lambda: self.unsubscribe(subscriber)
+        end = self._loop.call(lambda: self._driver.bus.pump(subscriber, queue_loop, self.so_far())).result()
+        return lambda: self._loop.call(end).result()
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
+        """End every subscription of this subscriber."""
         self._loop.call(lambda: self._driver.bus.unpump(subscriber)).result()
 
     def drain(self, timeout_s: float = 2.0) -> None:

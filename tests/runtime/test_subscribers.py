@@ -1,0 +1,143 @@
+"""Subscribers that hang, raise, come twice or are callables of another kind."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from turncell import Agent
+from turncell.adapters.scripted_model import ScriptedModel, say
+from turncell.core.events import Event, RunEnded
+
+pytestmark = pytest.mark.feature("A3")
+
+
+def until(condition: Callable[[], Any], timeout_s: float = 5.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.005)
+
+
+def test_many_that_hang_stop_neither_the_others_nor_other_runs() -> None:
+    release = threading.Event()
+    run = Agent(ScriptedModel(["hello"])).start("go")
+    seen: list[Event] = []
+    full: queue.Queue[Event] = queue.Queue(maxsize=1)
+    for _ in range(40):
+        run.subscribe(lambda event: release.wait(30))
+        run.subscribe(full)
+    run.subscribe(seen.append)
+    until(lambda: seen and isinstance(seen[-1], RunEnded))
+    assert Agent(ScriptedModel(["alive"])).run_sync("go").text == "alive"
+    run.unsubscribe(full)
+    release.set()
+
+
+def test_a_script_whose_subscriber_hangs_for_ever_ends() -> None:
+    code = """
+import queue, threading
+from turncell import Agent
+from turncell.adapters.scripted_model import ScriptedModel
+run = Agent(ScriptedModel(["done"])).start("go")
+stuck = threading.Event()
+def hang(event):
+    stuck.set()
+    threading.Event().wait()
+run.subscribe(hang)
+run.subscribe(queue.Queue(maxsize=1))
+print(run.result(10).text, stuck.wait(10))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=15)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done True\n", "")
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, RuntimeError])
+def test_an_async_one_that_raises_gets_the_next_event_and_the_loop_lives_on(error: type[BaseException]) -> None:
+    seen: list[Event] = []
+
+    async def leave(event: Event) -> None:
+        seen.append(event)
+        raise error
+
+    run = Agent(ScriptedModel(["hello"])).start("go")
+    run.subscribe(leave)
+    run.result(5)
+    until(lambda: isinstance(seen[-1], RunEnded))
+    assert Agent(ScriptedModel(["alive"])).run_sync("go").text == "alive"
+
+
+def test_objects_and_partials_that_are_async_are_awaited() -> None:
+    seen: dict[str, list[Event]] = {"object": [], "method": [], "partial": [], "both": []}
+
+    class Watch:
+        async def __call__(self, event: Event, to: str = "object") -> None:
+            await asyncio.sleep(0)
+            seen[to].append(event)
+
+        async def method(self, event: Event) -> None:
+            await self(event, "method")
+
+    async def watch(to: str, event: Event) -> None:
+        seen[to].append(event)
+
+    run = Agent(ScriptedModel(["hello"])).start("go")
+    for subscriber in (Watch(), Watch().method, partial(watch, "partial"), partial(Watch(), to="both")):
+        run.subscribe(subscriber)
+    run.result(5)
+    run.drain()
+    kinds = {name: [event.type for event in events] for name, events in seen.items()}
+    assert kinds["object"][-1] == "RunEnded"
+    assert kinds["object"] == kinds["method"] == kinds["partial"] == kinds["both"]
+
+
+def test_the_same_one_twice_is_two_subscriptions_each_with_an_end_of_its_own() -> None:
+    run = Agent(ScriptedModel([say("word " * 60, delay_s=0.005)])).start("go")
+    seen: list[Event] = []
+    end_one, end_other = run.subscribe(seen.append), run.subscribe(seen.append)
+    until(lambda: sum(event.type == "RunStarted" for event in seen) == 2)
+    end_one()
+    end_one()
+    run.result(5)
+    run.drain()
+    assert sum(isinstance(event, RunEnded) for event in seen) == 1
+    end_other()
+
+
+def test_unsubscribing_by_the_subscriber_ends_all_of_it_and_nothing_else() -> None:
+    run = Agent(ScriptedModel([say("word " * 60, delay_s=0.005)])).start("go")
+    seen: list[Event] = []
+    other: list[Event] = []
+
+    async def watch(event: Event) -> None:
+        seen.append(event)
+
+    for subscriber in (seen.append, seen.append, watch, watch, other.append):
+        run.subscribe(subscriber)
+    until(lambda: sum(event.type == "RunStarted" for event in seen) == 4)
+    run.unsubscribe(seen.append)
+    run.unsubscribe(watch)
+    run.result(5)
+    run.drain()
+    assert not any(isinstance(event, RunEnded) for event in seen)
+    assert isinstance(other[-1], RunEnded)
+
+
+def test_the_threads_of_a_run_that_has_ended_are_gone() -> None:
+    before = threading.active_count()
+    run = Agent(ScriptedModel(["hello"])).start("go")
+    ends = [run.subscribe(lambda event: None) for _ in range(10)]
+    full: queue.Queue[Event] = queue.Queue(maxsize=1)
+    ends.append(run.subscribe(full))
+    run.result(5)
+    ends[-1]()
+    until(lambda: threading.active_count() <= before + 2)  # the loop's own and the journal's may be new
