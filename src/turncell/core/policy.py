@@ -37,8 +37,6 @@ ask: reads run, all else asks. edits: as ask, and tools that only edit this note
 else is denied. auto: everything runs. never: nothing is asked; what no rule allows is denied.
 """
 MODES: tuple[Mode, ...] = ("ask", "edits", "plan", "auto", "never")
-Scope: TypeAlias = Literal["once", "session", "always"]
-"""For how long an answer counts: for this call, for calls like it in this session, or in every session from now on."""
 _VERDICTS: tuple[Verdict, ...] = ("allow", "deny", "ask")
 
 

@@ -101,6 +101,8 @@ class Agent:
     ) -> None:
         default = settings.current()
         self.models = ModelSet(default.model if model is None else model, fallbacks, router)
+        if not self.models.is_tiered:
+            _ = self.models.first  # a model that nothing answers to is said now
         self.name = _text("name", name)
         self.tools = toolbox(_items("tools", tools))
         self.instructions = _text("instructions", instructions)
@@ -272,7 +274,7 @@ class Agent:
 
     @property
     def _has_schema_mode(self) -> bool:
-        return not self.models.is_routed and self.models.count == 1 and capabilities_of(self.model).schema
+        return not self.models.is_tiered and self.models.count == 1 and capabilities_of(self.model).schema
 
     def _tell(self, state: RunState) -> None:
         if not self.telemetry:

@@ -113,6 +113,11 @@ class Budget:
         return self._limits
 
     @property
+    def is_limited(self) -> bool:
+        """Whether tokens or US dollars are limited, here or above: only then is it worth guessing what a step takes."""
+        return any(b._limits.tokens is not None or b._limits.usd is not None for b in self._line())
+
+    @property
     def spent(self) -> Spent:
         """What was settled, here and in all children, and the seconds since the first reservation."""
         with self._lock:
@@ -208,6 +213,14 @@ class Budget:
             for budget in self._line():
                 budget._reserved = _sum(budget._reserved, reservation.wanted, -1)
                 budget._settled = _sum(budget._settled, actual)
+
+
+def limits_of(budget: Budget) -> dict[str, Any]:
+    """Its own limits that apply, by name: what `Budget(**limits)` takes."""
+    limits = {name: getattr(budget.limits, name) for name in RESOURCES if getattr(budget.limits, name) is not None}
+    if limits and budget.limits.unknown_prices != "ignore":
+        limits["unknown_prices"] = budget.limits.unknown_prices
+    return limits
 
 
 def _sum(a: Spent, b: Spent, sign: Literal[1, -1] = 1) -> Spent:

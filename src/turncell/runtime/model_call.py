@@ -25,6 +25,7 @@ import logging
 
 log = logging.getLogger("turncell")
 
+_ANY_STEP = StepInfo()
 OUTPUT_GUESS_TOKENS = 1_000
 """What is reserved for an answer whose length nothing bounds."""
 
@@ -77,7 +78,7 @@ def _pick(driver: Driver, command: CallModel, request: ModelRequest) -> Model:
         has_image=any(part.type == "image" for message in request.messages for part in message.parts),
         is_summary=command.is_last_word,
         failures=sum(call.status == "error" for call in run.calls),
-    ) if models.is_routed else None  # fmt: skip
+    ) if models.is_tiered else _ANY_STEP  # fmt: skip
     picked = models.pick(info, command.model)
     if picked.model.name != run.steps[-1].model or picked.tier != run.steps[-1].tier:
         driver.feed(Chosen(time.time(), picked.model.name, picked.tier, picked.reason))

@@ -172,6 +172,22 @@ class ModelSet:
         self._fallbacks = tuple(_Slot(f"fallback {number}", source) for number, source in enumerate(fallbacks, 1))
 
     @property
+    def is_tiered(self) -> bool:
+        """Whether a router picks the model of each step."""
+        return self._tiers is not None
+
+    @property
+    def first(self) -> Model:
+        """The model that is asked first; with tiers, that of the default tier. Raises UnknownModelError."""
+        return self._order(self._router.default)[0][1].model()
+
+    @property
+    def name(self) -> str:
+        """The name of `first`, without building what has one already."""
+        source = self._order(self._router.default)[0][1].source
+        return source if isinstance(source, str) else self.first.name
+
+    @property
     def count(self) -> int:
         """How many different models can be tried for a step. The same name, or the same object, is one model."""
         return len(self._order("mid"))

@@ -22,26 +22,12 @@ from typing import Any, Self, TypedDict, Unpack, cast, overload
 from turncell.core.parts import Json
 from turncell.core.policy import Effect, Verdict
 from turncell.errors import ToolError
+from turncell.runtime.context import ToolContext
 from turncell.runtime.ports import ToolSpec
 from turncell.runtime.signature import code_of, origin, parameters_of, read_docstring
 from turncell.runtime.threads import in_thread, start_thread
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
-
-
-@dataclass(frozen=True, slots=True)
-class ToolContext:
-    """What a running tool may want besides its arguments: annotate a parameter with this type to get it.
-
-    `progress(text)` shows a line in the card, from any thread; `is_cancelled()` says whether the run was stopped;
-    `call_id` is unique for ever, which makes it a good idempotency key.
-    """
-
-    call_id: str
-    run_id: str
-    session_id: str
-    progress: Callable[[str], None]
-    is_cancelled: Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
