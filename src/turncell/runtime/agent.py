@@ -173,7 +173,7 @@ class Agent:
         limit = self.max_steps if max_steps is None else whole("max_steps", max_steps, least=1)
         if not self._has_max_steps and max_steps is None:
             limit = 0
-        mode = one_of("mode", mode or self.mode, MODES)
+        judged_by: Mode = one_of("mode", mode or self.mode, MODES)
         timeout_s = self.timeout_s if timeout_s is None else number("timeout_s", timeout_s)
         wanted = self.output if output is None else OutputType(output)
         account = self._account(budget, within)
@@ -184,7 +184,7 @@ class Agent:
             is_attended = within.driver.setup.policy.is_attended if within else False
         of_session = session
         policy = Policy(
-            self.rules, mode, is_attended, "allow" if settings.current().unattended == "allow" else "deny",
+            self.rules, judged_by, is_attended, "allow" if settings.current().unattended == "allow" else "deny",
             self.request_timeout_s,
             lambda: (*of_session.rules, *(kept.rule for kept in reversed(rulebook().rules()))),
         )  # fmt: skip

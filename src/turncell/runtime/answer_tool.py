@@ -24,7 +24,12 @@ class AnswerTool(Tool):
             return "Done."
 
         super().__init__(
-            final_answer, name=ANSWER_TOOL, description=output.spec.description, effect="read", trusted=True, terminate=True
+            final_answer,
+            name=ANSWER_TOOL,
+            description=output.spec.description,
+            effect="read",
+            trusted=True,
+            terminate=True,
         )
         self._output = output
 
@@ -62,5 +67,5 @@ def agent_tool(agent: Agent, name: str, description: str, options: Mapping[str, 
         ask,
         name=name,
         description=description or f"Hand a task to {name}, an agent of its own.",
-        **{"effect": "read"} | dict(options),  # type: ignore[arg-type]
+        **{"effect": "read"} | dict(options),
     )

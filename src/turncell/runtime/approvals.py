@@ -34,7 +34,7 @@ UNATTENDED = Decision(
 )
 
 
-RuleFunction: TypeAlias = Callable[["ToolUse"], Verdict | Decision | None | Awaitable[Verdict | Decision | None]]
+RuleFunction: TypeAlias = Callable[["ToolUse"], Verdict | Decision | Awaitable[Verdict | Decision | None] | None]
 """A rule that is code: says "allow", "deny" or "ask", or None where it has no opinion. One that raises denies."""
 
 FAILURES: Mapping[Effect, int] = {"read": 3, "write": 2, "idempotent": 2}
@@ -103,7 +103,12 @@ async def _check(tool: Tool, use: ToolUse) -> Decision | None:
 
 
 async def judge(
-    calls: Sequence[CallState], run: RunState, tools: Mapping[str, Tool], policy: Policy, hooks: HookSet, is_tainted: bool
+    calls: Sequence[CallState],
+    run: RunState,
+    tools: Mapping[str, Tool],
+    policy: Policy,
+    hooks: HookSet,
+    is_tainted: bool,
 ) -> tuple[Judgement, ...]:
     """Parse, validate and judge the calls of a step."""
     return tuple([await _judge_one(call, run, tools, policy, hooks, is_tainted) for call in calls])
@@ -191,7 +196,9 @@ def check_answer(
         if decision not in ("result", "deny"):
             raise AnswerRefused(f"{decision!r} is no answer to a question; use 'result' with the answer, or 'deny'")
         given_result = check_result(request, result) if decision == "result" else None
-        return Answered(at=at, request_id=request.request_id, answer=decision, by=by, reason=reason, result=given_result)
+        return Answered(
+            at=at, request_id=request.request_id, answer=decision, by=by, reason=reason, result=given_result
+        )
     if scope not in ("once", "session", "always"):
         raise AnswerRefused(f"scope is {scope!r}; use 'once', 'session' or 'always'")
     if decision != "edit":

@@ -217,7 +217,8 @@ class Budget:
 
 def limits_of(budget: Budget) -> dict[str, Any]:
     """Its own limits that apply, by name: what `Budget(**limits)` takes."""
-    limits = {name: getattr(budget.limits, name) for name in RESOURCES if getattr(budget.limits, name) is not None}
+    every = ((name, getattr(budget.limits, name)) for name in RESOURCES)
+    limits: dict[str, Any] = {name: limit for name, limit in every if limit is not None}
     if limits and budget.limits.unknown_prices != "ignore":
         limits["unknown_prices"] = budget.limits.unknown_prices
     return limits

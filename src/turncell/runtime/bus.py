@@ -52,13 +52,13 @@ def merge_deltas(events: Sequence[Event]) -> list[Event]:
         kind = type(event)
         if kind in _DELTAS:
             if kind is type(last) and last.block == event.block and last.step == event.step:  # type: ignore[union-attr]
-                pieces.append(event.text)  # type: ignore[union-attr]
+                pieces.append(event.text)  # type: ignore[union-attr, arg-type]
                 last = event  # the latest piece knows the name of a call best
                 continue
             close()
             last = event
             merged.append(event)
-            pieces.append(event.text)  # type: ignore[union-attr]
+            pieces.append(event.text)  # type: ignore[union-attr, arg-type]
         else:
             close()
             last = None

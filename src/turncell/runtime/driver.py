@@ -312,7 +312,9 @@ class Driver:
 
     # Questions of running calls, and the requests of runs inside them.
 
-    def ask(self, call_id: str, question: Question, timeout_s: float | None, pause: Callable[[bool], None]) -> Future[str]:
+    def ask(
+        self, call_id: str, question: Question, timeout_s: float | None, pause: Callable[[bool], None]
+    ) -> Future[str]:
         """From any thread: put a question to the person. The future has the answer or raises Declined."""
         done: Future[str] = Future()
         done.set_running_or_notify_cancel()
@@ -321,7 +323,9 @@ class Driver:
             try:
                 answered = await self._ask(call_id, question, timeout_s, pause)
             except BaseException as error:
-                done.set_exception(Declined("the run was stopped") if isinstance(error, asyncio.CancelledError) else error)
+                done.set_exception(
+                    Declined("the run was stopped") if isinstance(error, asyncio.CancelledError) else error
+                )
                 raise
             if answered.answer == "result":
                 done.set_result(answered.result or "")
@@ -408,7 +412,9 @@ class Driver:
             reply = self._open(call_id, question)
             mine = self._nucleus.state.run.steps[-1].call(call_id)
             if reply.done() or mine is None or mine.request is None:
-                child.answer(event.request_id, "deny", digest=event.digest, reason="a new message arrived", by="steering")
+                child.answer(
+                    event.request_id, "deny", digest=event.digest, reason="a new message arrived", by="steering"
+                )
                 return
             opened[event.request_id] = mine.request.request_id
             self._mirrors[mine.request.request_id] = (child, event.request_id)

@@ -50,7 +50,7 @@ class ToolUse:
     effect: str
 
 
-Maybe: TypeAlias = T | None | Awaitable[T | None]
+Maybe: TypeAlias = T | Awaitable[T | None] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +138,7 @@ class HookSet:
 async def called(fn: Callable[..., Any], *values: Any) -> Any:
     """Call people's code, sync in a thread or async here, within HOOK_TIMEOUT_S. Raises what it raises, or TimeoutError."""
     async with asyncio.timeout(HOOK_TIMEOUT_S):
-        if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None)):
+        if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__):
             return await fn(*values)
         said = await in_thread(fn, *values)
         return await said if inspect.isawaitable(said) else said
@@ -167,5 +167,3 @@ def _checked(name: str, hook: Callable[..., Any], said: Any, value: T, kind: typ
 
 def _named(name: str, hook: Callable[..., Any]) -> str:
     return f"the hook {name} ({getattr(hook, '__qualname__', type(hook).__name__)})"
-
-

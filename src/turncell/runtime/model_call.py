@@ -152,8 +152,8 @@ class _Stream:
         """Feed what came of it, as the hooks leave it."""
         driver, end = self._driver, self.finished
         if self._failure is not None or end is None:
-            kind, message, retry_after_s = self._failure or ("protocol", "no end", None)
-            driver.feed(ModelFailed(time.time(), kind, message, retry_after_s=retry_after_s, **self._times))
+            kind, text, retry_after_s = self._failure or ("protocol", "no end", None)
+            driver.feed(ModelFailed(time.time(), kind, text, retry_after_s=retry_after_s, **self._times))
             return
         message = None
         if driver.setup.hooks.has("after_model"):

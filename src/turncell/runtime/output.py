@@ -23,6 +23,7 @@ from pathlib import PurePath
 from typing import Any, TypeAlias
 from uuid import UUID
 
+from turncell.core.events import File
 from turncell.core.parts import Json
 
 MODEL_LIMIT = 50_000
@@ -43,15 +44,6 @@ _CHARS = 2_000_000
 
 Bundle: TypeAlias = Mapping[str, Json]
 """One thing to show, in one or several forms by media type; images as base64 text, as Jupyter has them."""
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file that a tool has made. Size and media type may be left to be looked up."""
-
-    path: str
-    bytes: int | None = None
-    media_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +147,7 @@ def _bundles(item: Any) -> list[Bundle]:
 def _shown(data: Any) -> Json:
     if isinstance(data, bytes | bytearray):
         return base64.b64encode(data).decode("ascii")
-    return _clean(data) if isinstance(data, str) else to_json(data)
+    return clean(data) if isinstance(data, str) else to_json(data)
 
 
 def _within_limit(bundles: Iterable[Bundle]) -> tuple[Bundle, ...]:
@@ -325,7 +317,7 @@ class _Reader:
             self.is_cut = True
             text = f"{text[: self.chars]}[cut here: {len(text) - self.chars:,} more characters]"
         self.chars = max(0, self.chars - len(text))
-        return _clean(text)
+        return clean(text)
 
     def _repr(self, value: Any) -> str:
         try:
@@ -345,7 +337,7 @@ def _binary(value: bytes | bytearray | memoryview) -> str:
     return f"{size_bytes:,} bytes of binary data, not shown."
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Lone surrogates, which no provider takes, become U+FFFD."""
     try:
         text.encode("utf-8")
@@ -357,5 +349,5 @@ def _clean(text: str) -> str:
 def _text(text: str) -> str:
     """As the model reads it."""
     if len(text) <= MODEL_LIMIT:
-        return _clean(text)
-    return f"{_clean(text[:MODEL_LIMIT])}\n[cut here: {len(text) - MODEL_LIMIT:,} more characters of {len(text):,}]"
+        return clean(text)
+    return f"{clean(text[:MODEL_LIMIT])}\n[cut here: {len(text) - MODEL_LIMIT:,} more characters of {len(text):,}]"

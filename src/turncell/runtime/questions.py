@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 from turncell.core.digest import call_digest
 from turncell.core.events import Option
@@ -29,9 +29,9 @@ def make_question(
     """A question that can be asked. Raises UsageError for one that nobody could answer."""
     offered = tuple(Option(option) if isinstance(option, str) else option for option in options)
     labels = [option.label for option in offered]
-    if not isinstance(question, str) or not question.strip():
+    if not isinstance(cast(object, question), str) or not question.strip():
         raise UsageError(f"a question is a text; found {question!r}")
-    if not all(isinstance(option, Option) and option.label.strip() for option in offered):
+    if not all(isinstance(cast(object, option), Option) and option.label.strip() for option in offered):
         raise UsageError(f"an option is a text or an Option with a label; found {list(options)!r}")
     if len(set(labels)) < len(labels):
         raise UsageError(f"two options have the same label: {labels!r}")
@@ -99,13 +99,13 @@ def ask_user() -> Tool:
         allows_many: Annotated[bool, Field(description="Whether several options may be chosen.")] = False,
     ) -> str:
         offered = [Option(choice.label, choice.description) for choice in options]
-        answer = await context.ask(
-            question, offered, allows_text=allows_text or not offered, allows_many=allows_many
-        )
+        answer = await context.ask(question, offered, allows_text=allows_text or not offered, allows_many=allows_many)
         return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
 
     # Resolved here: the annotations are texts, and the two names are local.
-    ask_user.__annotations__ |= {"options": Annotated[list[Choice], Field(description="Answers to choose from; empty for free text.")]}
+    ask_user.__annotations__ |= {
+        "options": Annotated[list[Choice], Field(description="Answers to choose from; empty for free text.")]
+    }
     ask_user.__annotations__ |= {"context": ToolContext}
     return Tool(
         ask_user,

@@ -36,7 +36,9 @@ async def _after_step(driver: Driver) -> Reviewed:
         text = await _awaited(policy.on_limit_reached(step, run.calls))
     except Exception as error:
         # A policy that cannot say so does not allow another step.
-        return Reviewed(time.time(), "step", failure=("hook", f"the step policy failed: {type(error).__name__}: {error}"))
+        return Reviewed(
+            time.time(), "step", failure=("hook", f"the step policy failed: {type(error).__name__}: {error}")
+        )
     return Reviewed(time.time(), "step", may_go_on=False, text=None if text is None else str(text))
 
 

@@ -28,8 +28,8 @@ import orjson
 
 from turncell import settings
 from turncell.core.digest import canonical_json
-from turncell.core.parts import Json
 from turncell.core.events import Scope
+from turncell.core.parts import Json
 from turncell.core.policy import Rule
 from turncell.errors import StoreError, UsageError
 

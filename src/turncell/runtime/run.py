@@ -266,7 +266,14 @@ class Run:
             if (mirrored := driver.mirrored(request_id)) is not None:
                 inner, inner_id = mirrored
                 inner.answer(
-                    inner_id, decision, digest=digest, arguments=arguments, reason=reason, result=result, scope=scope, by=by
+                    inner_id,
+                    decision,
+                    digest=digest,
+                    arguments=arguments,
+                    reason=reason,
+                    result=result,
+                    scope=scope,
+                    by=by,
                 ).result(0)
                 return
             call = next((c for c in self.state.calls if c.request and c.request.request_id == request_id), None)

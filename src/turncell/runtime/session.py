@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from turncell.runtime.agent import Agent
     from turncell.runtime.run import Run
 
+
 class Session:
     """A conversation: `runs` in order, each a RunState. Made by `Session.new` or `Session.load`."""
 
@@ -91,9 +92,7 @@ class Session:
             if asked is not None and asked.kind == "question" and asked.by == "person" and asked.result is not None:
                 self.answers[asked.digest] = asked.result
 
-    def send(
-        self, message: str | Message, *, steer: bool = False, agent: Agent | None = None, **options: Any
-    ) -> Run:
+    def send(self, message: str | Message, *, steer: bool = False, agent: Agent | None = None, **options: Any) -> Run:
         """Say something, also while a run is going on.
 
         With `steer` the running run reads it at its next boundary; that run is returned. Otherwise, and where none is

@@ -10,9 +10,10 @@ import time
 import traceback
 from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from turncell.core.digest import call_digest
+from turncell.core.events import CallEnd, File
 from turncell.core.fold import CallState
 from turncell.core.parts import Json
 from turncell.core.signals import CallReturned, Judge, Judged, Progressed, Question, Stop, TellDenial
@@ -209,7 +210,7 @@ class _Running:
                 output = await in_thread(self._with_files, value)
         except Exception as error:
             output = Output(f"Done. It returned a {type(value).__name__} that cannot be shown: {_plain(error)}")
-        status = "ok"
+        status: CallEnd = "ok"
         hooks = self._driver.setup.hooks
         if hooks.has("after_tool"):
             use = ToolUse(self._call.call_id, self._call.name, self._call.arguments or {}, self._call.effect)
@@ -222,17 +223,21 @@ class _Running:
                     self._driver.note("hook", str(error), self._call.call_id)
                 output = Output(f"{self._call.name} has run, but its result is withheld: {error}")
                 status = "error"
-        terminates = bool(self._tool.terminate or output.terminate)
-        self._driver.feed(CallReturned(
-            time.time(), self._call.call_id, status, output.content, output.details, tuple(output.files),
-            tuple(output.display), terminates,
-        ))  # type: ignore[arg-type]  # fmt: skip
+        files, display = cast(tuple[File, ...], tuple(output.files)), tuple(output.display)
+        self._driver.feed(
+            CallReturned(
+                time.time(), self._call.call_id, status, output.content, output.details, files, display,
+                self._tool.terminate or output.terminate,
+            )
+        )  # fmt: skip
 
     def _with_files(self, value: Any) -> Output:
         output = to_output(value)
         if not self._files:
             return output
-        return to_output(Output(output.content, output.details, (*output.files, *self._files), output.display, output.terminate))
+        return to_output(
+            Output(output.content, output.details, (*output.files, *self._files), output.display, output.terminate)
+        )
 
     def _raised(self, error: BaseException) -> None:
         # The frames above the tool's own are ours and tell nobody anything.
