@@ -198,6 +198,20 @@ class TestSeconds:
 
 
 class TestSideBySide:
+    def test_between_the_look_and_the_grasp_nobody_else_comes_in(self) -> None:
+        # The clock is read in between: this one gives every other thread its chance there.
+        budget = Budget(calls=5, clock=lambda: threading.Event().wait(0.002) or 0.0)
+        granted(budget.reserve(calls=1))
+        start = threading.Barrier(8)
+
+        def reserve(_: int) -> Reservation | Refusal:
+            start.wait()
+            return budget.reserve(calls=1)
+
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(reserve, range(8)))
+        assert sum(isinstance(answer, Reservation) for answer in answers) == 4
+
     def test_parallel_callers_never_reserve_more_than_there_is(self) -> None:
         batch = Budget(tokens=1000, calls=150)
         runs = [batch.child(tokens=400) for _ in range(8)]
