@@ -17,7 +17,7 @@ from turncell.core.digest import call_digest
 from turncell.core.events import CallFinished, CallProposed, CallStarted, Recorded, RunEnded
 from turncell.core.fold import fold
 from turncell.core.parts import Usage
-from turncell.core.reducer import (
+from turncell.core.signals import (
     Answered,
     CallReturned,
     Clock,

@@ -16,18 +16,17 @@ from turncell.core.digest import call_digest
 from turncell.core.fold import RunState, fold
 from turncell.core.parts import Message, Text, Usage
 from turncell.core.policy import Effect, Verdict
-from turncell.core.reducer import (
+from turncell.core.reducer import LoopState, reduce
+from turncell.core.signals import (
     Answered,
     Begin,
     CallReturned,
     Judged,
     Judgement,
-    LoopState,
     ModelFailed,
     ModelFinished,
     Stop,
     Streamed,
-    reduce,
 )
 from turncell.runtime.ports import Record
 
@@ -66,8 +65,11 @@ class Drive:
         }
         return self.feed(
             Begin(
-                at=self.at, session_id=SESSION, run_id=self.run_id, seq=self.seq,
-                message=Message("user", (Text(prompt),)), **values,
+                started=ev.RunStarted(
+                    seq=self.seq + 1, session_id=SESSION, run_id=self.run_id, step=0, at=self.at,
+                    **{"root_run_id": self.run_id} | values,
+                ),
+                message=Message("user", (Text(prompt),)),
             )
         )  # fmt: skip
 

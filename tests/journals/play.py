@@ -14,23 +14,22 @@ from typing import Any
 from turncell.core import codec
 from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
 from turncell.core.digest import call_digest
-from turncell.core.events import Event, FinishReason
+from turncell.core.events import Event, FinishReason, RunStarted
 from turncell.core.fold import fold, snapshot
 from turncell.core.parts import Message, Text, Usage
-from turncell.core.reducer import (
+from turncell.core.reducer import LoopState, reduce
+from turncell.core.signals import (
     Answered,
     Begin,
     CallReturned,
     Judged,
     Judgement,
-    LoopState,
     ModelFailed,
     ModelFinished,
     Progressed,
     Signal,
     Stop,
     Streamed,
-    reduce,
 )
 
 HERE = Path(__file__).parent
@@ -44,15 +43,25 @@ class Play:
         self.events: list[Event] = []
         self.commands: list[object] = []
         self.at = 1_700_000_000.0
+        behaviour: dict[str, Any] = {}
         values = {
             "session_id": "ses_1",
             "run_id": "run_1",
-            "seq": 0,
+            "seq": 1,
             "model": "scripted",
             "mode": "ask",
             "max_steps": 5,
         }
-        self.feed(lambda at: Begin(at=at, message=Message("user", (Text(prompt),)), **values | begin))
+        for name in ("reviews", "models", "attempts", "summarises", "reads_all"):
+            if name in begin:
+                behaviour[name] = begin.pop(name)
+        self.feed(
+            lambda at: Begin(
+                started=RunStarted(at=at, step=0, root_run_id="run_1", **values | begin),
+                message=Message("user", (Text(prompt),)),
+                **behaviour,
+            )
+        )
 
     def feed(self, make: Callable[[float], Signal]) -> None:
         self.at = round(self.at + 0.1, 3)

@@ -10,8 +10,8 @@ Three laws bend the order, all towards caution (`tests/core/test_policy.py` hold
 * what a check denies is denied, whatever the rules say. Its "ask" beats a remembered allow and the mode's, not the
   allow of a rule in code; its "allow" never lets through what mode plan or never denies.
 * taint: once untrusted output was read, an allow for a call that is no read becomes an "ask", because the model may be
-  speaking for whoever wrote that output. Two allows stand: that of mode auto, and that of a rule in code that says
-  `tainted=True`.
+  speaking for whoever wrote that output. In mode auto all allows stand, and everywhere that of a rule in code that
+  says `tainted=True`.
 * where nobody is to be asked because the mode denies the call (plan, never), such an "ask" is a denial.
 
 Pure: rules are values, the tool's effect and the call's arguments come in as arguments.
@@ -131,10 +131,10 @@ def decide(
     rule = _first(rules, tool, arguments)
     if rule is not None:
         said = Decision(rule.verdict, f"rule {rule}", rule.reason)
-        stands = rule.tainted
+        stands = rule.tainted or mode == "auto"
     else:
         said = _without_code(_first(remembered, tool, arguments), check, by_mode)
-        stands = said is by_mode and mode == "auto"
+        stands = mode == "auto"
     if said.verdict != "allow" or stands or not is_tainted or effect == "read":
         return said
     reason = f"untrusted output was read before this call, so that the allow of {said.by} does not count"

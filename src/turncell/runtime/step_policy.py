@@ -59,7 +59,7 @@ class StepLimit:
 class LoopDetection:
     """A step limit that also stops a run that goes round in circles.
 
-    A loop is the same call made `repeats` times in a run, or two calls in turn, three times over (A B A B A B). Calls
+    A loop is the same call made `repeats` times with nothing new written in between, or two calls in turn, three times over (A B A B A B). Calls
     are the same if tool and arguments are; `keys` maps a tool's name to a function of its arguments that returns what
     counts instead (a path without the line numbers). Tools in `polling` may be called as often as it takes.
 
@@ -107,9 +107,11 @@ class LoopDetection:
                 )
         counts: Counter[tuple[str, str]] = Counter()
         for name, call in zip(names, calls, strict=True):
+            if call.effect != "read" and call.status == "ok" and not counts[name]:
+                counts.clear()  # the world has changed: the same question may have another answer now
             counts[name] += 1
             if counts[name] >= self.repeats:
-                return f"{_shown(call)} was called {names.count(name)} times"
+                return f"{_shown(call)} was called {counts[name]} times"
         return None
 
     def _name(self, call: CallState) -> tuple[str, str]:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from turncell.core.codec import encode
 from turncell.core.fold import RunState
@@ -113,6 +113,7 @@ def record_of(state: RunState, *, tier: str = "", agent: str = "") -> RunRecord:
     )
 
 
+@runtime_checkable
 class TelemetryWriter(Protocol):
     """Where records go.
 
