@@ -542,7 +542,7 @@ class TestEnds:
         ],
     )
     def test_each_has_its_status(self, script: list[Any], status: str, kind: str | None) -> None:
-        run = Agent(ScriptedModel(script)).run_sync("go")
+        run = Agent(ScriptedModel(script), attempts=1).run_sync("go")
         assert (run.status, run.state.error_kind) == (status, kind)
 
     def test_a_stream_without_an_end_is_a_failure_that_keeps_the_text(self) -> None:
@@ -566,7 +566,7 @@ class TestEnds:
 
     def test_the_limit_of_steps_is_a_status(self) -> None:
         model = ScriptedModel([call("weather", city="Oslo")] * 3)
-        run = Agent(model, tools=[weather], max_steps=2).run_sync("go")
+        run = Agent(model, tools=[weather], max_steps=2, summarises=False).run_sync("go")
         assert run.status == "max_steps" and len(run.state.steps) == 2
         with pytest.raises(RunError, match="2 steps"):
             run.raise_for_status()

@@ -22,7 +22,8 @@ def calls(*made: str | tuple[str, dict[str, Any]]) -> tuple[CallState, ...]:
     pairs = [(one, {}) if isinstance(one, str) else one for one in made]
     return tuple(
         CallState(
-            f"call_{number}", number, name, json.dumps(arguments), arguments, digest=call_digest(name, arguments), status="ok"
+            f"call_{number}", number, name, json.dumps(arguments), arguments, digest=call_digest(name, arguments),
+            status="ok", effect="write" if name in ("mail", "pay") else "read",
         )
         for number, (name, arguments) in enumerate(pairs, 1)
     )  # fmt: skip
@@ -61,10 +62,15 @@ class TestTheLimit:
 class TestTheSameCall:
     def test_it_stops_at_the_last_allowed_repetition_and_says_which_call_it_was(self) -> None:
         look = ("look", {"at": "clock"})
-        assert goes_on(LoopDetection(), calls(look, "mail", look))
-        used = calls(look, "mail", look, "pay", look)
+        assert goes_on(LoopDetection(), calls(look, "list", look))
+        used = calls(look, "list", look, "find", look)
         assert not goes_on(LoopDetection(), used)
         assert LoopDetection().on_limit_reached(5, used) == 'Stopped: look({"at":"clock"}) was called 3 times.'
+
+    def test_a_write_in_between_makes_the_same_question_a_new_one(self) -> None:
+        look = ("look", {"at": "clock"})
+        assert goes_on(LoopDetection(), calls(look, look, "mail", look, look, "pay", look, look))
+        assert not goes_on(LoopDetection(), calls("mail", look, "mail", look, "mail"))
 
     def test_other_arguments_are_another_call(self) -> None:
         assert goes_on(LoopDetection(), calls(*(("look", {"page": page}) for page in range(30))))

@@ -17,7 +17,7 @@ import pytest
 from tests.journals.play import PLAYS, Play, approved, two_requests
 from turncell import Agent, JsonLinesWriter, MemoryWriter, ModelFailure, RunRecord, tool
 from turncell.adapters.scripted_model import ScriptedModel, call
-from turncell.core.events import Recorded
+from turncell.core.events import Recorded, RunStarted
 from turncell.core.fold import RunState, fold
 from turncell.frames.tables import calls_frame, runs_frame
 from turncell.runtime.telemetry import record_of
@@ -25,6 +25,14 @@ from turncell.runtime.telemetry import record_of
 pytestmark = pytest.mark.feature("A15")
 
 NOT_IN_THE_TABLE = {"depth", "agent", "provider", "tier", "started_at", "tool_calls"}
+
+
+def started(run_id: str = "run_1", model: str = "scripted") -> RunState:
+    """A run that has just begun."""
+    event = RunStarted(
+        seq=1, session_id="ses_1", run_id=run_id, step=0, at=1.0, model=model, mode="ask", max_steps=40
+    )
+    return fold([event])
 
 
 @tool(effect="read")
@@ -63,7 +71,7 @@ def test_the_time_of_people_and_of_tools_is_counted_once_where_it_overlaps() -> 
 
 def test_the_provider_is_what_stands_before_the_slash() -> None:
     models = {"openai/gpt-5": "openai", "embedded": "", "openrouter/meta/llama": "openrouter"}
-    assert {model: record_of(RunState(model=model)).provider for model in models} == models
+    assert {model: record_of(started(model=model)).provider for model in models} == models
 
 
 def test_tier_and_agent_are_those_that_are_given() -> None:
@@ -96,14 +104,15 @@ class TestJsonLines:
         program = (
             "import sys; from turncell import JsonLinesWriter; from turncell.core.fold import RunState\n"
             "from turncell.runtime.telemetry import record_of\n"
-            "for n in range(50): JsonLinesWriter(sys.argv[1]).write(record_of(RunState(run_id='p' * 5000)))"
+            "from tests.runtime.test_telemetry import started; "
+            "[JsonLinesWriter(sys.argv[1]).write(record_of(started(run_id='p' * 5000))) for n in range(50)]"
         )
         other = subprocess.Popen([sys.executable, "-c", program, str(path)])
         writer = JsonLinesWriter(path)
 
         def write(name: str) -> None:
             for _ in range(50):
-                writer.write(record_of(RunState(run_id=name * 5000)))
+                writer.write(record_of(started(run_id=name * 5000)))
 
         threads = [threading.Thread(target=write, args=(name,)) for name in "ab"]
         for thread in threads:
@@ -116,7 +125,7 @@ class TestJsonLines:
 
     def test_text_that_is_no_unicode_is_written_all_the_same(self, tmp_path: Path) -> None:
         writer = JsonLinesWriter(tmp_path / "runs.jsonl")
-        writer.write(record_of(RunState(model="odd\ud800")))
+        writer.write(record_of(started(model="odd\ud800")))
         assert json.loads(writer.path.read_text())["model"] == "odd\ud800"
 
     def test_what_cannot_be_written_is_logged_and_not_raised(
@@ -124,5 +133,5 @@ class TestJsonLines:
     ) -> None:
         (tmp_path / "file").write_text("")
         with caplog.at_level(logging.ERROR, "turncell"):
-            JsonLinesWriter(tmp_path / "file" / "runs.jsonl").write(record_of(RunState(run_id="run_7")))
+            JsonLinesWriter(tmp_path / "file" / "runs.jsonl").write(record_of(started(run_id="run_7")))
         assert "the record of run 'run_7' could not be written" in caplog.text

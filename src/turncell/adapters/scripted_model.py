@@ -164,7 +164,7 @@ class ScriptedModel:
         else:
             entries = f"{len(self._script)} entr{'y' if len(self._script) == 1 else 'ies'}"
             raise ModelFailure(
-                "protocol",
+                "bad_request",
                 f"model {self.name!r}: the script has {entries}, but this is model call {number + 1}, for step "
                 f"{request.step} of run {request.run_id!r}; add an entry to the script or let the test ask for less",
             )

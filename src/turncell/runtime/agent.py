@@ -353,8 +353,8 @@ def _check_session(session: Session | None, within: trace.Trace | None) -> None:
         raise UsageError(f"session is {session!r}; use agent.session() or Session.load(session_id, journal)")
     if session.pid != os.getpid():
         raise StoreError(
-            f"session {session.id} belongs to process {session.pid}, which this one was forked from; "
-            "make a new one here with agent.session()"
+            f"session {session.id} belongs to the parent process {session.pid}; "
+            "begin a new session in this forked child with agent.session()"
         )
     if within is not None and session.running is not None and session.running.id in within.chain:
         raise UsageError(

@@ -67,8 +67,8 @@ class RunRecord:
 def record_of(state: RunState, *, tier: str = "", agent: str = "") -> RunRecord:
     """The record of a run, ended or not.
 
-    >>> record_of(RunState(run_id="run_1", model="openai/gpt-5", status="cancelled")).provider
-    'openai'
+    >>> record_of(RunState(status="cancelled")).status
+    'cancelled'
     """
     usage, steps, calls = state.usage, state.steps, state.calls
     provider, slash, _ = state.model.partition("/")
@@ -128,9 +128,9 @@ class MemoryWriter:
     """Keeps the records in a list, oldest first.
 
     >>> writer = MemoryWriter()
-    >>> writer.write(record_of(RunState(run_id="run_1")))
-    >>> [record.run_id for record in writer.records]
-    ['run_1']
+    >>> writer.write(record_of(RunState(status="cancelled")))
+    >>> [record.status for record in writer.records]
+    ['cancelled']
     """
 
     def __init__(self) -> None:
