@@ -160,9 +160,7 @@ class TestDisplay:
 
     def test_bytes_become_base64_text(self) -> None:
         output = to_output(Output("A map.", display=[{"image/png": b"\x89PNG", "text/plain": "map\ud800"}]))
-        assert output.display == (
-            {"image/png": base64.b64encode(b"\x89PNG").decode(), "text/plain": "map\ufffd"},
-        )
+        assert output.display == ({"image/png": base64.b64encode(b"\x89PNG").decode(), "text/plain": "map\ufffd"},)
 
     def test_one_bundle_alone_will_do(self) -> None:
         assert to_output(Output("x", display={"text/html": "<b>x</b>"})).display == (  # type: ignore[arg-type]
@@ -171,7 +169,9 @@ class TestDisplay:
 
     def test_what_is_beyond_2_mb_is_left_out_with_a_mark(self) -> None:
         half = {"text/plain": "x" * (DISPLAY_LIMIT_BYTES // 2)}
-        output = to_output(Output("x", display=[half, {"image/png": b"y" * DISPLAY_LIMIT_BYTES}, half, {"text/plain": "z"}]))
+        output = to_output(
+            Output("x", display=[half, {"image/png": b"y" * DISPLAY_LIMIT_BYTES}, half, {"text/plain": "z"}])
+        )
         assert [len(bundle.get("text/plain", "")) > 1000 for bundle in output.display] == [True, False, True, False]
         assert output.display[1] == {"text/plain": "[left out: image/png of 2,666,668 bytes, beyond 2,000,000]"}
 
@@ -191,7 +191,12 @@ class TestTables:
         import pandas as pd
 
         frame = pd.DataFrame(
-            {"city": ["Oslo", None], "at": [pd.Timestamp("2026-03-01"), pd.NaT], "x": [1.5, math.nan], "y": [{1}, "b" * 500]}
+            {
+                "city": ["Oslo", None],
+                "at": [pd.Timestamp("2026-03-01"), pd.NaT],
+                "x": [1.5, math.nan],
+                "y": [{1}, "b" * 500],
+            }
         )
         output = to_output(frame)
         assert "Oslo" in output.content and output.details is None
@@ -247,7 +252,7 @@ class TestPictures:
     def test_an_image_that_cannot_be_a_png_is_described(self) -> None:
         image_module = pytest.importorskip("PIL.Image")
         output = to_output(image_module.new("HSV", (30, 20)))
-        assert output.content in ("An image, 30 × 20 pixels, not shown.", "An image, 30 × 20 pixels.")
+        assert output == Output("An image, 30 × 20 pixels, not shown.")
 
     def test_an_object_that_shows_itself_as_png_is_its_picture(self) -> None:
         image_module = pytest.importorskip("PIL.Image")
