@@ -239,7 +239,8 @@ class TestPictures:
         figure = figure_module.Figure(figsize=(6.4, 4.8), dpi=100)
         axes = figure.subplots()
         axes.plot([1, 2])
-        for value in (figure, axes):
+        part = figure.subfigures(1, 2)[0]
+        for value in (figure, axes, part, part.subplots()):
             output = to_output(value)
             assert output.content == "A figure, 640 × 480 pixels."
             assert base64.b64decode(output.display[0]["image/png"]).startswith(b"\x89PNG")

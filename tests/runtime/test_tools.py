@@ -269,6 +269,8 @@ def references(schema: Any) -> set[str]:
         (Stay, {}),
         (str, "\ud800"),
         (float, math.nan),
+        (Any, {"deep": [math.inf]}),
+        (Any, Ellipsis),
         (Annotated[int, Field(ge=1)], 0),
     ],
     ids=str,

@@ -243,15 +243,12 @@ def _quiet_schema() -> Any:
     return QuietSchema
 
 
-def _json(tool: str, name: str, value: Any) -> bytes:
-    from pydantic_core import to_json
-
+def _json(tool: str, name: str, value: Json) -> bytes:
     try:
-        return to_json(value, inf_nan_mode="constants")
-    except Exception as error:
-        raise ToolError(
-            f"arguments of {tool} are not valid: {name.encode('ascii', 'replace').decode()}: {error}"
-        ) from error
+        return json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        said = name.encode("utf-8", "replace").decode()  # a name, too, may hold half a character
+        raise ToolError(f"arguments of {tool} are not valid: {said}: not JSON: {error}") from error
 
 
 def _in_order(shown: Json, value: Any) -> Json:
