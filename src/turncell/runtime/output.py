@@ -202,8 +202,8 @@ def _cell(value: Any) -> Json:
 
 def _picture(value: Any) -> Output | None:
     """What shows itself as PNG: a matplotlib figure (or axes, which is what `plot` returns), or by `_repr_png_`."""
-    if _comes_from(value, "matplotlib", "Axes") and value.get_figure() is not None:
-        value = value.get_figure()
+    if _comes_from(value, "matplotlib", "Axes", "SubFigure"):
+        value = getattr(value.figure, "figure", value)  # of a part of a figure, the whole
     if _comes_from(value, "matplotlib", "Figure"):
         buffer = BytesIO()
         value.savefig(buffer, format="png")

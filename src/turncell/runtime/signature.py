@@ -16,7 +16,7 @@ import inspect
 import json
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Literal, Optional
@@ -102,12 +102,14 @@ def parameters_of(name: str, function: Callable[..., Any], context_type: type) -
     context: str | None = None
     fields: dict[str, str] = {}
     definitions: dict[str, Any] = {}
-    for parameter, hint in _annotated(name, function):
+    annotated = _annotated(name, function)
+    taken = {parameter.name for parameter, _ in annotated}
+    for parameter, hint in annotated:
         if hint in (context_type, Optional[context_type]):  # noqa: UP045 - made at run time
             context = parameter.name
             continue
-        field = _field_name(parameter.name, len(fields))
-        fields[parameter.name] = field
+        field = fields[parameter.name] = _field_name(parameter.name, taken)
+        taken.add(field)
         default: Any = ... if parameter.default is parameter.empty else parameter.default
         definitions[field] = (_described(hint, docs.get(parameter.name)), default)
     names = {field: parameter for parameter, field in fields.items()}
@@ -182,13 +184,16 @@ def _annotated(name: str, function: Callable[..., Any]) -> list[tuple[inspect.Pa
     return [(parameter, hints.get(parameter.name, parameter.annotation)) for parameter in parameters]
 
 
-def _field_name(parameter: str, index: int) -> str:
+def _field_name(parameter: str, taken: Collection[str]) -> str:
     """A name that pydantic can have as a field: not one of its own, not private."""
     from pydantic import BaseModel
 
-    if parameter.startswith(("_", "model_")) or hasattr(BaseModel, parameter):
-        return f"argument{index}_{parameter}"
-    return parameter
+    if not parameter.startswith(("_", "model_")) and not hasattr(BaseModel, parameter):
+        return parameter
+    field = f"argument_{parameter}"
+    while field in taken:
+        field += "_"
+    return field
 
 
 def _described(hint: Any, doc: str | None) -> Any:
@@ -238,15 +243,12 @@ def _quiet_schema() -> Any:
     return QuietSchema
 
 
-def _json(tool: str, name: str, value: Any) -> bytes:
-    from pydantic_core import to_json
-
+def _json(tool: str, name: str, value: Json) -> bytes:
     try:
-        return to_json(value, inf_nan_mode="constants")
-    except Exception as error:
-        raise ToolError(
-            f"arguments of {tool} are not valid: {name.encode('ascii', 'replace').decode()}: {error}"
-        ) from error
+        return json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        said = name.encode("utf-8", "replace").decode()  # a name, too, may hold half a character
+        raise ToolError(f"arguments of {tool} are not valid: {said}: not JSON: {error}") from error
 
 
 def _in_order(shown: Json, value: Any) -> Json:
