@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from turncell.frames.export import export_html, export_markdown
     from turncell.frames.history import calls_df, runs_df, steps_df
     from turncell.runtime.agent import Agent
+    from turncell.runtime.ask_user import ask_user
     from turncell.runtime.budget import Budget
     from turncell.runtime.context import ToolContext
     from turncell.runtime.hooks import Hooks, ToolUse, Veto
     from turncell.runtime.models import Route, Router, Tiers
     from turncell.runtime.output import Output
-    from turncell.runtime.questions import ask_user
     from turncell.runtime.rulebook import rulebook
     from turncell.runtime.run import Run
     from turncell.runtime.run_turn import run_turn
@@ -93,7 +93,7 @@ _HOME = {
     "Usage": "core.parts",
     "UsageError": "errors",
     "Veto": "runtime.hooks",
-    "ask_user": "runtime.questions",
+    "ask_user": "runtime.ask_user",
     "calls_df": "frames.history",
     "export_html": "frames.export",
     "export_markdown": "frames.export",
@@ -104,7 +104,58 @@ _HOME = {
     "tool": "runtime.tools",
 }
 
-__all__ = [*_HOME, "__version__", "load_ipython_extension", "unload_ipython_extension"]
+__all__ = [
+    "Agent",
+    "AnswerRefused",
+    "Budget",
+    "Check",
+    "Declined",
+    "File",
+    "Hooks",
+    "Image",
+    "JsonLinesWriter",
+    "LoopDetection",
+    "MemoryWriter",
+    "Message",
+    "ModelFailure",
+    "Nucleus",
+    "Option",
+    "Output",
+    "Route",
+    "Router",
+    "Rule",
+    "Run",
+    "RunError",
+    "RunRecord",
+    "Session",
+    "Settings",
+    "StepLimit",
+    "StoreError",
+    "Text",
+    "Tiers",
+    "Tool",
+    "ToolContext",
+    "ToolError",
+    "ToolUse",
+    "TraceFilter",
+    "Transition",
+    "TurncellError",
+    "Usage",
+    "UsageError",
+    "Veto",
+    "__version__",
+    "ask_user",
+    "calls_df",
+    "export_html",
+    "export_markdown",
+    "load_ipython_extension",
+    "rulebook",
+    "run_turn",
+    "runs_df",
+    "steps_df",
+    "tool",
+    "unload_ipython_extension",
+]
 
 
 def __getattr__(name: str) -> Any:

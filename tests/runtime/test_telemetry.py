@@ -29,9 +29,7 @@ NOT_IN_THE_TABLE = {"depth", "agent", "provider", "tier", "started_at", "tool_ca
 
 def started(run_id: str = "run_1", model: str = "scripted") -> RunState:
     """A run that has just begun."""
-    event = RunStarted(
-        seq=1, session_id="ses_1", run_id=run_id, step=0, at=1.0, model=model, mode="ask", max_steps=40
-    )
+    event = RunStarted(seq=1, session_id="ses_1", run_id=run_id, step=0, at=1.0, model=model, mode="ask", max_steps=40)
     return fold([event])
 
 

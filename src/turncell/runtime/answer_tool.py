@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from turncell.core.parts import Json
 from turncell.errors import ToolError
@@ -49,9 +49,13 @@ class AnswerTool(Tool):
 
 def agent_tool(agent: Agent, name: str, description: str, options: Mapping[str, Any]) -> Tool:
     """See `Agent.as_tool`."""
-    from pydantic import Field
 
-    async def ask(task: Annotated[str, Field(description="What is to be done, with all it needs to know.")]) -> Output:
+    async def ask(task: str) -> Output:
+        """Hand a task to an agent of its own.
+
+        Args:
+            task: What is to be done, with all that the agent needs to know. It sees nothing else.
+        """
         run = await agent.run(task)
         state = run.state
         said = run.text or "(no answer)"

@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("turncell")
 
-TICK_S = 1.0
+TICK_S = 0.25
 LEAVE_S = 0.2
 """How long the end of a run waits for its tasks: a tool in a thread cannot be stopped, only left behind."""
 
@@ -117,7 +117,6 @@ class Driver:
         self._unrecorded: RunState | None = None
         self._asked = 0
         self._ended = asyncio.Event()
-        self._began_at = time.monotonic()
         self._keys = itertools.count(1)
         self._replies: dict[int, asyncio.Future[Answered]] = {}
         self._turns: dict[str, asyncio.Lock] = {}
@@ -145,10 +144,13 @@ class Driver:
         """From the first signal to the last record on disk."""
         self.feed(begin)
         ticker = asyncio.create_task(self._tick())
+        limit = self._limit_time()
         try:
             await self._ended.wait()
         finally:
             ticker.cancel()
+            if limit is not None:
+                limit.cancel()
             for child in self._children:
                 child.cancel("the run that started it has ended")
             for task in self._tasks:
@@ -293,15 +295,19 @@ class Driver:
             log.exception("a task of the run failed")
             self.stop("failed", "internal", say(error))
 
+    def _limit_time(self) -> asyncio.TimerHandle | None:
+        limit_s = self.setup.timeout_s
+        if limit_s is None:
+            return None
+        message = f"stopped after {limit_s:g} s, the time limit of this run"
+        return self.bus.loop.call_later(limit_s, self.stop, "timeout", "timeout", message)
+
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
             self.feed(Clock(time.time()))
             now = time.monotonic()
-            limit_s = self.setup.timeout_s
-            if limit_s is not None and now - self._began_at >= limit_s:
-                self.stop("timeout", "timeout", f"stopped after {limit_s:g} s, the time limit of this run")
-            elif overrun := self.setup.budget.overrun():
+            if overrun := self.setup.budget.overrun():
                 self.stop("budget", "budget", overrun)
             elif self.heard_at is not None and now - self.heard_at >= self.setup.silence_s:
                 self.heard_at = None

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import cast
 
 from turncell.core.digest import call_digest
 from turncell.core.events import Option
 from turncell.core.fold import RequestState
 from turncell.core.signals import Question
 from turncell.errors import AnswerRefused, UsageError
-
-if TYPE_CHECKING:
-    from turncell.runtime.tools import Tool
 
 MAX_QUESTIONS = 10
 """How many questions a run may put to a person, if nothing else is said."""
@@ -78,38 +75,3 @@ def _answers(request: RequestState, result: str | Sequence[str] | None) -> list[
     if len(result) > 1 and not request.allows_many:
         raise AnswerRefused(f"one answer is wanted to {request.question!r}; found {list(result)!r}")
     return list(result)
-
-
-def ask_user() -> Tool:
-    """A tool with which the model itself asks: `Agent(tools=[ask_user(), ...])`."""
-    from pydantic import BaseModel, Field
-
-    from turncell.runtime.context import ToolContext
-    from turncell.runtime.tools import Tool
-
-    class Choice(BaseModel):
-        label: str
-        description: str = ""
-
-    async def ask_user(
-        question: Annotated[str, Field(description="One question, in full.")],
-        context: ToolContext,
-        options: Annotated[list[Choice], Field(description="Answers to choose from; empty for free text.")] = [],  # noqa: B006
-        allows_text: Annotated[bool, Field(description="Whether another answer may be written.")] = True,
-        allows_many: Annotated[bool, Field(description="Whether several options may be chosen.")] = False,
-    ) -> str:
-        offered = [Option(choice.label, choice.description) for choice in options]
-        answer = await context.ask(question, offered, allows_text=allows_text or not offered, allows_many=allows_many)
-        return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
-
-    # Resolved here: the annotations are texts, and the two names are local.
-    ask_user.__annotations__ |= {
-        "options": Annotated[list[Choice], Field(description="Answers to choose from; empty for free text.")]
-    }
-    ask_user.__annotations__ |= {"context": ToolContext}
-    return Tool(
-        ask_user,
-        description="Ask the person who attends this run. Use it when a decision is theirs, not for what you can find out.",
-        effect="read",
-        trusted=True,
-    )
