@@ -7,27 +7,51 @@ from typing import Any
 
 import hypothesis.strategies as st
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.core.test_fold import accepted_by_providers
 from tests.journals.play import Play
 from turncell.core import reducer
 from turncell.core.deltas import CallFragment, Finished, ReasoningFragment, TextFragment
 from turncell.core.digest import call_digest
-from turncell.core.events import CallFinished, CallProposed, CallStarted, Recorded, RunEnded
+from turncell.core.events import (
+    ArgumentsDelta,
+    CallFinished,
+    CallProposed,
+    CallStarted,
+    MessageAdded,
+    Noted,
+    Option,
+    ReasoningDelta,
+    Recorded,
+    RequestAnswered,
+    RequestOpened,
+    RunEnded,
+    Steered,
+    StepStarted,
+    TextDelta,
+)
 from turncell.core.fold import fold
-from turncell.core.parts import Usage
+from turncell.core.parts import Message, Text, Usage
 from turncell.core.signals import (
     Answered,
+    Asked,
     CallReturned,
+    Chosen,
     Clock,
     Judged,
     Judgement,
     ModelFailed,
     ModelFinished,
+    Note,
+    Question,
+    Reply,
+    Reviewed,
     StartCall,
+    Steer,
     Stop,
     Streamed,
+    Traits,
 )
 
 NAMES = st.sampled_from(["look", "mail", "save"])
@@ -40,8 +64,31 @@ class AnyOrder(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.play = Play("go", max_steps=4)
         self.started: dict[str, str] = {}
+        self.asked: list[int] = []
+        self.told = 0
+
+    @initialize(
+        reviews=st.sets(st.sampled_from(["step", "finish"])),
+        max_steps=st.integers(0, 4),
+        models=st.integers(1, 3),
+        attempts=st.integers(1, 3),
+        summarises=st.booleans(),
+        reads_all=st.booleans(),
+        early=st.sampled_from(["", "", "", "", "", "steer", "stop"]),
+    )
+    def begin(self, reviews: Any, early: str, **values: Any) -> None:
+        self.play = Play("go", is_begun=False, reviews=frozenset(reviews), **values)
+        if early == "steer":
+            self.feed(Steer(self.play.at, "early", Message("user", (Text("wait"),))))
+        elif early == "stop":
+            self.feed(Stop(self.play.at))
+        self.play.begin()
+
+    @property
+    def is_late(self) -> bool:
+        """Before, nothing ends the run: most would end before anything has happened."""
+        return len(self.play.events) > 25
 
     def feed(self, signal: Any) -> None:
         self.play.feed(lambda _: signal)
@@ -50,8 +97,15 @@ class AnyOrder(RuleBasedStateMachine):
                 self.started.setdefault(command.call.call_id, command.call.digest or "")
 
     def some_call(self, data: st.DataObject) -> str:
-        known = [call.call_id for call in self.play.state.run.calls] or ["nobody"]
-        return data.draw(st.sampled_from([*known, "nobody"]))
+        calls = self.play.state.run.calls
+        likely = [call.call_id for call in calls if call.is_open] * 4
+        return data.draw(st.sampled_from([*likely, *(call.call_id for call in calls), "nobody"]))
+
+    def some_request(self, data: st.DataObject) -> str:
+        calls = self.play.state.run.calls
+        likely = [call.request.request_id for call in calls if call.request and call.status == "waiting"] * 6
+        asked = [call.request.request_id for call in calls if call.request]
+        return data.draw(st.sampled_from([*likely, *asked, "nobody-ask"]))
 
     @rule(text=TEXTS, thought=st.booleans())
     def stream_text(self, text: str, thought: bool) -> None:
@@ -66,35 +120,101 @@ class AnyOrder(RuleBasedStateMachine):
     def stream_call(self, index: int | None, id: str | None, name: str | None, text: str) -> None:
         self.feed(Streamed(self.play.at, [CallFragment(index, id, name, text)]))
 
+    @precondition(lambda self: self.is_late)
     @rule(reason=st.sampled_from(["stop", "length", "tool_calls", "other"]))
     def model_finishes(self, reason: Any) -> None:
         self.feed(ModelFinished(self.play.at, Finished(reason, Usage(1, 1))))
 
-    @rule()
-    def model_fails(self) -> None:
-        self.feed(ModelFailed(self.play.at, "connection", "reset"))
+    @precondition(lambda self: self.is_late)
+    @rule(
+        kind=st.sampled_from(["connection", "auth", "bad_request"]),
+        retry_after_s=st.none() | st.sampled_from([0.5, 900]),
+    )
+    def model_fails(self, kind: str, retry_after_s: float | None) -> None:
+        self.feed(ModelFailed(self.play.at, kind, "reset", retry_after_s=retry_after_s))
+
+    @rule(data=st.data(), names=st.lists(NAMES, min_size=1, max_size=4))
+    def a_step_with_calls(self, data: st.DataObject, names: list[str]) -> None:
+        """What chance alone would seldom bring about."""
+        for number, name in enumerate(names):
+            self.feed(Streamed(self.play.at, [CallFragment(number, f"p{number}", name, "{}")]))
+        self.feed(ModelFinished(self.play.at, Finished("tool_calls", Usage(1, 1))))
+        if data.draw(st.booleans()):
+            self.judge(data)
 
     @rule(data=st.data())
     def judge(self, data: st.DataObject) -> None:
         judgements = []
-        for call in self.play.state.run.steps[-1].calls:
+        for call in self.play.state.run.steps[-1].calls if self.play.state.run.steps else ():
             effect: Any = data.draw(EFFECTS)
-            if data.draw(st.booleans()) or call.arguments_text not in ("", "{}"):
+            chance = data.draw(st.integers(0, 9))
+            if chance == 0 or call.arguments_text not in ("", "{}"):
                 judgements.append(Judgement(call.call_id, effect, problem="not valid"))
-            elif data.draw(st.booleans()):
-                verdict: Any = data.draw(st.sampled_from(["allow", "ask", "deny"]))
+            elif chance > 1:
+                verdict: Any = data.draw(st.sampled_from(["allow", "allow", "ask", "deny"]))
+                traits = Traits(data.draw(st.none() | st.just(1)), answers_denial=data.draw(st.booleans()))
                 judgements.append(
-                    Judgement(call.call_id, effect, {}, call_digest(call.name, {}), None, verdict, "test")
+                    Judgement(
+                        call.call_id,
+                        effect,
+                        {},
+                        call_digest(call.name, {}),
+                        None,
+                        verdict,
+                        "test",
+                        is_trusted=data.draw(st.booleans()),
+                        traits=traits,
+                    )
                 )
         self.feed(Judged(self.play.at, tuple(judgements), self.play.at + 5))
 
+    @precondition(lambda self: bool(self.play.state.run.calls))
+    @rule(data=st.data(), default=st.none() | st.just("yes"), is_nested=st.booleans())
+    def running_call_asks(self, data: st.DataObject, default: str | None, is_nested: bool) -> None:
+        kind: Any = "approval" if is_nested else "question"
+        question = Question(
+            "d" * 64, kind, "Which?", (Option("yes"),), name="inner" if is_nested else "", default_result=default,
+            expires_at=self.play.at + 5,
+        )  # fmt: skip
+        self.asked.append(len(self.asked) + 1)
+        self.feed(Asked(self.play.at, self.some_call(data), self.asked[-1], question))
+
+    @rule(text=TEXTS, number=st.integers(1, 4))
+    def person_steers(self, text: str, number: int) -> None:
+        self.feed(Steer(self.play.at, f"input_{number}", Message("user", (Text(text or "wait"),))))
+
+    @precondition(lambda self: self.play.state.reviewing is not None)
+    @rule(
+        review=st.sampled_from(["step", "finish"]),
+        may_go_on=st.booleans(),
+        text=st.none() | TEXTS,
+        says=st.none() | TEXTS,
+        fails=st.booleans(),
+        is_final=st.booleans(),
+    )
+    def reviewers_say(
+        self, review: Any, may_go_on: bool, text: str | None, says: str | None, fails: bool, is_final: bool
+    ) -> None:
+        message = None if says is None else Message("user", (Text(says or "go on"),))
+        failure = ("hook", "no") if fails else None
+        self.feed(Reviewed(self.play.at, review, may_go_on, text, message, failure=failure, is_final=is_final))
+
+    @rule(kind=st.sampled_from(["notice", "hook"]))
+    def somebody_notes(self, kind: Any) -> None:
+        self.feed(Note(self.play.at, kind, "by the way"))
+
+    @rule(tier=st.none() | st.just("small"))
+    def another_model_is_chosen(self, tier: str | None) -> None:
+        self.feed(Chosen(self.play.at, "other", tier))
+
+    @precondition(lambda self: bool(self.play.state.run.calls))
     @rule(data=st.data(), answer=st.sampled_from(["approve", "edit", "deny", "result"]))
     def answer(self, data: st.DataObject, answer: Any) -> None:
         digest = call_digest("x", {"edited": True})
         self.feed(
             Answered(
                 at=self.play.at,
-                request_id=f"{self.some_call(data)}-ask",
+                request_id=self.some_request(data),
                 answer=answer,
                 by="person",
                 arguments={"edited": True},
@@ -102,16 +222,17 @@ class AnyOrder(RuleBasedStateMachine):
             )
         )
 
-    @rule(data=st.data(), status=st.sampled_from(["ok", "error", "timeout"]))
-    def call_returns(self, data: st.DataObject, status: Any) -> None:
-        self.feed(CallReturned(self.play.at, self.some_call(data), status, "result"))
+    @precondition(lambda self: bool(self.play.state.run.calls))
+    @rule(data=st.data(), status=st.sampled_from(["ok", "error", "timeout", "denied"]), terminates=st.booleans())
+    def call_returns(self, data: st.DataObject, status: Any, terminates: bool) -> None:
+        self.feed(CallReturned(self.play.at, self.some_call(data), status, "result", terminates=terminates))
 
     @rule(ahead_s=st.sampled_from([0.0, 1.5, 10.0]))
     def time_passes(self, ahead_s: float) -> None:
         self.play.at += ahead_s
         self.feed(Clock(self.play.at))
 
-    @precondition(lambda self: len(self.play.events) > 12)
+    @precondition(lambda self: self.is_late)
     @rule()
     def stop(self) -> None:
         self.feed(Stop(self.play.at))
@@ -137,11 +258,60 @@ class AnyOrder(RuleBasedStateMachine):
                 assert call.problem is None and call.arguments is not None and call.verdict in ("allow", "ask")
                 assert self.started[call.call_id] == call.digest
                 if call.verdict == "ask":
-                    assert call.request is not None and call.request.answer in ("approve", "edit")
+                    own = f"{call.call_id}-ask"
+                    answers = [
+                        e.answer for e in self.play.events if isinstance(e, RequestAnswered) and e.request_id == own
+                    ]
+                    assert answers in (["approve"], ["edit"])
+
+    @invariant()
+    def every_question_gets_one_reply_and_no_second(self) -> None:
+        replied = [command.key for command in self.play.commands if isinstance(command, Reply)]
+        assert len(set(replied)) == len(replied)
+        if self.play.state.run.is_ended:
+            opened = [e for e in self.play.events if isinstance(e, RequestOpened)]
+            answered = [e.request_id for e in self.play.events if isinstance(e, RequestAnswered)]
+            assert sorted(e.request_id for e in opened) == sorted(answered)
+
+    @invariant()
+    def a_steered_message_is_recorded_once_and_read_at_most_once(self) -> None:
+        steered = [e.input_id for e in self.play.events if isinstance(e, Steered)]
+        read = [e.input_id for e in self.play.events if isinstance(e, MessageAdded) and e.input_id]
+        waiting = [q.input_id for q in self.play.state.run.queued]
+        assert sorted(read + waiting) == sorted(steered)
+
+    @invariant()
+    def no_call_begins_while_a_message_waits(self) -> None:
+        waiting = 0
+        for event in self.play.events:
+            if isinstance(event, Steered):
+                waiting += 1
+            elif isinstance(event, MessageAdded) and event.input_id:
+                waiting -= 1
+            elif isinstance(event, CallStarted | RequestOpened):
+                assert not waiting
+
+    @invariant()
+    def a_model_that_was_heard_is_not_asked_again(self) -> None:
+        heard = False
+        for event in self.play.events:
+            if isinstance(event, StepStarted):
+                heard = False
+            elif isinstance(event, TextDelta | ReasoningDelta | ArgumentsDelta):
+                heard = heard or bool(event.text) or isinstance(event, ArgumentsDelta)
+            elif isinstance(event, Noted) and event.kind == "retry":
+                assert not heard
+
+    @invariant()
+    def steps_are_called_one_after_another_and_not_beyond_the_limit(self) -> None:
+        run = self.play.state.run
+        if run.max_steps:
+            assert len(run.steps) <= run.max_steps + self.play.state.begin.summarises  # type: ignore[union-attr]
 
     @invariant()
     def writes_run_one_at_a_time(self) -> None:
-        running = [call for call in self.play.state.run.calls if call.status == "running" and call.effect != "read"]
+        calls = self.play.state.run.calls
+        running = [call for call in calls if call.started_at is not None and call.is_open and call.effect != "read"]
         assert len(running) <= 1
         starts = [event.call_id for event in self.play.events if isinstance(event, CallStarted)]
         assert len(set(starts)) == len(starts)
@@ -164,7 +334,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestAnyOrder.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
 
 
 def test_signals_after_the_end_are_no_ops() -> None:

@@ -38,7 +38,7 @@ HERE = Path(__file__).parent
 class Play:
     """A run on the bare reducer; every signal comes a tenth of a second after the one before."""
 
-    def __init__(self, prompt: str, **begin: Any) -> None:
+    def __init__(self, prompt: str, *, is_begun: bool = True, **begin: Any) -> None:
         self.state = LoopState()
         self.events: list[Event] = []
         self.commands: list[object] = []
@@ -55,13 +55,16 @@ class Play:
         for name in ("reviews", "models", "attempts", "summarises", "reads_all"):
             if name in begin:
                 behaviour[name] = begin.pop(name)
-        self.feed(
-            lambda at: Begin(
-                started=RunStarted(at=at, step=0, root_run_id="run_1", **values | begin),
-                message=Message("user", (Text(prompt),)),
-                **behaviour,
-            )
+        self._begin = lambda at: Begin(
+            started=RunStarted(at=at, step=0, root_run_id="run_1", **values | begin),
+            message=Message("user", (Text(prompt),)),
+            **behaviour,
         )
+        if is_begun:
+            self.begin()
+
+    def begin(self) -> None:
+        self.feed(self._begin)
 
     def feed(self, make: Callable[[float], Signal]) -> None:
         self.at = round(self.at + 0.1, 3)
