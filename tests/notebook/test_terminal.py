@@ -104,7 +104,9 @@ def test_a_question_in_a_terminal_outlives_neither_its_request_nor_the_keyboard(
     terminal.expect(r"out \[\]")
     assert "Error" not in terminal.before, "what was typed into the question is not in the next line"
 
-    terminal.sendline("script(call('send_note', to='Bob'), say('It was elsewhere.', delay_s=0.3)); import threading, time")
+    terminal.sendline(
+        "script(call('send_note', to='Bob'), say('It was elsewhere.', delay_s=0.3)); import threading, time"
+    )
     terminal.sendline("def later(): time.sleep(1); get_ipython().user_ns['r'].approve()\n")
     terminal.sendline("threading.Thread(target=later).start()")
     turn(terminal, "Tell Bob.", options="-a demo -o r")
