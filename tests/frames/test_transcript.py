@@ -14,6 +14,7 @@ from conftest import STORIES, Drive, tools_and_approval, whole_session
 from turncell.core.parts import Usage
 from turncell.frames import static_html, words
 from turncell.frames.export import SHEET, export_html, export_markdown
+from turncell.frames.markdown_source import neutral_markdown
 from turncell.frames.static_html import LOOKS, html
 from turncell.frames.transcript import markdown, mimebundle, plain_text
 from turncell.frames.words import footer, summary
@@ -246,3 +247,18 @@ def test_amounts_are_not_taken_for_formulas() -> None:
     from tests.journals.play import answer
 
     assert html(answer().state.run).startswith('<div class="mathjax_ignore">')
+
+
+@pytest.mark.feature("D5")
+def test_amounts_in_markdown_are_escaped_and_read_the_same() -> None:
+    said = (
+        r"It costs $5 and $6, not \$7 or $$8$$; `$HOME`, <https://example.com/?a=$b> and [x](https://example.com/$c)."
+    )
+    written = neutral_markdown(said + "\n\n```sh\necho $PATH $USER\n```")
+    assert not re.search(r"(?<!\\)\$(?=\d)", written), "none is left that could begin a formula"
+    assert "`$HOME`" in written and "echo $PATH $USER" in written, "code is left as it is"
+    reads = unescape(MarkdownIt("commonmark").render(written))
+    assert "It costs $5 and $6, not $7 or $$8$$" in reads
+    assert 'href="https://example.com/?a=$b"' in reads and 'href="https://example.com/$c"' in reads
+    run = tools_and_approval().run
+    assert run.cost_usd is not None and rf"\${run.cost_usd:.3f}" in markdown(run)

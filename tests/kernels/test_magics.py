@@ -71,6 +71,12 @@ def printed(kernel: Kernel, code: str) -> str:
             "%%agent -m 'two words'\nHello",
             "model 'two words': use 'embedded' or a name like 'openai/gpt-5' (provider/model)",
         ),
+        ("%%agent -a demo -o my-run\nHello", "-o 'my-run' is no name of a variable; use one like 'run'"),
+        ("%%agent -a demo -o class\nHello", "-o 'class' is no name of a variable"),
+        ("%%agent -a demo -o ''\nHello", "-o '' is no name of a variable"),
+        ("%%agent -i don't\nHello", "%%agent -i don't: No closing quotation"),
+        ("%%agent -m embedded -t send_note, no_tool\nHello", "'no_tool' is not defined in this notebook"),
+        ("%agent tools --none send_note", "--none and names do not go together"),
         ("%agent dance", "there is no such command; use one of calls, export, new, runs, status, steps, tools"),
         ("%agent export", "%agent export: missing a required argument: 'path'; write %agent export PATH"),
         ("%agent runs", "this notebook has no session yet; begin one with %%agent"),
@@ -82,6 +88,7 @@ def test_a_mistake_is_told_in_one_line_and_starts_no_run(notebook: Kernel, cell:
     notebook.run("script('never said')\ndef untyped(x): return x")
     assert message in failed(notebook, cell)
     assert notebook.value("statuses()") == []
+    assert "session  none yet" in printed(notebook, "%agent status")
     assert not [1 for _, msg in notebook.heard if msg["header"]["msg_type"] in ("display_data", "comm_open")]
 
 
@@ -168,6 +175,63 @@ def test_a_mistake_with_new_keeps_the_session(notebook: Kernel) -> None:
     failed(notebook, "%%agent -a nobody --new\nsecond")
     result(notebook, notebook.execute("%%agent -a demo\nsecond"))
     assert notebook.value("[m.text for m in model.requests[-1].messages]") == ["first", "One.", "second"]
+
+
+@pytest.mark.feature("D8")
+@pytest.mark.parametrize("mistake", ["--max-steps 0", "-o my-run", "-i 'open"])
+def test_no_mistake_leaves_an_empty_session_or_costs_one(notebook: Kernel, mistake: str) -> None:
+    stored = "turncell.runtime.defaults.journal().ask(lambda store: [s.runs for s in store.sessions()])"
+    notebook.run("import turncell.runtime.defaults; script('One.', 'Two.')")
+    failed(notebook, f"%%agent -a demo {mistake}\nfirst")
+    assert notebook.value(stored) == []
+    result(notebook, notebook.execute("%%agent -a demo\nfirst"))
+    failed(notebook, f"%%agent -a demo --new {mistake}\nsecond")
+    result(notebook, notebook.execute("%%agent -a demo\nsecond"))
+    assert notebook.value(stored) == [2]
+
+
+@pytest.mark.feature("D8")
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("\"say 'hi'\"", "say 'hi'"),
+        ("'say \"hi\"'", 'say "hi"'),
+        (r'"say \"hi\""', 'say "hi"'),
+        ("\"it's 'quoted'\"", "it's 'quoted'"),
+    ],
+)
+def test_instructions_may_have_quotes_within_quotes(notebook: Kernel, written: str, read: str) -> None:
+    cell = notebook.execute(f"%%agent -m embedded -o turn -i {written}\nWho are you?")
+    result(notebook, cell)
+    assert notebook.value("turn.state.instructions") == read
+
+
+@pytest.mark.feature("D8")
+def test_names_of_tools_may_have_blanks_between_them_and_can_be_taken_away(notebook: Kernel) -> None:
+    notebook.run("def add(a: int, b: int) -> int:\n    'Add two numbers.'\n    return a + b")
+    result(notebook, notebook.execute("%%agent -t send_note, add -o turn --new\nWho are you?"))
+    assert "`send_note`" in notebook.value("turn.text") and "`add`" in notebook.value("turn.text")
+    assert printed(notebook, "%agent tools add , send_note") == "add, send_note"
+    result(notebook, notebook.execute("%%agent -t '' -o turn\nWho are you?"))
+    assert "`add`" not in notebook.value("turn.text")
+    assert printed(notebook, "%agent tools") == "add, send_note"
+    assert printed(notebook, "%agent tools --none") == "none"
+    result(notebook, notebook.execute("%%agent -o turn\nWho are you?"))
+    assert "`add`" not in notebook.value("turn.text")
+
+
+@pytest.mark.feature("D9")
+def test_an_echo_that_cannot_be_written_is_told_before_a_run_begins(notebook: Kernel, tmp_path: Path) -> None:
+    nowhere = tmp_path / "no" / "echo.log"
+    notebook.run(
+        "script('One.'); before = turncell.settings.current(); import dataclasses\n"
+        f"turncell.settings.use(dataclasses.replace(before, echo={str(nowhere)!r}))"
+    )
+    message = failed(notebook, "%%agent -a demo\nHello")
+    assert f"TURNCELL_ECHO is {str(nowhere)!r}, which cannot be written: No such file or directory" in message
+    notebook.run("turncell.settings.use(before)")
+    assert notebook.value("statuses(), len(model.requests)") == ([], 0)
+    assert "session  none yet" in printed(notebook, "%agent status")
 
 
 @pytest.mark.feature("D12", "D8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -326,6 +327,59 @@ def test_a_question_at_the_keyboard_can_be_interrupted(notebook: Kernel) -> None
     assert (reply["status"], reply["traceback"]) == ("error", ["turn interrupted"])
     assert time.monotonic() - pressed_s < 0.7
     assert notebook.value("outbox, statuses()") == ([], ["cancelled"])
+
+
+@pytest.mark.feature("D7", "B7")
+@pytest.mark.parametrize(
+    ("elsewhere", "left"),
+    [
+        ("turn.approve()", ([("Ana", "hello")], ["completed"])),
+        ("turn.deny('he is away')", ([], ["completed"])),
+        ("turn.cancel()", ([], ["cancelled"])),
+    ],
+)
+def test_a_question_at_the_keyboard_is_given_up_when_it_was_answered_elsewhere(
+    notebook: Kernel, elsewhere: str, left: Any, tmp_path: Path
+) -> None:
+    notebook.run("import threading; script(call('send_note', to='Ana'), 'Done.')")
+    notebook.run(
+        "def elsewhere():\n"
+        "    while not (path / 'now').exists(): time.sleep(0.01)\n"
+        f"    {elsewhere}\n"
+        f"import time, pathlib; path = pathlib.Path({str(tmp_path)!r})\n"
+        "threading.Thread(target=elsewhere, daemon=True).start()"
+    )
+    cell = turn(notebook, options="-a demo -o turn")
+    notebook.hear_input_request()
+    (tmp_path / "now").touch()
+    answered_s = time.monotonic()
+    assert notebook.reply(cell)["status"] == "ok"
+    assert time.monotonic() - answered_s < 1
+    notebook.idle(cell)
+    assert notebook.printed(cell).count("No answer is needed any more.") == 1
+    notebook.answer_input("y")
+    assert notebook.value("outbox, statuses()") == left
+    assert notebook.run("1 + 1")["status"] == "ok", "and nothing is left that could hit the next cell"
+
+
+@pytest.mark.feature("D7", "B7")
+def test_a_question_at_the_keyboard_ends_with_its_time_limit(notebook: Kernel) -> None:
+    notebook.run("script(call('send_note', to='Ana'), 'Nobody was there.', request_timeout_s=4.5)")
+    cell = turn(notebook)
+    notebook.hear_input_request()
+    assert notebook.reply(cell, timeout_s=5)["status"] == "ok"
+    assert notebook.value("outbox, statuses()") == ([], ["completed"])
+
+
+@pytest.mark.feature("D7", "B7")
+def test_ctrl_d_at_the_keyboard_denies_at_once(notebook: Kernel) -> None:
+    notebook.run("script(call('send_note', to='Ana'), 'Not sent.')")
+    cell = turn(notebook)
+    notebook.hear_input_request()
+    notebook.answer_input("\x04")
+    assert notebook.reply(cell, timeout_s=2)["status"] == "ok"
+    assert "no keyboard" in notebook.value("told()")[-1]
+    assert notebook.value("outbox, statuses()") == ([], ["completed"])
 
 
 @pytest.mark.feature("D2")

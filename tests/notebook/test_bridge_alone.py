@@ -259,3 +259,37 @@ def test_ipython_in_a_terminal_asks_and_is_interrupted() -> None:
     child.expect("42")
     child.sendline("exit")
     child.expect(pexpect.EOF)
+
+
+QUESTIONS = """
+import random, threading, time
+from concurrent.futures import Future
+from turncell.notebook.bridge import KernelBridge, QuestionGone
+bridge = KernelBridge.current()
+ends = {"gone": 0, "said": 0, "interrupted": 0}
+for _ in range(40):
+    done = Future()
+    def ask():
+        end_s = time.monotonic() + random.random() * 0.1
+        try:
+            bridge.ask_line("? ", lambda: time.monotonic() < end_s)
+            ends["said"] += 1
+        except QuestionGone:
+            ends["gone"] += 1
+        done.set_result(None)
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        bridge.wait(done, on_interrupt=lambda: None)
+        sum(range(2000))
+    except KeyboardInterrupt:
+        ends["interrupted"] += 1
+print("ends", ends["interrupted"], ends["gone"] > 0, ends["gone"] + ends["said"])
+"""
+
+
+def test_questions_that_are_given_up_at_any_moment_interrupt_nobody() -> None:
+    child = pexpect.spawn(sys.executable, ["-c", QUESTIONS], encoding="utf-8", timeout=30)
+    while child.expect([r"\? ", r"ends (\d+ \w+ \d+)"]) == 0:
+        if len(child.before) % 2:
+            child.sendline("y")
+    assert child.match is not None and child.match[1] == "0 True 40"

@@ -21,10 +21,10 @@ def send_note(to: str) -> str:
     outbox.append(to)
     return f"sent to {to}"
 
-def script(*entries):
+def script(*entries, **options):
     global model, demo
     model = ScriptedModel(entries)
-    demo = Agent(model, tools=[send_note])
+    demo = Agent(model, tools=[send_note], **options)
 """
 
 
@@ -48,9 +48,9 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pexpect.spawn
     child.close(force=True)
 
 
-def turn(child: pexpect.spawn, prompt: str) -> None:
+def turn(child: pexpect.spawn, prompt: str, options: str = "-a demo") -> None:
     child.sendline(
-        f"get_ipython().user_ns['demo'] = prelude.demo; get_ipython().run_cell_magic('agent', '-a demo', {prompt!r})"
+        f"get_ipython().user_ns['demo'] = prelude.demo; get_ipython().run_cell_magic('agent', {options!r}, {prompt!r})"
     )
 
 
@@ -89,6 +89,41 @@ def test_a_terminal_shows_live_text_asks_on_the_keyboard_and_can_be_interrupted(
     assert "Traceback" not in terminal.before
     terminal.sendline("print('out', outbox)")
     terminal.expect(r"out \['Ana'\]")
+
+
+@pytest.mark.feature("D7", "B7")
+def test_a_question_in_a_terminal_outlives_neither_its_request_nor_the_keyboard(terminal: pexpect.spawn) -> None:
+    asked = r"Allow it\?.*reason: "
+    terminal.sendline("script(call('send_note', to='Ana'), say('Ana knows.', delay_s=0.3), request_timeout_s=1.5)")
+    turn(terminal, "Tell Ana.")
+    terminal.expect(asked)
+    terminal.send("y = half a li")
+    terminal.expect("No answer is needed any more", timeout=4)
+    terminal.expect(r"Ana knows\.")
+    terminal.sendline("print('o' + 'ut', outbox)")
+    terminal.expect(r"out \[\]")
+    assert "Error" not in terminal.before, "what was typed into the question is not in the next line"
+
+    terminal.sendline(
+        "script(call('send_note', to='Bob'), say('It was elsewhere.', delay_s=0.3)); import threading, time"
+    )
+    terminal.sendline("def later(): time.sleep(1); get_ipython().user_ns['r'].approve()\n")
+    terminal.sendline("threading.Thread(target=later).start()")
+    turn(terminal, "Tell Bob.", options="-a demo -o r")
+    terminal.expect(asked)
+    terminal.expect("No answer is needed any more", timeout=4)
+    terminal.expect(r"was elsewhere\.")
+
+    terminal.sendline("script(call('send_note', to='Cid'), call('send_note', to='Dan'), 'Nobody.')")
+    turn(terminal, "Tell Cid.")
+    terminal.expect(asked)
+    terminal.sendeof()
+    terminal.expect("no keyboard", timeout=2)
+    terminal.expect(asked)
+    terminal.sendline("y = 3")
+    terminal.expect(r"Nobody\.")
+    terminal.sendline("print('o' + 'ut', outbox)")
+    terminal.expect(r"out \['Bob'\]")
 
 
 @pytest.mark.feature("D7", "D6")

@@ -3,6 +3,10 @@
 Whoever renders it may allow HTML and load images, so raw tags and images become text here, outside of code, and links
 to anything but web and mail too. Parsers differ, so the result is parsed once more with HTML allowed; if anything is
 left that acts, the whole answer becomes a block of code, which every parser leaves alone.
+
+Dollar signs are escaped: many renderers typeset what stands between two of them, and "$5 and $6" is no formula.
+JupyterLab never gets to see it, it prefers the HTML (rank 50 against 60); nbconvert's LaTeX and readers of an exported
+file do.
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
 _TICKS = re.compile(r"`+")
 _TAG = re.compile(r"(\\*)<(?!https?://[^\s<>]*>|[\w.+-]+@[\w.-]+>)")
 _BRACKET = re.compile(r"(\\*)\[")
+_DOLLAR = re.compile(r"<https?://[^\s<>]*>|(\\*)\$")
+"""Or an address in angle brackets, where a backslash would be part of it."""
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:|//", re.IGNORECASE)
 
 
@@ -30,10 +36,14 @@ def neutral_markdown(text: str) -> str:
 
     >>> neutral_markdown('<b>a</b> `<b>` ![x](https://evil.example/p) [ok](https://example.com)')
     '&lt;b>a&lt;/b> `<b>` !\\[x](https://evil.example/p) [ok](https://example.com)'
+    >>> print(neutral_markdown("costs $5 and $6, `$HOME`"))
+    costs \$5 and \$6, `$HOME`
     """
     text = prose(text)
     if len(text) > MAX_MARKDOWN:
         return fenced(text)
+    if "$" in text:
+        text = _outside_code(text, lambda part: _DOLLAR.sub(_escaped_dollar, part))
     if "<" in text or "![" in text:
         text = _outside_code(text, lambda part: _unless_escaped(_TAG, "&lt;", part).replace("![", "!\\["))
     tokens = _permissive().parse(text)
@@ -46,6 +56,11 @@ def neutral_markdown(text: str) -> str:
 def _unless_escaped(pattern: re.Pattern[str], by: str, text: str) -> str:
     """Replace what the pattern finds after its group of backslashes, where these do not escape it already."""
     return pattern.sub(lambda match: match[0] if len(match[1]) % 2 else match[1] + by, text)
+
+
+def _escaped_dollar(match: re.Match[str]) -> str:
+    slashes = match[1]
+    return match[0] if slashes is None or len(slashes) % 2 else f"{slashes}\\$"
 
 
 def _closed(text: str, tokens: list[Token]) -> str:
@@ -79,7 +94,7 @@ def code_span(text: str) -> str:
 
 def inline_text(text: str) -> str:
     """Text that means nothing to Markdown."""
-    return re.sub(r"([\\`*_\[\]<>&#|~!])", r"\\\1", " ".join(visible(text).split()))
+    return re.sub(r"([\\`*_\[\]<>&#|~!$])", r"\\\1", " ".join(visible(text).split()))
 
 
 def _outside_code(text: str, change: Callable[[str], str]) -> str:

@@ -17,6 +17,8 @@ Rules that are easy to break:
   would end that loop and with it all runs. They arrive as `JobInterrupted`.
 - The main thread can be interrupted between any two bytecodes. A job that was interrupted may have had its effect:
   treat it as in doubt, not as undone.
+- A question at the keyboard holds the main thread, and may be answered elsewhere meanwhile. It is given up by a SIGINT
+  that is simulated, only while that job runs (`_Interrupts.give_up`): once the wait has ended it would hit the user.
 - Only the main thread may touch the stream of ipykernel 6 and signal handlers. On another thread `wait` only waits;
   the main thread is then free, and messages take their normal path.
 
@@ -26,6 +28,7 @@ are never imported from here: if they matter, they are loaded already.
 
 from __future__ import annotations
 
+import _thread
 import concurrent.futures
 import contextvars
 import queue
@@ -39,10 +42,14 @@ from dataclasses import dataclass, field
 from types import FrameType, TracebackType
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
+from turncell.notebook.line import read_line
 from turncell.notebook.tap import Handler, ShellTap
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+GONE = "No answer is needed any more."
+ASK_POLL_S = 0.05
 
 
 class TurnInterrupted(KeyboardInterrupt):
@@ -56,7 +63,15 @@ class JobInterrupted(RuntimeError):
     """A job on the main thread was interrupted (or left with SystemExit). Whether it had its effect is not known."""
 
 
-@dataclass(slots=True)
+class QuestionGone(RuntimeError):
+    """What was asked at the keyboard needs no answer any more."""
+
+
+class _GivenUp(BaseException):
+    """Takes the main thread out of `input`. No Exception, which ipykernel's loop around stdin would swallow."""
+
+
+@dataclass(slots=True, eq=False)
 class _Job:
     call: Callable[[], Any]
     future: concurrent.futures.Future[Any] = field(default_factory=concurrent.futures.Future)
@@ -69,6 +84,10 @@ class _Interrupts:
         self.presses = 0
         self._raises = False
         self._previous: Any = None
+        self._job: _Job | None = None
+        self._given_up: _Job | None = None
+        self._lock = threading.Lock()
+        """Held by whoever gives a job up; the main thread does not leave the job meanwhile."""
 
     def __enter__(self) -> _Interrupts:
         self._previous = signal.signal(signal.SIGINT, self._on_sigint)
@@ -78,16 +97,29 @@ class _Interrupts:
         # None: the handler was not installed from Python, and cannot be put back from Python either.
         signal.signal(signal.SIGINT, self._previous or signal.default_int_handler)
 
+    def give_up(self, job: _Job) -> None:
+        """Have the main thread leave this job with _GivenUp, if it is in it. Any other thread."""
+        with self._lock:
+            if self._job is job:
+                self._given_up = job
+                _thread.interrupt_main()
+
     def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
+        given_up, self._given_up = self._given_up, None
+        if given_up is not None:  # nobody has pressed anything
+            if self._raises and given_up is self._job:
+                self._raises = False
+                raise _GivenUp
+            return
         self.presses += 1
         if self._raises:
             self._raises = False
             raise KeyboardInterrupt
 
     @contextmanager
-    def raising(self) -> Iterator[None]:
+    def raising(self, job: _Job) -> Iterator[None]:
         presses_before = self.presses
-        self._raises = True
+        self._job, self._raises = job, True
         try:
             yield
         except KeyboardInterrupt:
@@ -96,6 +128,8 @@ class _Interrupts:
             raise
         finally:
             self._raises = False
+            with self._lock:
+                self._job = None
 
 
 class KernelBridge:
@@ -110,6 +144,7 @@ class KernelBridge:
         self.tap = ShellTap(self._kernel)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()  # None only wakes the waiting thread
         self._held: _Interrupts | None = None
+        self._serving: _Interrupts | None = None
 
     @classmethod
     def current(cls) -> KernelBridge:
@@ -175,23 +210,44 @@ class KernelBridge:
         wanted. Calling `.result()` on the main thread itself would wait for ever.
         """
         context = contextvars.copy_context()
-        return self._submit(lambda: context.run(fn, *args, **kwargs))
+        return self._submit(lambda: context.run(fn, *args, **kwargs)).future
 
-    def ask_line(self, prompt: str) -> str:
+    def ask_line(self, prompt: str, is_wanted: Callable[[], bool] = lambda: True) -> str:
         """`input(prompt)` on the main thread: the stdin channel of a kernel, the keyboard of a terminal. Blocks.
 
-        Raises what `input` raises (`StdinNotImplementedError`, `EOFError`) and `JobInterrupted`. On a loop, await
-        `run_on_main(input, prompt)` instead.
+        `is_wanted` is asked many times a second on this thread; once it is false the prompt is given up, whether the
+        main thread has come to it or not, and `QuestionGone` raised. Raises what `input` raises
+        (`StdinNotImplementedError`, `EOFError`) and `JobInterrupted`. On a loop, await `run_on_main(input, prompt)`
+        instead; on the main thread nobody is left to give it up.
         """
+        read = input if self.has_kernel else read_line
         if threading.current_thread() is threading.main_thread():
-            return input(prompt)
-        # In the main thread's own context: ipykernel 7 finds the cell that is asking through it.
-        return self._submit(lambda: input(prompt)).result()
+            return read(prompt)
 
-    def _submit(self, call: Callable[[], T]) -> concurrent.futures.Future[T]:
+        def ask() -> str:
+            try:
+                return read(prompt)
+            except _GivenUp:
+                print(GONE if self.has_kernel else f"\n{GONE}")  # noqa: T201  (where the question stands)
+                raise
+
+        # In the main thread's own context: ipykernel 7 finds the cell that is asking through it.
+        job = self._submit(ask)
+        while not concurrent.futures.wait([job.future], ASK_POLL_S).done:
+            if is_wanted():
+                continue
+            if job.future.cancel():
+                raise QuestionGone(GONE)
+            serving = self._serving
+            if serving is not None:
+                serving.give_up(job)
+        line: str = job.future.result()
+        return line
+
+    def _submit(self, call: Callable[[], Any]) -> _Job:
         job = _Job(call)
         self._jobs.put(job)
-        return job.future
+        return job
 
     def _next_job(self, timeout_s: float) -> _Job | None:
         try:
@@ -249,15 +305,17 @@ class KernelBridge:
                 on_interrupt()
 
         held, self._held = self._held, None  # a wait inside of one of our jobs counts for itself
+        serving = self._serving
         try:
             done.add_done_callback(lambda _: self._jobs.put(None))
             with nullcontext(held) if held is not None else _Interrupts() as interrupts, self.listening():
+                self._serving = interrupts
                 self._serve(done, interrupts, ask_to_end, grace_s=grace_s, poll_s=poll_s)
         except KeyboardInterrupt:  # pressed before our handler stood, or just after it was taken away
             ask_to_end()
             raise TurnInterrupted from None
         finally:
-            self._held = held
+            self._held, self._serving = held, serving
         if interrupts.presses:
             raise TurnInterrupted
 
@@ -310,8 +368,10 @@ def _run(job: _Job, interrupts: _Interrupts) -> None:
     if not job.future.set_running_or_notify_cancel():
         return
     try:
-        with interrupts.raising():
+        with interrupts.raising(job):
             result = job.call()
+    except _GivenUp:
+        job.future.set_exception(QuestionGone(GONE))
     except (KeyboardInterrupt, SystemExit) as stop:
         job.future.set_exception(_as_interrupted(stop))
     except BaseException as error:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import keyword
+import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from IPython.core.error import UsageError as ShellUsageError
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
-from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+from IPython.core.magic_arguments import argument, magic_arguments
 from IPython.display import display
 
 from turncell.core.policy import MODES
@@ -23,7 +26,7 @@ FAILS_THE_CELL = ("failed", "budget", "timeout", "in_doubt")
 """Statuses that make Run All stop. What a person chose (the card's Stop) and what has an answer do not."""
 
 
-_WORDS = {"export": "PATH", "tools": "NAMES"}
+_WORDS = {"export": "PATH", "tools": "[NAMES | --none]"}
 """What the commands of %agent take."""
 
 
@@ -48,7 +51,7 @@ class AgentMagics(Magics):
     @magic_arguments()
     @argument("-m", "--model", help="the model: 'embedded', or provider/model as LiteLLM names it")
     @argument("-a", "--agent", help="an Agent of the namespace; its model, tools and rules are used")
-    @argument("-t", "--tools", help="names of functions or Tools of the namespace, separated by commas")
+    @argument("-t", "--tools", nargs="+", help="names of functions or Tools of the namespace, separated by commas")
     @argument("-i", "--instructions", help="the system instructions, in quotes")
     @argument("--mode", choices=MODES, help="what happens to calls that no rule names")
     @argument("--max-steps", type=int, help="the most model calls of this turn")
@@ -63,15 +66,12 @@ class AgentMagics(Magics):
         stops it. The cell waits for the turn, so that Run All keeps its order.
         """
         try:
-            options = parse_argstring(self.cell, line)
-            for name, value in vars(options).items():
-                if isinstance(value, str):  # the parser leaves quotes where they are
-                    setattr(options, name, value.strip("\"'"))
+            options = self.cell.parser.parse_args(_split(line))
+            if options.out is not None and (not options.out.isidentifier() or keyword.iskeyword(options.out)):
+                raise UsageError(f"-o {options.out!r} is no name of a variable; use one like 'run'")
             agent = self._agent(options)
             if not cell.strip():
                 raise UsageError("the cell is empty; write below %%agent what you want the agent to do")
-            if options.new:  # after all that can be wrong: a mistake must not cost the session
-                self.session = None
             self._turn(agent, cell.strip("\n"), options)
         except RunError:
             raise
@@ -81,7 +81,7 @@ class AgentMagics(Magics):
     @no_var_expand
     @line_magic("agent")
     def line(self, line: str) -> Any:
-        """%agent status | new | tools [NAMES] | runs | steps | calls | export PATH"""
+        """%agent status | new | tools [NAMES | --none] | runs | steps | calls | export PATH"""
         try:
             command, *words = shlex.split(line) or ["status"]
             do = getattr(self, f"_do_{command}", None)
@@ -102,14 +102,13 @@ class AgentMagics(Magics):
             raise ShellUsageError(f"%agent {line}: {error}") from None
 
     def _turn(self, agent: Agent, prompt: str, options: Any) -> None:
-        if self.session is None:
-            self.session = agent.session(prompt[:80])
-
         def start(is_attended: bool, cell_id: str | None) -> Run:
+            # Nothing has changed before this has checked what it was given: a mistake costs and leaves no session.
             run = agent.start(
-                prompt, session=self.session, is_attended=is_attended, cell_id=cell_id,
+                prompt, session=None if options.new else self.session, is_attended=is_attended, cell_id=cell_id,
                 mode=options.mode, max_steps=options.max_steps,
             )  # fmt: skip
+            self.session = run.session
             if options.out:
                 self._names[options.out] = run
             return run
@@ -130,8 +129,8 @@ class AgentMagics(Magics):
                 if getattr(options, option):
                     raise UsageError(f"-a and --{option} do not go together: the agent {options.agent} has its own")
             return agent
-        names = options.tools.split(",") if options.tools else self.tools
-        tools = [self._tool(name.strip()) for name in names if name.strip()]
+        names = self.tools if options.tools is None else _names(options.tools)
+        tools = [self._tool(name) for name in names]
         return Agent(options.model, tools=tools, instructions=options.instructions or "")
 
     def _tool(self, name: str) -> Any:
@@ -169,10 +168,14 @@ class AgentMagics(Magics):
         self.session = None
 
     def _do_tools(self, *names: str) -> None:
-        wanted = [name for word in names for name in word.split(",") if name]
-        for name in wanted:
-            Agent("embedded", tools=[self._tool(name)])
-        self.tools = wanted or self.tools
+        wanted = _names(names)
+        if "--none" in wanted:
+            if wanted != ["--none"]:
+                raise UsageError("--none and names do not go together; write %agent tools --none, or the names alone")
+            self.tools = []
+        elif wanted:
+            Agent("embedded", tools=[self._tool(name) for name in wanted])  # refuses what no model can be offered
+            self.tools = wanted
         print(", ".join(self.tools) or "none")  # noqa: T201
 
     def _do_runs(self) -> None:
@@ -203,3 +206,19 @@ class AgentMagics(Magics):
         if self.session is None:
             raise UsageError("this notebook has no session yet; begin one with %%agent")
         return self.session
+
+
+def _split(line: str) -> list[str]:
+    """The words of a line as a shell reads them, quotes within quotes too."""
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise UsageError(f'%%agent {line}: {error}; close each quote, and put text with a \' between " and "') from None
+
+
+def _names(words: Iterable[str]) -> list[str]:
+    """
+    >>> _names(["a,", "b", "c,d"])
+    ['a', 'b', 'c', 'd']
+    """
+    return [name for word in words for name in re.split(r"[,\s]+", word) if name]

@@ -17,16 +17,18 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any, Literal, TextIO
 
 from turncell import settings
 from turncell.core.fold import CallState
 from turncell.errors import AnswerRefused, SettingError
-from turncell.notebook.bridge import KernelBridge
+from turncell.notebook.bridge import KernelBridge, QuestionGone
 from turncell.notebook.terminal import TextView, question
 from turncell.runtime.run import Run
 
 NO_VIEW = "No live view answers here: what waits is asked on the keyboard."
+NO_KEYBOARD = "no keyboard"
 HELLO_S = 3.0
 """How long a view has to say hello before the keyboard is used instead."""
 
@@ -35,12 +37,18 @@ def run_turn(start: Callable[[bool, str | None], Run], *, keep_view: bool = Fals
     """Start a run by `start(is_attended, cell_id)`, show it, wait for its end. Raises TurnInterrupted."""
     bridge = KernelBridge.current()
     is_attended = bridge.allow_stdin()
-    with bridge.holding_interrupts():
+    with _Echo() as echo, bridge.holding_interrupts():
+
+        def begin(is_attended: bool, cell_id: str | None) -> Run:
+            run = start(is_attended, cell_id)
+            echo.follow(run)
+            return run
+
         if not bridge.has_kernel:
-            return _in_terminal(bridge, start, is_attended)
+            return _in_terminal(bridge, begin, is_attended)
         if not is_attended:
-            return _unattended(bridge, start)
-        return _with_view(bridge, start, keep_view)
+            return _unattended(bridge, begin)
+        return _with_view(bridge, begin, keep_view)
 
 
 def _unattended(bridge: KernelBridge, start: Callable[[bool, str | None], Run]) -> Run:
@@ -94,7 +102,7 @@ def _in_terminal(bridge: KernelBridge, start: Callable[[bool, str | None], Run],
 
 
 def _wait(bridge: KernelBridge, run: Run) -> None:
-    with _not_unseen(run), _Echo(run):
+    with _not_unseen(run):
         bridge.wait(run.done, on_interrupt=lambda: run.cancel("interrupted"))
         run.result()
 
@@ -116,24 +124,31 @@ def _static(run: Run) -> dict[str, Any]:
 
 
 class _Echo:
-    """The text of the run in the file that the setting `echo` names."""
+    """The text of a run in the file that the setting `echo` names, opened before there is a run that it could fail."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self) -> None:
         self._file: TextIO | None = None
+        self._run: Run | None = None
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> _Echo:
         path = settings.current().echo
         if path:
             try:
                 self._file = open(path, "a", encoding="utf-8", errors="replace")
             except OSError as error:
                 raise SettingError(f"TURNCELL_ECHO is {path!r}, which cannot be written: {error.strerror}") from error
-            self._run.subscribe(TextView(self._file))
+        return self
+
+    def follow(self, run: Run) -> None:
+        if self._file is not None:
+            self._run = run
+            self._leave = run.subscribe(TextView(self._file))
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None:
+        if self._run is not None:
             self._run.drain()
+            self._leave()
+        if self._file is not None:
             self._file.close()
 
 
@@ -159,22 +174,36 @@ class _Keyboard:
         has_told = not self._wait_s
         while not self._is_over.wait(0.05):
             for call in self._run.requests:
+                if not self._is_open(call):  # answered elsewhere while another was asked
+                    continue
                 if not has_told:  # only now: a turn that asks nothing needs no keyboard
                     has_told = True
                     told = self._bridge.run_on_main(print, NO_VIEW)
                     with suppress(Exception):
                         told.result(5)
+                    told.cancel()  # else it would stand in a later cell
                 try:
-                    said = self._bridge.ask_line(question(call))
-                except Exception:  # no keyboard after all, or interrupted: the time limit or the interrupt decides
+                    said = self._bridge.ask_line(question(call), partial(self._is_open, call))
+                except QuestionGone:
+                    continue
+                except EOFError:  # Ctrl-D, or a terminal that is gone: nobody will answer by its time limit
+                    self._answer(call, "deny", NO_KEYBOARD)
+                except Exception:  # no stdin channel, where a view may still come; or interrupted, and the run ends
                     return
-                self._answer(call, said.strip())
+                else:
+                    self._take(call, said.strip())
 
-    def _answer(self, call: CallState, said: str) -> None:
-        assert call.request is not None
+    def _is_open(self, call: CallState) -> bool:
+        return not self._is_over.is_set() and any(other.call_id == call.call_id for other in self._run.requests)
+
+    def _take(self, call: CallState, said: str) -> None:
         word, _, rest = said.partition(" ")
-        is_yes = word.lower() in ("y", "yes")
-        reason = "" if is_yes else rest if word.lower() in ("n", "no") else said
-        decision: Literal["approve", "deny"] = "approve" if is_yes else "deny"
+        if said.lower() in ("y", "yes"):  # alone: "y = 3" was pasted for another prompt
+            self._answer(call, "approve", "")
+        else:
+            self._answer(call, "deny", rest if word.lower() in ("n", "no") else said)
+
+    def _answer(self, call: CallState, decision: Literal["approve", "deny"], reason: str) -> None:
+        assert call.request is not None
         with suppress(AnswerRefused):
             self._run.answer(call.request.request_id, decision, digest=call.digest, reason=reason).result()
