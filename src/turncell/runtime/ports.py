@@ -5,7 +5,7 @@ Adapters stand above the runtime and fulfil these protocols; `turncell.testing` 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -74,7 +74,11 @@ class Model(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One recorded event as a store keeps it: the columns it can be found by, and its JSON."""
+    """One recorded event as a store keeps it: the columns it can be found by, and its JSON.
+
+    `payload` is ASCII-escaped JSON text, so that NUL and lone surrogates survive every database. Large texts in it are
+    replaced by `{"$blob": "<sha256, hex>"}`; the texts themselves come along in `blobs` when the record is written.
+    """
 
     session_id: str
     seq: int
@@ -83,6 +87,7 @@ class Record:
     type: str
     at: float
     payload: bytes
+    blobs: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,23 +102,67 @@ class SessionInfo:
     runs: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writer:
+    """Who writes a session: `token` is theirs alone; `born_at` tells a process from a later one with the same pid."""
+
+    token: str
+    host: str
+    pid: int
+    born_at: float
+    since: float
+    """When the session was claimed, seconds since 1970-01-01 UTC."""
+
+
 class Store(Protocol):
     """Where journals live. Called from one thread at a time (the journal's), never from an event loop.
 
-    `append` must write all records or none, in order, and must refuse (StoreError) a `seq` that the session already
-    has: two writers must never interleave. With `durable=True` it must return only when the records survive a loss of
-    power; otherwise they must survive the death of the process. `read` must give the records of a session by `seq`.
-    Every failure is a StoreError that says which file or server, what was found and what to do.
+    Every failure is a StoreError that says which file or server, what was found and what to do. A store that was
+    written by a newer turncell can be read, and refuses to be written; the message names both versions.
     """
 
-    def create_session(self, session_id: str, *, title: str, project: str, at: float) -> None: ...
+    def create_session(self, session_id: str, *, title: str, project: str, at: float) -> None:
+        """StoreError if there is one of this id."""
+        ...
 
-    def append(self, records: Sequence[Record], *, durable: bool) -> None: ...
+    def append(self, records: Sequence[Record], *, durable: bool, token: str | None = None) -> None:
+        """Write all records with their blobs or none, in order.
+
+        Must refuse a `seq` that the session already has, and, where the session is claimed, a `token` that is not that
+        of its writer: two writers must never interleave. With `durable` it must return only when the records, and all
+        before them, survive a loss of power; otherwise they must survive the death of the process. A blob that is
+        there already is not written again.
+        """
+        ...
 
     def read(
         self, *, session_id: str | None = None, run_id: str | None = None, types: Sequence[str] | None = None
     ) -> Iterable[Record]:
-        """Records by (session's creation, seq), filtered."""
+        """Records by (session's creation, seq), filtered. May be lazy; what another process writes meanwhile may be missing."""
+        ...
+
+    def blob(self, digest: str) -> bytes:
+        """StoreError if there is none."""
+        ...
+
+    def claim(self, session_id: str, writer: Writer, *, instead_of: str | None = None) -> Writer | None:
+        """Become the one writer of a session: None when that is so, otherwise who is, and nothing has changed.
+
+        Claiming again with the same token is no error. With `instead_of` the claim of that token, and of no other, is
+        replaced. Must be atomic over processes.
+        """
+        ...
+
+    def release(self, session_id: str, token: str) -> None:
+        """End a claim; that of another token stays."""
+        ...
+
+    def writer(self, session_id: str) -> Writer | None: ...
+
+    def rename(self, session_id: str, title: str) -> None: ...
+
+    def delete(self, session_ids: Sequence[str]) -> None:
+        """Erase them so that nothing of them is left in the store's files, blobs that nobody else has included."""
         ...
 
     def sessions(self) -> list[SessionInfo]:
