@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias
 
 from turncell.core import events as ev
@@ -27,7 +27,7 @@ CallStatus: TypeAlias = Literal["streaming", "proposed", "waiting", "allowed", "
 OPEN_CALL: frozenset[CallStatus] = frozenset({"streaming", "proposed", "waiting", "allowed", "running", "in_doubt"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RequestState:
     request_id: str
     digest: str
@@ -52,7 +52,7 @@ class RequestState:
     answered_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CallState:
     call_id: str
     step: int
@@ -100,7 +100,7 @@ class Added:
     by: ev.MessageBy
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StepState:
     step: int
     model: str
@@ -130,7 +130,7 @@ class StepState:
 _NOT_STARTED = ev.RunStarted(seq=0, session_id="", run_id="", step=0, at=0.0, model="", mode="ask", max_steps=40)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RunState:
     """A run as its events tell it. What its beginning said (`started`) is read through the state: `run.mode`."""
 
@@ -364,7 +364,7 @@ def _step_snapshot(step: StepState) -> dict[str, Any]:
     return plain
 
 
-_STEP_FIELDS = tuple(name for name in StepState.__slots__ if name not in ("blocks", "calls", "message", "after"))
+_STEP_FIELDS = tuple(f.name for f in fields(StepState) if f.name not in ("blocks", "calls", "message", "after"))
 
 
 # One function for each event. `step` events change the last step only: earlier ones are closed.

@@ -82,7 +82,7 @@ LAST_WORD = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LoopState:
     """The run as its events tell it, and what is in flight besides."""
 

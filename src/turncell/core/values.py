@@ -1,7 +1,9 @@
-"""`evolve`: what `dataclasses.replace` does, for the slotted values of the core, at half its price.
+"""`evolve`: what `dataclasses.replace` does, for the values of the core, at a tenth of its price.
 
-The fold makes some forty new values in a step, so this is most of what a step costs. It copies slots without running
-`__init__`, which has nothing to check here: values are typed inside, and what comes from outside was validated.
+The fold makes some forty new values in a step, so this is most of what a step costs. The values that change often
+(the states) therefore have a `__dict__`, whose copy costs the same for thirty fields as for three; slotted values are
+copied slot by slot. Neither runs `__init__`, which has nothing to check here: values are typed inside, and what comes
+from outside was validated.
 """
 
 from __future__ import annotations
@@ -16,19 +18,27 @@ V = TypeVar("V")
 
 
 def evolve(value: V, **changes: Any) -> V:
-    """A copy of a slotted dataclass with some fields changed. KeyError for a field that it does not have.
+    """A copy of a frozen dataclass with some fields changed. KeyError for a field that it does not have.
 
     >>> from turncell.core.parts import Text
     >>> evolve(Text("a"), text="b")
     Text(text='b', type='text')
     """
     kind = type(value)
-    read, setters, setter_of = _slots(kind)  # type: ignore[arg-type]  # a class is hashable
     copy = kind.__new__(kind)
-    for put, old in zip(setters, read(value), strict=True):
-        put(copy, old)
-    for name, new in changes.items():
-        setter_of[name](copy, new)
+    old = getattr(value, "__dict__", None)
+    if old is None:
+        read, setters, setter_of = _slots(kind)  # type: ignore[arg-type]  # a class is hashable
+        for put, field in zip(setters, read(value), strict=True):
+            put(copy, field)
+        for name, new in changes.items():
+            setter_of[name](copy, new)
+        return copy
+    if not changes.keys() <= old.keys():
+        raise KeyError(f"{kind.__name__} has no field {', '.join(changes.keys() - old.keys())}")
+    new_values = copy.__dict__
+    new_values.update(old)
+    new_values.update(changes)
     return copy
 
 

@@ -100,6 +100,7 @@ class Driver:
     def __init__(self, setup: Setup, bus: Bus) -> None:
         self.setup, self.bus = setup, bus
         self.recorded: list[Event] = []
+        self.specs = tuple(tool.spec for tool in setup.tools.values())
         self.output: Any = None
         self.misfits = 0
         """How often the output did not fit its type."""
@@ -113,7 +114,8 @@ class Driver:
         self._is_feeding = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._context = contextvars.copy_context()
-        self._written: list[Future[None]] = []
+        self._written: Future[None] | None = None
+        """The latest record. The journal writes in order, and nothing of a session after what it could not write."""
         self._unrecorded: RunState | None = None
         self._asked = 0
         self._ended = asyncio.Event()
@@ -170,8 +172,8 @@ class Driver:
     async def _settle(self) -> None:
         """Wait for the disk. What is not recorded has not ended well, whatever its last event said."""
         try:
-            for written in self._written:
-                await asyncio.wrap_future(written)
+            if self._written is not None:
+                await asyncio.wrap_future(self._written)
         except StoreError as error:
             log.error("a run is not whole in the history: %s", error)
             run = self._nucleus.state.run
@@ -236,12 +238,11 @@ class Driver:
                 log.error("an event is kept from the journal: %s", error)
                 refused: Future[None] = Future()
                 refused.set_exception(StoreError(f"the record was refused: {error}"))
+                self._written = refused
                 self._fail_soon(refused)
-                self._written.append(refused)
                 return refused
-        written = self.setup.journal.record(kept, durable=is_intent)
+        written = self._written = self.setup.journal.record(kept, durable=is_intent)
         written.add_done_callback(self._fail_soon)
-        self._written = [future for future in self._written if not _is_fine(future)] + [written]
         if hooks.has("after_journal"):
             for event in kept:
                 try:
@@ -444,10 +445,6 @@ def say(error: BaseException) -> str:
     except Exception:
         text = "(its message cannot be shown)"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _is_fine(future: Future[None]) -> bool:
-    return future.done() and future.exception() is None
 
 
 def _same_envelope(event: RecordedEvent, kept: Any) -> Any:

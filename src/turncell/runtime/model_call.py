@@ -61,7 +61,7 @@ async def call_model(driver: Driver, command: CallModel) -> None:
 
 def _request(driver: Driver, command: CallModel) -> ModelRequest:
     setup, run = driver.setup, driver.loop_state.run
-    specs = () if command.is_last_word else tuple(tool.spec for tool in setup.tools.values())
+    specs = () if command.is_last_word else driver.specs
     return ModelRequest(
         messages=setup.session.messages + run.messages(), instructions=run.instructions, tools=specs,
         run_id=run.run_id, step=command.step, **setup.options,
