@@ -326,16 +326,22 @@ class Turncell:
         return self._runner.run(all_())
 
     def steps(self, path: str, count: int) -> list[float]:
-        from turncell import Agent, tool
+        from turncell import Agent, Hooks, Rule, tool
 
         marks: list[float] = [time.process_time()]
+
+        async def look(use: Any) -> None:
+            """A hook that only looks."""
 
         def nothing(n: int) -> str:
             "Does nothing."
             marks.append(time.process_time())
             return "done"
 
-        agent = Agent(self.model(path), tools=[tool(effect=self._effect)(nothing)], mode="auto", max_steps=count)  # type: ignore[arg-type]
+        agent = Agent(
+            self.model(path), tools=[tool(effect=self._effect)(nothing)], mode="auto", max_steps=count, summarises=False,  # type: ignore[arg-type]
+            rules=[Rule("delete_*", "deny"), Rule("*", "allow")], hooks=Hooks(before_tool=look, after_step=look),
+        )  # fmt: skip
         run = agent.run_sync(PROMPT)
         assert run.status == "max_steps" and len(marks) == count + 1, (run.status, len(marks))
         return marks

@@ -12,7 +12,8 @@ import pytest
 
 import turncell
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 MODULES = sorted(module.name for module in pkgutil.walk_packages(turncell.__path__, "turncell."))
 
 
@@ -21,6 +22,13 @@ def test_the_examples_of_the_readme_run_one_after_the_other() -> None:
     code = "\n".join(block for block in blocks if "%load_ext" not in block)
     assert "run.approve(" in code
     exec(compile(code, str(README), "exec"), {"__name__": "readme"})
+
+
+def test_the_examples_of_the_guide_run_one_after_the_other() -> None:
+    guide = ROOT / "docs" / "runtime.md"
+    blocks = re.findall(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.S)
+    assert len(blocks) > 8
+    exec(compile("\n".join(blocks), str(guide), "exec", dont_inherit=True), {"__name__": "guide"})
 
 
 @pytest.mark.parametrize("name", MODULES)
