@@ -147,6 +147,8 @@ class RunState:
     budget: dict[str, Json] | None = None
     is_tainted: bool = False
     """The model has read what an untrusted tool returned."""
+    failed: tuple[str, ...] = ()
+    """The digests of the calls that failed, one for each time."""
     closing: str | None = None
     ended_at: float | None = None
     error_kind: str | None = None
@@ -483,8 +485,10 @@ def _call_started(state: RunState, e: ev.CallStarted) -> RunState:
 
 def _call_finished(state: RunState, e: ev.CallFinished) -> RunState:
     call = state.steps[-1].call(e.call_id) if state.steps else None
-    if call is not None and call.started_at is not None and not call.is_trusted:
+    if call is not None and call.started_at is not None and not call.is_trusted and not state.is_tainted:
         state = evolve(state, is_tainted=True)
+    if call is not None and call.digest is not None and e.status in ("error", "timeout"):
+        state = evolve(state, failed=(*state.failed, call.digest))
     return _call(
         state, e.call_id, status=e.status, content=e.content, details=e.details, duration_s=e.duration_s, ended_at=e.at,
         files=tuple(e.files), display=tuple(e.display), progress="", progress_data=None,

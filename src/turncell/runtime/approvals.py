@@ -161,7 +161,7 @@ async def _hooked(
 
 def _failed_before(tool: Tool, digest: str, run: RunState) -> str | None:
     """The guard against the same call failing over and over."""
-    failures = sum(call.digest == digest and call.status in ("error", "timeout") for call in run.calls)
+    failures = run.failed.count(digest)
     if tool.polling or failures < FAILURES[tool.effect]:
         return None
     return (
