@@ -26,12 +26,13 @@ from turncell.core.events import (
     Recorded,
     RequestAnswered,
     RequestOpened,
+    Resumed,
     RunEnded,
     Steered,
     StepStarted,
     TextDelta,
 )
-from turncell.core.fold import fold
+from turncell.core.fold import at_rest, fold
 from turncell.core.parts import Message, Text, Usage
 from turncell.core.signals import (
     Answered,
@@ -46,6 +47,7 @@ from turncell.core.signals import (
     Note,
     Question,
     Reply,
+    Resume,
     Reviewed,
     StartCall,
     Steer,
@@ -66,6 +68,7 @@ class AnyOrder(RuleBasedStateMachine):
         super().__init__()
         self.started: dict[str, str] = {}
         self.asked: list[int] = []
+        self.restarts: dict[str, int] = {}
         self.told = 0
 
     @initialize(
@@ -227,6 +230,27 @@ class AnyOrder(RuleBasedStateMachine):
     def call_returns(self, data: st.DataObject, status: Any, terminates: bool) -> None:
         self.feed(CallReturned(self.play.at, self.some_call(data), status, "result", terminates=terminates))
 
+    @precondition(lambda self: self.is_late and not self.play.state.run.is_ended)
+    @rule()
+    def the_program_dies_and_the_run_is_resumed(self) -> None:
+        """All that is left is the record; what was in flight is lost."""
+        before, state = fold(self.recorded), self.play.state
+        assert state.begin is not None
+        self.play.state = reducer.LoopState()
+        rest = at_rest(before)
+        in_doubt = [call.call_id for call in rest.calls if call.status == "in_doubt"]
+        self.feed(Resume(self.play.at, state.begin, rest, rest.seq, state.traits, self.play.at + 5))
+        waiting = {call.call_id for call in self.play.state.run.open_requests}
+        assert self.play.state.run.is_ended or set(in_doubt) <= waiting
+        # A read, an idempotent call, or a write that a person wants to see again may begin again.
+        for call in rest.calls:
+            if call.status in ("allowed", "in_doubt"):
+                self.restarts[call.call_id] = self.restarts.get(call.call_id, 0) + 1
+
+    @property
+    def recorded(self) -> list[Any]:
+        return [event for event in self.play.events if isinstance(event, Recorded)]
+
     @rule(ahead_s=st.sampled_from([0.0, 1.5, 10.0]))
     def time_passes(self, ahead_s: float) -> None:
         self.play.at += ahead_s
@@ -271,7 +295,9 @@ class AnyOrder(RuleBasedStateMachine):
         if self.play.state.run.is_ended:
             opened = [e for e in self.play.events if isinstance(e, RequestOpened)]
             answered = [e.request_id for e in self.play.events if isinstance(e, RequestAnswered)]
-            assert sorted(e.request_id for e in opened) == sorted(answered)
+            assert {e.request_id for e in opened} >= set(answered) and len(set(answered)) == len(answered)
+            if not any(isinstance(e, Resumed) for e in self.play.events):
+                assert sorted(e.request_id for e in opened) == sorted(answered)
 
     @invariant()
     def a_steered_message_is_recorded_once_and_read_at_most_once(self) -> None:
@@ -288,7 +314,7 @@ class AnyOrder(RuleBasedStateMachine):
                 waiting += 1
             elif isinstance(event, MessageAdded) and event.input_id:
                 waiting -= 1
-            elif isinstance(event, CallStarted | RequestOpened):
+            elif isinstance(event, CallStarted) or (isinstance(event, RequestOpened) and event.kind != "in_doubt"):
                 assert not waiting
 
     @invariant()
@@ -306,7 +332,8 @@ class AnyOrder(RuleBasedStateMachine):
     def steps_are_called_one_after_another_and_not_beyond_the_limit(self) -> None:
         run = self.play.state.run
         if run.max_steps:
-            assert len(run.steps) <= run.max_steps + self.play.state.begin.summarises  # type: ignore[union-attr]
+            restarts = sum(isinstance(event, Resumed) for event in self.play.events)
+            assert len(run.steps) <= run.max_steps + (1 + restarts) * self.play.state.begin.summarises  # type: ignore[union-attr]
 
     @invariant()
     def writes_run_one_at_a_time(self) -> None:
@@ -314,7 +341,19 @@ class AnyOrder(RuleBasedStateMachine):
         running = [call for call in calls if call.started_at is not None and call.is_open and call.effect != "read"]
         assert len(running) <= 1
         starts = [event.call_id for event in self.play.events if isinstance(event, CallStarted)]
-        assert len(set(starts)) == len(starts)
+        for call_id in set(starts):
+            assert starts.count(call_id) <= 1 + self.restarts.get(call_id, 0)
+
+    @invariant()
+    def a_write_runs_again_only_where_a_person_said_so(self) -> None:
+        begun: set[str] = set()
+        for event in self.play.events:
+            if isinstance(event, RequestAnswered) and event.request_id.startswith(f"{event.call_id}-doubt"):
+                if event.answer == "approve":
+                    begun.discard(event.call_id)
+            elif isinstance(event, CallStarted) and event.effect == "write":
+                assert event.call_id not in begun
+                begun.add(event.call_id)
 
     @invariant()
     def providers_accept_the_messages_whenever_the_model_is_called(self) -> None:

@@ -33,12 +33,13 @@ Answer: TypeAlias = Literal["approve", "edit", "deny", "result"]
 """`edit` approves with other arguments; `result` answers in the tool's place, or the question."""
 AnsweredBy: TypeAlias = Literal["person", "unattended", "time limit", "cancel", "steering", "memory", "limit"]
 """`memory`: the question was answered before; `steering`: a new message came instead; `limit`: one question too many."""
-RequestKind: TypeAlias = Literal["approval", "question"]
+RequestKind: TypeAlias = Literal["approval", "question", "in_doubt"]
+"""in_doubt: a write had begun when the program ended. Approve runs it again, a result says that it has happened, deny skips it."""
 Scope: TypeAlias = Literal["once", "session", "always"]
 """For how long an answer holds for later calls."""
-MessageBy: TypeAlias = Literal["person", "steering", "hook", "output", "limit"]
+MessageBy: TypeAlias = Literal["person", "steering", "hook", "output", "limit", "restart"]
 """Who put a message to the model: a person at the beginning or in between, a hook, the check of the output's type, or
-the runtime when a limit is reached."""
+the runtime when a limit is reached or the program was restarted."""
 NoteKind: TypeAlias = Literal["retry", "hook", "notice", "guard", "rule", "output"]
 """What a note is about: a model call tried again, a hook that failed, a word for the person's next message, a call that
 failed before, a rule that was remembered, an output that did not fit its type."""
@@ -292,6 +293,13 @@ class BudgetChanged(Recorded):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed(Recorded):
+    """The run goes on after its program ended: what was open is at rest, and in doubt where a write had begun."""
+
+    type: Literal["Resumed"] = "Resumed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnded(Recorded):
     """The one terminal event of a run."""
 
@@ -377,6 +385,7 @@ RecordedEvent: TypeAlias = (
     | PartialSaved
     | Noted
     | BudgetChanged
+    | Resumed
     | RunEnded
 )
 PassingEvent: TypeAlias = TextDelta | ReasoningDelta | ArgumentsDelta | CallProgress | Latency

@@ -313,6 +313,29 @@ def apply(state: RunState, event: ev.Event) -> RunState:
     return state
 
 
+def at_rest(state: RunState) -> RunState:
+    """An open run that nobody drives: what the end of its program has left of it.
+
+    A write that had begun is in doubt. Reads and idempotent calls that had begun may begin again. A call that waits for
+    an approval still waits; one that was asking something itself is gone with its question.
+    """
+    if state.is_ended or not state.run_id:
+        return state
+    if state.steps:
+        state = _last(state, calls=tuple(_call_at_rest(call) for call in state.steps[-1].calls))
+    statuses = {call.status for call in (state.steps[-1].calls if state.steps else ())}
+    status: RunStatus = "in_doubt" if "in_doubt" in statuses else "waiting" if "waiting" in statuses else "interrupted"
+    return evolve(state, status=status)
+
+
+def _call_at_rest(call: CallState) -> CallState:
+    if not call.is_open or call.started_at is None:
+        return call
+    if call.effect == "write":
+        return evolve(call, status="in_doubt", progress="", progress_data=None)
+    return evolve(call, status="allowed", started_at=None, progress="", progress_data=None)
+
+
 def as_deltas(run_id: str, step: StepState) -> list[ev.Event]:
     """The blocks of a step as one delta each: what somebody who comes late would have seen."""
     deltas: list[ev.Event] = []
@@ -471,6 +494,9 @@ def _request_answered(state: RunState, e: ev.RequestAnswered) -> RunState:
         call.request, answer=e.answer, by=e.by, reason=e.reason, result=e.result, scope=e.scope, answered_at=e.at
     )
     changes: dict[str, Any] = {"request": request, "waited_s": call.waited_s + max(0.0, e.at - request.opened_at)}
+    if call.request.kind == "in_doubt":
+        status = "allowed" if e.answer == "approve" else "proposed"
+        return _call(state, e.call_id, status=status, started_at=None, **changes)
     if call.started_at is not None:  # asked by the running call: it goes on
         return _call(state, e.call_id, status="running", **changes)
     changes["status"] = "allowed" if e.answer in ("approve", "edit") else "proposed"
@@ -497,6 +523,10 @@ def _call_finished(state: RunState, e: ev.CallFinished) -> RunState:
 
 def _noted(state: RunState, e: ev.Noted) -> RunState:
     return evolve(state, notes=(*state.notes, e))
+
+
+def _resumed(state: RunState, e: ev.Resumed) -> RunState:
+    return at_rest(state)
 
 
 def _budget_changed(state: RunState, e: ev.BudgetChanged) -> RunState:
@@ -562,6 +592,7 @@ _CHANGES: dict[type, Any] = {
     ev.PartialSaved: _partial_saved,
     ev.Noted: _noted,
     ev.BudgetChanged: _budget_changed,
+    ev.Resumed: _resumed,
     ev.RunEnded: _run_ended,
     ev.TextDelta: _delta,
     ev.ReasoningDelta: _delta,

@@ -32,7 +32,7 @@ from turncell.core import events as ev
 from turncell.core.deltas import Assembly, Block, CallFragment, ReasoningFragment, TextFragment
 from turncell.core.fold import CallState, RunState, apply
 from turncell.core.nucleus import Transition
-from turncell.core.parts import Message, Text, Usage
+from turncell.core.parts import Message, Reasoning, Text, Usage
 from turncell.core.signals import (
     Answered,
     Asked,
@@ -50,6 +50,7 @@ from turncell.core.signals import (
     Note,
     Progressed,
     Reply,
+    Resume,
     Review,
     Reviewed,
     SetBudget,
@@ -75,6 +76,18 @@ MAX_WAIT_S = 60.0
 """A provider that wants a longer pause than this is given up for now."""
 BACKOFF_S = 0.5
 """The first pause before a model is tried again; each further one is twice as long."""
+BY: Mapping[str, str] = {
+    "person": "the user",
+    "unattended": "the unattended policy",
+    "time limit": "the time limit",
+}
+RESTARTED = (
+    "[The program was restarted in the middle of this turn. Variables and open connections of before are gone; what is in "
+    "files and in this conversation is still there.]"
+)
+IN_DOUBT_SKIPPED = (
+    "The program ended while this call was running. It was not run again; whether its effect has happened is not known."
+)
 SKIPPED = "skipped: a new message arrived"
 LAST_WORD = (
     "The limit of steps of this run is reached, and no tools are at hand any more. Say what was found out and done so far, "
@@ -140,7 +153,7 @@ def reduce(state: LoopState, signal: Signal) -> Result:
     """One signal. Pure; raises nothing that a signal from outside could provoke."""
     if state.run.is_ended:
         return Transition(state, terminal=True)
-    if not state.run.run_id and not isinstance(signal, Begin):
+    if not state.run.run_id and not isinstance(signal, Begin | Resume):
         if isinstance(signal, Steer):
             return Transition(evolve(state, early=(*state.early, signal)))
         return Transition(evolve(state, stop=signal) if isinstance(signal, Stop) else state)
@@ -225,6 +238,83 @@ def _begin(turn: _Turn, s: Begin) -> None:
         turn.end(turn.state.stop.status, turn.state.stop.kind, turn.state.stop.message)
     else:
         _next_step(turn)
+
+
+def _resume(turn: _Turn, s: Resume) -> None:
+    """Go on where the record ends. Nothing that is finished is done again."""
+    if turn.run.run_id:
+        return
+    turn.set(begin=s.begin, traits=s.traits, stop=None)
+    stop, early = turn.state.stop, turn.state.early
+    turn.run = evolve(s.run, seq=s.seq)
+    turn.record(ev.Resumed)
+    for steered in early:
+        turn.record(ev.Steered, input_id=steered.input_id, message=steered.message)
+    if stop is not None:
+        _stop(turn, evolve(stop, at=s.at))
+        return
+    is_streaming = bool(turn.run.steps) and turn.run.steps[-1].message is None and not _is_failed(turn.run)
+    if is_streaming:
+        parts = tuple(_saved_part(block) for block in turn.run.steps[-1].blocks if block.kind != "call" and block.text)
+        if parts:
+            turn.record(ev.MessageAdded, message=Message("assistant", parts, is_partial=True))
+        turn.record(ev.StepFailed, kind="interrupted", message="the program ended while the model was writing",
+                    usage=Usage(), duration_s=0.0)  # fmt: skip
+    turn.record(ev.MessageAdded, message=Message("user", (Text(RESTARTED),)), by="restart")
+    if turn.run.queued:
+        _skip(turn)
+    for call in turn.calls:
+        if call.status == "in_doubt" and call.digest is not None:
+            turn.record(
+                ev.RequestOpened, request_id=f"{call.call_id}-doubt-{call.requests + 1}", call_id=call.call_id,
+                digest=call.digest, kind="in_doubt", expires_at=None,
+                description="It had begun when the program ended; whether it has happened is not known.",
+            )  # fmt: skip
+        elif call.status == "waiting" and call.request is not None:
+            asked = call.request
+            turn.record(
+                ev.RequestOpened, request_id=asked.request_id, call_id=call.call_id, digest=asked.digest,
+                description=asked.description, preview=asked.preview, expires_at=s.expires_at,
+            )  # fmt: skip
+        elif call.status == "proposed" and call.verdict == "deny":
+            turn.finish(call, "denied", denial(call.name, call.judged_by, call.reason))
+        elif call.status == "proposed" and call.request is not None and call.request.answer is not None:
+            _close_answered(turn, call)
+        elif call.status == "proposed" and call.problem is not None:
+            turn.finish(call, "invalid", call.problem)
+    unjudged = tuple(call for call in turn.calls if call.status == "proposed")
+    if not turn.run.steps:
+        _next_step(turn)
+    elif unjudged:
+        turn.set(is_judging=True)
+        turn.commands.append(Judge(unjudged))
+    elif not turn.calls and not is_streaming and (message := turn.run.steps[-1].message) is not None:
+        if message.is_partial:
+            turn.end("truncated", "length", "the answer was cut at the model's output limit")
+        else:
+            _finish(turn)
+    else:
+        _advance(turn)
+
+
+def _is_failed(run: RunState) -> bool:
+    return run.steps[-1].error_kind is not None
+
+
+def _saved_part(block: Block) -> Text | Reasoning:
+    return Text(block.text) if block.kind == "text" else Reasoning(block.text)
+
+
+def _close_answered(turn: _Turn, call: CallState) -> None:
+    """The answer is in the record, what followed from it is not."""
+    asked = call.request
+    assert asked is not None
+    if asked.answer == "result":
+        turn.finish(call, "ok", asked.result or "")
+    elif asked.kind == "in_doubt":
+        turn.finish(call, "skipped", IN_DOUBT_SKIPPED)
+    else:
+        turn.finish(call, "denied", denial(call.name, BY.get(asked.by or "", str(asked.by)), asked.reason))
 
 
 def _next_step(turn: _Turn) -> None:
@@ -417,7 +507,8 @@ def _judged(turn: _Turn, s: Judged) -> None:
         return
     judgements = {judgement.call_id: judgement for judgement in s.judgements}
     turn.set(is_judging=False, traits={j.call_id: j.traits for j in s.judgements})
-    for call in turn.calls:
+    unjudged = [call for call in turn.calls if call.status == "proposed" and call.verdict is None]
+    for call in unjudged:
         j = judgements.setdefault(call.call_id, Judgement(call.call_id, problem="the call was not judged"))
         turn.record(
             ev.CallProposed, call_id=call.call_id, name=call.name, arguments=j.arguments, digest=j.digest,
@@ -425,7 +516,7 @@ def _judged(turn: _Turn, s: Judged) -> None:
         )  # fmt: skip
         if j.problem is None:
             turn.record(ev.CallJudged, call_id=call.call_id, verdict=j.verdict, by=j.by, reason=j.reason)
-    for call in turn.calls:
+    for call in (c for c in turn.calls if c.call_id in {one.call_id for one in unjudged}):
         j = judgements[call.call_id]
         if call.problem is not None or j.digest is None:
             turn.finish(call, "invalid", call.problem or "the call has no digest")
@@ -469,14 +560,12 @@ def _answered(turn: _Turn, s: Answered) -> None:
     if call is None or call.status != "waiting" or call.digest is None:
         return
     _record_answer(turn, call, s)
-    if call.started_at is None:
+    if call.request is not None and call.request.kind == "in_doubt":
+        if s.answer != "approve":
+            _close_answered(turn, next(c for c in turn.calls if c.call_id == call.call_id))
+    elif call.started_at is None:
         if s.answer == "deny":
-            by = {
-                "person": "the user",
-                "unattended": "the unattended policy",
-                "time limit": "the time limit",
-            }.get(s.by, s.by)
-            turn.deny(call, denial(call.name, by, s.reason), s.reason)
+            turn.deny(call, denial(call.name, BY.get(s.by, s.by), s.reason), s.reason)
         elif s.answer == "result":
             turn.finish(call, "ok", s.result or "")
     _advance(turn)
@@ -486,7 +575,7 @@ def _record_answer(turn: _Turn, call: CallState, s: Answered) -> None:
     """The one answer to an open request; a running call that asked is told."""
     is_edit = s.answer == "edit" and s.arguments is not None and s.digest is not None
     asked = call.request
-    is_own = call.started_at is None or asked is None
+    is_own = call.started_at is None or asked is None or asked.kind == "in_doubt"
     turn.record(
         ev.RequestAnswered, request_id=s.request_id, call_id=call.call_id, answer=s.answer, by=s.by, reason=s.reason,
         arguments=s.arguments if is_edit else call.arguments if is_own else asked.arguments,  # type: ignore[union-attr]
@@ -508,7 +597,7 @@ def _advance(turn: _Turn) -> None:
     if not any(call.is_open for call in calls):
         _boundary(turn)
         return
-    running = [call for call in calls if call.started_at is not None and call.is_open]
+    running = [call for call in calls if call.started_at is not None and call.is_open and not _is_in_doubt(call)]
     free = MAX_PARALLEL - len(running)
     of_tool: dict[str, int] = {}
     for call in running:
@@ -527,6 +616,10 @@ def _advance(turn: _Turn) -> None:
             of_tool[call.name] = of_tool.get(call.name, 0) + 1
             turn.record(ev.CallStarted, call_id=call.call_id, digest=call.digest, effect=call.effect)
             turn.commands.append(StartCall(next(c for c in turn.calls if c.call_id == call.call_id)))
+
+
+def _is_in_doubt(call: CallState) -> bool:
+    return call.status == "in_doubt" or (call.request is not None and call.request.kind == "in_doubt")
 
 
 def _boundary(turn: _Turn) -> None:
@@ -613,13 +706,20 @@ def _steer(turn: _Turn, s: Steer) -> None:
     turn.record(ev.Steered, input_id=s.input_id, message=s.message)
     if turn.state.is_streaming or turn.state.is_judging or turn.state.reviewing:
         return
+    _skip(turn)
+    _advance(turn)
+
+
+def _skip(turn: _Turn) -> None:
+    """A message waits: no call begins and no question stays open before it is read. What is in doubt must be decided."""
     for call in turn.calls:
+        if _is_in_doubt(call):
+            continue
         if call.status == "waiting":
             turn.withdraw(call, "steering", "a new message arrived")
         if call.is_open and call.started_at is None:
             turn.set(denying=turn.state.denying - {call.call_id})
             turn.finish(call, "skipped", SKIPPED)
-    _advance(turn)
 
 
 def _note(turn: _Turn, s: Note) -> None:
@@ -670,6 +770,7 @@ def _clock(turn: _Turn, s: Clock) -> None:
 _PLAIN = Traits()
 _ON: dict[type, Callable[[_Turn, Any], None]] = {
     Begin: _begin,
+    Resume: _resume,
     Streamed: _streamed,
     ModelFinished: _model_finished,
     ModelFailed: _model_failed,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from turncell.core import events as ev
 from turncell.core.deltas import Finished, Fragment
-from turncell.core.fold import CallState
+from turncell.core.fold import CallState, RunState
 from turncell.core.parts import Json, Message, Usage
 from turncell.core.policy import Effect, Verdict
 
@@ -34,6 +35,20 @@ class Begin:
     @property
     def at(self) -> float:
         return self.started.at
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Go on with a run from its record. `begin` says again how it is to behave; `traits` are those of its open calls."""
+
+    at: float
+    begin: Begin
+    run: RunState
+    seq: int
+    """The last sequence number of the session."""
+    traits: Mapping[str, Traits]
+    expires_at: float | None = None
+    """Until when the requests that are open wait now."""
 
 
 @dataclass(slots=True)
@@ -236,6 +251,7 @@ class Clock:
 
 Signal: TypeAlias = (
     Begin
+    | Resume
     | Streamed
     | ModelFinished
     | ModelFailed
