@@ -8,8 +8,10 @@ Decoding validates with pydantic: a journal is data from outside, and nothing in
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -44,9 +46,40 @@ def decode_json(data: bytes | str) -> Json:
         return json.loads(data)
 
 
-def decode(data: bytes | str) -> events.Event:
-    """The event that `encode` wrote. Raises pydantic's ValidationError for anything else."""
-    return event_adapter().validate_python(decode_json(data))
+def decode(data: bytes | str, blob: Callable[[str], bytes] | None = None) -> events.Event:
+    """The event that `encode` wrote, with what `outline` has taken out put in again by `blob(digest)`.
+
+    Raises pydantic's ValidationError for anything else.
+    """
+    plain = decode_json(data)
+    if blob is not None and isinstance(plain, dict):
+        for name, value in plain.items():
+            if isinstance(value, dict) and value.keys() == {"$blob"}:
+                plain[name] = decode_json(blob(str(value["$blob"])))
+    return event_adapter().validate_python(plain)
+
+
+BLOB_BYTES = 65_536
+"""A field whose JSON is larger is kept once, by the hash of its content."""
+
+
+def outline(payload: bytes) -> tuple[bytes, dict[str, bytes]]:
+    """The JSON of an event with each large field replaced by `{"$blob": digest}`, and those fields' JSON by digest.
+
+    >>> small, blobs = outline(b'{"type":"X","content":"' + b"a" * 70_000 + b'"}')
+    >>> len(small) < 200, [len(blob) for blob in blobs.values()]
+    (True, [70002])
+    """
+    plain, blobs = decode_json(payload), {}
+    for name, value in plain.items():
+        if isinstance(value, str | list | dict):
+            field = encode(value)
+            # A value that looks like a reference is taken out too: it must not be read as one.
+            if len(field) > BLOB_BYTES or b'"$blob"' in field:
+                digest = hashlib.sha256(field).hexdigest()
+                blobs[digest] = field
+                plain[name] = {"$blob": digest}
+    return encode(plain), blobs
 
 
 @cache

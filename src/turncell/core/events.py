@@ -66,6 +66,10 @@ class RunStarted(Recorded):
     is_attended: bool = True
     previous: str | None = None
     """The run before this one in the conversation; the history is the tree of these."""
+    replaces: str | None = None
+    """The run whose place in the conversation this one takes; those after it keep theirs."""
+    copy_of: str | None = None
+    """The run of another session that this is a copy of: what it cost is counted there."""
     root_run_id: str = ""
     parent_run_id: str | None = None
     depth: int = 0
@@ -293,6 +297,15 @@ class BudgetChanged(Recorded):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Arranged(Recorded):
+    """From now on the conversation consists of the runs of `path`; nothing is erased. `run_id` is the run it is about."""
+
+    path: tuple[str, ...]
+    reason: Literal["undo", "redo", "branch"]
+    type: Literal["Arranged"] = "Arranged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed(Recorded):
     """The run goes on after its program ended: what was open is at rest, and in doubt where a write had begun."""
 
@@ -385,6 +398,7 @@ RecordedEvent: TypeAlias = (
     | PartialSaved
     | Noted
     | BudgetChanged
+    | Arranged
     | Resumed
     | RunEnded
 )

@@ -17,7 +17,7 @@ import atexit
 import os
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -35,7 +35,17 @@ LINGER_S = 0.02
 
 def to_record(event: Any) -> Record:
     """An event as a store keeps it."""
-    return Record(event.session_id, event.seq, event.run_id, event.step, event.type, event.at, codec.encode(event))
+    payload = codec.encode(event)
+    blobs: dict[str, bytes] = {}
+    if len(payload) > codec.BLOB_BYTES or b'"$blob"' in payload:
+        payload, blobs = codec.outline(payload)
+    return Record(event.session_id, event.seq, event.run_id, event.step, event.type, event.at, payload, blobs)
+
+
+def read_events(store: Store, **which: Any) -> Iterator[Any]:
+    """The events that `store.read(**which)` finds, whole."""
+    for record in store.read(**which):
+        yield codec.decode(record.payload, store.blob)
 
 
 @dataclass(slots=True)
