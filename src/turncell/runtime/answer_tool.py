@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class AnswerTool(Tool):
     """Takes the output of a run as its arguments, and ends the run."""
 
+    is_answer = True
+
     def __init__(self, output: OutputType) -> None:
         def final_answer() -> str:
             return "Done."

@@ -107,6 +107,10 @@ class Budget:
         """A budget inside this one: what it spends is spent here too. Limits as for `Budget`."""
         return Budget(parent=self, **limits)
 
+    def is_within(self, other: Budget) -> bool:
+        """Whether what it spends is spent in `other` too: it is that one, or a child of it."""
+        return any(budget is other for budget in self._line())
+
     @property
     def limits(self) -> Limits:
         """Its own; those of its parents hold besides."""

@@ -37,7 +37,7 @@ class OutputType:
             schema = self._adapter.json_schema()
         except Exception as error:
             raise UsageError(f"output={type_!r} has no JSON Schema: {error}") from error
-        self.name: str = getattr(type_, "__name__", str(type_))
+        self.name: str = type_.__name__ if isinstance(type_, type) else str(type_).replace("typing.", "")
         self._is_wrapped = schema.get("type") != "object" or "properties" not in schema
         self.schema: dict[str, Json] = _wrapped(schema) if self._is_wrapped else schema
         """Always of type object, as providers want it; another type is wrapped as `value`."""
