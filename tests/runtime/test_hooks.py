@@ -249,9 +249,7 @@ class TestAfterATool:
             seen.append(use.status)
             return Output(str(output.content).replace("hunter2", "***"))
 
-        run = Agent(
-            ScriptedModel([call("leak"), "Done."]), tools=[leak], hooks=Hooks(after_tool=redact)
-        ).run_sync("go")
+        run = Agent(ScriptedModel([call("leak"), "Done."]), tools=[leak], hooks=Hooks(after_tool=redact)).run_sync("go")
         assert (run.tool_calls[0].status, seen) == ("error", ["error"])
         assert "password=***" in read(run) and "hunter2" not in str(run.events)
 
@@ -294,9 +292,11 @@ class TestAroundTheJournal:
         assert "not in this book" in (run.state.error or "")
 
     def test_an_event_of_another_run_cannot_be_smuggled_in(self) -> None:
-        run = Agent(
-            ScriptedModel(["fine"]), hooks=Hooks(before_journal=lambda event: replace(event, run_id="run_other"))
-        ).start("go").result(5)
+        run = (
+            Agent(ScriptedModel(["fine"]), hooks=Hooks(before_journal=lambda event: replace(event, run_id="run_other")))
+            .start("go")
+            .result(5)
+        )
         assert (run.status, run.state.error_kind) == ("failed", "store")
         assert "another place" in (run.state.error or "")
 

@@ -24,7 +24,7 @@ from turncell.errors import AnswerRefused, ToolError
 from turncell.runtime import hooks
 from turncell.runtime.hooks import HookFailed, HookSet, ToolUse, Vetoed, called
 from turncell.runtime.questions import check_result
-from turncell.runtime.tools import Tool
+from turncell.runtime.tools import Check, Tool
 
 log = logging.getLogger("turncell")
 
@@ -35,8 +35,12 @@ UNATTENDED = Decision(
 )
 
 
-RuleFunction: TypeAlias = Callable[["ToolUse"], Verdict | Decision | Awaitable[Verdict | Decision | None] | None]
-"""A rule that is code: says "allow", "deny" or "ask", or None where it has no opinion. One that raises denies."""
+RuleSaid: TypeAlias = Verdict | Check | Decision | Rule | None
+RuleFunction: TypeAlias = Callable[["ToolUse"], RuleSaid | Awaitable[RuleSaid]]
+"""A rule that is code: says "allow", "deny" or "ask", also as a `Check` with a message, or None where it has no opinion.
+
+One that raises denies. Its allow does not stand after untrusted output was read, unless it is a Rule with tainted=True.
+"""
 
 FAILURES: Mapping[Effect, int] = {"read": 3, "write": 2, "idempotent": 2}
 """How often the same call may fail in a run before it is refused: reads may be repeated, a hiccup may be tried once more."""
@@ -84,8 +88,11 @@ class Policy:
                 said = await called(rule, use)
                 if said is None:
                     continue
-                decision = said if isinstance(said, Decision) else Decision(said, "", "")
-                yield Rule(use.name, decision.verdict, reason=decision.reason or f"said {name}")
+                if isinstance(said, Check):
+                    said = Decision(said.verdict, "", _in_words(said))
+                decided = said if isinstance(said, Decision | Rule) else Decision(said, "", "")
+                is_final = isinstance(decided, Rule) and decided.tainted
+                yield Rule(use.name, decided.verdict, reason=decided.reason or f"said {name}", tainted=is_final)
             except asyncio.CancelledError:
                 raise
             except BaseException as error:
@@ -108,7 +115,11 @@ async def _check(tool: Tool, use: ToolUse) -> Decision | None:
         return Decision("deny", by, f"it failed: {type(error).__name__}: {error}")
     if said is None:
         return None
-    return Decision(said.verdict, by, " ".join(filter(None, (said.message, "; ".join(said.reasons)))))
+    return Decision(said.verdict, by, _in_words(said))
+
+
+def _in_words(check: Check) -> str:
+    return " ".join(filter(None, (check.message, "; ".join(check.reasons))))
 
 
 async def judge(
