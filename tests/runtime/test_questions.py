@@ -337,9 +337,7 @@ class TestTheModelAsks:
         assert read(run.result(5)) == "coffee" and not run.is_tainted
 
     def test_with_several(self) -> None:
-        run = self.ask(
-            question="Which?", options=[{"label": "a"}, {"label": "ü"}], allows_many=True, allows_text=False
-        )
+        run = self.ask(question="Which?", options=[{"label": "a"}, {"label": "ü"}], allows_many=True, allows_text=False)
         until(lambda: run.requests)
         run.reply(["a", "ü"])
         assert read(run.result(5)) == '["a", "ü"]'
