@@ -263,6 +263,38 @@ class TestAfterATool:
         assert len(notes(run)) == 1 and run.state.notes[0].call_id == run.tool_calls[0].call_id
 
 
+class TestWhileTheyThink:
+    def test_a_run_may_be_cancelled(self, mailbox: Mailbox) -> None:
+        asked, release = threading.Event(), threading.Event()
+
+        def think(use: ToolUse) -> None:
+            asked.set()
+            release.wait(20)
+
+        model = ScriptedModel([call("mail", to="ana")])
+        run = Agent(model, tools=[mailbox.tool()], mode="auto", hooks=Hooks(before_tool=think)).start("go")
+        assert asked.wait(5)
+        run.cancel()
+        run.result(5)
+        release.set()
+        assert (run.status, run.tool_calls[0].status, mailbox.sent) == ("cancelled", "cancelled", [])
+
+    def test_a_new_message_is_read_after_it(self) -> None:
+        asked, release = threading.Event(), threading.Event()
+
+        def think(message: Message) -> None:
+            asked.set()
+            release.wait(20)
+
+        model = ScriptedModel(["one", "two"])
+        run = Agent(model, hooks=Hooks(after_model=think)).start("go")
+        assert asked.wait(5)
+        run.steer("more")
+        release.set()
+        run.result(5)
+        assert (run.text, model.requests[1].messages[-1].text) == ("two", "more")
+
+
 class TestAroundTheJournal:
     def test_what_is_stored_is_what_the_hook_has_left(self) -> None:
         def redact(event: RecordedEvent) -> RecordedEvent | None:

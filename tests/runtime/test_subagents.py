@@ -91,6 +91,10 @@ class TestAsATool:
         assert (run.status, run.text) == ("completed", "Done.")
         assert "clerk ended as failed" in read(run) and "broken" in read(run)
 
+    def test_its_output_of_a_type_is_what_the_outer_model_reads(self) -> None:
+        inner = Agent(ScriptedModel([call("final_answer", value=["Ana", "Bo"])]), name="clerk", output=list[str])
+        assert read(over(inner).run_sync("go")) == '["Ana", "Bo"]'
+
     def test_several_run_side_by_side(self) -> None:
         gate = threading.Barrier(2, timeout=10)
 
@@ -226,6 +230,16 @@ class TestAsking:
             run.approve() if number != 1 else run.deny("not him")
         run.result(5)
         assert [to for to, _ in box.sent] == ["ana", "cy"]
+
+    def test_whoever_answers_all_that_is_open_never_meets_a_request_that_is_not(self, box: Mailbox) -> None:
+        calls = [call("mail", to=str(number)) for number in range(5)]
+        inner = Agent(ScriptedModel([calls, "Mailed."]), name="clerk", tools=[box.tool()])
+        run = start(over(inner))
+        deadline = time.monotonic() + 10
+        while not run.is_done and time.monotonic() < deadline:
+            if run.requests:
+                run.approve()
+        assert run.status == "completed" and [to for to, _ in box.sent] == list("01234")
 
     def test_two_agents_ask_at_once_on_one_card(self, box: Mailbox) -> None:
         calls = [call("clerk", task="a"), call("aide", task="b")]

@@ -40,7 +40,7 @@ class Gauge:
         self.inside += 1
         self.most = max(self.most, self.inside)
         deadline = time.monotonic() + 10
-        while self.most < others and time.monotonic() < deadline:
+        while self.most < others and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         self.inside -= 1
         return name
@@ -83,7 +83,7 @@ class TestOrder:
         @tool(effect="read")
         async def wait(number: int) -> str:
             """Wait for those after it."""
-            while len(done) < 2 - number:
+            while len(done) < 2 - number:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
             done.append(number)
             return f"n{number}"

@@ -60,7 +60,7 @@ def agent_tool(agent: Agent, name: str, description: str, options: Mapping[str, 
         """
         run = await agent.run(task)
         state = run.state
-        said = run.text or "(no answer)"
+        said: Any = (run.text or "(no answer)") if run.output is None else run.output
         if state.status != "completed":
             said = f"{name} ended as {state.status}{f': {state.error}' if state.error else ''}\n\n{run.text}".strip()
         usage = state.usage
