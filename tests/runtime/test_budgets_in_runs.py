@@ -175,6 +175,7 @@ class TestSharing:
         agent = asks_weather(looking())
         runs = [agent.run_sync("go", budget=budget) for _ in range(2)]
         assert budget.spent.steps == 3 and [run.status for run in runs] == ["budget", "budget"]
+        assert runs[0].state.budget == {"steps": 3}, "what applies is in the record"
 
     def test_a_change_for_one_run_leaves_the_others_limits_alone(self) -> None:
         budget = Budget(steps=5)

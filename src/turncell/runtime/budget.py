@@ -220,11 +220,15 @@ class Budget:
 
 
 def limits_of(budget: Budget) -> dict[str, Any]:
-    """Its own limits that apply, by name: what `Budget(**limits)` takes."""
-    every = ((name, getattr(budget.limits, name)) for name in RESOURCES)
-    limits: dict[str, Any] = {name: limit for name, limit in every if limit is not None}
-    if limits and budget.limits.unknown_prices != "ignore":
-        limits["unknown_prices"] = budget.limits.unknown_prices
+    """The limits that apply, of its own and above, the narrowest of each: what `Budget(**limits)` takes."""
+    line = [one.limits for one in budget._line()]
+    limits: dict[str, Any] = {}
+    for name in RESOURCES:
+        found = [limit for one in line if (limit := getattr(one, name)) is not None]
+        if found:
+            limits[name] = min(found)
+    if limits and any(one.unknown_prices == "stop" for one in line):
+        limits["unknown_prices"] = "stop"
     return limits
 
 
