@@ -303,7 +303,8 @@ function answered(step: StepView | undefined, e: RequestAnswered): Partial<CallS
   const request = { ...call.request, answer: e.answer, by: e.by, reason: e.reason, answered_at: e.at };
   const status = e.answer === "approve" || e.answer === "edit" ? "allowed" : "proposed";
   if (e.answer !== "edit") return { request, status };
-  return { request, status, arguments: e.arguments, digest: e.digest, proposed_arguments: call.arguments };
+  const askedFor = call.proposed_arguments ?? call.arguments;
+  return { request, status, arguments: e.arguments, digest: e.digest, proposed_arguments: askedFor };
 }
 
 /** Code points per block, as Python counts characters; kept so that a saved piece need not count the whole text. */
