@@ -13,6 +13,7 @@ from tests.journals.play import (
     PLAYS,
     Play,
     approved,
+    asked_again,
     cancelled,
     edited,
     invalid,
@@ -26,7 +27,7 @@ from turncell.core.parts import Message, ToolCall, ToolResult
 from turncell.notebook.wire import RunView
 
 
-@pytest.mark.parametrize("make", PLAYS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [*PLAYS, asked_again], ids=lambda make: make.__name__)
 class TestEveryPlay:
     def test_folding_the_recorded_events_gives_the_state_of_the_loop(self, make: type[Play]) -> None:
         play = make()
@@ -69,7 +70,7 @@ def accepted_by_providers(messages: tuple[Message, ...]) -> bool:
     return not expected
 
 
-@pytest.mark.parametrize("make", PLAYS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [*PLAYS, asked_again], ids=lambda make: make.__name__)
 def test_providers_accept_the_messages_of_every_run(make: type[Play]) -> None:
     assert accepted_by_providers(fold(make().events).messages())
 
