@@ -47,15 +47,23 @@ def wall_s(spans: list[tuple[float | None, float | None]]) -> float:
     return total
 
 
+def approved(call: CallState) -> bool:
+    request = call.request
+    is_answered = request is not None and not request.name and request.answer in ("approve", "edit")
+    return call.verdict == "ask" and (call.started_at is not None or is_answered)
+
+
 def expected_run(run: RunState) -> dict[str, Any]:
     first = next((s for s in run.steps if s.first_token_s is not None), None)
-    usage, requests = run.usage, [c.request for c in run.calls if c.request]
+    usage = run.usage
     bases = {s.cost_basis for s in run.steps} if run.cost_usd is not None else {"none"}
     return {
         "run_id": run.run_id, "session_id": run.session_id, "previous": run.previous, "parent_run_id": run.parent_run_id,
-        "root_run_id": run.root_run_id, "status": run.status, "model": run.model, "mode": run.mode, "is_attended": run.is_attended,
+        "root_run_id": run.root_run_id, "depth": run.depth, "agent": run.agent, "is_tainted": run.is_tainted,
+        "provider": run.model.partition("/")[0] if "/" in run.model else "",
+        "tier": next((s.tier for s in reversed(run.steps) if s.tier), ""), "status": run.status, "model": run.model, "mode": run.mode, "is_attended": run.is_attended,
         "prompt": run.prompt.text if run.prompt else None, "text": run.text, "steps": len(run.steps), "calls": len(run.calls),
-        "approved": sum(r.answer in ("approve", "edit") for r in requests), "denied": sum(c.status == "denied" for c in run.calls),
+        "approved": sum(approved(c) for c in run.calls), "denied": sum(c.status == "denied" for c in run.calls),
         "input_tokens": usage.input_tokens, "cache_read_tokens": usage.cache_read_tokens,
         "cache_write_tokens": usage.cache_write_tokens, "output_tokens": usage.output_tokens,
         "reasoning_tokens": usage.reasoning_tokens, "is_estimated": usage.is_estimated, "cost_usd": run.cost_usd,
@@ -63,7 +71,7 @@ def expected_run(run: RunState) -> dict[str, Any]:
         "duration_s": None if run.ended_at is None else run.ended_at - run.started_at,
         "first_token_s": first and first.started_at - run.started_at + (first.first_token_s or 0),
         "model_s": sum(s.duration_s or 0 for s in run.steps), "tools_s": wall_s([(c.started_at, c.ended_at if c.started_at else None) for c in run.calls]),
-        "waiting_s": wall_s([(r.opened_at, r.answered_at) for r in requests]),
+        "waiting_s": wall_s([(c.request.opened_at, c.request.answered_at or c.ended_at) for c in run.calls if c.request]),
         "error_kind": run.error_kind, "error": run.error, "cell_id": run.cell_id,
     }  # fmt: skip
 
@@ -75,7 +83,9 @@ def expected_call(run: RunState, call: CallState) -> dict[str, Any]:
         "effect": call.effect, "status": call.status, "digest": call.digest, "verdict": call.verdict,
         "judged_by": call.judged_by or None, "answer": request and request.answer, "answered_by": request and request.by,
         "reason": (request and request.reason) or call.reason or None, "content": call.content,
-        "waiting_s": request.answered_at - request.opened_at if request and request.answered_at else None,
+        "waited_s": call.waited_s if request and (request.answered_at or call.requests > 1) else None,
+        "scope": request.scope if request and request.answer else None, "requests": call.requests, "files": len(call.files),
+        "question": (request and request.question) or None, "result": request and request.result,
         "proposed_at": call.proposed_at, "started_at": call.started_at, "ended_at": call.ended_at, "duration_s": call.duration_s,
         "arguments": call.arguments, "proposed_arguments": call.proposed_arguments,
     }  # fmt: skip
@@ -106,7 +116,7 @@ class TestWhatTheTablesSay:
         frame = steps_frame(as_records(events_of(session)), backend=backend)
         pairs = [(drive.run, step) for drive in session for step in drive.run.steps]
         names = ("step", "model", "answered_by", "finish_reason", "cost_usd", "cost_basis", "started_at", "duration_s", "first_token_s",
-                 "error_kind", "error")  # fmt: skip
+                 "longest_gap_s", "tier", "error_kind", "error")  # fmt: skip
         counts = (
             "input_tokens",
             "output_tokens",
@@ -117,7 +127,11 @@ class TestWhatTheTablesSay:
         )
         for row, (run, step) in zip(frame.to_dict("records"), pairs, strict=True):
             want = {name: getattr(step, name) for name in names} | {name: getattr(step.usage, name) for name in counts}
-            check(row, want | {"run_id": run.run_id, "session_id": run.session_id, "calls": len(step.calls)})
+            retries = [
+                note for note in run.notes if note.kind == "retry" and note.step == step.step and not note.call_id
+            ]
+            more = {"session_id": run.session_id, "calls": len(step.calls), "attempts": 1 + len(retries)}
+            check(row, want | {"run_id": run.run_id} | more)
 
     @pytest.mark.parametrize("backend", BACKENDS)
     def test_a_call_says_what_the_fold_says(self, session: list[Drive], backend: Any) -> None:
@@ -177,7 +191,7 @@ class TestWhatTheTablesSay:
         run.judged(("write", "ask"), ("write", "ask")).answered(1, "deny", seconds=2).answered(2, "deny", seconds=3)
         frame = runs_frame(run.recorded)
         assert frame.waiting_s[0] == pytest.approx(5)
-        assert list(calls_frame(run.recorded).waiting_s) == pytest.approx([2, 5])
+        assert list(calls_frame(run.recorded).waited_s) == pytest.approx([2, 5])
         assert sum(isinstance(event, RequestAnswered) for event in run.recorded) == 2
 
 

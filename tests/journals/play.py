@@ -138,9 +138,7 @@ class Play:
         assert request is not None
         self.feed(lambda at: Answered(at=at, request_id=request.request_id, answer=answer, by="person", **values))  # type: ignore[arg-type]
 
-    def returned(
-        self, content: str, number: int = 0, status: str = "ok", details: Any = None, **shown: Any
-    ) -> None:
+    def returned(self, content: str, number: int = 0, status: str = "ok", details: Any = None, **shown: Any) -> None:
         call_id = self.call_id(number)
         self.feed(lambda at: CallReturned(at, call_id, status, content, details, **shown))  # type: ignore[arg-type]
 

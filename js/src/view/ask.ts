@@ -62,8 +62,9 @@ export class RequestView {
     const words = h("div", null, title);
     const sub = (...text: Child[]): void => words.append(h("p", { class: "tc-sub" }, ...text));
     if (request.description !== "") sub(reveal(request.description));
-    if (isQuestion || isInner) sub("Asked by ", h("code", null, reveal(call.name)), ".");
-    if (!isQuestion) sub(rights(isInner ? "write" : call.effect));
+    const right = isQuestion ? "" : rights(isInner ? "write" : call.effect);
+    if (isQuestion || isInner) sub("Asked by ", h("code", null, reveal(call.name)), `. ${right}`);
+    else sub(right);
     const picture = icon(isQuestion ? QUESTION : SHIELD);
     const head = h("div", { class: "tc-ask-head" }, h("span", { class: "tc-icon" }, picture), words);
     this.#reason = h("textarea", {
