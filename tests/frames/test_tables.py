@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from conftest import Drive, as_records
-from turncell.core.events import RequestAnswered, TextDelta
+from conftest import STORIES, Drive, as_records
+from turncell.core.events import RequestAnswered, RequestOpened, TextDelta
 from turncell.core.fold import CallState, RunState
 from turncell.frames.schemas import SCHEMAS, document, schema_table
 from turncell.frames.tables import EVENT_TYPES, calls_frame, runs_frame, steps_frame, tables
@@ -25,6 +25,10 @@ ARROW = {
 
 def events_of(session: list[Drive]) -> list[Any]:
     return [event for drive in session for event in drive.recorded]
+
+
+def run_id(story: str) -> str:
+    return f"run_{list(STORIES).index(story) + 1}"
 
 
 def value(cell: Any) -> Any:
@@ -53,7 +57,13 @@ def approved(call: CallState) -> bool:
     return call.verdict == "ask" and (call.started_at is not None or is_answered)
 
 
-def expected_run(run: RunState) -> dict[str, Any]:
+def waits(events: list[Any]) -> list[tuple[float | None, float | None]]:
+    """From the opening of each request to its answer. A call may ask more than once; the fold keeps the latest."""
+    answers = {event.request_id: event.at for event in events if isinstance(event, RequestAnswered)}
+    return [(e.at, answers.get(e.request_id)) for e in events if isinstance(e, RequestOpened)]
+
+
+def expected_run(run: RunState, events: list[Any]) -> dict[str, Any]:
     first = next((s for s in run.steps if s.first_token_s is not None), None)
     usage = run.usage
     bases = {s.cost_basis for s in run.steps} if run.cost_usd is not None else {"none"}
@@ -71,7 +81,7 @@ def expected_run(run: RunState) -> dict[str, Any]:
         "duration_s": None if run.ended_at is None else run.ended_at - run.started_at,
         "first_token_s": first and first.started_at - run.started_at + (first.first_token_s or 0),
         "model_s": sum(s.duration_s or 0 for s in run.steps), "tools_s": wall_s([(c.started_at, c.ended_at if c.started_at else None) for c in run.calls]),
-        "waiting_s": wall_s([(c.request.opened_at, c.request.answered_at or c.ended_at) for c in run.calls if c.request]),
+        "waiting_s": wall_s(waits(events)),
         "error_kind": run.error_kind, "error": run.error, "cell_id": run.cell_id,
     }  # fmt: skip
 
@@ -109,7 +119,7 @@ class TestWhatTheTablesSay:
         frame = runs_frame(as_records(events_of(session)), backend=backend)
         assert len(frame) == len(session)
         for row, drive in zip(frame.to_dict("records"), session, strict=True):
-            check(row, expected_run(drive.run))
+            check(row, expected_run(drive.run, drive.recorded))
 
     @pytest.mark.parametrize("backend", BACKENDS)
     def test_a_step_says_what_the_fold_says(self, session: list[Drive], backend: Any) -> None:
@@ -148,7 +158,7 @@ class TestWhatTheTablesSay:
                 events = drive.recorded[:length]
                 run = fold(events)  # type: ignore[arg-type]
                 runs, _, calls = tables(as_records(events))
-                check(runs.to_dict("records")[0], expected_run(run))
+                check(runs.to_dict("records")[0], expected_run(run, events))
                 for row, call in zip(calls.to_dict("records"), run.calls, strict=True):
                     check(row, expected_call(run, call))
 
@@ -193,6 +203,32 @@ class TestWhatTheTablesSay:
         assert frame.waiting_s[0] == pytest.approx(5)
         assert list(calls_frame(run.recorded).waited_s) == pytest.approx([2, 5])
         assert sum(isinstance(event, RequestAnswered) for event in run.recorded) == 2
+
+    def test_a_call_that_asks_several_times_has_waited_for_all_of_them(self, session: list[Drive]) -> None:
+        calls = calls_frame(events_of(session)).set_index("run_id")
+        asked = calls.loc[run_id("asked")]
+        assert (asked.requests, asked.question, asked.result) == (3, "Which paper?", "matt")
+        assert (asked.answer, asked.answered_by) == ("result", "time limit")
+        assert asked.waited_s == pytest.approx(2 + 3 + 60)
+        runs = runs_frame(events_of(session)).set_index("run_id")
+        assert runs.waiting_s[run_id("asked")] == pytest.approx(65)
+        assert list(runs.approved[[run_id("asked"), run_id("sub_agent"), run_id("asking")]]) == [1, 0, 0]
+
+    def test_steps_tell_attempts_and_tier(self, session: list[Drive]) -> None:
+        step = steps_frame(events_of(session)).set_index("run_id").loc[run_id("retried")]
+        assert (step.attempts, step.model, step.tier) == (3, "lab/little", "small")
+        run = runs_frame(events_of(session)).set_index("run_id").loc[run_id("retried")]
+        assert (run.model, run.provider, run.tier) == ("lab/big", "lab", "small")
+
+    def test_trusted_output_taints_nothing(self, session: list[Drive]) -> None:
+        is_tainted = runs_frame(events_of(session)).set_index("run_id").is_tainted
+        assert (is_tainted[run_id("declined")], is_tainted[run_id("shown")]) == (False, True)
+
+    def test_files_and_scopes_are_counted(self, session: list[Drive]) -> None:
+        calls = calls_frame(events_of(session))
+        assert calls[calls.run_id == run_id("shown")].files.item() == 2
+        assert list(calls[calls.run_id == run_id("steered")].scope) == ["session", "once"]
+        assert list(calls[calls.run_id == run_id("steered")].status) == ["ok", "skipped"]
 
 
 @pytest.mark.feature("E2")
