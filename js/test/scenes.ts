@@ -34,7 +34,7 @@ const QUERY =
 const PNG =
   "iVBORw0KGgoAAAANSUhEUgAAAHgAAAAwAQMAAADgoSyQAAAABlBMVEX///8LV9AqviXYAAAAJklEQVR42mNgIAX8/0MzPphJUz7//wPk8aFGDSAfzBwYPoI5LPkA9rhkIHzRxV4AAAAASUVORK5CYII=";
 
-const asking = (): Script =>
+export const asking = (): Script =>
   new Script("Write the report").step().call("ask_user", { question: "…" }).finish().propose().start();
 const why = (): Script => new Script("Why did West sales drop in Q3?").wait(1).step();
 const read = (script: Script): Script =>
