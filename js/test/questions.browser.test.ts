@@ -296,3 +296,32 @@ describe("what a call has made", () => {
     ).toEqual([]);
   });
 });
+
+describe("a decision", () => {
+  it("holds for this call only, unless the person says for how long", async () => {
+    const { model } = scene("Approval");
+    const scope = place.querySelector("select") as HTMLSelectElement;
+    expect([...scope.options].map((option) => option.text)).toEqual([
+      "This call only",
+      "All calls of run_shell, this session",
+      "All calls of run_shell, always",
+    ]);
+    expect(scope.value).toBe("once");
+    await userEvent.selectOptions(scope, "session");
+    await steady();
+    await userEvent.click(named("Approve"));
+    expect(model.sentOf("answer")).toMatchObject([{ decision: "approve", scope: "session" }]);
+  });
+
+  it("for other arguments is always for this call", async () => {
+    const { model } = scene("Approval");
+    await userEvent.selectOptions(place.querySelector("select") as HTMLSelectElement, "always");
+    await steady();
+    await userEvent.click(named("Edit arguments"));
+    expect(place.querySelector("select")).toBeNull();
+    await userEvent.fill(field(), '{"command": "ls"}');
+    await steady();
+    await userEvent.click(named("Run edited call"));
+    expect(model.sentOf("answer")).toMatchObject([{ decision: "edit", scope: "once" }]);
+  });
+});

@@ -16,6 +16,7 @@ import { Steady } from "./steady";
 import { answerText, roughly } from "./words";
 
 type Decision = AnswerRequest["decision"];
+type Scopes = AnswerRequest["scope"];
 type Mode = "look" | "edit" | "deny";
 
 interface Action {
@@ -37,6 +38,7 @@ export class RequestView {
   readonly #reason: HTMLTextAreaElement;
   readonly #editor: HTMLTextAreaElement;
   readonly #parseProblem = signal<string | null>(null);
+  readonly #scope: HTMLSelectElement;
   /** Of a question; an approval has none. */
   readonly #choices: Choices | null;
   /** What would run: the call itself, or the sub-agent's that it runs. */
@@ -55,6 +57,14 @@ export class RequestView {
     const isInner = request.name !== "";
     this.#name = request.name || call.name;
     this.#values = (isInner ? request.arguments : call.arguments) ?? {};
+    this.#scope = h("select", { "aria-label": "For how long the decision holds" });
+    const all = `All calls of ${visible(this.#name)}`;
+    for (const [value, text] of [
+      ["once", "This call only"],
+      ["session", `${all}, this session`],
+      ["always", `${all}, always`],
+    ])
+      this.#scope.append(h("option", { value }, text));
     this.#choices = isQuestion ? choicesView(context, request, titleId, scope) : null;
     const title = h("p", { class: "tc-title", id: titleId });
     if (isQuestion) title.append(reveal(request.question));
@@ -209,6 +219,9 @@ export class RequestView {
       ];
     }
     this.#acts.replaceChildren(...this.#actions.map((action) => action.button));
+    // Other arguments are for this call alone.
+    if (this.#choices === null && mode !== "edit")
+      this.#acts.append(h("span", { class: "tc-grow" }), this.#scope);
     this.#steady.reset();
   }
 
@@ -271,6 +284,7 @@ export class RequestView {
       arguments: decision === "edit" ? this.#editor.value : null,
       reason: decision === "deny" ? this.#reason.value.trim() : "",
       result: decision === "result" ? (this.#choices?.value.value ?? null) : null,
+      scope: decision === "approve" || decision === "deny" ? (this.#scope.value as Scopes) : "once",
     });
   }
 
