@@ -119,7 +119,7 @@ class TestWhatIsSaid:
     def test_a_call_of_a_sub_agent_is_named(self) -> None:
         line = 'Allow fetch(url: "https://example.org")? You approved.'
         assert line in text_of(html(STORIES["sub_agent"]().run)) and line in plain_text(STORIES["sub_agent"]().run)
-        assert "Edited" not in html(STORIES["sub_agent"]().run)
+        assert summary(STORIES["sub_agent"]().run) == "Used 1 tool, 1 approved by you"
 
     def test_figures_tables_and_files_stay(self) -> None:
         run = STORIES["shown"]().run

@@ -112,13 +112,15 @@ export function summary(run: RunView, store: Store): string {
   const steered = run.steps.flatMap((step) => step.after).filter(({ by }) => by === "steering").length;
   const byYou = (answer: string): number =>
     calls.filter((call) => call.request?.by === "person" && call.request.answer === answer).length;
+  const denied = calls.filter((call) => call.status === "denied" && call.request?.by === "person").length;
   const words = [
     thoughts.length > 0 && (thought === null ? "thought" : `thought for ${roughly(thought)}`),
     used > 0 && `used ${plural(used, "tool")}`,
     byYou("approve") > 0 && `${byYou("approve")} approved by you`,
     byYou("edit") > 0 && `${byYou("edit")} edited by you`,
     byYou("result") > 0 && `${byYou("result")} answered by you`,
-    byYou("deny") > 0 && `${byYou("deny")} denied by you`,
+    // A question is declined, which is no denial.
+    denied > 0 && `${denied} denied by you`,
     steered > 0 && `${plural(steered, "message")} from you`,
     calls.some((call) => isFailure(call)) && `${plural(calls.filter(isFailure).length, "call")} failed`,
   ].filter((word) => word !== false);

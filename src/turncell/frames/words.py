@@ -255,19 +255,16 @@ def summary(run: RunState, *, with_times: bool = True) -> str:
     ran = sum(call.started_at is not None for call in calls)
     if ran:
         said.append(f"used {ran} tool{'s' * (ran != 1)}")
-    own = [c for c in calls if c.request is not None and asked(c) is None]
-    answers = [(c.request.answer, c.request.by) for c in own if c.request is not None]
-    given = [c.request for c in calls if c.request is not None and asked(c) is not None and c.request.by == "person"]
+    answers = [(c.request.answer, c.request.by) for c in calls if c.request is not None]
+    # To decline a question is no denial, nor is that of a sub-agent's call one of this.
+    denied = [c.request is not None and c.request.by == "person" for c in calls if c.status == "denied"]
     messages = sum(said.is_person for step in run.steps for said in said_after(step))
     counts = (
         (answers.count(("approve", "person")), "approved by you"),
         (answers.count(("edit", "person")), "edited by you"),
-        (answers.count(("result", "person")) + sum(r.answer == "result" for r in given), "answered by you"),
-        (answers.count(("deny", "person")), "denied by you"),
-        (
-            sum(c.status == "denied" for c in calls) - answers.count(("deny", "person")),
-            "denied by the policy",
-        ),
+        (answers.count(("result", "person")), "answered by you"),
+        (denied.count(True), "denied by you"),
+        (denied.count(False), "denied by the policy"),
         (sum(c.status in ("error", "invalid", "timeout") for c in calls), "failed"),
         (sum(c.status == "waiting" for c in calls), "waiting for you"),
     )
