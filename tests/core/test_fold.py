@@ -15,8 +15,11 @@ from tests.journals.play import (
     approved,
     asked_again,
     cancelled,
+    closed,
     edited,
     invalid,
+    queued,
+    steered,
     streaming,
     two_requests,
 )
@@ -152,3 +155,37 @@ def test_a_lone_surrogate_survives_the_journal() -> None:
     play = Play("odd \ud800 text")
     first = [event for event in play.events if isinstance(event, Recorded)]
     assert [codec.decode(codec.encode(event)) for event in first] == first
+
+
+@pytest.mark.feature("A5")
+def test_messages_in_between_reach_the_model_where_they_were_read() -> None:
+    run = fold(steered().events)
+    texts = [message.text for message in run.messages() if message.role in ("user", "assistant") and message.text]
+    assert texts == [
+        "Mail Ana and Bo.",
+        "Not Bo, he is on leave.",
+        "Ana has it.",
+        "Tell me in Norwegian.",
+        "Ana har fått den.",
+    ]
+    assert [call.status for call in run.calls] == ["ok", "skipped"] and not run.queued
+
+
+@pytest.mark.feature("A5")
+def test_a_message_that_was_not_read_is_queued_and_not_told() -> None:
+    run = fold(queued().events)
+    assert [steered.message.text for steered in run.queued] == ["Five epochs will do."]
+    assert "epochs will do" not in " ".join(message.text for message in run.messages())
+
+
+@pytest.mark.feature("B10")
+def test_a_running_call_may_ask_again_and_goes_on_after_each_answer() -> None:
+    call = fold(asked_again().events).calls[0]
+    assert call.requests == 3 and call.waited_s == pytest.approx(0.3)
+    assert call.request is not None and (call.request.question, call.request.answer) == ("Deeper?", "deny")
+    # What a person changed was the sub-agent's call, not this one.
+    assert call.arguments == {"topic": "papers"} and call.proposed_arguments is None
+
+
+def test_closing_words_are_the_text_of_the_run() -> None:
+    assert fold(closed().events).text == "That is enough for <b>today</b>."
