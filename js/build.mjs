@@ -49,6 +49,36 @@ const cutMarkdownIt = {
   },
 };
 
+// The same for highlight.js: it looks for code in the page, guesses languages, takes plugins and writes HTML, all of which
+// is done here by highlight.ts or not at all. Each of these becomes empty.
+const unused = [
+  ...[
+    "highlightElement",
+    "highlightAll",
+    "highlightAuto",
+    "initHighlightingOnLoad",
+    "deprecateHighlightBlock",
+  ],
+  ...["shouldNotHighlight", "blockLanguage", "updateClassName", "justTextHighlightResult", "autoDetection"],
+  ...["unregisterLanguage", "listLanguages", "upgradePluginAPI", "addPlugin", "removePlugin"],
+  ...["HTMLRenderer", "TokenTree", "TokenTreeEmitter", "HTMLInjectionError"],
+];
+
+const cutHighlight = {
+  name: "cut-highlight",
+  setup(build) {
+    build.onLoad({ filter: /[\\/]highlight\.js[\\/]lib[\\/]core\.js$/ }, ({ path }) => {
+      let contents = readFileSync(path, "utf8");
+      for (const name of unused) {
+        const whole = new RegExp(`^( *)((?:function|class) ${name}\\b[^{]*)\\{[\\s\\S]*?^\\1\\}`, "m");
+        if (!whole.test(contents)) throw new Error(`highlight.js has no ${name} any more; see build.mjs`);
+        contents = contents.replace(whole, "$1$2{}");
+      }
+      return { contents, loader: "js" };
+    });
+  },
+};
+
 export const options = {
   absWorkingDir: here,
   entryPoints: { widget: "src/index.ts" },
@@ -62,7 +92,7 @@ export const options = {
   metafile: true,
   logLevel: "warning",
   alias,
-  plugins: [cutMarkdownIt],
+  plugins: [cutMarkdownIt, cutHighlight],
 };
 const styles = { ...options, entryPoints: { widget: "src/style.css" } };
 

@@ -27,6 +27,11 @@ export interface Model {
   off(event: "msg:custom", listener: (message: unknown) => void): void;
 }
 
+/** What every answer says; the rest has defaults. */
+export type Answer = Pick<AnswerRequest, "request_id" | "digest" | "decision"> &
+  Partial<Omit<AnswerRequest, "type">>;
+
+const DEFAULTS = { arguments: null, reason: "", result: null, scope: "once" } as const;
 const READY_EVERY_MS = 2000;
 const RESTORED_AFTER_MS = 3000;
 
@@ -82,9 +87,9 @@ export class Link {
     this.model.off("msg:custom", this.#receive);
   }
 
-  answer(answer: Omit<AnswerRequest, "type">): void {
+  answer(answer: Answer): void {
     if (this.#state.value !== "live" || this.#sent.value.has(answer.request_id)) return;
-    const message: AnswerRequest = { ...answer, type: "answer" };
+    const message: AnswerRequest = { ...DEFAULTS, ...answer, type: "answer" };
     if (!this.#send(message)) return;
     this.#problems.value = without(this.#problems.value, answer.request_id);
     this.#sent.value = new Map(this.#sent.value).set(answer.request_id, message);

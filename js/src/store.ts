@@ -17,8 +17,11 @@ import type {
   Message,
   MessageAdded,
   RequestAnswered,
+  RequestOpened,
   RunStarted,
   RunView,
+  StepFailed,
+  StepFinished,
   StepView,
   Usage,
 } from "./wire";
@@ -50,8 +53,14 @@ export function emptyRun(): RunView {
     parent_run_id: null,
     depth: 0,
     cell_id: null,
+    agent: "",
     prompt: "",
     steps: [],
+    queued: [],
+    notes: [],
+    budget: null,
+    is_tainted: false,
+    closing: null,
     started_at: 0,
     ended_at: null,
     error_kind: null,
@@ -75,6 +84,7 @@ function emptyStep(step: number, model: string, startedAt: number): StepView {
     step,
     model,
     started_at: startedAt,
+    tier: null,
     finish_reason: null,
     usage: emptyUsage(),
     cost_usd: null,
@@ -83,12 +93,17 @@ function emptyStep(step: number, model: string, startedAt: number): StepView {
     duration_s: null,
     first_token_s: null,
     reasoning_s: null,
+    longest_gap_s: null,
     error_kind: null,
     error: null,
     blocks: [],
     calls: [],
+    after: [],
   };
 }
+
+/** The generated type of any JSON value knows no null, the wire does. */
+const NO_JSON = null as unknown as CallState["details"];
 
 function newCall(callId: string, step: number, name: string, argumentsText: string): CallState {
   return {
@@ -106,10 +121,15 @@ function newCall(callId: string, step: number, name: string, argumentsText: stri
     judged_by: "",
     reason: "",
     request: null,
+    requests: 0,
+    waited_s: 0,
+    is_trusted: false,
     content: null,
-    // The generated type knows no null here, the wire does.
-    details: null as unknown as CallState["details"],
+    details: NO_JSON,
+    files: [],
+    display: [],
     progress: "",
+    progress_data: NO_JSON,
     proposed_at: null,
     started_at: null,
     ended_at: null,
@@ -168,54 +188,40 @@ function change(run: RunView, e: Event, touch: Touch): boolean {
       break;
     case "MessageAdded":
       if (e.message.role === "user") {
-        if (run.prompt === "") run.prompt = textOf(e.message);
+        hear(run, e);
         touch(run);
       } else if (step !== undefined) addMessage(step, e, touch);
+      break;
+    case "Steered":
+      run.queued = [...run.queued, { input_id: e.input_id, text: textOf(e.message) }];
+      touch(run);
+      break;
+    case "ModelChosen":
+      onStep({ model: e.model, tier: e.tier });
+      break;
+    case "Noted":
+      run.notes = [...run.notes, { kind: e.kind, message: e.message, step: e.step, call_id: e.call_id }];
+      touch(run);
+      break;
+    case "BudgetChanged":
+      run.budget = e.budget;
+      touch(run);
       break;
     case "StepStarted":
       run.steps.push(emptyStep(e.step, e.model, e.at));
       touch(run);
       break;
-    case "StepFinished": {
-      const {
-        finish_reason,
-        usage,
-        cost_usd,
-        cost_basis,
-        answered_by,
-        duration_s,
-        first_token_s,
-        reasoning_s,
-      } = e;
-      onStep({
-        finish_reason,
-        usage,
-        cost_usd,
-        cost_basis,
-        answered_by,
-        duration_s,
-        first_token_s,
-        reasoning_s,
-      });
+    case "StepFinished":
+      onStep({ ...settled(e), finish_reason: e.finish_reason, answered_by: e.answered_by });
       break;
-    }
-    case "StepFailed": {
-      const { kind, message, usage, cost_usd, cost_basis, duration_s, first_token_s, reasoning_s } = e;
-      onStep({
-        error_kind: kind,
-        error: message,
-        usage,
-        cost_usd,
-        cost_basis,
-        duration_s,
-        first_token_s,
-        reasoning_s,
-      });
+    case "StepFailed":
+      onStep({ ...settled(e), error_kind: e.kind, error: e.message });
       break;
-    }
     case "CallProposed": {
-      const { digest, effect, problem } = e;
-      onCall(e.call_id, { arguments: e.arguments, digest, effect, problem });
+      const { digest, effect, problem, is_trusted } = e;
+      const text = step?.calls.find((each) => each.call_id === e.call_id)?.arguments_text ?? "";
+      const replaced = e.is_replaced ? { proposed_arguments: objectOf(text) } : {};
+      onCall(e.call_id, { arguments: e.arguments, digest, effect, problem, is_trusted, ...replaced });
       break;
     }
     case "CallJudged": {
@@ -223,13 +229,9 @@ function change(run: RunView, e: Event, touch: Touch): boolean {
       onCall(e.call_id, { verdict: e.verdict, judged_by: e.by, reason: e.reason, status });
       break;
     }
-    case "RequestOpened": {
-      const { request_id, digest, description, preview, expires_at } = e;
-      const request = { request_id, digest, description, preview, expires_at, opened_at: e.at };
-      const unanswered = { answer: null, by: null, reason: "", answered_at: null };
-      onCall(e.call_id, { request: { ...request, ...unanswered }, status: "waiting" });
+    case "RequestOpened":
+      onCall(e.call_id, opened(step, e));
       break;
-    }
     case "RequestAnswered":
       onCall(e.call_id, answered(step, e));
       break;
@@ -237,8 +239,11 @@ function change(run: RunView, e: Event, touch: Touch): boolean {
       onCall(e.call_id, { status: "running", started_at: e.at });
       break;
     case "CallFinished": {
-      const { status, content, details, duration_s } = e;
-      onCall(e.call_id, { status, content, details, duration_s, ended_at: e.at, progress: "" });
+      const { status, content, details, duration_s, files, display } = e;
+      const call = step?.calls.find((each) => each.call_id === e.call_id);
+      if (call !== undefined && call.started_at !== null && !call.is_trusted) run.is_tainted = true;
+      const ended = { status, content, details, duration_s, files, display, ended_at: e.at };
+      onCall(e.call_id, { ...ended, progress: "", progress_data: NO_JSON });
       break;
     }
     case "PartialSaved":
@@ -247,6 +252,7 @@ function change(run: RunView, e: Event, touch: Touch): boolean {
       break;
     case "RunEnded":
       Object.assign(run, { status: e.status, ended_at: e.at, error_kind: e.kind, error: e.message });
+      run.closing = e.text;
       touch(run);
       break;
     case "TextDelta":
@@ -258,7 +264,7 @@ function change(run: RunView, e: Event, touch: Touch): boolean {
       if (step !== undefined && isStreaming(step)) growArguments(step, e, touch);
       break;
     case "CallProgress":
-      onCall(e.call_id, { progress: e.text });
+      onCall(e.call_id, { progress: e.text, progress_data: e.data });
       break;
     default:
       return false;
@@ -268,10 +274,42 @@ function change(run: RunView, e: Event, touch: Touch): boolean {
 
 function started(e: RunStarted): RunView {
   const { run_id, session_id, seq, model, mode, max_steps, tools, is_attended, previous } = e;
-  const { parent_run_id, depth, cell_id } = e;
+  const { parent_run_id, depth, cell_id, agent, budget } = e;
   const known = { run_id, session_id, seq, model, mode, max_steps, tools: [...tools], is_attended, previous };
-  const place = { root_run_id: e.root_run_id || run_id, parent_run_id, depth, cell_id, started_at: e.at };
+  const place = {
+    root_run_id: e.root_run_id || run_id,
+    parent_run_id,
+    depth,
+    cell_id,
+    agent,
+    budget,
+    started_at: e.at,
+  };
   return { ...emptyRun(), ...known, ...place };
+}
+
+/** A message to the model: the first is the prompt, the others come after a step. */
+function hear(run: RunView, e: MessageAdded): void {
+  const text = textOf(e.message);
+  // Until it comes there is no step.
+  const step = run.steps.at(-1);
+  if (step === undefined && run.prompt === "") run.prompt = text;
+  if (e.input_id !== null) run.queued = run.queued.filter((each) => each.input_id !== e.input_id);
+  if (step !== undefined) step.after = [...step.after, { by: e.by, text }];
+}
+
+/** What the end of a model call says in either case. */
+function settled(e: StepFinished | StepFailed): Partial<StepView> {
+  const { usage, cost_usd, cost_basis, duration_s, first_token_s, reasoning_s, longest_gap_s } = e;
+  return { usage, cost_usd, cost_basis, duration_s, first_token_s, reasoning_s, longest_gap_s };
+}
+
+function objectOf(text: string): NonNullable<CallState["arguments"]> {
+  try {
+    const value: unknown = JSON.parse(text);
+    if (typeof value === "object" && value !== null && !Array.isArray(value)) return { ...value };
+  } catch {}
+  return { unreadable_arguments: text };
 }
 
 function textOf(message: Message): string {
@@ -297,13 +335,40 @@ function addMessage(step: StepView, e: MessageAdded, touch: Touch): void {
   touch(step);
 }
 
+function opened(step: StepView | undefined, e: RequestOpened): Partial<CallState> {
+  const { request_id, digest, kind, question, options, allows_text, allows_many, name, description } = e;
+  const asked = { request_id, digest, kind, question, options, allows_text, allows_many, name, description };
+  const { preview, expires_at, default_result } = e;
+  const rest = { arguments: e.arguments, preview, expires_at, default_result, opened_at: e.at };
+  const open = {
+    answer: null,
+    by: null,
+    reason: "",
+    result: null,
+    scope: "once",
+    answered_at: null,
+  } as const;
+  const before = step?.calls.find((each) => each.call_id === e.call_id)?.requests ?? 0;
+  return { request: { ...asked, ...rest, ...open }, requests: before + 1, status: "waiting" };
+}
+
 function answered(step: StepView | undefined, e: RequestAnswered): Partial<CallState> {
   const call = step?.calls.find((each) => each.call_id === e.call_id);
   if (call?.request == null) return {};
-  const request = { ...call.request, answer: e.answer, by: e.by, reason: e.reason, answered_at: e.at };
-  const status = e.answer === "approve" || e.answer === "edit" ? "allowed" : "proposed";
-  if (e.answer !== "edit") return { request, status };
-  return { request, status, arguments: e.arguments, digest: e.digest, proposed_arguments: call.arguments };
+  const { answer, by, reason, result, scope } = e;
+  const request = { ...call.request, answer, by, reason, result, scope, answered_at: e.at };
+  const waited_s = call.waited_s + Math.max(0, e.at - request.opened_at);
+  // Asked by the running call: it goes on.
+  if (call.started_at !== null) return { request, waited_s, status: "running" };
+  const status = answer === "approve" || answer === "edit" ? "allowed" : "proposed";
+  const decided = { request, waited_s, status } as const;
+  if (answer !== "edit") return decided;
+  return {
+    ...decided,
+    arguments: e.arguments,
+    digest: e.digest,
+    proposed_arguments: call.proposed_arguments ?? call.arguments,
+  };
 }
 
 /** Code points per block, as Python counts characters; kept so that a saved piece need not count the whole text. */

@@ -32,17 +32,21 @@ export interface Resync {
   type: "resync";
 }
 /**
- * A person's answer. `digest` is that of the arguments on the screen, `arguments` the edited ones as JSON text.
+ * A person's answer. `digest` is that of what is on the screen, `arguments` the edited ones as JSON text.
+ *
+ * `result` goes with the decision "result": the answer to a question, a list where it allows many.
  *
  * This interface was referenced by `Wire`'s JSON-Schema
  * via the `definition` "AnswerRequest".
  */
 export interface AnswerRequest {
   arguments: string | null;
-  decision: "approve" | "edit" | "deny";
+  decision: "approve" | "edit" | "deny" | "result";
   digest: string;
   reason: string;
   request_id: string;
+  result: string | string[] | null;
+  scope: "once" | "session" | "always";
   type: "answer";
 }
 /**
@@ -71,18 +75,26 @@ export interface Snapshot {
  * via the `definition` "RunView".
  */
 export interface RunView {
+  agent: string;
+  budget: {
+    [k: string]: unknown;
+  } | null;
   cell_id: string | null;
+  closing: string | null;
   depth: number;
   ended_at: number | null;
   error: string | null;
   error_kind: string | null;
   is_attended: boolean;
+  is_tainted: boolean;
   max_steps: number;
   mode: string;
   model: string;
+  notes: NoteView[];
   parent_run_id: string | null;
   previous: string | null;
   prompt: string;
+  queued: QueuedView[];
   root_run_id: string;
   run_id: string;
   seq: number;
@@ -96,9 +108,30 @@ export interface RunView {
 }
 /**
  * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "NoteView".
+ */
+export interface NoteView {
+  call_id: string | null;
+  kind: "retry" | "hook" | "notice" | "guard" | "rule" | "output";
+  message: string;
+  step: number;
+}
+/**
+ * A message of the person that the model has not read yet.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "QueuedView".
+ */
+export interface QueuedView {
+  input_id: string;
+  text: string;
+}
+/**
+ * This interface was referenced by `Wire`'s JSON-Schema
  * via the `definition` "StepView".
  */
 export interface StepView {
+  after: AddedView[];
   answered_by: string | null;
   blocks: BlockView[];
   calls: CallState[];
@@ -109,11 +142,23 @@ export interface StepView {
   error_kind: string | null;
   finish_reason: ("stop" | "length" | "tool_calls" | "filter" | "other") | null;
   first_token_s: number | null;
+  longest_gap_s: number | null;
   model: string;
   reasoning_s: number | null;
   started_at: number;
   step: number;
+  tier: string | null;
   usage: Usage;
+}
+/**
+ * What was said to the model after a step, and by whom.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "AddedView".
+ */
+export interface AddedView {
+  by: "person" | "steering" | "hook" | "output" | "limit";
+  text: string;
 }
 /**
  * A block of a step: text to show, or the place of a call.
@@ -141,41 +186,84 @@ export interface CallState {
     [k: string]: unknown;
   };
   digest: string | null;
+  display: {
+    [k: string]: unknown;
+  }[];
   duration_s: number | null;
   effect: "read" | "write" | "idempotent";
   ended_at: number | null;
+  files: File[];
+  is_trusted: boolean;
   judged_by: string;
   name: string;
   problem: string | null;
   progress: string;
+  progress_data: {
+    [k: string]: unknown;
+  };
   proposed_arguments: {
     [k: string]: unknown;
   } | null;
   proposed_at: number | null;
   reason: string;
   request: RequestState | null;
+  requests: number;
   started_at: number | null;
   status:
     | ("streaming" | "proposed" | "waiting" | "allowed" | "running" | "in_doubt")
     | ("ok" | "error" | "denied" | "invalid" | "cancelled" | "skipped" | "timeout");
   step: number;
   verdict: ("allow" | "deny" | "ask") | null;
+  waited_s: number;
+}
+/**
+ * A file that a call has produced; `bytes` is its size.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "File".
+ */
+export interface File {
+  bytes: number | null;
+  media_type: string;
+  path: string;
 }
 /**
  * This interface was referenced by `Wire`'s JSON-Schema
  * via the `definition` "RequestState".
  */
 export interface RequestState {
+  allows_many: boolean;
+  allows_text: boolean;
   answer: ("approve" | "edit" | "deny" | "result") | null;
   answered_at: number | null;
-  by: ("person" | "unattended" | "time limit" | "rule" | "cancel") | null;
+  arguments: {
+    [k: string]: unknown;
+  } | null;
+  by: ("person" | "unattended" | "time limit" | "cancel" | "steering" | "memory" | "limit") | null;
+  default_result: string | null;
   description: string;
   digest: string;
   expires_at: number | null;
+  kind: "approval" | "question";
+  name: string;
   opened_at: number;
+  options: Option[];
   preview: string | null;
+  question: string;
   reason: string;
   request_id: string;
+  result: string | null;
+  scope: "once" | "session" | "always";
+}
+/**
+ * One answer that a question offers.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "Option".
+ */
+export interface Option {
+  description: string;
+  label: string;
 }
 /**
  * Tokens of one model call. `None` is "not said by the provider", which is not zero.
@@ -201,8 +289,10 @@ export interface Usage {
 export interface Events {
   events: (
     | RunStarted
+    | Steered
     | MessageAdded
     | StepStarted
+    | ModelChosen
     | StepFinished
     | StepFailed
     | CallProposed
@@ -212,11 +302,14 @@ export interface Events {
     | CallStarted
     | CallFinished
     | PartialSaved
+    | Noted
+    | BudgetChanged
     | RunEnded
     | TextDelta
     | ReasoningDelta
     | ArgumentsDelta
     | CallProgress
+    | Latency
   )[];
   now: number;
   seq: number;
@@ -227,7 +320,11 @@ export interface Events {
  * via the `definition` "RunStarted".
  */
 export interface RunStarted {
+  agent: string;
   at: number;
+  budget: {
+    [k: string]: unknown;
+  } | null;
   cell_id: string | null;
   depth: number;
   instructions: string;
@@ -235,6 +332,7 @@ export interface RunStarted {
   max_steps: number;
   mode: string;
   model: string;
+  notices: string[];
   parent_run_id: string | null;
   previous: string | null;
   root_run_id: string;
@@ -247,19 +345,20 @@ export interface RunStarted {
   version: number;
 }
 /**
- * A message of a person or of the model. Tool results are not messages here: see CallFinished.
+ * A message came while the run was going on. It is read at the next boundary, as a MessageAdded of this `input_id`.
  *
  * This interface was referenced by `Wire`'s JSON-Schema
- * via the `definition` "MessageAdded".
+ * via the `definition` "Steered".
  */
-export interface MessageAdded {
+export interface Steered {
   at: number;
+  input_id: string;
   message: Message;
   run_id: string;
   seq: number;
   session_id: string;
   step: number;
-  type: "MessageAdded";
+  type: "Steered";
 }
 /**
  * One message of a conversation. `is_partial` marks an answer that was cut off.
@@ -333,6 +432,23 @@ export interface ToolResult {
   type: "tool_result";
 }
 /**
+ * A message to the model or of the model. Tool results are not messages here: see CallFinished.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "MessageAdded".
+ */
+export interface MessageAdded {
+  at: number;
+  by: "person" | "steering" | "hook" | "output" | "limit";
+  input_id: string | null;
+  message: Message;
+  run_id: string;
+  seq: number;
+  session_id: string;
+  step: number;
+  type: "MessageAdded";
+}
+/**
  * This interface was referenced by `Wire`'s JSON-Schema
  * via the `definition` "StepStarted".
  */
@@ -346,6 +462,23 @@ export interface StepStarted {
   type: "StepStarted";
 }
 /**
+ * Another model than the run's first answers this step: a tier that a rule chose, or a fallback.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "ModelChosen".
+ */
+export interface ModelChosen {
+  at: number;
+  model: string;
+  reason: string;
+  run_id: string;
+  seq: number;
+  session_id: string;
+  step: number;
+  tier: string | null;
+  type: "ModelChosen";
+}
+/**
  * This interface was referenced by `Wire`'s JSON-Schema
  * via the `definition` "StepFinished".
  */
@@ -357,6 +490,7 @@ export interface StepFinished {
   duration_s: number;
   finish_reason: "stop" | "length" | "tool_calls" | "filter" | "other";
   first_token_s: number | null;
+  longest_gap_s: number | null;
   reasoning_s: number | null;
   run_id: string;
   seq: number;
@@ -378,6 +512,7 @@ export interface StepFailed {
   duration_s: number;
   first_token_s: number | null;
   kind: string;
+  longest_gap_s: number | null;
   message: string;
   reasoning_s: number | null;
   run_id: string;
@@ -401,6 +536,8 @@ export interface CallProposed {
   call_id: string;
   digest: string | null;
   effect: "read" | "write" | "idempotent";
+  is_replaced: boolean;
+  is_trusted: boolean;
   name: string;
   problem: string | null;
   run_id: string;
@@ -426,19 +563,32 @@ export interface CallJudged {
   verdict: "allow" | "deny" | "ask";
 }
 /**
- * A person is asked about one call. All requests of a step stand on one card.
+ * A person is asked. All requests of a step stand on one card.
+ *
+ * An approval is about the call itself, or, where `name` is set, about a call of a sub-agent that runs inside it. A
+ * question is asked by the running call.
  *
  * This interface was referenced by `Wire`'s JSON-Schema
  * via the `definition` "RequestOpened".
  */
 export interface RequestOpened {
+  allows_many: boolean;
+  allows_text: boolean;
+  arguments: {
+    [k: string]: unknown;
+  } | null;
   at: number;
   call_id: string;
   default: "approve" | "edit" | "deny" | "result";
+  default_result: string | null;
   description: string;
   digest: string;
   expires_at: number | null;
+  kind: "approval" | "question";
+  name: string;
+  options: Option[];
   preview: string | null;
+  question: string;
   request_id: string;
   run_id: string;
   seq: number;
@@ -458,13 +608,14 @@ export interface RequestAnswered {
     [k: string]: unknown;
   } | null;
   at: number;
-  by: "person" | "unattended" | "time limit" | "rule" | "cancel";
+  by: "person" | "unattended" | "time limit" | "cancel" | "steering" | "memory" | "limit";
   call_id: string;
   digest: string | null;
   reason: string;
   request_id: string;
   result: string | null;
   run_id: string;
+  scope: "once" | "session" | "always";
   seq: number;
   session_id: string;
   step: number;
@@ -488,7 +639,7 @@ export interface CallStarted {
   type: "CallStarted";
 }
 /**
- * `content` is what the model reads, `details` what people and programs may see besides.
+ * `content` is what the model reads; `details`, `files` and `display` are what people and programs may see besides.
  *
  * This interface was referenced by `Wire`'s JSON-Schema
  * via the `definition` "CallFinished".
@@ -500,7 +651,11 @@ export interface CallFinished {
   details: {
     [k: string]: unknown;
   };
+  display: {
+    [k: string]: unknown;
+  }[];
   duration_s: number | null;
+  files: File[];
   run_id: string;
   seq: number;
   session_id: string;
@@ -527,6 +682,43 @@ export interface PartialSaved {
   type: "PartialSaved";
 }
 /**
+ * Something that people should be able to read later; it changes nothing by itself.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "Noted".
+ */
+export interface Noted {
+  at: number;
+  call_id: string | null;
+  data: {
+    [k: string]: unknown;
+  };
+  kind: "retry" | "hook" | "notice" | "guard" | "rule" | "output";
+  message: string;
+  run_id: string;
+  seq: number;
+  session_id: string;
+  step: number;
+  type: "Noted";
+}
+/**
+ * The limits from now on, all of them.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "BudgetChanged".
+ */
+export interface BudgetChanged {
+  at: number;
+  budget: {
+    [k: string]: unknown;
+  };
+  run_id: string;
+  seq: number;
+  session_id: string;
+  step: number;
+  type: "BudgetChanged";
+}
+/**
  * The one terminal event of a run.
  *
  * This interface was referenced by `Wire`'s JSON-Schema
@@ -541,6 +733,7 @@ export interface RunEnded {
   session_id: string;
   status: "completed" | "failed" | "cancelled" | "max_steps" | "budget" | "timeout" | "truncated";
   step: number;
+  text: string | null;
   type: "RunEnded";
 }
 /**
@@ -584,10 +777,27 @@ export interface ArgumentsDelta {
  */
 export interface CallProgress {
   call_id: string;
+  data: {
+    [k: string]: unknown;
+  };
   run_id: string;
   step: number;
   text: string;
   type: "CallProgress";
+}
+/**
+ * How long something took, as it happens; only where it was asked for (`debug_latency`).
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "Latency".
+ */
+export interface Latency {
+  call_id: string;
+  kind: "first_token" | "gap" | "model" | "call" | "waiting";
+  run_id: string;
+  seconds: number;
+  step: number;
+  type: "Latency";
 }
 /**
  * An answer was not taken, and why. Nothing has changed.

@@ -52,6 +52,8 @@ describe("an approval", () => {
         decision: "approve",
         arguments: null,
         reason: "",
+        result: null,
+        scope: "once",
       },
     ]);
   });
@@ -73,6 +75,7 @@ describe("an approval", () => {
       arguments: null,
       digest: "d",
       result: null,
+      scope: "once",
     } as const;
     model.events([
       { ...now, type: "RequestAnswered", request_id: "ask-call-2-0", call_id: "call-2-0", ...answer },

@@ -59,7 +59,7 @@ if (page === "journals") {
   for (const [name, script] of Object.entries(scenes)) {
     const { events, now } = script();
     const root = play(name, events, now);
-    if (name.startsWith("Steps") || name.startsWith("Edited")) open(root);
+    if (name.startsWith("Steps") || name.startsWith("Edited") || name.startsWith("Answered")) open(root);
     if (name !== "Approval") continue;
     const edit = play("Approval, editing the arguments", script().events, now);
     const deny = play("Approval, denying with a reason", script().events, now);

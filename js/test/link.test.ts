@@ -116,7 +116,7 @@ describe("answers", () => {
     model.events(waiting.events);
     link.answer(answer);
     link.answer({ ...answer, decision: "deny" });
-    expect(model.sentOf("answer")).toEqual([{ ...answer, type: "answer" }]);
+    expect(model.sentOf("answer")).toEqual([{ ...answer, result: null, scope: "once", type: "answer" }]);
     expect(link.sent.value.has(answer.request_id)).toBe(true);
   });
 

@@ -31,6 +31,11 @@ west["amount"].isna().groupby(west.store).sum().nlargest(3)  # store 114 leads
 const QUERY =
   "SELECT region, date_trunc('quarter', order_date) AS q, sum(amount)\nFROM sales LEFT JOIN refunds USING (order_id)\nWHERE region = 'West' AND order_date >= '2025-01-01'\nGROUP BY ALL";
 
+const PNG =
+  "iVBORw0KGgoAAAANSUhEUgAAAHgAAAAwAQMAAADgoSyQAAAABlBMVEX///8LV9AqviXYAAAAJklEQVR42mNgIAX8/0MzPphJUz7//wPk8aFGDSAfzBwYPoI5LPkA9rhkIHzRxV4AAAAASUVORK5CYII=";
+
+export const asking = (): Script =>
+  new Script("Write the report").step().call("ask_user", { question: "…" }).finish().propose().start();
 const why = (): Script => new Script("Why did West sales drop in Q3?").wait(1).step();
 const read = (script: Script): Script =>
   script
@@ -167,4 +172,99 @@ export const scenes: Readonly<Record<string, () => Script>> = {
       .fail("cancelled", "stopped")
       .end("cancelled", null, "stopped by you"),
   "Out of steps": () => read(why()).end("max_steps"),
+  "A question": () =>
+    asking().question("Which quarter should the report cover?", {
+      options: [
+        { label: "Q3 2025", description: "The last one that is complete." },
+        { label: "Q4 2025", description: "Until yesterday; the numbers of December are estimates." },
+        { label: "Both", description: "" },
+      ],
+      allows_text: true,
+      expires_at: 1_700_000_240,
+      default_result: "Q3 2025",
+    }),
+  "A question with several answers": () =>
+    asking().question("Who should get the report?", {
+      options: [
+        { label: "Ana", description: "finance" },
+        { label: "Bo\u202e", description: "on leave until Monday" },
+      ],
+      allows_many: true,
+    }),
+  "A question with a free answer": () => asking().question("What is the title?", { allows_text: true }),
+  "A call of a sub-agent": () =>
+    new Script("What do the papers say?")
+      .step()
+      .call("research", { topic: "refunds" })
+      .finish()
+      .propose()
+      .start()
+      .progress("step 2: fetch")
+      .inner("fetch", { url: "https://example.org/refunds", depth: 2 }, "Loads a page."),
+  "Answered and shown": () => {
+    const script = asking().question("Which quarter?", { options: [{ label: "Q3", description: "" }] });
+    script.answer("result", "", null, "person", 0, "Q3").returned("Q3").step();
+    script.call("plot", { column: "amount" }).finish().propose("write").start();
+    return script
+      .returned("plotted", "ok", 1.2, null, 0, {
+        files: [
+          { path: "out/orders.csv", bytes: 12_480, media_type: "text/csv" },
+          { path: "out/orders.png", bytes: null, media_type: "" },
+        ],
+        display: [
+          { "image/png": PNG, "text/plain": "orders by region" },
+          {
+            "application/vnd.turncell.table+json": {
+              columns: ["region", "orders", "share"],
+              rows: [
+                ["North", 431900, 0.41],
+                ["South <b>", 391400, 0.37],
+                ["West", 242310, null],
+              ],
+              shape: [3120, 3],
+            },
+          },
+        ],
+      })
+      .step()
+      .say("There it is.")
+      .finish("stop")
+      .end("completed");
+  },
+  "Steered, with notes": () => {
+    const script = new Script("Mail both")
+      .step()
+      .note("retry", "overloaded: 529; trying again in 0.5 s")
+      .note("retry", "overloaded: 529; trying the next model")
+      .choose("gpt-5-mini", "small")
+      .say("I will write to both of them.")
+      .call("mail", { to: "ana@example.org" })
+      .call("mail", { to: "bo@example.org" })
+      .finish()
+      .propose("write", "ask")
+      .ask("Sends a mail.")
+      .note("rule", "allow mail, session")
+      .answer("approve")
+      .start();
+    script.steer("Not Bo, he is on leave.").answer("deny", "a new message arrived", null, "steering", 1);
+    script.returned("skipped: a new message arrived", "skipped", 0, null, 1);
+    script.returned("sent").note("hook", "after_step log: OSError: disk full");
+    script.told("Not Bo, he is on leave.", "steering", "inp_1").step().say("Ana has it.").finish("stop");
+    script.note("output", "the output is no Report: 1 field is missing");
+    script.told("Answer as a Report with the field total.", "output").step();
+    return script.say("Total: 1").steer("Thanks, and tell me the time.", "inp_2");
+  },
+  "Stopped by the budget": () =>
+    read(why())
+      .step()
+      .say("West fell")
+      .fail("budget", "used up")
+      .end("budget", "budget", "0.03 USD are used up."),
+  "Closed by a step policy": () =>
+    read(why()).end(
+      "max_steps",
+      "max_steps",
+      "stopped by the step policy of this run",
+      "That is <b>enough</b>.",
+    ),
 };

@@ -1,6 +1,13 @@
 /** Runs for looking at: events of a run, written as a play. Times are those of a kernel that has just been asked. */
 import type { Event } from "../src/store";
-import type { CallFinished, RequestAnswered, RunEnded } from "../src/wire";
+import type {
+  CallFinished,
+  MessageAdded,
+  Noted,
+  RequestAnswered,
+  RequestOpened,
+  RunEnded,
+} from "../src/wire";
 
 const USAGE = {
   input_tokens: 3100,
@@ -8,6 +15,13 @@ const USAGE = {
   cache_read_tokens: 2450,
   cache_write_tokens: 0,
   reasoning_tokens: 90,
+};
+
+/** What a request says when nothing else is said. */
+const REQUEST: Partial<RequestOpened> = {
+  ...{ kind: "approval", question: "", options: [], allows_text: false, allows_many: false },
+  ...{ name: "", arguments: null, description: "", preview: null, expires_at: null },
+  ...{ default: "deny", default_result: null },
 };
 
 export class Script {
@@ -28,13 +42,44 @@ export class Script {
       instructions: "",
       tools: [],
       is_attended: true,
+      previous: null,
+      root_run_id: "",
+      parent_run_id: null,
+      depth: 0,
+      cell_id: null,
+      agent: "",
+      notices: [],
+      budget: null,
     });
-    this.#add({ type: "MessageAdded", message: { role: "user", parts: [{ type: "text", text: prompt }] } });
+    this.told(prompt, "person");
   }
 
   wait(seconds: number): this {
     this.#at += seconds;
     return this;
+  }
+
+  /** A message to the model: the prompt, or one that comes after a step. */
+  told(text: string, by: MessageAdded["by"], input_id: string | null = null): this {
+    return this.#add({
+      type: "MessageAdded",
+      message: { role: "user", parts: [{ type: "text", text }] },
+      by,
+      input_id,
+    });
+  }
+
+  steer(text: string, input_id = "inp_1"): this {
+    const message = { role: "user", parts: [{ type: "text", text }] };
+    return this.#add({ type: "Steered", input_id, message });
+  }
+
+  note(kind: Noted["kind"], message: string, call_id: string | null = null): this {
+    return this.#add({ type: "Noted", kind, message, call_id, data: null });
+  }
+
+  choose(model: string, tier: string | null = null): this {
+    return this.#add({ type: "ModelChosen", model, tier, reason: "" });
   }
 
   step(): this {
@@ -69,8 +114,12 @@ export class Script {
     this.#add({
       type: "MessageAdded",
       message: { role: "assistant", parts: this.#parts, is_partial: false },
+      ...{ by: "person", input_id: null },
     });
-    const rest = { answered_by: "claude-sonnet-5", duration_s: 2, first_token_s: 0.4 };
+    const rest = {
+      ...{ answered_by: "claude-sonnet-5", duration_s: 2, first_token_s: 0.4 },
+      ...{ reasoning_s: null, longest_gap_s: null },
+    };
     const usage = { ...USAGE, is_estimated: false };
     return this.#add({ type: "StepFinished", finish_reason, usage, cost_usd, cost_basis: "prices", ...rest });
   }
@@ -85,6 +134,8 @@ export class Script {
         digest: `d-${call_id}`,
         effect,
         problem: null,
+        is_replaced: false,
+        is_trusted: false,
       });
       this.#add({ type: "CallJudged", call_id, verdict, by: "rule “no network”", reason });
     }
@@ -100,12 +151,34 @@ export class Script {
         request_id,
         call_id,
         digest: `d-${call_id}`,
-        description,
-        preview,
-        expires_at,
+        ...REQUEST,
+        ...{ description, preview, expires_at },
       });
     }
     return this;
+  }
+
+  /** The running call asks. */
+  question(question: string, values: Partial<RequestOpened> = {}, number = 0): this {
+    return this.#inner({ kind: "question", question, ...values }, number);
+  }
+
+  /** A call of the sub-agent that the running call is. */
+  inner(name: string, values: Record<string, unknown>, description = "", number = 0): this {
+    return this.#inner({ name, arguments: values, description }, number);
+  }
+
+  #inner(values: Partial<RequestOpened>, number: number): this {
+    const call_id = this.#calls[number]?.call_id;
+    const request_id = `ask-${call_id}`;
+    return this.#add({
+      type: "RequestOpened",
+      request_id,
+      call_id,
+      digest: "d-inner",
+      ...REQUEST,
+      ...values,
+    });
   }
 
   answer(
@@ -114,6 +187,7 @@ export class Script {
     values: object | null = null,
     by = "person",
     number = 0,
+    result: string | null = null,
   ): this {
     const call_id = this.#calls[number]?.call_id;
     const request_id = `ask-${call_id}`;
@@ -126,7 +200,8 @@ export class Script {
       reason,
       arguments: values,
       digest: "d",
-      result: null,
+      result,
+      scope: "once",
     });
     return this;
   }
@@ -140,8 +215,8 @@ export class Script {
     });
   }
 
-  progress(text: string, number = 0): this {
-    return this.#pass({ type: "CallProgress", call_id: this.#calls[number]?.call_id, text });
+  progress(text: string, number = 0, data: unknown = null): this {
+    return this.#pass({ type: "CallProgress", call_id: this.#calls[number]?.call_id, text, data });
   }
 
   returned(
@@ -150,14 +225,17 @@ export class Script {
     duration_s = 0.2,
     details: unknown = null,
     number = 0,
+    shown: Partial<Pick<CallFinished, "files" | "display">> = {},
   ): this {
     this.wait(duration_s);
     const call_id = this.#calls[number]?.call_id;
-    return this.#add({ type: "CallFinished", call_id, status, content, details, duration_s });
+    const made = { files: [], display: [], ...shown };
+    return this.#add({ type: "CallFinished", call_id, status, content, details, duration_s, ...made });
   }
 
   fail(kind: string, message: string): this {
-    this.#add({ type: "MessageAdded", message: { role: "assistant", parts: this.#parts, is_partial: true } });
+    const answer = { role: "assistant", parts: this.#parts, is_partial: true };
+    this.#add({ type: "MessageAdded", message: answer, by: "person", input_id: null });
     const usage = { ...USAGE, output_tokens: 0, is_estimated: false };
     return this.#add({
       type: "StepFailed",
@@ -167,6 +245,7 @@ export class Script {
       cost_usd: 0.009,
       cost_basis: "prices",
       duration_s: 2,
+      ...{ first_token_s: null, reasoning_s: null, longest_gap_s: null },
     });
   }
 
@@ -174,8 +253,9 @@ export class Script {
     status: RunEnded["status"] = "completed",
     kind: string | null = null,
     message: string | null = null,
+    text: string | null = null,
   ): this {
-    return this.#add({ type: "RunEnded", status, kind, message });
+    return this.#add({ type: "RunEnded", status, kind, message, text });
   }
 
   #stream(

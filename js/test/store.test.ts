@@ -4,7 +4,7 @@ import { applyEvent, type Event, emptyRun, type Part, Store } from "../src/store
 import type { RunView } from "../src/wire";
 import { journals } from "./journals";
 
-const PASSING = new Set(["TextDelta", "ReasoningDelta", "ArgumentsDelta", "CallProgress"]);
+const PASSING = new Set(["TextDelta", "ReasoningDelta", "ArgumentsDelta", "CallProgress", "Latency"]);
 
 function fold(events: readonly Event[]): RunView {
   return events.reduce((run, event) => applyEvent(run, event), emptyRun());
@@ -77,7 +77,7 @@ describe("text that is saved in pieces", () => {
 });
 
 it("ignores what it does not know, and deltas that come before a step", () => {
-  const unknown = { type: "Noted", seq: 9 } as unknown as Event;
+  const unknown = { type: "Invented", seq: 9 } as unknown as Event;
   expect(fold([text("early"), unknown])).toEqual(emptyRun());
 });
 

@@ -13,9 +13,13 @@ from tests.journals.play import (
     PLAYS,
     Play,
     approved,
+    asked_again,
     cancelled,
+    closed,
     edited,
     invalid,
+    queued,
+    steered,
     streaming,
     two_requests,
 )
@@ -26,7 +30,7 @@ from turncell.core.parts import Message, ToolCall, ToolResult
 from turncell.notebook.wire import RunView
 
 
-@pytest.mark.parametrize("make", PLAYS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [*PLAYS, asked_again], ids=lambda make: make.__name__)
 class TestEveryPlay:
     def test_folding_the_recorded_events_gives_the_state_of_the_loop(self, make: type[Play]) -> None:
         play = make()
@@ -69,7 +73,7 @@ def accepted_by_providers(messages: tuple[Message, ...]) -> bool:
     return not expected
 
 
-@pytest.mark.parametrize("make", PLAYS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [*PLAYS, asked_again], ids=lambda make: make.__name__)
 def test_providers_accept_the_messages_of_every_run(make: type[Play]) -> None:
     assert accepted_by_providers(fold(make().events).messages())
 
@@ -151,3 +155,37 @@ def test_a_lone_surrogate_survives_the_journal() -> None:
     play = Play("odd \ud800 text")
     first = [event for event in play.events if isinstance(event, Recorded)]
     assert [codec.decode(codec.encode(event)) for event in first] == first
+
+
+@pytest.mark.feature("A5")
+def test_messages_in_between_reach_the_model_where_they_were_read() -> None:
+    run = fold(steered().events)
+    texts = [message.text for message in run.messages() if message.role in ("user", "assistant") and message.text]
+    assert texts == [
+        "Mail Ana and Bo.",
+        "Not Bo, he is on leave.",
+        "Ana has it.",
+        "Tell me in Norwegian.",
+        "Ana har fått den.",
+    ]
+    assert [call.status for call in run.calls] == ["ok", "skipped"] and not run.queued
+
+
+@pytest.mark.feature("A5")
+def test_a_message_that_was_not_read_is_queued_and_not_told() -> None:
+    run = fold(queued().events)
+    assert [steered.message.text for steered in run.queued] == ["Five epochs will do."]
+    assert "epochs will do" not in " ".join(message.text for message in run.messages())
+
+
+@pytest.mark.feature("B10")
+def test_a_running_call_may_ask_again_and_goes_on_after_each_answer() -> None:
+    call = fold(asked_again().events).calls[0]
+    assert call.requests == 3 and call.waited_s == pytest.approx(0.3)
+    assert call.request is not None and (call.request.question, call.request.answer) == ("Deeper?", "deny")
+    # What a person changed was the sub-agent's call, not this one.
+    assert call.arguments == {"topic": "papers"} and call.proposed_arguments is None
+
+
+def test_closing_words_are_the_text_of_the_run() -> None:
+    assert fold(closed().events).text == "That is enough for <b>today</b>."

@@ -19,12 +19,18 @@ from turncell.core.policy import Effect, Verdict
 from turncell.core.reducer import LoopState, reduce
 from turncell.core.signals import (
     Answered,
+    Asked,
     Begin,
     CallReturned,
+    Chosen,
     Judged,
     Judgement,
     ModelFailed,
     ModelFinished,
+    Note,
+    Question,
+    Reviewed,
+    Steer,
     Stop,
     Streamed,
 )
@@ -63,8 +69,12 @@ class Drive:
             "tools": ("read_file",),
             **more,
         }
+        behaviour = {
+            name: values.pop(name) for name in ("models", "attempts", "reviews", "summarises") if name in values
+        }
         return self.feed(
             Begin(
+                **behaviour,
                 started=ev.RunStarted(
                     seq=self.seq + 1, session_id=SESSION, run_id=self.run_id, step=0, at=self.at,
                     **{"root_run_id": self.run_id} | values,
@@ -132,15 +142,32 @@ class Drive:
     def answered(self, number: int, answer: ev.Answer, *, seconds: float = 1.0, **more: Any) -> Drive:
         self.after(seconds)
         call = self.state.run.steps[-1].calls[number - 1]
+        assert call.request is not None
         if "arguments" in more:
             more["digest"] = call_digest(call.name, more["arguments"])
         return self.feed(
-            Answered(at=self.at, request_id=f"{call.call_id}-ask", answer=answer, **({"by": "person"} | more))
+            Answered(at=self.at, request_id=call.request.request_id, answer=answer, **({"by": "person"} | more))
         )
 
-    def returned(self, number: int, content: str, status: ev.CallEnd = "ok", seconds: float = 0.2) -> Drive:
+    def returned(
+        self, number: int, content: str, status: ev.CallEnd = "ok", seconds: float = 0.2, **shown: Any
+    ) -> Drive:
         self.after(seconds)
-        return self.feed(CallReturned(self.at, self.call_id(number), status, content))
+        return self.feed(CallReturned(self.at, self.call_id(number), status, content, **shown))
+
+    def asks(self, number: int, question: Question) -> Drive:
+        """The running call asks."""
+        return self.feed(Asked(self.at, self.call_id(number), 1, question))
+
+    def is_told(self, text: str, input_id: str = "inp_1") -> Drive:
+        """The person says something in between."""
+        return self.feed(Steer(self.after(0.3).at, input_id, Message("user", (Text(text),))))
+
+    def notes(self, kind: ev.NoteKind, message: str) -> Drive:
+        return self.feed(Note(self.at, kind, message))
+
+    def reviewed(self, review: Any, **more: Any) -> Drive:
+        return self.feed(Reviewed(self.at, review, **more))
 
     def stopped(self, seconds: float = 0.5, status: ev.EndStatus = "cancelled", **more: Any) -> Drive:
         self.after(seconds)
@@ -298,10 +325,117 @@ def streaming(**kw: Any) -> Drive:
     return Drive(**kw).begin("Write a poem").thinks("Rhyme?").writes("Roses are ", 1.2).writes("red", 0.1)
 
 
+def steered(**kw: Any) -> Drive:
+    run = Drive(**kw).begin("Mail Ana and Bo").asks_for(("mail", {"to": "ana"}), ("mail", {"to": "bo"}))
+    run.finishes("tool_calls").judged(("write", "ask"), ("write", "ask")).answered(1, "approve", scope="session")
+    run.notes("rule", "allow mail, session").is_told("Not Bo, he is on leave.").returned(1, "sent")
+    run.writes("Ana has it.").is_told("In Norwegian, please.", "inp_2").finishes()
+    return run.writes("Ana har fått den.").finishes()
+
+
+def unread(**kw: Any) -> Drive:
+    """A message that nobody reads any more."""
+    return Drive(**kw).begin("Tell me a story").writes("Once upon").is_told("A short one.").stopped()
+
+
+QUARTERS = (ev.Option("Q3", "complete"), ev.Option("Q4"))
+
+
+def asked(**kw: Any) -> Drive:
+    """An approval, then two questions of the running call: one answered, one left to the time limit."""
+    run = Drive(**kw).begin("Write the report").asks_for(("report", {})).finishes("tool_calls")
+    run.judged(("write", "ask")).answered(1, "approve", seconds=2)
+    run.after(1).asks(1, Question("q1", "question", "Which quarters?", QUARTERS, allows_many=True))
+    run.answered(1, "result", seconds=3, result='["Q3", "Q4"]')
+    run.after(1).asks(1, Question("q2", "question", "Which paper?", allows_text=True, default_result="matt"))
+    run.answered(1, "result", seconds=60, by="time limit", result="matt")
+    return run.returned(1, "done").writes("Here it is.").finishes()
+
+
+def declined(**kw: Any) -> Drive:
+    run = Drive(**kw).begin("Write the report").asks_for(("ask_user", {})).finishes("tool_calls")
+    run.judged(("read", "allow"), is_trusted=True).asks(1, Question("q1", "question", "Which quarter?", QUARTERS))
+    return run.answered(1, "deny", reason="you choose").returned(1, "no answer").writes("Q3, then.").finishes()
+
+
+def asking(**kw: Any) -> Drive:
+    run = Drive(**kw).begin("Write the report").asks_for(("ask_user", {})).finishes("tool_calls")
+    return run.judged(("read", "allow")).asks(1, Question("q1", "question", "Which quarter?", QUARTERS))
+
+
+def sub_agent(**kw: Any) -> Drive:
+    run = Drive(**kw).begin("Read the papers", agent="librarian").asks_for(("research", {"on": "refunds"}))
+    run.finishes("tool_calls").judged(("write", "allow"))
+    inner = Question(
+        "d", "approval", name="fetch", arguments={"url": "https://example.org"}, description="Loads a page."
+    )
+    run.asks(1, inner).answered(1, "approve", seconds=4)
+    return run.returned(1, "They agree.").writes("They agree.").finishes()
+
+
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+"""One pixel."""
+
+
+def shown(**kw: Any) -> Drive:
+    """Files, a figure and a table."""
+    run = Drive(**kw).begin("Plot it").asks_for(("plot", {})).finishes("tool_calls").judged(("write", "allow"))
+    table = {"columns": ["region", "orders"], "rows": [["N|orth", 431900], ["West <b>", None]], "shape": [3120, 2]}
+    run.returned(
+        1,
+        "plotted",
+        files=(ev.File("out/orders.csv", 12_480), ev.File("out/a`b.png")),
+        display=(
+            {"image/png": PNG, "text/plain": 'orders "by" region'},
+            {"application/vnd.turncell.table+json": table},
+            {"text/plain": "only words"},
+        ),
+    )
+    return run.writes("There it is.").finishes()
+
+
+def retried(**kw: Any) -> Drive:
+    run = Drive(**kw).begin("Say hello", model="lab/big", models=2, attempts=2)
+    run.fails("overloaded", "529").fails("rate_limit", "429")
+    run.feed(Chosen(run.at, "lab/little", "small", "the first model failed"))
+    return run.writes("Hello.").finishes()
+
+
+def closed(**kw: Any) -> Drive:
+    run = Drive(**kw).begin("Count the stars", max_steps=0, reviews=frozenset({"step"})).writes("One moment.")
+    run.asks_for(("look", {})).finishes("tool_calls").judged(("read", "allow")).returned(1, "many")
+    return run.reviewed("step", may_go_on=False, text="That is enough for today.")
+
+
+def sent_on(**kw: Any) -> Drive:
+    """A hook and the check of the output tell the model something."""
+    run = Drive(**kw).begin("How many?", reviews=frozenset({"finish"})).notes("hook", "log failed")
+    run.writes("Three").finishes().notes("output", "no number")
+    run.reviewed("finish", message=Message("user", (Text("Answer with a number."),)), by="output")
+    return run.writes("3").finishes().reviewed("finish")
+
+
+def over_budget(**kw: Any) -> Drive:
+    run = Drive(**kw).begin("Read it all", budget={"usd": 0.02}).writes("The first chapter is")
+    return run.stopped(status="budget", kind="budget", message="the budget of 0.02 USD is used up")
+
+
+def edited_by_a_hook(**kw: Any) -> Drive:
+    run = Drive(**kw).begin("Clean up").asks_for(("run_shell", {"command": "rm -rf exports"})).finishes("tool_calls")
+    run.feed(
+        Judged(run.at, (Judgement(
+            run.call_id(1), "write", {"command": "ls"}, "d", verdict="allow", by="a hook", is_replaced=True,
+        ),))
+    )  # fmt: skip
+    return run.returned(1, "a b").writes("Listed.").finishes()
+
+
 STORIES: dict[str, Callable[..., Drive]] = {
     story.__name__: story
     for story in (
         text_only, tools_and_approval, edited, denied, failed_tool, provider_error, cancelled, max_steps, waiting, streaming,
+        steered, unread, asked, declined, asking, sub_agent, shown, retried, closed, sent_on, over_budget,
+        edited_by_a_hook,
     )
 }  # fmt: skip
 

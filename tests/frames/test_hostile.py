@@ -8,6 +8,7 @@ import time
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,11 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from conftest import Drive
+from conftest import PNG, Drive
+from turncell.core.events import File, Option
 from turncell.core.fold import RunState
+from turncell.core.signals import Chosen, Question
+from turncell.frames.displays import TABLE
 from turncell.frames.export import export_html, export_markdown
 from turncell.frames.markdown_source import neutral_markdown
-from turncell.frames.static_html import ATTRIBUTES, TAGS, html
+from turncell.frames.static_html import ATTRIBUTES, TAGS, clean, html
 from turncell.frames.transcript import markdown, plain_text
 from turncell.frames.visible import SHAPELESS
 
@@ -72,6 +76,8 @@ class Audit(HTMLParser):
                     self.found.append(f"href={value}")
                 if dict(attrs).get("rel") != "noopener noreferrer":
                     self.found.append("href without rel")
+            if name == "src" and not re.fullmatch(r"data:image/png;base64,[A-Za-z0-9+/]+={0,2}", value):
+                self.found.append(f"src={value}")
             if name == "style" and re.search(
                 r"url|expression|import|position:\s*(?:fixed|absolute|sticky)|@|\\", value, re.I
             ):
@@ -105,7 +111,22 @@ def hostile(text: str) -> RunState:
     run.answered(2, "edit", arguments={"path": text + "!"}, reason=text).returned(1, text, "error").returned(2, text)
     run.asks_for(("remove", {"path": text}), ("remove", {"path": text})).finishes("tool_calls")
     run.judged(("write", "ask"), ("write", "deny"), reason=text, description=text).answered(1, "deny", reason=text)
-    return run.writes(text).fails("unknown", text).run
+    run.asks_for(("plot", {})).finishes("tool_calls").judged(("write", "allow")).notes("hook", text)
+    run.asks(1, Question("q", "question", text, (Option(text, text),), description=text, allows_text=True))
+    run.answered(1, "result", result=text)
+    run.asks(1, Question("d", "approval", name=text, arguments={text[:100]: text}, description=text))
+    run.answered(1, "deny", reason=text).is_told(text)
+    table = {"columns": [text, text], "rows": [[text, 1]], "shape": [text]}
+    odd: list[dict[str, Any]] = [
+        {"image/png": text, "text/plain": text},
+        {"image/png": PNG, "text/plain": text},
+        {TABLE: table, "text/plain": text},
+        {TABLE: text},
+        {TABLE: {"columns": [text], "rows": [text]}},
+        {"text/html": text, "image/svg+xml": text},
+    ]
+    run.returned(1, text, files=(File(text, 3, text),), display=tuple(odd)).feed(Chosen(run.at, text, text))
+    return run.is_told(text, "inp_2").writes(text).fails("unknown", text).run
 
 
 @cache
@@ -165,6 +186,20 @@ class TestNothingActs:
         for block in permissive.parse(neutral_markdown(text)):
             assert block.type != "html_block"
             assert all(token.type not in ("html_inline", "image") for token in block.children or ())
+
+
+@pytest.mark.feature("D14")
+class TestFigures:
+    def test_a_data_url_is_for_figures_alone(self) -> None:
+        kept = clean('<a href="data:text/html,x">a</a><img src="data:text/html,x"><img src="https://evil.test/a.png">')
+        assert "data:" not in kept and "evil" not in kept
+        assert "data:image/png;base64,AAAA" in clean('<img src="data:image/png;base64,AAAA" alt="x">')
+
+    @pytest.mark.parametrize("png", ["x y<", "AAA=A", "", "https://evil.test/a.png", 'A" onload="alert(1)'])
+    def test_what_is_no_base64_is_no_figure(self, png: str) -> None:
+        run = Drive().begin("x").asks_for(("plot", {})).finishes("tool_calls").judged(("read", "allow"))
+        run.returned(1, "made", display=({"image/png": png, "text/plain": "bars"},)).writes("done").finishes()
+        assert "<img" not in html(run.run) and "bars" in html(run.run)
 
 
 @pytest.mark.feature("D14")

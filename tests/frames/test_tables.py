@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from conftest import Drive, as_records
-from turncell.core.events import RequestAnswered, TextDelta
+from conftest import STORIES, Drive, as_records
+from turncell.core.events import RequestAnswered, RequestOpened, TextDelta
 from turncell.core.fold import CallState, RunState
 from turncell.frames.schemas import SCHEMAS, document, schema_table
 from turncell.frames.tables import EVENT_TYPES, calls_frame, runs_frame, steps_frame, tables
@@ -25,6 +25,10 @@ ARROW = {
 
 def events_of(session: list[Drive]) -> list[Any]:
     return [event for drive in session for event in drive.recorded]
+
+
+def run_id(story: str) -> str:
+    return f"run_{list(STORIES).index(story) + 1}"
 
 
 def value(cell: Any) -> Any:
@@ -47,15 +51,29 @@ def wall_s(spans: list[tuple[float | None, float | None]]) -> float:
     return total
 
 
-def expected_run(run: RunState) -> dict[str, Any]:
+def approved(call: CallState) -> bool:
+    request = call.request
+    is_answered = request is not None and not request.name and request.answer in ("approve", "edit")
+    return call.verdict == "ask" and (call.started_at is not None or is_answered)
+
+
+def waits(events: list[Any]) -> list[tuple[float | None, float | None]]:
+    """From the opening of each request to its answer. A call may ask more than once; the fold keeps the latest."""
+    answers = {event.request_id: event.at for event in events if isinstance(event, RequestAnswered)}
+    return [(e.at, answers.get(e.request_id)) for e in events if isinstance(e, RequestOpened)]
+
+
+def expected_run(run: RunState, events: list[Any]) -> dict[str, Any]:
     first = next((s for s in run.steps if s.first_token_s is not None), None)
-    usage, requests = run.usage, [c.request for c in run.calls if c.request]
+    usage = run.usage
     bases = {s.cost_basis for s in run.steps} if run.cost_usd is not None else {"none"}
     return {
         "run_id": run.run_id, "session_id": run.session_id, "previous": run.previous, "parent_run_id": run.parent_run_id,
-        "root_run_id": run.root_run_id, "status": run.status, "model": run.model, "mode": run.mode, "is_attended": run.is_attended,
+        "root_run_id": run.root_run_id, "depth": run.depth, "agent": run.agent, "is_tainted": run.is_tainted,
+        "provider": run.model.partition("/")[0] if "/" in run.model else "",
+        "tier": next((s.tier for s in reversed(run.steps) if s.tier), ""), "status": run.status, "model": run.model, "mode": run.mode, "is_attended": run.is_attended,
         "prompt": run.prompt.text if run.prompt else None, "text": run.text, "steps": len(run.steps), "calls": len(run.calls),
-        "approved": sum(r.answer in ("approve", "edit") for r in requests), "denied": sum(c.status == "denied" for c in run.calls),
+        "approved": sum(approved(c) for c in run.calls), "denied": sum(c.status == "denied" for c in run.calls),
         "input_tokens": usage.input_tokens, "cache_read_tokens": usage.cache_read_tokens,
         "cache_write_tokens": usage.cache_write_tokens, "output_tokens": usage.output_tokens,
         "reasoning_tokens": usage.reasoning_tokens, "is_estimated": usage.is_estimated, "cost_usd": run.cost_usd,
@@ -63,7 +81,7 @@ def expected_run(run: RunState) -> dict[str, Any]:
         "duration_s": None if run.ended_at is None else run.ended_at - run.started_at,
         "first_token_s": first and first.started_at - run.started_at + (first.first_token_s or 0),
         "model_s": sum(s.duration_s or 0 for s in run.steps), "tools_s": wall_s([(c.started_at, c.ended_at if c.started_at else None) for c in run.calls]),
-        "waiting_s": wall_s([(r.opened_at, r.answered_at) for r in requests]),
+        "waiting_s": wall_s(waits(events)),
         "error_kind": run.error_kind, "error": run.error, "cell_id": run.cell_id,
     }  # fmt: skip
 
@@ -75,7 +93,9 @@ def expected_call(run: RunState, call: CallState) -> dict[str, Any]:
         "effect": call.effect, "status": call.status, "digest": call.digest, "verdict": call.verdict,
         "judged_by": call.judged_by or None, "answer": request and request.answer, "answered_by": request and request.by,
         "reason": (request and request.reason) or call.reason or None, "content": call.content,
-        "waiting_s": request.answered_at - request.opened_at if request and request.answered_at else None,
+        "waited_s": call.waited_s if request and (request.answered_at or call.requests > 1) else None,
+        "scope": request.scope if request and request.answer else None, "requests": call.requests, "files": len(call.files),
+        "question": (request and request.question) or None, "result": request and request.result,
         "proposed_at": call.proposed_at, "started_at": call.started_at, "ended_at": call.ended_at, "duration_s": call.duration_s,
         "arguments": call.arguments, "proposed_arguments": call.proposed_arguments,
     }  # fmt: skip
@@ -99,14 +119,14 @@ class TestWhatTheTablesSay:
         frame = runs_frame(as_records(events_of(session)), backend=backend)
         assert len(frame) == len(session)
         for row, drive in zip(frame.to_dict("records"), session, strict=True):
-            check(row, expected_run(drive.run))
+            check(row, expected_run(drive.run, drive.recorded))
 
     @pytest.mark.parametrize("backend", BACKENDS)
     def test_a_step_says_what_the_fold_says(self, session: list[Drive], backend: Any) -> None:
         frame = steps_frame(as_records(events_of(session)), backend=backend)
         pairs = [(drive.run, step) for drive in session for step in drive.run.steps]
         names = ("step", "model", "answered_by", "finish_reason", "cost_usd", "cost_basis", "started_at", "duration_s", "first_token_s",
-                 "error_kind", "error")  # fmt: skip
+                 "longest_gap_s", "tier", "error_kind", "error")  # fmt: skip
         counts = (
             "input_tokens",
             "output_tokens",
@@ -117,7 +137,11 @@ class TestWhatTheTablesSay:
         )
         for row, (run, step) in zip(frame.to_dict("records"), pairs, strict=True):
             want = {name: getattr(step, name) for name in names} | {name: getattr(step.usage, name) for name in counts}
-            check(row, want | {"run_id": run.run_id, "session_id": run.session_id, "calls": len(step.calls)})
+            retries = [
+                note for note in run.notes if note.kind == "retry" and note.step == step.step and not note.call_id
+            ]
+            more = {"session_id": run.session_id, "calls": len(step.calls), "attempts": 1 + len(retries)}
+            check(row, want | {"run_id": run.run_id} | more)
 
     @pytest.mark.parametrize("backend", BACKENDS)
     def test_a_call_says_what_the_fold_says(self, session: list[Drive], backend: Any) -> None:
@@ -134,7 +158,7 @@ class TestWhatTheTablesSay:
                 events = drive.recorded[:length]
                 run = fold(events)  # type: ignore[arg-type]
                 runs, _, calls = tables(as_records(events))
-                check(runs.to_dict("records")[0], expected_run(run))
+                check(runs.to_dict("records")[0], expected_run(run, events))
                 for row, call in zip(calls.to_dict("records"), run.calls, strict=True):
                     check(row, expected_call(run, call))
 
@@ -177,8 +201,34 @@ class TestWhatTheTablesSay:
         run.judged(("write", "ask"), ("write", "ask")).answered(1, "deny", seconds=2).answered(2, "deny", seconds=3)
         frame = runs_frame(run.recorded)
         assert frame.waiting_s[0] == pytest.approx(5)
-        assert list(calls_frame(run.recorded).waiting_s) == pytest.approx([2, 5])
+        assert list(calls_frame(run.recorded).waited_s) == pytest.approx([2, 5])
         assert sum(isinstance(event, RequestAnswered) for event in run.recorded) == 2
+
+    def test_a_call_that_asks_several_times_has_waited_for_all_of_them(self, session: list[Drive]) -> None:
+        calls = calls_frame(events_of(session)).set_index("run_id")
+        asked = calls.loc[run_id("asked")]
+        assert (asked.requests, asked.question, asked.result) == (3, "Which paper?", "matt")
+        assert (asked.answer, asked.answered_by) == ("result", "time limit")
+        assert asked.waited_s == pytest.approx(2 + 3 + 60)
+        runs = runs_frame(events_of(session)).set_index("run_id")
+        assert runs.waiting_s[run_id("asked")] == pytest.approx(65)
+        assert list(runs.approved[[run_id("asked"), run_id("sub_agent"), run_id("asking")]]) == [1, 0, 0]
+
+    def test_steps_tell_attempts_and_tier(self, session: list[Drive]) -> None:
+        step = steps_frame(events_of(session)).set_index("run_id").loc[run_id("retried")]
+        assert (step.attempts, step.model, step.tier) == (3, "lab/little", "small")
+        run = runs_frame(events_of(session)).set_index("run_id").loc[run_id("retried")]
+        assert (run.model, run.provider, run.tier) == ("lab/big", "lab", "small")
+
+    def test_trusted_output_taints_nothing(self, session: list[Drive]) -> None:
+        is_tainted = runs_frame(events_of(session)).set_index("run_id").is_tainted
+        assert (is_tainted[run_id("declined")], is_tainted[run_id("shown")]) == (False, True)
+
+    def test_files_and_scopes_are_counted(self, session: list[Drive]) -> None:
+        calls = calls_frame(events_of(session))
+        assert calls[calls.run_id == run_id("shown")].files.item() == 2
+        assert list(calls[calls.run_id == run_id("steered")].scope) == ["session", "once"]
+        assert list(calls[calls.run_id == run_id("steered")].status) == ["ok", "skipped"]
 
 
 @pytest.mark.feature("E2")

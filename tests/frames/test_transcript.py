@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from conftest import STORIES, Drive, tools_and_approval, whole_session
+from conftest import PNG, STORIES, Drive, tools_and_approval, whole_session
 from turncell.core.parts import Usage
 from turncell.frames import static_html, words
 from turncell.frames.export import SHEET, export_html, export_markdown
@@ -85,6 +85,82 @@ class TestWhatIsSaid:
     def test_long_output_is_cut_with_a_count(self) -> None:
         assert "… 37 more lines" in html(tools_and_approval().run)
         assert "… 37 more lines" in markdown(tools_and_approval().run)
+
+    @pytest.mark.feature("A5")
+    def test_messages_in_between_stand_where_they_were_read(self) -> None:
+        run = STORIES["steered"]().run
+        assert summary(run, with_times=False) == "Used 1 tool, 1 approved by you, 2 messages from you"
+        for output in (text_of(html(run)), markdown(run), plain_text(run)):
+            order = ["Not Bo, he is on leave.", "In Norwegian, please.", "Ana har fått den."]
+            places = [output.index(words) for words in order]
+            assert places == sorted(places) and "You, while it was running" in output
+        shown = text_of(html(run))
+        assert "Not run: a new message arrived." in shown and "Remembered: allow mail, session" in shown
+        assert shown.index("Ana has it.") < shown.index("In Norwegian, please.")
+        assert "You, not read any more A short one." in text_of(html(STORIES["unread"]().run))
+
+    @pytest.mark.feature("B10")
+    def test_a_question_is_shown_with_its_answer(self) -> None:
+        run = STORIES["asked"]().run
+        for output in (text_of(html(run)), markdown(run).replace("\\", ""), plain_text(run)):
+            assert "Which paper?" in output and "The time limit answered: “matt”" in output
+        assert "You declined to answer: “you choose”" in text_of(html(STORIES["declined"]().run))
+        assert "denied" not in summary(STORIES["declined"]().run)
+        many = STORIES["asked"]()
+        answered = replace(
+            many.run.calls[0].request, question="Which quarters?", allows_many=True, result='["Q3", "Q4"]'
+        )
+        assert words.answer_text(answered) == "Q3, Q4"
+
+    def test_an_open_question_has_its_options_and_nothing_to_press(self) -> None:
+        markup = html(STORIES["asking"]().run)
+        assert "Which quarter? Asked by ask_user . ○ Q3 complete ○ Q4" in text_of(markup)
+        assert "<button" not in markup and "<input" not in markup
+
+    def test_a_call_of_a_sub_agent_is_named(self) -> None:
+        line = 'Allow fetch(url: "https://example.org")? You approved.'
+        assert line in text_of(html(STORIES["sub_agent"]().run)) and line in plain_text(STORIES["sub_agent"]().run)
+        assert summary(STORIES["sub_agent"]().run) == "Used 1 tool, 1 approved by you"
+
+    def test_figures_tables_and_files_stay(self) -> None:
+        run = STORIES["shown"]().run
+        markup = html(run)
+        assert f'src="data:image/png;base64,{PNG}"' in markup and 'alt="orders &quot;by&quot; region"' in markup
+        assert re.search(r"<th[^>]*text-align:right[^>]*>orders</th>", markup) and "<td" in markup
+        assert "West <b>" in text_of(markup) and "2 of 3,120 rows" in markup and "only words" in markup
+        assert "out/orders.csv 12.5 kB" in text_of(markup)
+        source = markdown(run)
+        assert "| N\\|orth | 431900 |" in source and "| --- | --: |" in source
+        assert "Files: `out/orders.csv` (12.5 kB), `` out/a`b.png ``" in source and "<table>" in MarkdownIt(
+            "commonmark"
+        ).enable("table").render(source)
+        assert "out/" not in plain_text(run)
+
+    @pytest.mark.feature("A13")
+    def test_retries_and_the_other_model_are_told_but_not_in_plain_text(self) -> None:
+        run = STORIES["retried"]().run
+        shown = text_of(html(run))
+        assert summary(run) == "1 step"
+        assert shown.index("Retry: overloaded: 529") < shown.index("Retry: rate_limit: 429; trying the next model")
+        assert "Model: lab/little (small)" in shown and "Model:" in markdown(run)
+        assert plain_text(run) == "Hello."
+
+    def test_the_words_of_a_step_policy_are_the_answer(self) -> None:
+        run = STORIES["closed"]().run
+        assert plain_text(run).endswith("[Stopped at the limit of steps]\n\nThat is enough for today.")
+        for output in (text_of(html(run)), markdown(run)):
+            assert output.index("One moment.") < output.index("That is enough for today.")
+
+    def test_what_the_model_was_told_behind_the_scenes_can_be_read(self) -> None:
+        run = STORIES["sent_on"]().run
+        for output in (text_of(html(run)), markdown(run)):
+            assert "The output check told the model" in output and "Answer with a number." in output
+            assert "Output check: no number" in output and "Hook: log failed" in output
+        assert plain_text(run) == "3"
+
+    def test_a_hook_and_a_person_that_edit_are_told_apart(self) -> None:
+        assert "Edited by a hook" in html(STORIES["edited_by_a_hook"]().run)
+        assert "Edited by you" in html(STORIES["edited"]().run)
 
     def test_every_status_has_words(self) -> None:
         run = STORIES["streaming"]().run
@@ -216,7 +292,7 @@ class TestExport:
         page = export_html([drive.run for drive in whole_session()], "West <sales>")
         assert page.startswith("<!doctype html>") and "<title>West &lt;sales&gt;</title>" in page
         assert "prefers-color-scheme: dark" in page and "default-src 'none'" in page
-        assert not re.search(r"<script|<link|<img|@import|url\(|\ssrc=", page)
+        assert not re.search(r"<script|<link|@import|url\(|\ssrc=(?!\"data:image/png;)", page)
         assert page.count('class="tc-turn"') == len(STORIES)
 
     def test_markdown_has_every_prompt_and_answer(self) -> None:

@@ -14,20 +14,28 @@ from typing import Any
 from turncell.core import codec
 from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
 from turncell.core.digest import call_digest
-from turncell.core.events import Event, FinishReason, RunStarted
+from turncell.core.events import EndStatus, Event, File, FinishReason, NoteKind, Option, RunStarted
 from turncell.core.fold import fold, snapshot
-from turncell.core.parts import Message, Text, Usage
+from turncell.core.parts import Json, Message, Text, Usage
 from turncell.core.reducer import LoopState, reduce
 from turncell.core.signals import (
     Answered,
+    Asked,
     Begin,
     CallReturned,
+    Chosen,
+    Clock,
     Judged,
     Judgement,
     ModelFailed,
     ModelFinished,
+    Note,
     Progressed,
+    Question,
+    Reviewed,
+    SetBudget,
     Signal,
+    Steer,
     Stop,
     Streamed,
 )
@@ -95,11 +103,20 @@ class Play:
         basis = "none" if cost_usd is None else "prices"
         self.feed(lambda at: ModelFinished(at, Finished(reason, usage, cost_usd, basis, "scripted-1"), 0.1))
 
-    def judge(self, effect: str = "write", verdict: str = "ask", **values: Any) -> None:
+    def judge(
+        self,
+        effect: str = "write",
+        verdict: str = "ask",
+        arguments: dict[str, Json] | None = None,
+        **values: Any,
+    ) -> None:
+        """All calls of the step alike; `arguments` stand for what a hook has put in the place of the model's."""
+        replaced = arguments
+
         def judged(at: float) -> Judged:
             judgements = []
             for call in self.state.run.steps[-1].calls:
-                arguments = json.loads(call.arguments_text)
+                arguments = json.loads(call.arguments_text) if replaced is None else replaced
                 digest = call_digest(call.name, arguments)
                 judgements.append(
                     Judgement(
@@ -124,16 +141,37 @@ class Play:
         assert request is not None
         self.feed(lambda at: Answered(at=at, request_id=request.request_id, answer=answer, by="person", **values))  # type: ignore[arg-type]
 
-    def returned(self, content: str, number: int = 0, status: str = "ok", details: Any = None) -> None:
-        call_id = self.state.run.steps[-1].calls[number].call_id
-        self.feed(lambda at: CallReturned(at, call_id, status, content, details))  # type: ignore[arg-type]
+    def returned(self, content: str, number: int = 0, status: str = "ok", details: Any = None, **shown: Any) -> None:
+        call_id = self.call_id(number)
+        self.feed(lambda at: CallReturned(at, call_id, status, content, details, **shown))  # type: ignore[arg-type]
 
-    def progress(self, text: str, number: int = 0) -> None:
-        call_id = self.state.run.steps[-1].calls[number].call_id
-        self.feed(lambda at: Progressed(call_id, text))
+    def progress(self, text: str, number: int = 0, data: Json = None) -> None:
+        call_id = self.call_id(number)
+        self.feed(lambda at: Progressed(call_id, text, data))
 
-    def stop(self, message: str = "interrupted") -> None:
-        self.feed(lambda at: Stop(at, "cancelled", "cancelled", message))
+    def call_id(self, number: int = 0) -> str:
+        return self.state.run.steps[-1].calls[number].call_id
+
+    def ask(self, question: Question, number: int = 0) -> None:
+        """A running call asks."""
+        call_id = self.call_id(number)
+        self.feed(lambda at: Asked(at, call_id, 1, question))
+
+    def steer(self, text: str, input_id: str = "inp_1") -> None:
+        self.feed(lambda at: Steer(at, input_id, Message("user", (Text(text),))))
+
+    def note(self, kind: NoteKind, message: str, call_id: str | None = None) -> None:
+        self.feed(lambda at: Note(at, kind, message, call_id))
+
+    def wait(self, seconds: float) -> None:
+        self.at += seconds
+        self.feed(Clock)
+
+    def fail(self, kind: str, message: str) -> None:
+        self.feed(lambda at: ModelFailed(at, kind, message))
+
+    def stop(self, message: str = "interrupted", status: EndStatus = "cancelled") -> None:
+        self.feed(lambda at: Stop(at, status, status, message))
 
 
 def answer() -> Play:
@@ -245,13 +283,235 @@ def max_steps() -> Play:
     return play
 
 
+def steered() -> Play:
+    """A message takes back what waits, lets what runs end, and is read before the next step; a second ends an answer."""
+    play = Play("Mail Ana and Bo.")
+    play.call("mail", to="ana@example.org")
+    play.call("mail", to="bo@example.org")
+    play.finish("tool_calls")
+    play.judge()
+    play.answer("approve")
+    play.steer("Not Bo, he is on leave.")
+    play.returned("sent")
+    play.say("Ana has it.")
+    play.steer("Tell me in Norwegian.", "inp_2")
+    play.finish()
+    play.say("Ana har fått den.")
+    play.finish()
+    return play
+
+
+def queued() -> Play:
+    """The message is there and not read yet: the call that runs goes on."""
+    play = Play("Train it.")
+    play.call("train", epochs=20)
+    play.finish("tool_calls")
+    play.judge("read", "allow")
+    play.steer("Five epochs will do.")
+    return play
+
+
+COLOURS = (Option("Blue", "as on the web page"), Option("Green"))
+
+
+def asked() -> Play:
+    """Two questions of running calls: one is answered, for the other the time limit speaks."""
+    play = Play("Make the poster.")
+    play.call("ask_user", question="Which colour?")
+    play.finish("tool_calls")
+    play.judge("read", "allow", is_trusted=True)
+    play.ask(Question("q1", "question", "Which colour?", COLOURS, allows_text=True))
+    play.answer("result", result="Green")
+    play.returned("Green")
+    play.call("ask_user", question="Which paper?")
+    play.finish("tool_calls")
+    play.judge("read", "allow", is_trusted=True)
+    paper = (Option("matt"), Option("glossy"))
+    play.ask(Question("q2", "question", "Which paper?", paper, default_result="matt", expires_at=play.at + 60))
+    play.wait(61)
+    play.returned("matt")
+    play.say("A green poster on matt paper.")
+    play.finish()
+    return play
+
+
+def asking() -> Play:
+    """A question that is open, and may have several answers."""
+    play = Play("Send the report.")
+    play.call("ask_user", question="Who gets it?")
+    play.finish("tool_calls")
+    play.judge("read", "allow")
+    people = (Option("Ana", "finance"), Option("Bo", "on leave"), Option("Cem"))
+    play.ask(Question("q1", "question", "Who gets it?", people, allows_text=True, allows_many=True))
+    return play
+
+
+def inner(digest: str, url: str) -> Question:
+    return Question(
+        digest, "approval", name="fetch", arguments={"url": url}, description="Loads a page.", preview=f"GET {url}"
+    )
+
+
+def sub_agent() -> Play:
+    """A call of a sub-agent waits for the person while the outer call runs."""
+    play = Play("What do the papers say?")
+    play.call("research", topic="papers")
+    play.finish("tool_calls")
+    play.judge("write", "allow")
+    play.progress("step 1: fetch", data={"text/plain": "fetch", "status": "waiting"})
+    play.ask(inner("d1", "https://example.org/a"))
+    play.answer("approve", scope="session")
+    play.returned("They agree.")
+    play.say("The papers agree.")
+    play.finish()
+    return play
+
+
+def asked_again() -> Play:
+    """One call that needs an approval of its own and asks twice more while it runs, the second time in vain."""
+    play = Play("What do the papers say?")
+    play.call("research", topic="papers")
+    play.finish("tool_calls")
+    play.judge()
+    play.answer("approve")
+    play.ask(inner("d1", "https://example.org/a"))
+    play.answer("edit", arguments={"url": "https://example.org/b"}, digest="d2")
+    play.ask(Question("q1", "question", "Deeper?", allows_text=True))
+    play.answer("deny", reason="enough")
+    play.returned("They agree.")
+    return play
+
+
+def last_word() -> Play:
+    """The steps are used up, and the model says what it knows."""
+    play = Play("Count the stars.", max_steps=1, summarises=True)
+    play.call("look")
+    play.finish("tool_calls")
+    play.judge("read", "allow")
+    play.returned("many")
+    play.say("I have counted many, and some are left.")
+    play.finish()
+    return play
+
+
+def closed() -> Play:
+    """A step policy ends the run with words of its own."""
+    play = Play("Count the stars.", max_steps=0, reviews=frozenset({"step"}))
+    play.say("One moment.")
+    play.call("look")
+    play.finish("tool_calls")
+    play.judge("read", "allow")
+    play.returned("many")
+    play.feed(lambda at: Reviewed(at, "step", may_go_on=False, text="That is enough for <b>today</b>."))
+    return play
+
+
+def retried() -> Play:
+    """The same model once more, then another one."""
+    play = Play("Say hello.", models=2, attempts=2)
+    play.fail("overloaded", "529: overloaded")
+    play.fail("rate_limit", "429: slow down")
+    play.feed(lambda at: Chosen(at, "scripted-mini", "small", "the first model failed"))
+    play.say("Hello.")
+    play.finish()
+    return play
+
+
+def over_budget() -> Play:
+    play = Play("Read it all.", budget={"steps": 5, "usd": 0.02, "tokens": None})
+    play.feed(lambda at: SetBudget(at, {"steps": 5, "usd": 0.03, "tokens": None}))
+    play.say("The first chapter is about ")
+    play.stop("the budget of 0.03 USD is used up", "budget")
+    return play
+
+
+def timed_out() -> Play:
+    play = Play("Wait for it.")
+    play.call("poll")
+    play.finish("tool_calls")
+    play.judge("read", "allow")
+    play.stop("the run has used its 60 s", "timeout")
+    return play
+
+
+PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAHgAAAAwAQMAAADgoSyQAAAABlBMVEX///8LV9AqviXYAAAAJklEQVR42mNgIAX8/0MzPphJUz7//wPk8aFGDSAfzBwY"
+    "PoI5LPkA9rhkIHzRxV4AAAAASUVORK5CYII="
+)
+"""Six bars."""
+TABLE: Json = {
+    "columns": ["region", "orders", "share"],
+    "rows": [["North", 431900, 0.41], ["West <b>", 242310, None]],
+    "shape": [3120, 3],
+}
+
+
+def shown() -> Play:
+    """Files, a figure and a table."""
+    play = Play("Plot the orders.")
+    play.call("plot", column="orders")
+    play.finish("tool_calls")
+    play.judge("write", "allow")
+    play.returned(
+        "plotted",
+        files=(File("out/orders.csv", 12_480, "text/csv"), File("out/orders.png")),
+        display=(
+            {"image/png": PNG, "text/plain": "orders by region"},
+            {"application/vnd.turncell.table+json": TABLE, "text/plain": "region orders"},
+        ),
+    )
+    play.say("There it is.")
+    play.finish()
+    return play
+
+
+def noted() -> Play:
+    """Whatever people may want to read later; the hook and the output's type send the agent on."""
+    play = Play(
+        "How many?", agent="clerk", notices=("the export has ended",), reviews=frozenset({"finish"}), tools=("count",)
+    )
+    play.note("hook", "after_step log: OSError: disk full")
+    play.call("count", of="stars")
+    play.finish("tool_calls")
+    play.judge()
+    play.note("rule", "allow count, session", play.call_id())
+    play.answer("approve", scope="session")
+    play.note("notice", "the count goes on", play.call_id())
+    play.returned("ValueError: no sky", status="error")
+    play.note("guard", "count has failed before")
+    play.say("Three")
+    play.finish()
+    play.note("output", "the answer is no number")
+    play.feed(lambda at: Reviewed(at, "finish", message=Message("user", (Text("Answer with a number."),)), by="output"))
+    play.say("3")
+    play.finish()
+    play.feed(lambda at: Reviewed(at, "finish", message=Message("user", (Text("Say what you counted."),))))
+    play.say("3 stars")
+    play.finish()
+    play.feed(lambda at: Reviewed(at, "finish"))
+    return play
+
+
+def edited_by_a_hook() -> Play:
+    play = Play("Clean up.")
+    play.call("run_shell", command="rm -rf exports")
+    play.finish("tool_calls")
+    play.judge("write", "allow", {"command": "rm -rf exports/tmp"}, is_replaced=True)
+    play.returned("done")
+    play.say("Cleaned.")
+    play.finish()
+    return play
+
+
 PLAYS: tuple[Callable[[], Play], ...] = (
     answer, approved, edited, two_requests, waiting, invalid, failed, cancelled, streaming, max_steps,
+    steered, queued, asked, asking, sub_agent, last_word, closed, retried, over_budget, timed_out, shown, noted,
+    edited_by_a_hook,
 )  # fmt: skip
 
 
 def main() -> None:
-    for make in PLAYS:
+    for make in (*PLAYS, asked_again):
         play = make()
         journal = {"events": play.events, "snapshot": snapshot(fold(play.events))}
         plain = codec.decode_json(codec.encode(journal))

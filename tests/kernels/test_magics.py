@@ -59,7 +59,7 @@ def printed(kernel: Kernel, code: str) -> str:
         ("%%agent --colour red\nHello", "unrecognized arguments: --colour red"),
         ("%%agent --mode maybe\nHello", "--mode: invalid choice: 'maybe'"),
         ("%%agent --max-steps many\nHello", "--max-steps: invalid int value: 'many'"),
-        ("%%agent --max-steps 0\nHello", "max_steps is 0; use 1 or more"),
+        ("%%agent --max-steps 0\nHello", "max_steps is 0; use a whole number, 1 or more"),
         ("%%agent\n  \n", "the cell is empty"),
         ("%%agent -a nobody\nHello", "'nobody' is not defined in this notebook"),
         ("%%agent -a outbox\nHello", "-a outbox: that is list, not an Agent; make one with turncell.Agent(...)"),

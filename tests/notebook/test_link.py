@@ -12,6 +12,7 @@ from turncell import Agent, tool
 from turncell.core import codec
 from turncell.core.fold import RunState, fold, snapshot
 from turncell.notebook.link import Link
+from turncell.runtime.context import ToolContext
 from turncell.runtime.run import Run
 from turncell.testing import ScriptedModel, call, say
 
@@ -132,7 +133,7 @@ def test_an_answer_that_does_not_count_is_refused_with_its_reason() -> None:
     assert request is not None
     wrong = {"type": "answer", "request_id": request.request_id, "digest": "0", "decision": "approve"}
     page.link.take(wrong)
-    until(lambda: page.messages[-1]["type"] == "refused")
+    until(lambda: page.messages and page.messages[-1]["type"] == "refused")
     assert "other arguments" in page.messages[-1]["problem"]
     page.link.take(wrong | {"digest": request.digest})
     assert run.result(5).status == "completed"
@@ -156,3 +157,75 @@ def test_what_a_page_says_before_there_is_a_run_counts_for_it() -> None:
     page.link.follow(run)
     page.link.hello.result(5)
     assert run.result(5).status == "cancelled"
+
+
+@tool(effect="read")
+async def pick(context: ToolContext, allows_many: bool = False) -> str:
+    """Ask which."""
+    return str(await context.ask("Which?", ["Q3", "Q4"], allows_many=allows_many))
+
+
+def asking(**values: Any) -> tuple[Page, Run, dict[str, Any]]:
+    """A run that asks its person, and an answer that lacks the result."""
+    page = Page()
+    run = Agent(ScriptedModel([call("pick", **values), "Done."]), tools=[pick]).start("go", is_attended=True)
+    page.link.follow(run)
+    until(lambda: run.requests)
+    request = run.requests[0].request
+    assert request is not None and request.kind == "question"
+    answer = {"type": "answer", "request_id": request.request_id, "digest": request.digest, "decision": "result"}
+    return page, run, answer
+
+
+@pytest.mark.feature("B10")
+@pytest.mark.parametrize(
+    ("allows_many", "result", "content"), [(False, "Q4", "Q4"), (True, ["Q3", "Q4"], "['Q3', 'Q4']")]
+)
+def test_a_question_is_answered_with_a_text_or_a_list(allows_many: bool, result: Any, content: str) -> None:
+    page, run, answer = asking(allows_many=allows_many)
+    page.link.take(answer | {"result": result})
+    assert run.result(5).status == "completed"
+    assert run.state.calls[0].content == content
+    page.link.close().result(5)
+    assert page.folded() == plain(snapshot(run.state))
+
+
+@pytest.mark.feature("B10")
+def test_an_answer_that_is_none_of_the_options_is_refused_and_the_question_stays() -> None:
+    page, run, answer = asking()
+    page.link.take(answer | {"result": "Q9"})
+    until(lambda: page.messages and page.messages[-1]["type"] == "refused")
+    assert "'Q9' is none of the answers" in page.messages[-1]["problem"]
+    page.link.take(answer | {"decision": "deny"})
+    assert run.result(5).status == "completed" and run.state.calls[0].request.answer == "deny"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("odd", [{"result": 3}, {"result": [1]}, {"scope": "forever"}, {"decision": "maybe"}])
+def test_an_answer_of_another_shape_is_ignored(odd: dict[str, Any]) -> None:
+    page, run, answer = asking()
+    page.link.take(answer | {"result": "Q3"} | odd)
+    page.link.close().result(5)
+    assert run.status == "waiting"
+    run.cancel()
+
+
+@pytest.mark.feature("B7")
+def test_an_approval_for_the_session_asks_once() -> None:
+    @tool(trusted=True)
+    def mail(to: str) -> str:
+        """Mail."""
+        return "sent"
+
+    page = Page()
+    model = ScriptedModel([call("mail", to="ana"), call("mail", to="bo"), "Done."])
+    run = Agent(model, tools=[mail]).start("go", is_attended=True)
+    page.link.follow(run)
+    until(lambda: run.requests)
+    request = run.requests[0].request
+    assert request is not None
+    approval = {"type": "answer", "request_id": request.request_id, "digest": request.digest, "decision": "approve"}
+    page.link.take(approval | {"scope": "session"})
+    assert run.result(5).status == "completed"
+    assert [c.requests for c in run.state.calls] == [1, 0]
+    page.link.close().result(5)
+    assert [note["kind"] for note in page.folded()["notes"]] == ["rule"]

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turncell import LoopDetection, StepLimit, UsageError
+from turncell import Agent, LoopDetection, StepLimit, UsageError, tool
 from turncell.core.digest import call_digest
 from turncell.core.fold import CallState
+from turncell.testing import ScriptedModel, call
 
 pytestmark = pytest.mark.feature("A7")
 
@@ -126,3 +127,41 @@ def test_what_has_stopped_a_run_stops_it_whatever_comes_after_and_has_a_text(use
     verdicts = [goes_on(policy, calls(*used[:end])) for end in range(len(used) + 1)]
     assert verdicts == sorted(verdicts, reverse=True)
     assert verdicts[-1] == (policy.on_limit_reached(1, calls(*used)) is None)
+
+
+class TestWhatToolsSay:
+    """An agent tells the detection what its tools say of themselves."""
+
+    def run(self, *numbers: int, **options: Any) -> int:
+        @tool(effect="read", **options)
+        def look(at: int) -> str:
+            """Look."""
+            return "x"
+
+        script = ScriptedModel([*(call("look", at=number) for number in numbers), "Done."])
+        agent = Agent(script, tools=[look], step_policy=LoopDetection(repeats=3))
+        return len(agent.run_sync("go").tool_calls)
+
+    def test_a_key_makes_different_calls_the_same(self) -> None:
+        assert self.run(1, 2, 3, 4, 5) == 5
+        assert self.run(1, 2, 3, 4, 5, loop_key=lambda arguments: "the same") == 3
+
+    def test_a_polling_tool_may_be_called_again_and_again(self) -> None:
+        assert self.run(1, 1, 1, 1, 1) == 3
+        assert self.run(1, 1, 1, 1, 1, polling=True) == 5
+
+    def test_a_policy_that_blocks_or_fails_harms_no_other_run(self) -> None:
+        class Broken:
+            def should_continue(self, step: int, tools_used: tuple[CallState, ...]) -> bool:
+                exit(1)
+
+            def on_limit_reached(self, step: int, tools_used: tuple[CallState, ...]) -> None: ...
+
+        @tool(effect="read")
+        def look() -> str:
+            """Look."""
+            return "x"
+
+        run = Agent(ScriptedModel([call("look"), "never"]), tools=[look], step_policy=Broken()).run_sync("go")
+        assert (run.status, run.state.error_kind) == ("failed", "hook") and "SystemExit" in (run.state.error or "")
+        assert Agent(ScriptedModel(["fine"])).run_sync("go").text == "fine"

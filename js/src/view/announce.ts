@@ -70,8 +70,16 @@ function speakAlerts(context: Context, scope: Scope, alert: HTMLElement): void {
     const step = run.steps.at(-1);
     for (const call of step === undefined ? [] : store.read(step).calls) store.read(call);
     const open = openRequests(run);
-    const names = open.map((call) => visible(call.name)).join(", ");
-    if (open.length > 0) say(open.map((call) => call.call_id).join(), `Approval needed: ${names}`);
+    const asks = open.flatMap(({ name, request }) => (request === null ? [] : [{ ...request, tool: name }]));
+    const names = asks
+      .filter(({ kind }) => kind === "approval")
+      .map((each) => visible(each.name || each.tool));
+    const questions = asks.filter(({ kind }) => kind === "question").map((each) => visible(each.question));
+    const text = [
+      ...(names.length > 0 ? [`Approval needed: ${names.join(", ")}`] : []),
+      ...questions.map((question) => `Question: ${question}`),
+    ];
+    if (asks.length > 0) say(asks.map((each) => each.request_id).join(), text.join(". "));
     // A failure that is found, not met, is no alarm.
     if (run.status === "failed" && !isFirst) say("failed", `${failure(run)}. ${run.error ?? ""}`);
     isFirst = false;

@@ -82,11 +82,9 @@ export function isInexact(value: unknown): boolean {
 }
 
 /** Arguments as JSON to edit, with hidden characters as JSON escapes. */
-export function editable(call: CallState): string {
+export function editable(values: Arguments, written: string): string {
   // What the model wrote has the numbers to the letter; an edit must not round them in passing.
-  const text = isInexact(call.arguments)
-    ? call.arguments_text
-    : JSON.stringify(call.arguments ?? {}, null, 2);
+  const text = isInexact(values) ? written : JSON.stringify(values, null, 2);
   return text.replace(HIDDEN, (character) =>
     Array.from({ length: character.length }, (_, at) => escapeUnit(character.charCodeAt(at))).join(""),
   );

@@ -1,20 +1,22 @@
 /**
- * The approval card: one request per waiting call, each with its own buttons.
+ * A request on the card: an approval of a call, of a sub-agent's call, or a question; each with its own buttons.
  *
  * A person decides about exactly what stands here, so the arguments are whole, and the answer carries the digest of what
  * was shown; the kernel checks it again. Nothing here takes the focus by itself, least of all Approve.
  */
 import { computed, signal } from "@preact/signals-core";
-import { h, icon, reveal, type Scope } from "../dom";
+import { type Child, h, icon, reveal, type Scope } from "../dom";
 import { visible } from "../urls";
 import type { AnswerRequest, CallState, RequestState } from "../wire";
-import { argumentsView, editable, isInexact, problemOf } from "./args";
+import { type Arguments, argumentsView, editable, isInexact, problemOf } from "./args";
+import { type Choices, choicesView } from "./choices";
 import type { Context } from "./context";
-import { CHECK, CROSS, PENCIL, SHIELD } from "./icons";
+import { CHECK, CROSS, PENCIL, QUESTION, SHIELD } from "./icons";
 import { Steady } from "./steady";
-import { roughly } from "./words";
+import { answerText, roughly } from "./words";
 
 type Decision = AnswerRequest["decision"];
+type Scopes = AnswerRequest["scope"];
 type Mode = "look" | "edit" | "deny";
 
 interface Action {
@@ -36,6 +38,12 @@ export class RequestView {
   readonly #reason: HTMLTextAreaElement;
   readonly #editor: HTMLTextAreaElement;
   readonly #parseProblem = signal<string | null>(null);
+  readonly #scope: HTMLSelectElement;
+  /** Of a question; an approval has none. */
+  readonly #choices: Choices | null;
+  /** What would run: the call itself, or the sub-agent's that it runs. */
+  readonly #name: string;
+  readonly #values: Arguments;
   #actions: Action[] = [];
 
   constructor(
@@ -45,17 +53,30 @@ export class RequestView {
     readonly scope: Scope,
   ) {
     const titleId = context.id(`ask-${request.request_id}`);
-    const title = h(
-      "p",
-      { class: "tc-title", id: titleId },
-      "Allow ",
-      h("code", null, reveal(call.name)),
-      "?",
-    );
+    const isQuestion = request.kind === "question";
+    const isInner = request.name !== "";
+    this.#name = request.name || call.name;
+    this.#values = (isInner ? request.arguments : call.arguments) ?? {};
+    this.#scope = h("select", { "aria-label": "For how long the decision holds" });
+    const all = `All calls of ${visible(this.#name)}`;
+    for (const [value, text] of [
+      ["once", "This call only"],
+      ["session", `${all}, this session`],
+      ["always", `${all}, always`],
+    ])
+      this.#scope.append(h("option", { value }, text));
+    this.#choices = isQuestion ? choicesView(context, request, titleId, scope) : null;
+    const title = h("p", { class: "tc-title", id: titleId });
+    if (isQuestion) title.append(reveal(request.question));
+    else title.append("Allow ", h("code", null, reveal(this.#name)), "?");
     const words = h("div", null, title);
-    if (request.description !== "") words.append(h("p", { class: "tc-sub" }, reveal(request.description)));
-    words.append(h("p", { class: "tc-sub" }, rights(call)));
-    const head = h("div", { class: "tc-ask-head" }, h("span", { class: "tc-icon" }, icon(SHIELD)), words);
+    const sub = (...text: Child[]): void => words.append(h("p", { class: "tc-sub" }, ...text));
+    if (request.description !== "") sub(reveal(request.description));
+    const right = isQuestion ? "" : rights(isInner ? "write" : call.effect);
+    if (isQuestion || isInner) sub("Asked by ", h("code", null, reveal(call.name)), `. ${right}`);
+    else sub(right);
+    const picture = icon(isQuestion ? QUESTION : SHIELD);
+    const head = h("div", { class: "tc-ask-head" }, h("span", { class: "tc-icon" }, picture), words);
     this.#reason = h("textarea", {
       class: "tc-field",
       rows: 2,
@@ -69,7 +90,7 @@ export class RequestView {
       "div",
       { class: "tc-pad" },
       this.#preview(),
-      this.#arguments(),
+      this.#choices?.element ?? this.#arguments(),
       this.#form,
       this.#problem(),
       this.#fate(),
@@ -88,7 +109,7 @@ export class RequestView {
   #preview(): HTMLElement | null {
     const { preview } = this.request;
     if (preview === null || preview === "") return null;
-    const label = `What ${visible(this.call.name)} would do`;
+    const label = `What ${visible(this.#name)} would do`;
     return h(
       "pre",
       { class: "tc-out tc-preview", tabindex: 0, role: "group", "aria-label": label },
@@ -98,8 +119,8 @@ export class RequestView {
 
   #arguments(): HTMLElement {
     const { call } = this;
-    const view = h("div", null, argumentsView(call.arguments ?? {}));
-    if (isInexact(call.arguments)) {
+    const view = h("div", null, argumentsView(this.#values));
+    if (isInexact(this.#values) && this.request.name === "") {
       const raw = h("pre", {
         class: "tc-out",
         tabindex: 0,
@@ -145,7 +166,10 @@ export class RequestView {
       if (this.#isExpired.value) return "Expired: nobody answered in time.";
       if (state === "connecting") return "Connecting to the kernel…";
       const left = (this.request.expires_at ?? Number.POSITIVE_INFINITY) - clock.value;
-      return left < LAST_CALL_S ? `Expires in ${roughly(left)}.` : "";
+      if (left >= LAST_CALL_S) return "";
+      const { default_result } = this.request;
+      if (default_result === null) return `Expires in ${roughly(left)}.`;
+      return `Expires in ${roughly(left)}; the answer is then “${visible(answerText(this.request, default_result))}”.`;
     });
     this.scope.effect(() => {
       note.textContent = text.value;
@@ -159,12 +183,21 @@ export class RequestView {
     const cancel = this.#action("Cancel", "tc-quiet", null, () => this.#leave());
     this.#form.replaceChildren();
     this.#form.hidden = mode === "look";
-    if (mode === "look") {
+    if (mode === "look" && this.#choices !== null) {
+      this.#actions = [
+        this.#action("Answer", "tc-primary", "result", () => this.#answer("result")),
+        this.#action("Decline", "tc-outline", "deny", () => this.#answer("deny")),
+      ];
+    } else if (mode === "look") {
       this.#actions = [
         this.#action("Approve", "tc-primary", "approve", () => this.#answer("approve")),
         this.#action("Deny…", "tc-outline", "deny", () => this.#enter("deny")),
-        this.#action("Edit arguments", "tc-quiet", "edit", () => this.#enter("edit"), PENCIL),
       ];
+      // An edit must not round numbers in passing, and of a sub-agent's call there is no other text.
+      if (request.name === "" || !isInexact(this.#values))
+        this.#actions.push(
+          this.#action("Edit arguments", "tc-quiet", "edit", () => this.#enter("edit"), PENCIL),
+        );
     } else if (mode === "deny") {
       const label = h(
         "label",
@@ -186,6 +219,9 @@ export class RequestView {
       ];
     }
     this.#acts.replaceChildren(...this.#actions.map((action) => action.button));
+    // Other arguments are for this call alone.
+    if (this.#choices === null && mode !== "edit")
+      this.#acts.append(h("span", { class: "tc-grow" }), this.#scope);
     this.#steady.reset();
   }
 
@@ -222,6 +258,7 @@ export class RequestView {
     const { link } = this.context;
     if (link.state.value !== "live" || this.#isExpired.value || link.sent.value.has(this.request.request_id))
       return true;
+    if (decision === "result") return this.#choices?.value.value === null;
     return decision === "edit" && this.#mode.value === "edit" && this.#parseProblem.value !== null;
   }
 
@@ -246,12 +283,14 @@ export class RequestView {
       decision,
       arguments: decision === "edit" ? this.#editor.value : null,
       reason: decision === "deny" ? this.#reason.value.trim() : "",
+      result: decision === "result" ? (this.#choices?.value.value ?? null) : null,
+      scope: decision === "approve" || decision === "deny" ? (this.#scope.value as Scopes) : "once",
     });
   }
 
   #enter(mode: "edit" | "deny"): void {
     if (mode === "edit" && this.#editor.value === "") {
-      this.#editor.value = editable(this.call);
+      this.#editor.value = editable(this.#values, this.call.arguments_text);
       this.#editor.rows = Math.min(16, Math.max(4, this.#editor.value.split("\n").length + 1));
     }
     this.#mode.value = mode;
@@ -269,8 +308,10 @@ export class RequestView {
   #keys(): void {
     this.scope.listen(this.#editor, "input", () => this.#check());
     this.scope.listen(this.element, "keydown", (event) => {
-      if (!(event instanceof KeyboardEvent) || event.isComposing || this.#mode.value === "look") return;
-      if (event.key === "Escape") {
+      const isLooking = this.#mode.value === "look";
+      if (!(event instanceof KeyboardEvent) || event.isComposing || (isLooking && this.#choices === null))
+        return;
+      if (event.key === "Escape" && !isLooking) {
         event.stopPropagation();
         this.#leave();
       } else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
@@ -281,8 +322,6 @@ export class RequestView {
   }
 }
 
-function rights(call: CallState): string {
-  return call.effect === "read"
-    ? "Only reads, with your rights."
-    : "Runs with your rights, without a sandbox.";
+function rights(effect: CallState["effect"]): string {
+  return effect === "read" ? "Only reads, with your rights." : "Runs with your rights, without a sandbox.";
 }

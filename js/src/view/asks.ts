@@ -35,6 +35,10 @@ export function asksView(context: Context, scope: Scope, work: Work): HTMLElemen
     });
     place(card, nodes);
     card.hidden = nodes.length === 0;
+    card.classList.toggle(
+      "tc-info",
+      open.every((call) => call.request?.kind === "question"),
+    );
     // Only where the focus was lost with a card, and never on to a button.
     if (focused !== null && nodes[0] !== undefined) nodes[0].focus({ preventScroll: true });
     else if (focused !== null) work.focusCall(focused);

@@ -5,10 +5,11 @@ import { visible } from "../urls";
 import type { CallState } from "../wire";
 import { argumentsLine, argumentsView, streamingLine, streamingView } from "./args";
 import type { Context } from "./context";
+import { displayView, filesView } from "./display";
 import { BAN, CHECK, CLOCK, CROSS, RING, SHIELD, WARNING } from "./icons";
 import { outputView } from "./output";
 import { type IconTone, Step } from "./step";
-import { duration, refusal } from "./words";
+import { answered, answerText, duration, refusal } from "./words";
 
 /** Arguments longer than this are worth watching while they stream. */
 const LONG_ARGUMENTS = 160;
@@ -43,19 +44,23 @@ export function callView(context: Context, call: CallState, scope: Scope): Step 
   const view = new Step(scope, "code", () => scope.effect(() => fill(view.body, context, store.read(call))));
   view.line.classList.add("tc-mono");
   scope.effect(() => {
-    const { name, status, request } = store.read(call);
+    const { name, status } = store.read(call);
     // A call that the end of the run has cut off is not running any more.
     const isCut = isEnded(store.read(store.run)) && OPEN.has(status);
     const look = isCut ? LOOKS.cancelled : LOOKS[status];
     view.name.replaceChildren(reveal(name || "…"));
     view.setIcon(look.icon, look.tone);
-    const tag = look.tag ?? (request?.answer === "edit" ? "Edited" : "");
+    // A question, or a call of a sub-agent's, is asked while the call itself goes on.
+    const isAsking = status === "waiting" && call.started_at !== null && !isCut;
+    const tag = isAsking
+      ? "Waiting for you"
+      : (look.tag ?? (call.proposed_arguments !== null ? "Edited" : ""));
     view.tag.textContent = tag;
     view.tag.className = look.tone === "bad" || look.tone === "wait" ? `tc-tag tc-${look.tone}` : "tc-tag";
     view.spoken.textContent = look.spoken === undefined ? "" : `, ${look.spoken}`;
     view.suggest(status === "streaming" && !isCut && call.arguments_text.length > LONG_ARGUMENTS);
     // It stands on the approval card instead.
-    view.item.hidden = status === "waiting";
+    view.item.hidden = status === "waiting" && call.started_at === null;
   });
   scope.effect(() => {
     const { status, progress } = store.read(call);
@@ -92,10 +97,9 @@ function fill(body: HTMLElement, context: Context, call: CallState): void {
     parts.push(h("p", { class: "tc-note" }, reveal(why.text), why.reason !== "" && ": ", reason));
   }
   if (call.arguments !== null) {
+    const by = call.request?.answer === "edit" ? "you edited" : "a hook changed";
     const isEdited = call.proposed_arguments !== null;
-    parts.push(
-      section(isEdited ? "Arguments, as you edited them" : "Arguments", argumentsView(call.arguments)),
-    );
+    parts.push(section(isEdited ? `Arguments, as ${by} them` : "Arguments", argumentsView(call.arguments)));
     if (call.proposed_arguments !== null)
       parts.push(section("What the model had asked for", argumentsView(call.proposed_arguments)));
   } else if (call.arguments_text !== "") {
@@ -109,17 +113,36 @@ function fill(body: HTMLElement, context: Context, call: CallState): void {
     raw.append(reveal(call.arguments_text));
     parts.push(section("Arguments", isLive ? streamingView(call.arguments_text) : raw));
   }
+  parts.push(...asked(call));
   if (call.status === "running" && call.progress !== "")
     parts.push(outputView("Progress", call.progress, `Progress of ${visible(call.name)}`));
+  if (call.status === "running") parts.push(...displayView(call.progress_data, call.name));
   if (call.content !== null && call.content !== "" && why === null) {
     const isBad = call.status === "error" || call.status === "timeout";
     parts.push(
       outputView(isBad ? "Error" : "Output", call.content, `Output of ${visible(call.name)}`, isBad),
     );
   }
+  parts.push(...call.display.flatMap((bundle) => displayView(bundle, call.name)));
+  if (call.files.length > 0) parts.push(section("Files", filesView(call.files)));
   parts.push(...detailsOf(call));
   if (parts.length === 0) parts.push(h("p", { class: "tc-note tc-dim" }, "Nothing to show yet."));
   body.replaceChildren(...parts);
+}
+
+/** The question of a running call, or the call of its sub-agent, and what became of it. */
+function asked(call: CallState): Node[] {
+  const { request } = call;
+  if (request === null || call.started_at === null || (request.kind !== "question" && request.name === ""))
+    return [];
+  const what =
+    request.kind === "question"
+      ? section("Question", h("p", { class: "tc-note" }, reveal(request.question)))
+      : section(`Call of ${visible(request.name)}`, argumentsView(request.arguments ?? {}));
+  if (request.answer === null) return [what];
+  const words = request.result === null ? request.reason : answerText(request, request.result);
+  const quoted = words === "" ? "." : h("q", null, reveal(words));
+  return [what, h("p", { class: "tc-note" }, reveal(answered(request)), words !== "" && ": ", quoted)];
 }
 
 /** What a tool has said for people alone, unless it is the output once more. */

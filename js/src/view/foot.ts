@@ -8,6 +8,7 @@ import { cost, duration, plural, tokens, totalCost } from "./words";
 
 /** The answer as the model wrote it. */
 export function answerOf(run: RunView): string {
+  if (run.closing !== null) return run.closing;
   for (const step of [...run.steps].reverse()) {
     const text = step.blocks.map((block) => (block.kind === "text" ? block.text : "")).join("");
     if (text !== "") return text;

@@ -9,6 +9,10 @@ export const SHIELD = [
   "M8 1.8l5 1.9v3.8c0 3.2-2.1 5.4-5 6.7c-2.9-1.3-5-3.5-5-6.7V3.7z",
   "M8 5.2v3M8 10.4v.1",
 ];
+export const QUESTION = [
+  "M8 2.2a5.8 5.8 0 1 0 0 11.6a5.8 5.8 0 0 0 0-11.6z",
+  "M6.3 6.4a1.7 1.7 0 1 1 2.5 1.6c-.6.3-.8.6-.8 1.1M8 11.2v.1",
+];
 export const WARNING = ["M8 2.3l6 10.7H2z", "M8 6.3v3M8 11.2v.1"];
 export const PENCIL = ["M10.5 3l2.5 2.5-7.5 7.5H3v-2.5z"];
 export const STOP = [

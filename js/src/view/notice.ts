@@ -17,6 +17,9 @@ const KINDS: ReadonlyMap<string | null, string> = new Map([
   ["timeout", "The model did not answer in time"],
   ["protocol", "The provider's answer broke off or made no sense"],
   ["filter", "The provider's filter stopped the answer"],
+  ["empty_reply", "The model ended without an answer"],
+  ["output", "The answer does not fit the type that was asked for"],
+  ["hook", "A hook failed"],
 ]);
 
 /** The title of the card of a failed run. */
@@ -66,7 +69,10 @@ function limit(run: RunView): string[] {
   const message = run.error ?? "";
   switch (run.status) {
     case "max_steps":
-      return [`The run has used its ${plural(run.max_steps, "step")} without coming to an end.`];
+      // Where a step policy decides there is no number.
+      return run.max_steps > 0
+        ? [`The run has used its ${plural(run.max_steps, "step")} without coming to an end.`]
+        : [message];
     case "truncated":
       return ["The model reached its output limit; the answer breaks off."];
     case "budget":

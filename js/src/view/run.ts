@@ -13,6 +13,7 @@
 import { signal } from "@preact/signals-core";
 import { h, type Scope } from "../dom";
 import type { Link } from "../link";
+import { openRequests } from "../store";
 import { watchTheme } from "../theme";
 import { visible } from "../urls";
 import { announcements } from "./announce";
@@ -49,6 +50,8 @@ export function mountRun(el: HTMLElement, link: Link, scope: Scope): void {
   scope.effect(() => {
     const run = store.read(store.run);
     root.dataset.state = activity(context).tone;
+    const isAsked = openRequests(run).every((call) => call.request?.kind === "question");
+    root.dataset.tone = isAsked ? "info" : "";
     root.setAttribute("aria-label", visible(run.prompt).slice(0, 200) || "Agent run");
     root.setAttribute("aria-busy", String(isOpen(context) && run.status === "running"));
     // Before the first event there is nothing to show, and a head without words would only flicker.

@@ -1,6 +1,6 @@
 /** How a run is put into words: times, tokens, costs, states. Pure functions. */
 import type { Store } from "../store";
-import type { CallState, RunView, Usage } from "../wire";
+import type { CallState, RequestState, RunView, Usage } from "../wire";
 
 /** "0.4 s", "14.2 s", "1 min 5 s", "2 h 3 min". */
 export function duration(seconds: number): string {
@@ -29,6 +29,42 @@ export function count(n: number): string {
 function trim(text: string): string {
   return text.replace(/\.0$/, "");
 }
+
+/** "840 B", "12.5 kB", "3.1 MB". */
+export function bytes(n: number): string {
+  if (n < 1000) return `${n} B`;
+  return n < 999_950 ? `${trim((n / 1e3).toFixed(1))} kB` : `${trim((n / 1e6).toFixed(1))} MB`;
+}
+
+/** An answer to a question as it is read: those to one that allows many are a JSON list on the wire. */
+export function answerText({ allows_many }: RequestState, result: string): string {
+  if (!allows_many) return result;
+  try {
+    const answers: unknown = JSON.parse(result);
+    return Array.isArray(answers) ? answers.join(", ") : result;
+  } catch {
+    return result;
+  }
+}
+
+/** Who gave an answer and what, as a sentence without its end; of a request that was taken back, why. */
+export function answered(request: RequestState): string {
+  const { by, answer } = request;
+  if (by === "cancel" || by === "steering") return "Taken back before anybody answered";
+  const who = (by !== null && BY[by]) || "Somebody";
+  const did = answer === "result" ? "answered" : (answer && DID[answer]) || "declined";
+  const what = request.kind === "question" || request.name === "" ? "" : ` ${request.name}`;
+  return `${who} ${request.kind === "question" && answer === "deny" ? "declined to answer" : `${did}${what}`}`;
+}
+
+const BY: Readonly<Partial<Record<NonNullable<RequestState["by"]>, string>>> = {
+  person: "You",
+  unattended: "The unattended policy",
+  "time limit": "The time limit",
+  memory: "An earlier answer",
+  limit: "The limit of questions",
+};
+const DID = { approve: "approved", edit: "edited", deny: "denied", result: "answered" };
 
 export function plural(n: number, one: string, many = `${one}s`): string {
   return `${n} ${n === 1 ? one : many}`;
@@ -73,14 +109,19 @@ export function summary(run: RunView, store: Store): string {
     ? null
     : times.reduce<number>((a, b) => a + (b ?? 0), 0);
   const used = calls.filter((call) => call.started_at !== null || call.status === "ok").length;
+  const steered = run.steps.flatMap((step) => step.after).filter(({ by }) => by === "steering").length;
   const byYou = (answer: string): number =>
     calls.filter((call) => call.request?.by === "person" && call.request.answer === answer).length;
+  const denied = calls.filter((call) => call.status === "denied" && call.request?.by === "person").length;
   const words = [
     thoughts.length > 0 && (thought === null ? "thought" : `thought for ${roughly(thought)}`),
     used > 0 && `used ${plural(used, "tool")}`,
     byYou("approve") > 0 && `${byYou("approve")} approved by you`,
     byYou("edit") > 0 && `${byYou("edit")} edited by you`,
-    byYou("deny") > 0 && `${byYou("deny")} denied by you`,
+    byYou("result") > 0 && `${byYou("result")} answered by you`,
+    // A question is declined, which is no denial.
+    denied > 0 && `${denied} denied by you`,
+    steered > 0 && `${plural(steered, "message")} from you`,
     calls.some((call) => isFailure(call)) && `${plural(calls.filter(isFailure).length, "call")} failed`,
   ].filter((word) => word !== false);
   // Text between steps alone is worth a fold, too.
@@ -125,7 +166,8 @@ export function ending(run: RunView): { who: string; tone: Tone } {
 /** Why a call did not run: a sentence, and the reason that was given. Null for calls that ran. */
 export function refusal(call: CallState): { text: string; reason: string } | null {
   if (call.status === "invalid") return { text: "This call could not run", reason: call.problem ?? "" };
-  if (call.status === "skipped") return { text: "This call was not run", reason: call.reason };
+  if (call.status === "skipped")
+    return { text: "This call was not run", reason: (call.content ?? "").replace(/^skipped: /, "") };
   if (call.status !== "denied") return null;
   const { request } = call;
   if (request === null || request.by === null)

@@ -1,12 +1,14 @@
 /** The blocks of all steps, each in its place. */
 import { untracked } from "@preact/signals-core";
-import { h, icon, type Scope } from "../dom";
+import { h, icon, reveal, type Scope } from "../dom";
 import { isEnded } from "../store";
+import { readable } from "../urls";
 import type { BlockView, StepView } from "../wire";
 import { callView } from "./call";
 import type { Context } from "./context";
 import { CHECK, CHEVRON } from "./icons";
 import { focusIn, place } from "./place";
+import { lineView, messageView, noteView, toldView } from "./said";
 import type { Step } from "./step";
 import { textView, thoughtView } from "./text";
 import { summary } from "./words";
@@ -19,6 +21,8 @@ export class Work {
   readonly #label = h("span");
   readonly #texts = new Map<BlockView, { node: HTMLElement; scope: Scope }>();
   readonly #items = new Map<BlockView, { step: Step; scope: Scope; callId: string }>();
+  readonly #once = new Map<string, Node>();
+  #hasAnswer = false;
   #hasEnded: boolean | null = null;
 
   constructor(
@@ -44,8 +48,8 @@ export class Work {
   }
 
   #layOut(): void {
-    const { store } = this.context;
-    const { steps } = store.run;
+    const { run } = this.context.store;
+    const { steps, notes, run_id } = run;
     const flow: Node[] = [];
     const answer: Node[] = [];
     const alive = new Set<BlockView>();
@@ -55,7 +59,32 @@ export class Work {
       rail = null;
     };
     this.#lists = 0;
+    /** What never changes once it is there is known by its place. */
+    const once = (key: string, make: () => Node): Node => {
+      const node = this.#once.get(`${run_id} ${key}`) ?? make();
+      this.#once.set(`${run_id} ${key}`, node);
+      return node;
+    };
+    const onRail = (key: string, make: () => Node): void => {
+      rail ??= [];
+      rail.push(once(key, make));
+    };
+    const note = (step: number, isBefore: boolean): void =>
+      notes.forEach((each, at) => {
+        // A model call is tried again before it says anything.
+        const comesFirst = each.kind === "retry" && each.call_id === null;
+        if (each.step === step && comesFirst === isBefore) onRail(`note ${at}`, () => noteView(each));
+      });
+    note(0, false);
+    let model = run.model;
     for (const step of steps) {
+      note(step.step, true);
+      if (step.model !== model) {
+        const tier = step.tier === null ? "" : ` (${readable(step.tier)})`;
+        const text = `Model: ${readable(step.model)}${tier}`;
+        onRail(`model ${step.step} ${text}`, () => lineView(text));
+      }
+      model = step.model;
       const lastCall = lastIndexOfCall(step);
       const isLastStep = step === steps.at(-1);
       step.blocks.forEach((block, index) => {
@@ -71,8 +100,23 @@ export class Work {
           flow.push(this.#text(step, block));
         }
       });
+      note(step.step, false);
+      step.after.forEach((added, at) => {
+        const key = `after ${step.step} ${at}`;
+        if (added.by === "steering") {
+          endRail();
+          flow.push(once(key, () => messageView(added.text, "while it was running")));
+        } else onRail(key, () => toldView(added, this.scope));
+      });
     }
     endRail();
+    const { closing } = run;
+    if (closing !== null)
+      answer.push(once("closing", () => h("p", { class: "tc-closing" }, reveal(closing))));
+    this.#hasAnswer = answer.length > 0;
+    const mark = isEnded(run) ? "not read any more" : "not read yet";
+    for (const { input_id, text } of run.queued)
+      answer.push(once(`queued ${mark} ${input_id}`, () => messageView(text, mark)));
     place(this.#flow, flow);
     place(this.answer, answer);
     for (const [block, { scope, node }] of this.#texts)
@@ -128,7 +172,7 @@ export class Work {
     const isOver = isEnded(store.run);
     this.fold.hidden = !hasWork;
     // What ended in another way has to be read line by line.
-    const isDone = store.run.status === "completed" && this.answer.hasChildNodes();
+    const isDone = store.run.status === "completed" && this.#hasAnswer;
     this.#summary.hidden = !isDone;
     this.#label.textContent = isDone ? summary(store.run, store) : "";
     if (this.#hasEnded === isOver) return;

@@ -501,7 +501,9 @@ def _request_answered(state: RunState, e: ev.RequestAnswered) -> RunState:
         return _call(state, e.call_id, status="running", **changes)
     changes["status"] = "allowed" if e.answer in ("approve", "edit") else "proposed"
     if e.answer == "edit":
-        changes |= {"arguments": e.arguments, "digest": e.digest, "proposed_arguments": call.arguments}
+        # What the model asked for, also where a hook had changed it before the person did.
+        asked_for = call.arguments if call.proposed_arguments is None else call.proposed_arguments
+        changes |= {"arguments": e.arguments, "digest": e.digest, "proposed_arguments": asked_for}
     return _call(state, e.call_id, **changes)
 
 

@@ -431,7 +431,7 @@ def _model_finished(turn: _Turn, s: ModelFinished) -> None:
     message = s.message or Message("assistant", turn.state.assembly.parts(with_calls=not is_last_word))
     turn.set(is_streaming=False, assembly=Assembly())
     is_cut = end.finish_reason == "length" and not message.calls
-    if message.parts:
+    if message.parts or s.message is not None:  # a hook may have left nothing of it
         turn.record(ev.MessageAdded, message=evolve(message, is_partial=is_cut))
     turn.record(
         ev.StepFinished, finish_reason=end.finish_reason, usage=end.usage, cost_usd=end.cost_usd, cost_basis=end.cost_basis,
@@ -744,7 +744,7 @@ def _stop(turn: _Turn, s: Stop) -> None:
             turn.withdraw(call, "cancel", s.message or "")
         if call.is_open:
             content = "The run was stopped before this call ran."
-            if call.started_at is not None:
+            if call.started_at is not None and call.call_id != s.not_begun:
                 content = "The run was stopped while this call was running; its effect may or may not have happened."
             turn.finish(call, "cancelled", content)
     turn.end(s.status, s.kind, s.message)

@@ -242,6 +242,8 @@ class Stop:
     status: ev.EndStatus = "cancelled"
     kind: str | None = None
     message: str | None = None
+    not_begun: str | None = None
+    """A call whose intent is recorded and which certainly did nothing."""
 
 
 @dataclass(frozen=True, slots=True)

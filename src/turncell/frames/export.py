@@ -72,6 +72,12 @@ details[open] > summary > .tc-line::after { transform: translateY(-3px) rotate(4
 .tc-caption { font-size: 12px; font-weight: 600; color: var(--quiet); margin: 8px 0 3px; }
 .tc-note { font-size: 13px; margin: 2px 0 6px; }
 .tc-more { font-size: 12px; color: var(--quiet); margin: 3px 0 0; }
+.tc-beside { font-size: 13px; color: var(--quiet); margin: 2px 0; }
+.tc-message { margin: 8px 0; padding: 6px 12px 8px; border: 1px solid var(--line); border-radius: 8px;
+  background: var(--wash); }
+.tc-message-text, .tc-closing { margin: 0; white-space: pre-wrap; }
+.tc-closing { margin: 4px 0; }
+.tc-figure { max-width: 100%; }
 .tc-thought { font-size: 13px; color: var(--quiet); }
 .tc-said { margin: 8px 0; }
 .tc-pairs { display: grid; grid-template-columns: max-content 1fr; gap: 1px 18px; margin: 0;
@@ -146,7 +152,7 @@ def export_html(runs: Iterable[RunState], title: str) -> str:
     """A self-contained page with the transcript of the runs, in the order given."""
     runs = list(runs)
     turns = "".join(f'<section class="tc-turn">{_prompt(run)}{clean(run_html(run, classes))}</section>' for run in runs)
-    policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-from turncell.core.events import Answer, AnsweredBy, CostBasis, FinishReason
+from turncell.core.events import Answer, AnsweredBy, CostBasis, FinishReason, Scope
 from turncell.core.fold import CallStatus, RunStatus
 from turncell.core.policy import Effect, Verdict
 
@@ -70,16 +70,23 @@ SCHEMAS: dict[Table, tuple[Column, ...]] = {
         _text("previous", "the run before it in the conversation; <NA> for the first"),
         _text("parent_run_id", "the run that started it as a sub-agent, else <NA>"),
         _text("root_run_id", "the outermost of these parents; the run itself where it has none"),
+        _count("depth", "how many runs stand above it"),
+        _text("agent", "the name of the agent, empty where it has none"),
         _word(
             "status",
             "how it ended, or that it is running, waiting for a person, or interrupted",
             RUN_STATUSES,
         ),
-        _text("model", "the model that was asked for"),
+        _text("model", "the model that was asked for first"),
+        _text("provider", "the part of the model's name before the slash, empty where there is none"),
+        _text("tier", "the tier that a rule chose last, empty where none did"),
         _text("mode", "what happened to calls that no rule named"),
         _flag("is_attended", "somebody was there to be asked"),
+        _flag("is_tainted", "the model has read what an untrusted tool returned"),
         _text("prompt", "what the person wrote"),
-        _text("text", "the answer: the text of the last step that wrote any"),
+        _text(
+            "text", "the answer: the text of the last step that wrote any, or what a step policy closed the run with"
+        ),
         _count("steps", "model calls"),
         _count("calls", "tool calls"),
         _count("approved", "of these, allowed by an answer to a request, edited ones included"),
@@ -107,6 +114,7 @@ SCHEMAS: dict[Table, tuple[Column, ...]] = {
         _text("session_id", "the conversation"),
         _count("step", "1, 2, 3 ... within the run"),
         _text("model", "the model that was asked for"),
+        _text("tier", "the tier that a rule chose for it; <NA> where none did"),
         _text("answered_by", "the model that the provider says has answered"),
         _word(
             "finish_reason",
@@ -119,6 +127,8 @@ SCHEMAS: dict[Table, tuple[Column, ...]] = {
         _time("started_at", "when the model was called"),
         _number("duration_s", "seconds until its last token; <NA> while it writes"),
         _number("first_token_s", "seconds until its first token"),
+        _number("longest_gap_s", "the longest silence between two pieces of the answer, in seconds"),
+        _count("attempts", "how often a model was called for it, retries and fallbacks included"),
         _count("calls", "tool calls that it asked for"),
         _text("error_kind", "why the model call failed, in one word"),
         _text("error", "why the model call failed, in the provider's words"),
@@ -134,20 +144,25 @@ SCHEMAS: dict[Table, tuple[Column, ...]] = {
         _text("arguments", "JSON text of the arguments, as they ran; <NA> if they were never valid"),
         _text(
             "proposed_arguments",
-            "JSON text of what the model had asked for, where a person edited it, else <NA>",
+            "JSON text of what the model had asked for, where a person or a hook edited it, else <NA>",
         ),
         _text("digest", "SHA-256 of tool and arguments: what an approval is bound to"),
         _word("verdict", "what the policy said; <NA> if the call was invalid", get_args(Verdict)),
         _text("judged_by", "the rule or mode that said it"),
         _word(
             "answer",
-            "what was answered to the request; <NA> if nobody was asked or has answered",
+            "what was answered to the latest request; <NA> if nobody was asked or has answered",
             get_args(Answer),
         ),
         _word("answered_by", "who answered", get_args(AnsweredBy)),
         _text("reason", "why, in the words of whoever answered, else of the rule"),
-        _number("waiting_s", "seconds from the request to its answer"),
+        _word("scope", "for how long the answer holds for later calls", get_args(Scope)),
+        _count("requests", "how often somebody was asked: about the call, and by it while it ran"),
+        _text("question", "what the call asked last; <NA> where it was an approval"),
+        _text("result", "the answer to it, a JSON list where there may be several; or the words in the tool's place"),
+        _number("waited_s", "seconds from the requests to their answers, summed; <NA> where there was none"),
         _text("content", "what the model read as the result"),
+        _count("files", "files that it has written"),
         _time("proposed_at", "when the model had written the call"),
         _time("started_at", "when it began to run; <NA> if it never did"),
         _time("ended_at", "when its result was there"),
@@ -178,4 +193,4 @@ def document() -> str:
 
 
 if __name__ == "__main__":
-    pass
+    print(document(), end="")  # noqa: T201

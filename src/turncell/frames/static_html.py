@@ -16,9 +16,11 @@ from __future__ import annotations
 from html import escape
 
 from turncell.core.fold import CallState, RunState, StepState
+from turncell.core.parts import Json
 from turncell.frames import words
+from turncell.frames.displays import Table, figure_of, file_line, table_of, words_of
 from turncell.frames.markdown_html import Look, markdown_html, shown
-from turncell.frames.visible import cut, terminal_text
+from turncell.frames.visible import cut, terminal_text, visible
 
 OUTPUT_LINES = 24
 OUTPUT_CHARACTERS = 20_000
@@ -50,6 +52,11 @@ LOOKS: dict[str, str] = {
     "caption": "font-size:12px;font-weight:600;opacity:0.7;margin:6px 0 3px",
     "note": "font-size:13px;margin:2px 0 6px",
     "more": "font-size:12px;opacity:0.7;margin:3px 0 0",
+    "beside": "font-size:13px;opacity:0.7;margin:2px 0",
+    "message": f"margin:8px 0;padding:6px 12px 8px;border:1px solid {_LINE};border-radius:8px;background-color:{_WASH}",
+    "message-text": "margin:0;white-space:pre-wrap",
+    "closing": "margin:4px 0;white-space:pre-wrap",
+    "figure": "max-width:100%",
     "thought": "font-size:13px;opacity:0.75;margin:0",
     "said": "margin:6px 0",
     "pairs": "display:grid;grid-template-columns:max-content 1fr;column-gap:18px;row-gap:1px;margin:0;padding:7px 12px;"
@@ -142,6 +149,7 @@ TAGS = frozenset(
         "tr",
         "th",
         "td",
+        "img",
     )
 )
 ATTRIBUTES = {
@@ -149,7 +157,9 @@ ATTRIBUTES = {
     "a": {"href", "title", "target"},
     "details": {"open"},
     "ol": {"start"},
+    "img": {"src", "alt"},
 }
+PNG_URL = "data:image/png;base64,"
 
 
 def inline(role: str) -> str:
@@ -171,9 +181,18 @@ def clean(text: str) -> str:
         text,
         tags=set(TAGS),
         attributes={tag: set(names) for tag, names in ATTRIBUTES.items()},
-        url_schemes={"http", "https", "mailto"},
+        url_schemes={"http", "https", "mailto", "data"},
+        attribute_filter=_only_figures,
         link_rel="noopener noreferrer",
     )
+
+
+def _only_figures(tag: str, attribute: str, value: str) -> str | None:
+    """`data:` is for figures alone, and figures come from nowhere else."""
+    is_figure = value.startswith(PNG_URL)
+    if attribute == "src":
+        return value if is_figure else None
+    return None if attribute == "href" and value.lstrip().lower().startswith("data:") else value
 
 
 def run_html(run: RunState, look: Look) -> str:
@@ -189,6 +208,9 @@ def run_html(run: RunState, look: Look) -> str:
     parts.append(_fold(run, answer, look))
     if answer is not None:
         parts.append(f"<div{look('answer')}>{markdown_html(words.step_text(answer), look)}</div>")
+    if run.closing is not None:
+        parts.append(f"<p{look('closing')}>{shown(run.closing)}</p>")
+    parts.extend(_said(said, look) for said in words.unread(run))
     parts.extend(_request(call, look) for call in run.open_requests)
     if end is not None and end[1]:
         title, text, tone = end
@@ -202,15 +224,30 @@ def _fold(run: RunState, answer: StepState | None, look: Look) -> str:
     line = words.summary(run)
     if not line:
         return ""
-    steps = "".join(_step(step, step is answer, look) for step in run.steps)
+    steps = "".join(_step(run, step, step is answer, look) for step in run.steps)
     end = words.ending(run)
     sign, tone = ("✓", "ok") if end is None else ("–", "quiet")
     summary = f"<span{look('line')}><span{look(f'sign-{tone}')}>{sign}</span> <span{look('muted')}>{escape(line)}</span></span>"
     return _details("fold", summary, f"<div{look('steps')}>{steps}</div>", look)
 
 
-def _step(step: StepState, is_answer: bool, look: Look) -> str:
-    out: list[str] = []
+def _beside(line: str, look: Look) -> str:
+    return f"<p{look('beside')}>· {escape(line)}</p>"
+
+
+def _said(said: words.Said, look: Look) -> str:
+    """A message of the person stands there; what was told behind their back is folded."""
+    text = f'<p{look("message-text")} dir="auto">{shown(said.text)}</p>'
+    if said.is_person:
+        return f"<div{look('message')}><div{look('caption')}>{said.who}</div>{text}</div>"
+    line = _line(
+        "·", "quiet", f"<span{look('label')}>{said.who}</span> <span{look('grow')}></span>", "", "ok", "", look
+    )
+    return _details("step", line, f"<div{look('body')}>{text}</div>", look)
+
+
+def _step(run: RunState, step: StepState, is_answer: bool, look: Look) -> str:
+    out = [_beside(line, look) for line in words.lines_before(run, step)]
     reasoning = words.step_reasoning(step)
     if reasoning:
         text, more = cut(reasoning, 10_000, REASONING_CHARACTERS)
@@ -232,6 +269,8 @@ def _step(step: StepState, is_answer: bool, look: Look) -> str:
     out.extend(_call(call, look) for call in step.calls)
     if step.error and step.message is None:
         out.append(f"<div{look('note')}>{shown(step.error)}</div>")
+    out.extend(_beside(line, look) for line in words.lines_after(run, step))
+    out.extend(_said(said, look) for said in words.said_after(step))
     return "".join(out)
 
 
@@ -253,20 +292,69 @@ def _call(call: CallState, look: Look) -> str:
         body.append(
             _caption("The model had asked for", look) + _pairs(words.argument_rows(call.proposed_arguments), look)
         )
-    if call.content and not (call.status == "denied" and verdict):
+    asked = words.asked(call)
+    if asked is not None:
+        answer = f"<p{look('note')}>{escape(asked[1])}</p>" if asked[1] else ""
+        body.append(f"{_caption('Question', look)}<p{look('note')}>{escape(asked[0])}</p>{answer}")
+    if call.content and not (call.status in ("denied", "skipped") and verdict):
         is_wrong = how.tone == "err"
         body.append(_caption("Problem" if is_wrong else "Output", look))
         body.append(_output(call.content, "out-err" if is_wrong else "out", look))
     elif call.status == "ok":
         body.append(f"<p{look('note')}><span{look('muted')}>No output.</span></p>")
+    body.extend(_display(bundle, look) for bundle in call.display)
+    if call.files:
+        lines = "".join(_file(*file_line(file), look) for file in call.files)
+        body.append(_caption("Files", look) + lines)
     return _details("step", line, f"<div{look('body')}>{''.join(body)}</div>", look)
 
 
+def _file(path: str, size: str, look: Look) -> str:
+    return (
+        f"<p{look('note')}><code{look('bare')}><bdi>{shown(path)}</bdi></code> <span{look('muted')}>{size}</span></p>"
+    )
+
+
+def _display(bundle: dict[str, Json], look: Look) -> str:
+    """A figure, a table, or the words for what we do not show. A tool says it, so it has to have the shape."""
+    figure, table = figure_of(bundle), table_of(bundle)
+    if figure is not None:
+        return f'<p{look("note")}><img{look("figure")} src="{PNG_URL}{figure.png}" alt="{escape(visible(figure.words)[:200])}"></p>'
+    if table is not None:
+        return _table(table, look)
+    return _output(words_of(bundle), "out", look) if words_of(bundle) else ""
+
+
+def _table(table: Table, look: Look) -> str:
+    sides = ["-right" if is_number else "" for is_number in table.is_number]
+
+    def line(tag: str, cells: list[str]) -> str:
+        inside = "".join(
+            f"<{tag}{look(tag + side)}>{escape(cell)}</{tag}>" for cell, side in zip(cells, sides, strict=True)
+        )
+        return f"<tr{look('tr')}>{inside}</tr>"
+
+    head = f"<thead{look('thead')}>{line('th', table.columns)}</thead>"
+    body = f"<tbody{look('tbody')}>{''.join(line('td', row) for row in table.rows)}</tbody>"
+    return f"<div{look('scroll')}><table{look('table')}>{head}{body}</table></div>{_more(table.more, look)}"
+
+
 def _request(call: CallState, look: Look) -> str:
-    description = call.request.description if call.request is not None else ""
-    rows = _pairs(words.argument_rows(call.arguments), look) if call.arguments else ""
-    title = f"Allow <code{look('name')}><bdi>{shown(call.name)}</bdi></code>?"
+    request = call.request
+    is_question = request is not None and request.kind == "question"
+    inner = request if request is not None and request.name else None
+    description = request.description if request is not None else ""
+    arguments = call.arguments if inner is None else inner.arguments
+    rows = _pairs(words.argument_rows(arguments), look) if arguments and not is_question else ""
+    name = shown(call.name if inner is None else inner.name)
+    title = f"Allow <code{look('name')}><bdi>{name}</bdi></code>?"
+    if is_question and request is not None:
+        title = shown(request.question)
+        rows = "".join(f"<p{look('box-text')}>○ {shown(o.label)} <span{look('muted')}>{shown(o.description)}</span></p>"
+                       for o in request.options)  # fmt: skip
     text = f"<p{look('box-text')}>{shown(description)}</p>" if description else ""
+    if is_question or inner is not None:
+        text += f"<p{look('box-text')}>Asked by <code{look('name')}><bdi>{shown(call.name)}</bdi></code>.</p>"
     box = f"<p{look('box-head')}>{title}</p>{text}<div{look('box-rows')}>{rows}</div>"
     return f"<div{look('box-warn')}>{box}</div>"
 

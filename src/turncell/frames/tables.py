@@ -104,6 +104,7 @@ class _Call:
     step: _Step
     name: str
     proposed_at: float
+    arguments_text: str
     effect: str = "write"
     status: str = "proposed"
     arguments: Any = None
@@ -112,23 +113,33 @@ class _Call:
     verdict: str | None = None
     judged_by: str | None = None
     reason: str = ""
-    asked_at: float | None = None
-    answered_at: float | None = None
-    answer: str | None = None
-    answered_by: str | None = None
-    answer_reason: str = ""
+    is_trusted: bool = False
+    requests: int = 0
+    asked: dict[str, Any] = field(default_factory=dict)
+    """The latest RequestOpened."""
+    answered: dict[str, Any] = field(default_factory=dict)
+    """What was answered to it."""
+    waited_s: float | None = None
     content: str | None = None
     started_at: float | None = None
     ended_at: float | None = None
     duration_s: float | None = None
+    files: int = 0
+
+    @property
+    def is_approved(self) -> bool:
+        """A call that may later ask something else keeps no other trace of its own approval than that it ran."""
+        is_answered = not self.asked.get("name") and self.answered.get("answer") in ("approve", "edit")
+        return self.verdict == "ask" and (self.started_at is not None or is_answered)
 
     def row(self) -> tuple[Any, ...]:
-        run = self.step.run
-        waiting_s = None if self.answered_at is None or self.asked_at is None else self.answered_at - self.asked_at
+        run, answered = self.step.run, self.answered
         return (
             self.call_id, run.run_id, run.session_id, self.step.step, self.name, self.effect, self.status,
             _json_text(self.arguments), _json_text(self.proposed_arguments), self.digest, self.verdict, self.judged_by,
-            self.answer, self.answered_by, self.answer_reason or self.reason or None, waiting_s, self.content,
+            answered.get("answer"), answered.get("by"), answered.get("reason") or self.reason or None,
+            answered.get("scope", "once") if answered else None, self.requests, self.asked.get("question") or None,
+            answered.get("result"), self.waited_s, self.content, self.files,
             self.proposed_at, self.started_at, self.ended_at, self.duration_s,
         )  # fmt: skip
 
@@ -151,6 +162,9 @@ class _Step:
     answered_by: str | None = None
     duration_s: float | None = None
     first_token_s: float | None = None
+    longest_gap_s: float | None = None
+    tier: str | None = None
+    attempts: int = 1
     error_kind: str | None = None
     error: str | None = None
 
@@ -162,9 +176,10 @@ class _Step:
     def row(self) -> tuple[Any, ...]:
         usage = self.usage
         return (
-            self.run.run_id, self.run.session_id, self.step, self.model, self.answered_by, self.finish_reason,
+            self.run.run_id, self.run.session_id, self.step, self.model, self.tier, self.answered_by, self.finish_reason,
             *(usage.get(name) for name in TOKENS), usage.get("is_estimated", False), self.cost_usd, self.cost_basis,
-            self.started_at, self.duration_s, self.first_token_s, len(self.calls), self.error_kind, self.error,
+            self.started_at, self.duration_s, self.first_token_s, self.longest_gap_s, self.attempts, len(self.calls),
+            self.error_kind, self.error,
         )  # fmt: skip
 
 
@@ -177,6 +192,7 @@ class _Run:
     prompt: str | None = None
     waiting: _Busy = field(default_factory=_Busy)
     tools: _Busy = field(default_factory=_Busy)
+    is_tainted: bool = False
     ended_at: float | None = None
     end: dict[str, Any] = field(default_factory=dict)
 
@@ -196,11 +212,16 @@ class _Run:
         bases = {step.cost_basis for step in steps} if cost_usd is not None else {"none"}
         first = next((step for step in steps if step.first_token_s is not None), None)
         began_at = started["at"]
+        provider, slash, _ = started["model"].partition("/")
+        closing = self.end.get("text")
+        text = next(filter(None, (s.answer() for s in reversed(steps))), "") if closing is None else closing
         return (
             self.run_id, self.session_id, started.get("previous"), started.get("parent_run_id"),
-            started.get("root_run_id") or self.run_id, self.status(alive), started["model"], started["mode"],
-            started.get("is_attended", True), self.prompt, next(filter(None, (s.answer() for s in reversed(steps))), ""),
-            len(steps), len(calls), sum(call.answer in ("approve", "edit") for call in calls),
+            started.get("root_run_id") or self.run_id, started.get("depth", 0), started.get("agent", ""),
+            self.status(alive), started["model"], provider if slash else "",
+            next((step.tier for step in reversed(steps) if step.tier), ""), started["mode"],
+            started.get("is_attended", True), self.is_tainted, self.prompt, text,
+            len(steps), len(calls), sum(call.is_approved for call in calls),
             sum(call.status == "denied" for call in calls),
             *(_total(step.usage.get(name) for step in steps) for name in TOKENS),
             any(step.usage.get("is_estimated", False) for step in steps), cost_usd,
@@ -264,10 +285,19 @@ def _message_added(run: _Run, e: dict[str, Any]) -> None:
         step = run.steps[-1]
         step.has_message, step.text = True, _text_of(message)
         step.calls = {
-            part["call_id"]: _Call(part["call_id"], step, part["name"], e["at"])
+            part["call_id"]: _Call(part["call_id"], step, part["name"], e["at"], part["arguments_text"])
             for part in message["parts"]
             if part["type"] == "tool_call"
         }
+
+
+def _object(text: str) -> Any:
+    """What the model wrote, as the fold reads it."""
+    try:
+        value = decode_json(text.encode())
+    except ValueError:
+        value = None
+    return value if isinstance(value, dict) else {"unreadable_arguments": text}
 
 
 def _text_of(message: dict[str, Any]) -> str:
@@ -276,6 +306,16 @@ def _text_of(message: dict[str, Any]) -> str:
 
 def _step_started(run: _Run, e: dict[str, Any]) -> None:
     run.steps.append(_Step(run, e["step"], e["model"], e["at"]))
+
+
+def _model_chosen(run: _Run, e: dict[str, Any]) -> None:
+    if run.steps:
+        run.steps[-1].model, run.steps[-1].tier = e["model"], e.get("tier")
+
+
+def _noted(run: _Run, e: dict[str, Any]) -> None:
+    if run.steps and e["kind"] == "retry" and e.get("call_id") is None:
+        run.steps[-1].attempts += 1
 
 
 def _step_finished(run: _Run, e: dict[str, Any]) -> None:
@@ -295,6 +335,7 @@ def _step_failed(run: _Run, e: dict[str, Any]) -> None:
 def _settled(step: _Step, e: dict[str, Any]) -> None:
     step.usage, step.cost_usd, step.cost_basis = e["usage"], e.get("cost_usd"), e.get("cost_basis", "none")
     step.duration_s, step.first_token_s = e["duration_s"], e.get("first_token_s")
+    step.longest_gap_s = e.get("longest_gap_s")
 
 
 def _partial_saved(run: _Run, e: dict[str, Any]) -> None:
@@ -323,7 +364,10 @@ def _of_call(change: Callable[[_Run, _Call, dict[str, Any]], None]) -> Callable[
 
 
 def _call_proposed(run: _Run, call: _Call, e: dict[str, Any]) -> None:
+    if e.get("is_replaced"):
+        call.proposed_arguments = _object(call.arguments_text)
     call.arguments, call.digest, call.effect = e["arguments"], e["digest"], e["effect"]
+    call.is_trusted = e.get("is_trusted", False)
 
 
 def _call_judged(run: _Run, call: _Call, e: dict[str, Any]) -> None:
@@ -332,20 +376,20 @@ def _call_judged(run: _Run, call: _Call, e: dict[str, Any]) -> None:
 
 
 def _request_opened(run: _Run, call: _Call, e: dict[str, Any]) -> None:
-    call.asked_at, call.status = e["at"], "waiting"
+    call.asked, call.answered, call.status = e, {}, "waiting"
+    call.requests += 1
     run.waiting.begin(call.call_id, e["at"])
 
 
 def _request_answered(run: _Run, call: _Call, e: dict[str, Any]) -> None:
-    if call.asked_at is None:
+    if not call.asked:
         return
     run.waiting.end(call.call_id, e["at"])
-    call.answer, call.answered_by, call.answer_reason, call.answered_at = (
-        e["answer"],
-        e["by"],
-        e.get("reason", ""),
-        e["at"],
-    )
+    call.answered = e
+    call.waited_s = (call.waited_s or 0.0) + max(0.0, e["at"] - call.asked["at"])
+    if call.started_at is not None:  # asked by the running call: it goes on
+        call.status = "running"
+        return
     call.status = "allowed" if e["answer"] in ("approve", "edit") else "proposed"
     if e["answer"] == "edit":
         call.arguments, call.proposed_arguments, call.digest = e["arguments"], call.arguments, e["digest"]
@@ -363,6 +407,8 @@ def _call_finished(run: _Run, call: _Call, e: dict[str, Any]) -> None:
         e.get("duration_s"),
         e["at"],
     )
+    call.files = len(e.get("files", ()))
+    run.is_tainted = run.is_tainted or (call.started_at is not None and not call.is_trusted)
     run.tools.end(call.call_id, e["at"])
     run.waiting.end(call.call_id, e["at"])
 
@@ -375,6 +421,8 @@ _ON: dict[str, Callable[[_Run, dict[str, Any]], None]] = {
     "RunStarted": _run_started,
     "MessageAdded": _message_added,
     "StepStarted": _step_started,
+    "ModelChosen": _model_chosen,
+    "Noted": _noted,
     "StepFinished": _step_finished,
     "StepFailed": _step_failed,
     "PartialSaved": _partial_saved,

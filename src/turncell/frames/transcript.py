@@ -7,10 +7,12 @@ them: no times, counts of tokens, costs, ids, addresses or words of a provider. 
 from __future__ import annotations
 
 from turncell.core.fold import CallState, RunState, StepState
+from turncell.core.parts import Json
 from turncell.frames import words
+from turncell.frames.displays import file_line, table_of, words_of
 from turncell.frames.markdown_source import code_span, fenced, inline_text, neutral_markdown
 from turncell.frames.static_html import OUTPUT_CHARACTERS, OUTPUT_LINES, html
-from turncell.frames.visible import cut, prose, terminal_text, visible
+from turncell.frames.visible import cut, one_line, prose, terminal_text, visible
 
 __all__ = ["html", "markdown", "mimebundle", "plain_text"]
 
@@ -21,8 +23,15 @@ def mimebundle(run: RunState) -> dict[str, str]:
 
 
 def plain_text(run: RunState) -> str:
-    """The answer, and one line for each call and for an end that was none. The same for the same run at any time."""
-    lines = [_plain_call(call) for call in run.calls]
+    """The answer, and a line for each call, question and message in between, and for an end that was none.
+
+    The same for the same run at any time: what a provider or a hook had to say is left out.
+    """
+    lines: list[str] = []
+    for step in run.steps:
+        lines += [line for call in step.calls for line in _plain_call(call)]
+        lines += [_plain_said(said) for said in words.said_after(step) if said.is_person]
+    lines += [_plain_said(said) for said in words.unread(run)]
     end = words.ending(run)
     if end is not None:
         lines.append(f"[{end[0]}]")
@@ -30,10 +39,16 @@ def plain_text(run: RunState) -> str:
     return "\n".join(lines) + ("\n\n" if lines and answer else "") + answer
 
 
-def _plain_call(call: CallState) -> str:
+def _plain_call(call: CallState) -> list[str]:
     how = words.outcome(call)
     arguments = words.arguments_line(call)
-    return f"{how.sign} {visible(call.name)}({arguments})" + (f": {how.word.lower()}" if how.word else "")
+    line = f"{how.sign} {visible(call.name)}({arguments})" + (f": {how.word.lower()}" if how.word else "")
+    asked = words.asked(call)
+    return [line] if asked is None else [line, "  ? " + one_line(" ".join(filter(None, asked)), 200)]
+
+
+def _plain_said(said: words.Said) -> str:
+    return f"> {said.who}: {one_line(visible(said.text), 200)}"
 
 
 def markdown(run: RunState) -> str:
@@ -43,12 +58,18 @@ def markdown(run: RunState) -> str:
     parts: list[str] = []
     line = words.summary(run)
     if line:
-        steps = "\n\n".join(filter(None, (_step(step, step is answer) for step in run.steps)))
+        steps = "\n\n".join(filter(None, (_step(run, step, step is answer) for step in run.steps)))
         parts.append(f"<details><summary>{line}</summary>\n\n{steps}\n\n</details>")
     if answer is not None:
         parts.append(neutral_markdown(words.step_text(answer).strip()))
+    if run.closing is not None:
+        parts.append(inline_text(run.closing))
+    parts.extend(_said(said) for said in words.unread(run))
     for call in run.open_requests:
-        parts.append(f"> **Allow {code_span(call.name)}?** {inline_text(words.arguments_line(call))}")
+        if (asked := words.asked(call)) is not None:
+            parts.append(f"> **{inline_text(asked[0])}** Asked by {code_span(call.name)}.")
+        else:
+            parts.append(f"> **Allow {code_span(call.name)}?** {inline_text(words.arguments_line(call))}")
     if end is not None:
         title, text, _ = end
         parts.append(f"> **{title}**" + (f"  \n> {inline_text(text)}" if text else ""))
@@ -56,14 +77,20 @@ def markdown(run: RunState) -> str:
     return "\n\n".join(parts)
 
 
-def _step(step: StepState, is_answer: bool) -> str:
-    parts: list[str] = []
+def _said(said: words.Said) -> str:
+    return f"**{said.who}**\n\n{fenced(said.text)}"
+
+
+def _step(run: RunState, step: StepState, is_answer: bool) -> str:
+    parts = [f"*{inline_text(line)}*" for line in words.lines_before(run, step)]
     reasoning = words.step_reasoning(step)
     if reasoning:
         parts.append("\n".join(f"> {line}".rstrip() for line in neutral_markdown(reasoning).split("\n")))
     if not is_answer and words.step_text(step):
         parts.append(neutral_markdown(words.step_text(step).strip()))
     parts.extend(_call(call) for call in step.calls)
+    parts.extend(f"*{inline_text(line)}*" for line in words.lines_after(run, step))
+    parts.extend(_said(said) for said in words.said_after(step))
     return "\n\n".join(parts)
 
 
@@ -79,9 +106,31 @@ def _call(call: CallState) -> str:
         parts.append(_block(call.arguments_text, "text") if call.arguments_text else "")
     elif call.arguments:
         parts.append(_block("\n".join(f"{k}: {v}" for k, v in words.argument_rows(call.arguments)), "text"))
-    if call.content and not (call.status == "denied" and verdict):
+    if (asked := words.asked(call)) is not None:
+        parts.append(f"**{inline_text(asked[0])}** {inline_text(asked[1])}")
+    if call.content and not (call.status in ("denied", "skipped") and verdict):
         parts.append(_block(terminal_text(call.content), "text"))
+    parts.extend(_display(bundle) for bundle in call.display)
+    if call.files:
+        parts.append("Files: " + ", ".join(_file(*file_line(file)) for file in call.files))
     return "\n\n".join(filter(None, parts))
+
+
+def _file(path: str, size: str) -> str:
+    return code_span(path) + (f" ({size})" if size else "")
+
+
+def _display(bundle: dict[str, Json]) -> str:
+    """A table as a table; of a figure its words, since whoever renders Markdown may not be given pictures by a tool."""
+    table = table_of(bundle)
+    if table is None or not table.columns:
+        return inline_text(words_of(bundle))
+    rows = [table.columns, ["--:" if is_number else "---" for is_number in table.is_number], *table.rows]
+    lines = (
+        "| " + " | ".join(cell if number == 1 else inline_text(cell) for cell in row) + " |"
+        for number, row in enumerate(rows)
+    )
+    return "\n".join(lines) + (f"\n\n{table.more}" if table.more else "")
 
 
 def _block(text: str, language: str) -> str:

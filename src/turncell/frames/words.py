@@ -7,7 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from turncell.core.fold import CallState, RunState, StepState
+from turncell.core import events as ev
+from turncell.core.fold import CallState, RequestState, RunState, StepState
 from turncell.core.parts import Json
 from turncell.frames.visible import one_line, visible
 
@@ -53,6 +54,8 @@ _FAILURES = {
     "protocol": "The provider's answer could not be read",
     "filter": "The provider's filter stopped the answer",
     "empty_reply": "The model ended without an answer",
+    "output": "The answer does not fit the type that was asked for",
+    "hook": "A hook failed",
 }
 _STOPS: dict[str, tuple[str, Tone]] = {
     "cancelled": ("Stopped", "quiet"),
@@ -67,13 +70,129 @@ _STOPS: dict[str, tuple[str, Tone]] = {
 }
 
 
+_WHO = {
+    "person": "You",
+    "time limit": "The time limit",
+    "unattended": "The unattended policy",
+    "memory": "An earlier answer",
+    "limit": "The limit of questions",
+}
+_DID = {"approve": "approved", "edit": "edited", "deny": "denied", "result": "answered"}
+_NOTES: dict[ev.NoteKind, str] = {
+    "retry": "Retry",
+    "hook": "Hook",
+    "notice": "For the next message",
+    "guard": "Guard",
+    "rule": "Remembered",
+    "output": "Output check",
+}
+_SAID_BY: dict[ev.MessageBy, str] = {
+    "person": "You, while it was running",
+    "steering": "You, while it was running",
+    "hook": "A hook told the model",
+    "output": "The output check told the model",
+    "limit": "At the limit the model was told",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A message in the midst of a run."""
+
+    who: str
+    text: str
+    is_person: bool
+
+
 def outcome(call: CallState) -> Outcome:
     found = _OUTCOMES.get(call.status, _NOT_YET)
     request = call.request
-    if call.status == "ok" and request is not None and request.by == "person":
+    if call.status != "ok":
+        return found
+    if request is not None and request.by == "person" and not request.name:
         words = {"approve": "Approved by you", "edit": "Edited by you", "result": "Answered by you"}
         return Outcome(found.sign, words.get(request.answer or "", ""), "ok")
-    return found
+    return Outcome(found.sign, "Edited by a hook", "ok") if is_edited_by_hook(call) else found
+
+
+def is_edited_by_hook(call: CallState) -> bool:
+    is_own = call.request is not None and call.request.answer == "edit" and not call.request.name
+    return call.proposed_arguments is not None and not is_own
+
+
+def note_line(note: ev.Noted) -> str:
+    return f"{_NOTES.get(note.kind, note.kind)}: {visible(note.message)}"
+
+
+def lines_before(run: RunState, step: StepState) -> list[str]:
+    """What happened before a model said anything: attempts in vain, another model in the place of the first."""
+    retries = [n for n in run.notes if n.step == step.step and _is_of_model_call(n)]
+    at_begin = [n for n in run.notes if n.step == 0] if step is run.steps[0] else []
+    lines = [note_line(note) for note in (*at_begin, *retries)]
+    before = run.steps[step.step - 2].model if 1 < step.step <= len(run.steps) else run.model
+    if step.model != before:
+        tier = f" ({visible(step.tier)})" if step.tier else ""
+        lines.append(f"Model: {visible(step.model)}{tier}")
+    return lines
+
+
+def lines_after(run: RunState, step: StepState) -> list[str]:
+    """What else there was to note in a step."""
+    return [note_line(note) for note in run.notes if note.step == step.step and not _is_of_model_call(note)]
+
+
+def _is_of_model_call(note: ev.Noted) -> bool:
+    return note.kind == "retry" and note.call_id is None
+
+
+def said_after(step: StepState) -> list[Said]:
+    """What the model was told after a step, in order."""
+    return [
+        Said(_SAID_BY.get(a.by, "The model was told"), a.message.text, a.by in ("person", "steering"))
+        for a in step.after
+    ]
+
+
+def unread(run: RunState) -> list[Said]:
+    """Messages of the person that the model has not read."""
+    who = "You, not read any more" if run.is_ended else "You, not read yet"
+    return [Said(who, steered.message.text, True) for steered in run.queued]
+
+
+def asked(call: CallState) -> tuple[str, str] | None:
+    """The question of a running call, or its sub-agent's call that needed an approval; and what became of it."""
+    request = call.request
+    if request is None or call.started_at is None or (request.kind == "approval" and not request.name):
+        return None
+    title = request.question
+    if request.kind == "approval":
+        pairs = (f"{key}: {json_text(value)}" for key, value in (request.arguments or {}).items())
+        title = f"Allow {request.name}({', '.join(pairs)})?"
+    return visible(title), visible(_became(request))
+
+
+def _became(request: RequestState) -> str:
+    if request.answer is None:
+        return ""
+    if request.by in ("cancel", "steering"):
+        return "Taken back before anybody answered."
+    did = _DID[request.answer]
+    if request.kind == "question" and request.answer == "deny":
+        did = "declined to answer"
+    quoted = answer_text(request) or request.reason
+    return f"{_WHO.get(request.by or '', 'Somebody')} {did}" + (f": “{quoted}”" if quoted else ".")
+
+
+def answer_text(request: RequestState, result: str | None = None) -> str:
+    """An answer as it is read: those to a question that allows many are a JSON list in the journal."""
+    text = request.result or "" if result is None else result
+    if not request.allows_many or not text:
+        return text
+    try:
+        answers = json.loads(text)
+    except ValueError:
+        return text
+    return ", ".join(map(str, answers)) if isinstance(answers, list) else text
 
 
 def ending(run: RunState) -> tuple[str, str, Tone] | None:
@@ -89,20 +208,18 @@ def ending(run: RunState) -> tuple[str, str, Tone] | None:
 def verdict_line(call: CallState) -> str:
     """Who decided about a call, and why, where that is worth a line."""
     request = call.request
+    if call.status == "skipped":
+        return f"Not run: {visible((call.content or '').removeprefix('skipped: '))}."
+    if asked(call) is not None:
+        return ""
     quoted = ""
     if request is not None and request.answer is not None:
-        who = {
-            "person": "You",
-            "time limit": "The time limit",
-            "unattended": "The unattended policy",
-            "rule": "A rule",
-        }
-        did = {"approve": "approved", "edit": "edited", "deny": "denied", "result": "answered"}[request.answer]
         quoted = f": “{visible(request.reason)}”" if request.reason else "."
-        is_said = request.by == "cancel" or (
+        is_said = request.by in ("cancel", "steering") or (
             request.answer == "approve" and request.by == "person" and not request.reason
         )
-        return "" if is_said else f"{who.get(request.by or '', 'Somebody')} {did} this call{quoted}"
+        did = _DID[request.answer]
+        return "" if is_said else f"{_WHO.get(request.by or '', 'Somebody')} {did} this call{quoted}"
     if call.status == "denied":
         quoted = f": {visible(call.reason)}" if call.reason else "."
         return f"Denied by {visible(call.judged_by)}{quoted}"
@@ -110,7 +227,9 @@ def verdict_line(call: CallState) -> str:
 
 
 def answer_step(run: RunState) -> StepState | None:
-    """The step whose text is the answer."""
+    """The step whose text is the answer; None where a step policy has closed the run with words of its own."""
+    if run.closing is not None:
+        return None
     return next((step for step in reversed(run.steps) if step_text(step)), None)
 
 
@@ -137,21 +256,37 @@ def summary(run: RunState, *, with_times: bool = True) -> str:
     if ran:
         said.append(f"used {ran} tool{'s' * (ran != 1)}")
     answers = [(c.request.answer, c.request.by) for c in calls if c.request is not None]
+    # To decline a question is no denial, nor is that of a sub-agent's call one of this.
+    denied = [c.request is not None and c.request.by == "person" for c in calls if c.status == "denied"]
+    messages = sum(said.is_person for step in run.steps for said in said_after(step))
     counts = (
         (answers.count(("approve", "person")), "approved by you"),
         (answers.count(("edit", "person")), "edited by you"),
         (answers.count(("result", "person")), "answered by you"),
-        (answers.count(("deny", "person")), "denied by you"),
-        (
-            sum(c.status == "denied" for c in calls) - answers.count(("deny", "person")),
-            "denied by the policy",
-        ),
+        (denied.count(True), "denied by you"),
+        (denied.count(False), "denied by the policy"),
         (sum(c.status in ("error", "invalid", "timeout") for c in calls), "failed"),
         (sum(c.status == "waiting" for c in calls), "waiting for you"),
     )
     said.extend(f"{count} {what}" for count, what in counts if count > 0)
+    if messages:
+        said.append(f"{messages} message{'s' * (messages != 1)} from you")
+    if not said and _has_work(run):
+        said.append(f"{len(run.steps)} step{'s' * (len(run.steps) != 1)}")
     line = ", ".join(said)
     return line[:1].upper() + line[1:]
+
+
+def _has_work(run: RunState) -> bool:
+    """Whether there is anything to see besides the answer."""
+    answer = answer_step(run)
+    return any(
+        step.after
+        or lines_before(run, step)
+        or lines_after(run, step)
+        or (step is not answer and step_text(step).strip())
+        for step in run.steps
+    )
 
 
 def arguments_line(call: CallState) -> str:

@@ -143,6 +143,8 @@ class Link:
             digest=message.digest,
             arguments=message.arguments,
             reason=message.reason,
+            result=message.result,
+            scope=message.scope,
         )
         try:
             answered.result()  # on the loop itself: it is done

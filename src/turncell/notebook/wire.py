@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from turncell.core.events import CostBasis, Event, FinishReason
+from turncell.core.events import CostBasis, Event, FinishReason, MessageBy, NoteKind, Scope
 from turncell.core.fold import CallState, RunStatus
-from turncell.core.parts import Usage
+from turncell.core.parts import Json, Usage
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -31,10 +31,35 @@ class BlockView:
 
 
 @dataclass(frozen=True, slots=True)
+class AddedView:
+    """What was said to the model after a step, and by whom."""
+
+    by: MessageBy
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedView:
+    """A message of the person that the model has not read yet."""
+
+    input_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoteView:
+    kind: NoteKind
+    message: str
+    step: int
+    call_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class StepView:
     step: int
     model: str
     started_at: float
+    tier: str | None
     finish_reason: FinishReason | None
     usage: Usage
     cost_usd: float | None
@@ -43,10 +68,12 @@ class StepView:
     duration_s: float | None
     first_token_s: float | None
     reasoning_s: float | None
+    longest_gap_s: float | None
     error_kind: str | None
     error: str | None
     blocks: list[BlockView]
     calls: list[CallState]
+    after: list[AddedView]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +94,14 @@ class RunView:
     parent_run_id: str | None
     depth: int
     cell_id: str | None
+    agent: str
     prompt: str
     steps: list[StepView]
+    queued: list[QueuedView]
+    notes: list[NoteView]
+    budget: dict[str, Json] | None
+    is_tainted: bool
+    closing: str | None
     started_at: float
     ended_at: float | None
     error_kind: str | None
@@ -131,13 +164,18 @@ class Resync:
 
 @dataclass(frozen=True, slots=True)
 class AnswerRequest:
-    """A person's answer. `digest` is that of the arguments on the screen, `arguments` the edited ones as JSON text."""
+    """A person's answer. `digest` is that of what is on the screen, `arguments` the edited ones as JSON text.
+
+    `result` goes with the decision "result": the answer to a question, a list where it allows many.
+    """
 
     request_id: str
     digest: str
-    decision: Literal["approve", "edit", "deny"]
+    decision: Literal["approve", "edit", "deny", "result"]
     arguments: str | None = None
     reason: str = ""
+    result: str | list[str] | None = None
+    scope: Scope = "once"
     type: Literal["answer"] = "answer"
 
 

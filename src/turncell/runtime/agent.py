@@ -33,7 +33,7 @@ from turncell.runtime.questions import MAX_QUESTIONS
 from turncell.runtime.rulebook import rulebook
 from turncell.runtime.run import Run
 from turncell.runtime.session import Session
-from turncell.runtime.step_policy import StepPolicy
+from turncell.runtime.step_policy import LoopDetection, StepPolicy
 from turncell.runtime.telemetry import TelemetryWriter, record_of
 from turncell.runtime.tools import Tool, toolbox
 
@@ -109,6 +109,8 @@ class Agent:
         self.rules = tuple(_rule(rule) for rule in _items("rules", rules))
         self.mode: Mode = one_of("mode", mode or default.mode, MODES)
         self.step_policy = _step_policy(step_policy)
+        if isinstance(self.step_policy, LoopDetection):
+            self.step_policy = self.step_policy.of_tools(self.tools.values())
         self.max_steps = whole("max_steps", default.max_steps if max_steps is None else max_steps, least=1)
         self._has_max_steps = max_steps is not None or step_policy is None
         self.summarises = bool(summarises)
@@ -178,22 +180,28 @@ class Agent:
         wanted = self.output if output is None else OutputType(output)
         account = self._account(budget, within)
         _check_session(session, within)
-        session = session or self.session(message.text[:80])
+        if session is None:
+            session = self.session(message.text[:80])
+            if within is not None:  # what a person has said above need not be said again
+                session.answers = within.driver.setup.session.answers
         session.agent = session.agent or self
         if is_attended is None:
             is_attended = within.driver.setup.policy.is_attended if within else False
         of_session = session
+        above = within.driver.setup.policy.remembered if within else None
         policy = Policy(
             self.rules, judged_by, is_attended, "allow" if settings.current().unattended == "allow" else "deny",
             self.request_timeout_s,
-            lambda: (*of_session.rules, *(kept.rule for kept in reversed(rulebook().rules()))),
+            (lambda: (*of_session.rules, *above())) if above else (
+                lambda: (*of_session.rules, *(kept.rule for kept in rulebook().rules()))
+            ),
         )  # fmt: skip
         setup = Setup(
             models=self.models, tools=self._tools(wanted), policy=policy, session=session, journal=session.journal,
             budget=account, options=self._options | self._schema(wanted), hooks=self.hooks, step_policy=self.step_policy,
             output=wanted, output_attempts=self.output_attempts, max_questions=self.max_questions,
             silence_s=self.silence_s, timeout_s=timeout_s, has_latency=self.debug_latency,
-            chain=(*within.chain,) if within else (),
+            chain=(*within.chain,) if within else (), is_tainted=within is not None and within.driver.is_tainted,
         )  # fmt: skip
         loop = BackgroundLoop.current()
         driver = Driver(setup, Bus(loop.loop))
@@ -248,15 +256,17 @@ class Agent:
     def _account(self, budget: Budget | Mapping[str, Any] | None, within: trace.Trace | None) -> Budget:
         """What this run spends from: its own limits inside those of the agent, inside those of the run around it."""
         parent = within.driver.setup.budget if within else None
-        if self._is_budget_shared:
-            parent = self.budget
-            if within is not None and self.budget is not within.driver.setup.budget:
+        given = budget if isinstance(budget, Budget) else self.budget if self._is_budget_shared else None
+        if given is not None and parent is not None and not parent.is_within(given):
+            if not given.is_within(parent):
                 raise UsageError(
                     "an agent with a Budget of its own cannot run inside another run, which has one too; "
                     "give it limits (a mapping) instead"
                 )
+            parent = given
+        parent = parent or given
         if isinstance(budget, Budget):
-            return budget
+            return Budget(parent=parent)
         own = _limits(budget) if budget is not None else {}
         if not self._is_budget_shared and self.budget is not None:
             own = limits_of(self.budget) | own
@@ -267,7 +277,7 @@ class Agent:
             return self.tools
         from turncell.runtime.answer_tool import AnswerTool
 
-        return {**self.tools, **toolbox([AnswerTool(output)])}
+        return toolbox([*self.tools.values(), AnswerTool(output)])
 
     def _schema(self, output: OutputType | None) -> dict[str, Any]:
         return {"output_schema": output.schema} if output is not None and self._has_schema_mode else {}

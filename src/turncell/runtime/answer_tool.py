@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class AnswerTool(Tool):
     """Takes the output of a run as its arguments, and ends the run."""
 
+    is_answer = True
+
     def __init__(self, output: OutputType) -> None:
         def final_answer() -> str:
             return "Done."
@@ -58,7 +60,7 @@ def agent_tool(agent: Agent, name: str, description: str, options: Mapping[str, 
         """
         run = await agent.run(task)
         state = run.state
-        said = run.text or "(no answer)"
+        said: Any = (run.text or "(no answer)") if run.output is None else run.output
         if state.status != "completed":
             said = f"{name} ended as {state.status}{f': {state.error}' if state.error else ''}\n\n{run.text}".strip()
         usage = state.usage

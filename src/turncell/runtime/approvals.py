@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from turncell.core.digest import call_digest, canonical_json
 from turncell.core.events import Answer, AnsweredBy, Scope
@@ -21,9 +21,10 @@ from turncell.core.parts import Json
 from turncell.core.policy import Decision, Effect, Mode, Rule, Verdict, decide
 from turncell.core.signals import Answered, Judgement, Traits
 from turncell.errors import AnswerRefused, ToolError
+from turncell.runtime import hooks
 from turncell.runtime.hooks import HookFailed, HookSet, ToolUse, Vetoed, called
 from turncell.runtime.questions import check_result
-from turncell.runtime.tools import Tool
+from turncell.runtime.tools import Check, Tool
 
 log = logging.getLogger("turncell")
 
@@ -34,8 +35,12 @@ UNATTENDED = Decision(
 )
 
 
-RuleFunction: TypeAlias = Callable[["ToolUse"], Verdict | Decision | Awaitable[Verdict | Decision | None] | None]
-"""A rule that is code: says "allow", "deny" or "ask", or None where it has no opinion. One that raises denies."""
+RuleSaid: TypeAlias = Verdict | Check | Decision | Rule | None
+RuleFunction: TypeAlias = Callable[["ToolUse"], RuleSaid | Awaitable[RuleSaid]]
+"""A rule that is code: says "allow", "deny" or "ask", also as a `Check` with a message, or None where it has no opinion.
+
+One that raises denies. Its allow does not stand after untrusted output was read, unless it is a Rule with tainted=True.
+"""
 
 FAILURES: Mapping[Effect, int] = {"read": 3, "write": 2, "idempotent": 2}
 """How often the same call may fail in a run before it is refused: reads may be repeated, a hiccup may be tried once more."""
@@ -55,6 +60,9 @@ class Policy:
 
     async def judge(self, tool: Tool, use: ToolUse, is_tainted: bool) -> Decision:
         """By rules, the tool's own check and the mode. What fails denies."""
+        if tool.is_answer:
+            # It touches nothing: a mode or a rule that denies it would only keep the run from ever being done.
+            return Decision("allow", "the output that is wanted")
         rules = [rule async for rule in self._as_values(use)]
         check = await _check(tool, use)
         decision = decide(
@@ -80,9 +88,14 @@ class Policy:
                 said = await called(rule, use)
                 if said is None:
                     continue
-                decision = said if isinstance(said, Decision) else Decision(said, "", "")
-                yield Rule(use.name, decision.verdict, reason=decision.reason or f"said {name}")
-            except Exception as error:
+                if isinstance(said, Check):
+                    said = Decision(said.verdict, "", _in_words(said))
+                decided = said if isinstance(said, Decision | Rule) else Decision(said, "", "")
+                is_final = isinstance(decided, Rule) and decided.tainted
+                yield Rule(use.name, decided.verdict, reason=decided.reason or f"said {name}", tainted=is_final)
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:
                 log.exception("the rule %s failed", name)
                 yield Rule(use.name, "deny", reason=f"the rule {name} failed: {type(error).__name__}: {error}")
             return
@@ -93,13 +106,20 @@ async def _check(tool: Tool, use: ToolUse) -> Decision | None:
         return None
     by = f"the check of {tool.name}"
     try:
-        said = await tool.run_check(use.arguments)
-    except Exception as error:
+        async with asyncio.timeout(hooks.HOOK_TIMEOUT_S):
+            said = await tool.run_check(use.arguments)
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
         log.exception("%s raised", by)
         return Decision("deny", by, f"it failed: {type(error).__name__}: {error}")
     if said is None:
         return None
-    return Decision(said.verdict, by, " ".join(filter(None, (said.message, "; ".join(said.reasons)))))
+    return Decision(said.verdict, by, _in_words(said))
+
+
+def _in_words(check: Check) -> str:
+    return " ".join(filter(None, (check.message, "; ".join(check.reasons))))
 
 
 async def judge(
@@ -107,15 +127,15 @@ async def judge(
     run: RunState,
     tools: Mapping[str, Tool],
     policy: Policy,
-    hooks: HookSet,
+    asked: HookSet,
     is_tainted: bool,
 ) -> tuple[Judgement, ...]:
     """Parse, validate and judge the calls of a step."""
-    return tuple([await _judge_one(call, run, tools, policy, hooks, is_tainted) for call in calls])
+    return tuple([await _judge_one(call, run, tools, policy, asked, is_tainted) for call in calls])
 
 
 async def _judge_one(
-    call: CallState, run: RunState, tools: Mapping[str, Tool], policy: Policy, hooks: HookSet, is_tainted: bool
+    call: CallState, run: RunState, tools: Mapping[str, Tool], policy: Policy, asked: HookSet, is_tainted: bool
 ) -> Judgement:
     tool = tools.get(call.name)
     if tool is None:
@@ -124,8 +144,8 @@ async def _judge_one(
     try:
         arguments = tool.validate(_parse(call.arguments_text, tool.name))
         vetoed, is_replaced = None, False
-        if hooks.has("before_tool"):
-            arguments, is_replaced, vetoed = await _hooked(hooks, tool, call, arguments)
+        if asked.has("before_tool"):
+            arguments, is_replaced, vetoed = await _hooked(asked, tool, call, arguments)
     except ToolError as error:
         return Judgement(call.call_id, tool.effect, problem=str(error))
     digest = call_digest(tool.name, arguments)
@@ -142,21 +162,29 @@ async def _judge_one(
 
 
 async def _hooked(
-    hooks: HookSet, tool: Tool, call: CallState, arguments: dict[str, Json]
+    asked: HookSet, tool: Tool, call: CallState, arguments: dict[str, Json]
 ) -> tuple[dict[str, Json], bool, Decision | None]:
     """The arguments as the hooks leave them, validated again; whether they were replaced; a decision where one said no."""
     use = ToolUse(call.call_id, tool.name, arguments, tool.effect)
     try:
-        for hook in hooks.each("before_tool"):
-            given = await hooks.said("before_tool", hook, use, Mapping)
+        for hook in asked.each("before_tool"):
+            given = await asked.said("before_tool", hook, use, Mapping)
             if given is not None:
-                use = ToolUse(call.call_id, tool.name, tool.validate(given), tool.effect)
+                use = ToolUse(call.call_id, tool.name, _valid_of_hook(tool, given), tool.effect)
     except (HookFailed, Vetoed) as error:
         if isinstance(error, HookFailed):
             log.error("%s", error)
         return dict(use.arguments), False, Decision("deny", "a hook", str(error))
     is_replaced = canonical_json(use.arguments) != canonical_json(arguments)
     return dict(use.arguments), is_replaced, None
+
+
+def _valid_of_hook(tool: Tool, given: Mapping[str, Json]) -> dict[str, Json]:
+    """The model must not be told that arguments are wrong which it has never seen."""
+    try:
+        return tool.validate(given)
+    except ToolError as error:
+        raise HookFailed(f"a hook before_tool returned arguments that cannot be used: {error}") from error
 
 
 def _failed_before(tool: Tool, digest: str, run: RunState) -> str | None:
@@ -192,6 +220,10 @@ def check_answer(
         raise AnswerRefused(f"the request for {call.name} is not open any more: {said}")
     if digest != request.digest:
         raise AnswerRefused(f"this answer was for other arguments of {call.name} than those that would run; look again")
+    if decision not in get_args(Answer):
+        raise AnswerRefused(f"{decision!r} is no answer; use {', '.join(map(repr, get_args(Answer)))}")
+    if arguments is not None and decision != "edit":
+        raise AnswerRefused(f"arguments go with 'edit', not with {decision!r}; nothing was answered")
     if request.kind == "question":
         if decision not in ("result", "deny"):
             raise AnswerRefused(f"{decision!r} is no answer to a question; use 'result' with the answer, or 'deny'")
@@ -201,6 +233,11 @@ def check_answer(
         )
     if scope not in ("once", "session", "always"):
         raise AnswerRefused(f"scope is {scope!r}; use 'once', 'session' or 'always'")
+    if decision == "result":
+        if result is None:
+            raise AnswerRefused(f"'result' answers in the place of {call.name}; say with what: result=...")
+        if scope != "once":
+            raise AnswerRefused(f"words in the place of {call.name} hold for this call only; found scope {scope!r}")
     if decision != "edit":
         text = result if result is None or isinstance(result, str) else ", ".join(result)
         return Answered(

@@ -107,6 +107,10 @@ class Budget:
         """A budget inside this one: what it spends is spent here too. Limits as for `Budget`."""
         return Budget(parent=self, **limits)
 
+    def is_within(self, other: Budget) -> bool:
+        """Whether what it spends is spent in `other` too: it is that one, or a child of it."""
+        return any(budget is other for budget in self._line())
+
     @property
     def limits(self) -> Limits:
         """Its own; those of its parents hold besides."""
@@ -216,11 +220,15 @@ class Budget:
 
 
 def limits_of(budget: Budget) -> dict[str, Any]:
-    """Its own limits that apply, by name: what `Budget(**limits)` takes."""
-    every = ((name, getattr(budget.limits, name)) for name in RESOURCES)
-    limits: dict[str, Any] = {name: limit for name, limit in every if limit is not None}
-    if limits and budget.limits.unknown_prices != "ignore":
-        limits["unknown_prices"] = budget.limits.unknown_prices
+    """The limits that apply, of its own and above, the narrowest of each: what `Budget(**limits)` takes."""
+    line = [one.limits for one in budget._line()]
+    limits: dict[str, Any] = {}
+    for name in RESOURCES:
+        found = [limit for one in line if (limit := getattr(one, name)) is not None]
+        if found:
+            limits[name] = min(found)
+    if limits and any(one.unknown_prices == "stop" for one in line):
+        limits["unknown_prices"] = "stop"
     return limits
 
 

@@ -16,6 +16,7 @@ import asyncio
 import contextvars
 import itertools
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
@@ -92,6 +93,8 @@ class Setup:
     has_latency: bool = False
     chain: tuple[str, ...] = ()
     """The ids of the runs that this one was started inside, the outermost first."""
+    is_tainted: bool = False
+    """The run around it has read untrusted output, and may have passed it on."""
 
 
 class Driver:
@@ -107,8 +110,11 @@ class Driver:
         self.heard_at: float | None = None
         """When the open stream was last heard of, by the monotonic clock."""
         self.stream_task: asyncio.Task[Any] | None = None
-        self.left_behind: dict[str, Any] = {}
-        """Threads of write calls that went over their time limit, by the tool's name."""
+        self.left_behind: list[tuple[str, threading.Thread]] = []
+        """Write calls that went over their time limit: the tool's name and the thread."""
+        self.pauses: dict[str, Callable[[bool], None]] = {}
+        """By running call: stops the clock of its time limit while a person is asked, and starts it again."""
+        self._complained: set[str] = set()
         self._nucleus: Nucleus[LoopState, Signal, Event] = Nucleus(LoopState(), reduce)
         self._inbox: deque[Signal] = deque()
         self._is_feeding = False
@@ -139,6 +145,11 @@ class Driver:
         return self.setup.chain
 
     @property
+    def is_tainted(self) -> bool:
+        """Whether the model may be speaking for somebody outside."""
+        return self.loop_state.run.is_tainted or self.setup.session.is_tainted or self.setup.is_tainted
+
+    @property
     def is_over(self) -> bool:
         return self._nucleus.is_terminal
 
@@ -157,8 +168,10 @@ class Driver:
                 child.cancel("the run that started it has ended")
             for task in self._tasks:
                 task.cancel()
-            if self._tasks:
-                await asyncio.wait(self._tasks, timeout=LEAVE_S)
+            children = (asyncio.wrap_future(child.done) for child in self._children if not child.is_done)
+            leaving: list[asyncio.Future[Any]] = [*self._tasks, *children]
+            if leaving:
+                await asyncio.wait(leaving, timeout=LEAVE_S)
             await self._settle()
             self.bus.close()
         return self.state
@@ -249,6 +262,9 @@ class Driver:
                     hooks.ask_now("after_journal", event, Recorded)
                 except HookFailed as error:
                     log.error("%s", error)
+                    if str(error) not in self._complained:  # once: the note is an event, and the hook will see it too
+                        self._complained.add(str(error))
+                        self.note("hook", str(error))
         return written
 
     def _fail_soon(self, written: Future[None]) -> None:
@@ -319,16 +335,17 @@ class Driver:
 
     # Questions of running calls, and the requests of runs inside them.
 
-    def ask(
-        self, call_id: str, question: Question, timeout_s: float | None, pause: Callable[[bool], None]
-    ) -> Future[str]:
+    def ask(self, call_id: str, question: Question, timeout_s: float | None) -> Future[str]:
         """From any thread: put a question to the person. The future has the answer or raises Declined."""
         done: Future[str] = Future()
         done.set_running_or_notify_cancel()
 
         async def main() -> None:
             try:
-                answered = await self._ask(call_id, question, timeout_s, pause)
+                answered = await self._ask(call_id, question, timeout_s)
+            except Declined as error:
+                done.set_exception(error)
+                return
             except BaseException as error:
                 done.set_exception(
                     Declined("the run was stopped") if isinstance(error, asyncio.CancelledError) else error
@@ -342,9 +359,7 @@ class Driver:
         self.bus.loop.call_soon_threadsafe(lambda: self._start(main()))
         return done
 
-    async def _ask(
-        self, call_id: str, question: Question, timeout_s: float | None, pause: Callable[[bool], None]
-    ) -> Answered:
+    async def _ask(self, call_id: str, question: Question, timeout_s: float | None) -> Answered:
         policy = self.setup.policy
         async with self._turns.setdefault(call_id, asyncio.Lock()):
             at = time.time()
@@ -364,14 +379,22 @@ class Driver:
                 self._asked += answer is None
                 if answer is not None:
                     self.feed(Answered(at=time.time(), request_id=request.request_id, **answer))
-            pause(True)
-            try:
-                answered = await reply
-            finally:
-                pause(False)
+            answered = await self._reply(call_id, reply)
             if answered.by == "person" and answered.result is not None:
                 self.setup.session.answers[question.digest] = answered.result
             return answered
+
+    async def _reply(self, call_id: str, reply: asyncio.Future[Answered]) -> Answered:
+        """Wait for it; the time that a person takes is not the tool's."""
+        self._pause(call_id, True)
+        try:
+            return await reply
+        finally:
+            self._pause(call_id, False)
+
+    def _pause(self, call_id: str, is_waiting: bool) -> None:
+        if (pause := self.pauses.get(call_id)) is not None:
+            pause(is_waiting)
 
     def _open(self, call_id: str, question: Question) -> asyncio.Future[Answered]:
         key = next(self._keys)
@@ -408,8 +431,10 @@ class Driver:
         """Show a request of a child as one of the call that it runs in; who answers it, answers the child."""
         async with self._turns.setdefault(call_id, asyncio.Lock()):
             call = next((c for c in child.state.calls if c.call_id == event.call_id), None)
-            if call is None or call.status != "waiting":
+            if call is None or call.status != "waiting" or call.request is None:
                 return
+            if call.request.request_id != event.request_id:
+                return  # answered meanwhile, and the call asks something else
             is_own = event.kind == "approval" and not event.name
             question = Question(
                 event.digest, event.kind, event.question, event.options, event.allows_text, event.allows_many,
@@ -419,13 +444,12 @@ class Driver:
             reply = self._open(call_id, question)
             mine = self._nucleus.state.run.steps[-1].call(call_id)
             if reply.done() or mine is None or mine.request is None:
-                child.answer(
-                    event.request_id, "deny", digest=event.digest, reason="a new message arrived", by="steering"
-                )
+                why = "the run has ended" if reply.exception() else reply.result().reason
+                child.answer(event.request_id, "deny", digest=event.digest, reason=why, by="steering")
                 return
             opened[event.request_id] = mine.request.request_id
             self._mirrors[mine.request.request_id] = (child, event.request_id)
-            answered = await reply
+            answered = await self._reply(call_id, reply)
             if opened.pop(event.request_id, None) is not None:  # answered here: steered or stopped
                 self._mirrors.pop(mine.request.request_id, None)
                 child.answer(event.request_id, "deny", digest=event.digest, reason=answered.reason, by=answered.by)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias, TypeVar
@@ -42,12 +43,16 @@ class Veto:
 
 @dataclass(frozen=True, slots=True)
 class ToolUse:
-    """A call that is about to be judged, or has run: its validated arguments, as JSON values."""
+    """A call that is about to be judged, or has run: its validated arguments, as JSON values.
+
+    `status` says how it ended ("ok", "error", "timeout"); "" before it has run.
+    """
 
     call_id: str
     name: str
     arguments: Mapping[str, Json]
     effect: str
+    status: str = ""
 
 
 Maybe: TypeAlias = T | Awaitable[T | None] | None
@@ -58,7 +63,8 @@ class Hooks:
     """A set of hooks; an agent takes several, asked in order, each seeing what the one before has made.
 
     `before_tool` is asked before the policy: arguments that it returns are validated and then judged and approved like
-    the model's own. `after_step` ends the run when it returns True. `before_finish` sends the agent on with a message.
+    the model's own. `after_tool` sees failures too (`use.status`), for their messages may hold what no model should read;
+    what it returns changes the words, never the status. `after_step` ends the run when it returns True. `before_finish` sends the agent on with a message.
 
     >>> quiet = Hooks(before_tool=lambda use: Veto("not on Sundays") if use.name == "mail" else None)
     """
@@ -77,6 +83,8 @@ class Hooks:
             value = getattr(self, field.name)
             if value is not None and not callable(value):
                 raise UsageError(f"hook {field.name} is {value!r}; use a function")
+            if "journal" in field.name and _is_async(value):
+                raise UsageError(f"hook {field.name} is async; an event and its record are one step, so use 'def'")
 
 
 class HookFailed(TurncellError):
@@ -138,20 +146,26 @@ class HookSet:
 async def called(fn: Callable[..., Any], *values: Any) -> Any:
     """Call people's code, sync in a thread or async here, within HOOK_TIMEOUT_S. Raises what it raises, or TimeoutError."""
     async with asyncio.timeout(HOOK_TIMEOUT_S):
-        if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__):
+        if _is_async(fn):
             return await fn(*values)
         said = await in_thread(fn, *values)
         return await said if inspect.isawaitable(said) else said
 
 
+def _is_async(fn: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
+
+
 async def _said(name: str, hook: Callable[..., Any], *values: Any) -> Any:
+    began = time.monotonic()
     try:
         return await called(hook, *values)
-    except TimeoutError as error:
-        raise HookFailed(f"{_named(name, hook)} has not answered within {HOOK_TIMEOUT_S:g} s") from error
     except asyncio.CancelledError:
         raise
     except BaseException as error:
+        # A TimeoutError may also be the hook's own, of what it asked itself.
+        if isinstance(error, TimeoutError) and time.monotonic() - began >= HOOK_TIMEOUT_S:
+            raise HookFailed(f"{_named(name, hook)} has not answered within {HOOK_TIMEOUT_S:g} s") from error
         raise HookFailed(f"{_named(name, hook)} raised {type(error).__name__}: {error}") from error
 
 

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from turncell.core.deltas import Finished
-from turncell.core.parts import Message
+from turncell.core.parts import Message, Usage
 from turncell.core.signals import CallModel, Chosen, ModelFailed, ModelFinished, Stop, Streamed
 from turncell.core.values import evolve
 from turncell.errors import ModelFailure, UnknownModelError
@@ -54,17 +54,27 @@ async def call_model(driver: Driver, command: CallModel) -> None:
         driver.heard_at = None
         end = call.finished
         usage = end.usage if end is not None else None
-        tokens = None if usage is None else (usage.input_tokens or 0) + (usage.output_tokens or 0)
-        reserved.settle(tokens=tokens, usd=end.cost_usd if end is not None else None)
+        if call.is_refused:
+            reserved.release()  # a busy provider charges nothing, and trying again must not use up the steps
+        else:
+            reserved.settle(tokens=_tokens(usage), usd=end.cost_usd if end is not None else None)
     await call.hand_over(command.is_last_word)
+
+
+def _tokens(usage: Usage | None) -> int | None:
+    """None where nobody said how many."""
+    if usage is None or (usage.input_tokens is None and usage.output_tokens is None):
+        return None
+    return (usage.input_tokens or 0) + (usage.output_tokens or 0)
 
 
 def _request(driver: Driver, command: CallModel) -> ModelRequest:
     setup, run = driver.setup, driver.loop_state.run
     specs = () if command.is_last_word else driver.specs
+    options = {k: v for k, v in setup.options.items() if not (command.is_last_word and k == "output_schema")}
     return ModelRequest(
         messages=setup.session.messages + run.messages(), instructions=run.instructions, tools=specs,
-        run_id=run.run_id, step=command.step, **setup.options,
+        run_id=run.run_id, step=command.step, **options,
     )  # fmt: skip
 
 
@@ -93,8 +103,13 @@ def _reserve(driver: Driver, model: Model, request: ModelRequest) -> Reservation
     size = sum(len(repr(part)) for message in request.messages for part in message.parts) + len(request.instructions)
     input_tokens, output_tokens = size // 4, request.max_tokens or OUTPUT_GUESS_TOKENS
     price = getattr(model, "price_usd", None)
-    usd = price(input_tokens, output_tokens) if callable(price) else None
-    return budget.reserve(steps=1, tokens=input_tokens + output_tokens, usd=usd or 0.0)
+    tokens, usd = input_tokens + output_tokens, (price(input_tokens, output_tokens) if callable(price) else None) or 0.0
+    if request.max_tokens is None:
+        # The length of the answer is a guess: one that is too high must not stop a run that has something left.
+        left = budget.left()
+        tokens = tokens if left.tokens is None else min(tokens, max(input_tokens + 1, left.tokens))
+        usd = usd if not left.usd else min(usd, left.usd)
+    return budget.reserve(steps=1, tokens=tokens, usd=usd)
 
 
 def _refused(driver: Driver, error: Exception) -> None:
@@ -112,6 +127,11 @@ class _Stream:
         self.finished: Finished | None = None
         self._failure: tuple[str, str, float | None] | None = None
         self._times: dict[str, Any] = {}
+
+    @property
+    def is_refused(self) -> bool:
+        """The provider has failed before it said anything."""
+        return self._failure is not None and self._times.get("first_token_s") is None
 
     async def read(self) -> None:
         driver, started = self._driver, time.monotonic()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from inspect import isroutine
 from typing import Any
 
 from turncell.core.parts import Json
@@ -32,12 +33,14 @@ class OutputType:
     def __init__(self, type_: Any) -> None:
         from pydantic import TypeAdapter
 
+        if isroutine(type_):  # pydantic would take it for the type of its arguments
+            raise UsageError(f"output={type_!r} is a function; use a type")
         try:
             self._adapter = TypeAdapter(type_)
-            schema = self._adapter.json_schema()
+            schema = _resolved(self._adapter.json_schema())
         except Exception as error:
             raise UsageError(f"output={type_!r} has no JSON Schema: {error}") from error
-        self.name: str = getattr(type_, "__name__", str(type_))
+        self.name: str = type_.__name__ if isinstance(type_, type) else str(type_).replace("typing.", "")
         self._is_wrapped = schema.get("type") != "object" or "properties" not in schema
         self.schema: dict[str, Json] = _wrapped(schema) if self._is_wrapped else schema
         """Always of type object, as providers want it; another type is wrapped as `value`."""
@@ -74,6 +77,16 @@ class OutputType:
         if self._is_wrapped and not (isinstance(data, dict) and set(data) == {"value"}):
             data = {"value": data}
         return self.parse(data)
+
+
+def _resolved(schema: dict[str, Json]) -> dict[str, Json]:
+    """A class that refers to itself is a reference at the top, which providers do not take."""
+    definitions, reference = schema.get("$defs"), schema.get("$ref")
+    if isinstance(definitions, dict) and isinstance(reference, str):
+        target = definitions.get(reference.rpartition("/")[2])
+        if isinstance(target, dict):
+            return {**target, "$defs": definitions}
+    return schema
 
 
 def _wrapped(schema: dict[str, Json]) -> dict[str, Json]:

@@ -32,6 +32,8 @@ def make_question(
         raise UsageError(f"an option is a text or an Option with a label; found {list(options)!r}")
     if len(set(labels)) < len(labels):
         raise UsageError(f"two options have the same label: {labels!r}")
+    if default is not None and not isinstance(cast(object, default), str):
+        raise UsageError(f"the default of a question is a text; found {default!r}")
     allows_text = not offered if allows_text is None else allows_text
     if not offered and not allows_text:
         raise UsageError(f"the question {question!r} has no options and allows no text: nobody could answer it")

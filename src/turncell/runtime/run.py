@@ -275,6 +275,12 @@ class Run:
                     scope=scope,
                     by=by,
                 ).result(0)
+                if scope == "session" and by == "person":
+                    # A sub-agent's own session ends with its task; "this session" is the one that the person is in.
+                    asked = next(
+                        c.request for c in self.state.calls if c.request and c.request.request_id == request_id
+                    )
+                    self.session.remember(Rule(asked.name, "deny" if decision == "deny" else "allow", reason=reason))
                 return
             call = next((c for c in self.state.calls if c.request and c.request.request_id == request_id), None)
             signal = check_answer(

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from turncell.core import codec
-from turncell.core.events import Event
+from turncell.core.events import Event, RequestAnswered, RequestOpened
 from turncell.core.fold import RunState, fold
 from turncell.core.parts import Message, Usage
 from turncell.core.policy import Rule
@@ -60,7 +60,9 @@ class Session:
         records = list(journal.ask(lambda store: list(store.read(session_id=session_id))))
         if not records:
             raise UsageError(f"there is no session {session_id!r} in this history")
-        return cls(session_id, journal, runs_of(records))
+        session = cls(session_id, journal, runs_of(records))
+        session.answers = _answers_in(codec.decode(record.payload) for record in records if record.type in _ASKING)
+        return session
 
     @property
     def runs(self) -> tuple[RunState, ...]:
@@ -87,10 +89,6 @@ class Session:
         """Another run has ended."""
         self._runs.append(run)
         self._messages += run.messages()
-        for call in run.calls:
-            asked = call.request
-            if asked is not None and asked.kind == "question" and asked.by == "person" and asked.result is not None:
-                self.answers[asked.digest] = asked.result
 
     def send(self, message: str | Message, *, steer: bool = False, agent: Agent | None = None, **options: Any) -> Run:
         """Say something, also while a run is going on.
@@ -124,7 +122,8 @@ class Session:
         return tuple(reversed(self._rules))
 
     def remember(self, rule: Rule) -> None:
-        self._rules = [*(old for old in self._rules if old != rule), rule]
+        """What was said last counts: it takes the place of what was said before of the same tool and arguments."""
+        self._rules = [*(old for old in self._rules if (old.tool, old.where) != (rule.tool, rule.where)), rule]
 
     def revoke(self, rule: Rule) -> bool:
         """Whether there was such a rule."""
@@ -155,6 +154,21 @@ class Session:
 
     def __repr__(self) -> str:
         return f"<Session {self.id}: {len(self._runs)} run{'s' * (len(self._runs) != 1)}>"
+
+
+_ASKING = ("RequestOpened", "RequestAnswered")
+
+
+def _answers_in(events: Iterable[Event]) -> dict[str, str]:
+    """What people answered. From the events, for a call keeps only the last of its questions."""
+    asked: dict[str, str] = {}
+    answers: dict[str, str] = {}
+    for event in events:
+        if isinstance(event, RequestOpened) and event.kind == "question":
+            asked[event.request_id] = event.digest
+        elif isinstance(event, RequestAnswered) and event.by == "person" and event.request_id in asked:
+            answers[asked[event.request_id]] = event.result or ""
+    return {digest: result for digest, result in answers.items() if result}
 
 
 def runs_of(records: Iterable[Record]) -> list[RunState]:

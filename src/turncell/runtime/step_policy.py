@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 from turncell.core.digest import canonical_json
 from turncell.core.fold import CallState
 from turncell.errors import UsageError
+
+if TYPE_CHECKING:
+    from turncell.runtime.tools import Tool
 
 log = logging.getLogger("turncell")
 
@@ -61,7 +64,8 @@ class LoopDetection:
 
     A loop is the same call made `repeats` times with nothing new written in between, or two calls in turn, three times over (A B A B A B). Calls
     are the same if tool and arguments are; `keys` maps a tool's name to a function of its arguments that returns what
-    counts instead (a path without the line numbers). Tools in `polling` may be called as often as it takes.
+    counts instead (a path without the line numbers). Tools in `polling` may be called as often as it takes. An agent adds
+    what its tools say themselves (`loop_key`, `polling`).
 
     >>> calls = tuple(CallState(f"c{n}", n, "look", digest="d", arguments={"at": "clock"}) for n in (1, 2, 3))
     >>> policy = LoopDetection()
@@ -86,6 +90,13 @@ class LoopDetection:
         for tool, key in self.keys.items():
             if not callable(key):
                 raise UsageError(f"the key of {tool!r} is {key!r}; use a function of the arguments")
+
+    def of_tools(self, tools: Iterable[Tool]) -> LoopDetection:
+        """With what these tools say themselves (`loop_key`, `polling`); what was given here goes before."""
+        tools = tuple(tools)
+        keys = {tool.name: tool.loop_key for tool in tools if tool.loop_key is not None}
+        polling = {*self.polling, *(tool.name for tool in tools if tool.polling)}
+        return replace(self, keys=keys | dict(self.keys), polling=polling)
 
     def should_continue(self, step: int, tools_used: tuple[CallState, ...]) -> bool:
         return step < self.max_steps and self._loop(tools_used) is None

@@ -87,7 +87,7 @@ def record_of(state: RunState, *, tier: str = "", agent: str = "") -> RunRecord:
         agent=agent or getattr(state, "agent", ""),
         model=state.model,
         provider=provider if slash else "",
-        tier=tier,
+        tier=tier or next((step.tier for step in reversed(steps) if step.tier), ""),
         status=state.status,
         error_kind=state.error_kind,
         steps=len(steps),

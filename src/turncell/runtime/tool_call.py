@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,6 +23,7 @@ from turncell.runtime.approvals import judge
 from turncell.runtime.budget import Refusal
 from turncell.runtime.context import Shown, ToolContext
 from turncell.runtime.hooks import HookFailed, ToolUse, Vetoed
+from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.output import Output, to_json, to_output
 from turncell.runtime.output_type import ANSWER_TOOL
 from turncell.runtime.threads import in_thread
@@ -41,9 +42,8 @@ SMALL = 10_000
 
 async def judge_calls(driver: Driver, command: Judge) -> None:
     setup, run = driver.setup, driver.loop_state.run
-    is_tainted = run.is_tainted or setup.session.is_tainted
     try:
-        judgements = await judge(command.calls, run, setup.tools, setup.policy, setup.hooks, is_tainted)
+        judgements = await judge(command.calls, run, setup.tools, setup.policy, setup.hooks, driver.is_tainted)
     except Exception as error:  # a policy that fails must not allow anything
         from turncell.runtime.driver import say
 
@@ -68,7 +68,9 @@ async def tell_denial(driver: Driver, command: TellDenial) -> None:
     try:
         async with asyncio.timeout(LAGGARD_S * 5):
             content = await driver.setup.tools[call.name].run_on_denied(call.arguments or {}, command.reason) or content
-    except Exception as error:
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
         log.exception("on_denied of %s raised", call.name)
         driver.note("hook", f"on_denied of {call.name} raised {type(error).__name__}: {error}", call.call_id)
     driver.feed(CallReturned(time.time(), call.call_id, "denied", to_output(content).content))
@@ -91,14 +93,15 @@ async def run_call(driver: Driver, call: CallState, written: Future[None] | None
         content = f"{call.name} was not run: {laggard}, which went over its time limit, is still running."
         _returned(driver, call, "error", content)
         return
-    reserved = driver.setup.budget.reserve(calls=1)
+    reserved = driver.setup.budget.reserve(calls=0 if tool.is_answer else 1)
     if isinstance(reserved, Refusal):
-        driver.feed(Stop(time.time(), "budget", "budget", reserved.message))
+        driver.feed(Stop(time.time(), "budget", "budget", reserved.message, not_begun=call.call_id))
         return
-    running = _Running(driver, tool, call)
     trace.current.set(trace.Trace((*driver.chain, driver.loop_state.run.run_id), call.call_id, driver))
-    await running.run()
-    reserved.settle()
+    try:
+        await _Running(driver, tool, call).run()
+    finally:
+        reserved.settle()  # a call that was stopped has been made all the same
 
 
 async def _laggard(driver: Driver, tool: Tool) -> str | None:
@@ -106,7 +109,7 @@ async def _laggard(driver: Driver, tool: Tool) -> str | None:
     if tool.effect == "read" or tool.parallel:
         return None
     deadline = time.monotonic() + LAGGARD_S
-    while alive := [name for name, thread in driver.left_behind.items() if thread.is_alive()]:
+    while alive := [name for name, thread in driver.left_behind if thread.is_alive()]:
         if time.monotonic() > deadline:
             return alive[0]
         await asyncio.sleep(0.02)
@@ -124,6 +127,7 @@ class _Running:
         self._files: list[str] = []
 
     async def run(self) -> None:
+        self._driver.pauses[self._call.call_id] = self._pause
         started = time.monotonic()
         for attempt in range(self._tool.retries + 1):
             status, value = await self._try()
@@ -133,6 +137,7 @@ class _Running:
             self._driver.note("retry", text, self._call.call_id, {"attempt": attempt + 1})
             await asyncio.sleep(self._tool.retry_wait_s * 2**attempt)
         self._driver.tell_latency("call", time.monotonic() - started, self._call.call_id)
+        del self._driver.pauses[self._call.call_id]
         if status == "ok":
             await self._show(value)
         elif status == "timeout":
@@ -140,20 +145,22 @@ class _Running:
                 f"{self._call.name} was stopped after its time limit of {self._tool.timeout_s:g} s; "
                 "its effect may have happened."
             )
-            _returned(self._driver, self._call, "timeout", content)
+            await self._hand_over("timeout", Output(content))
         else:
-            self._raised(value)
+            await self._raised(value)
 
     async def _try(self) -> tuple[str, Any]:
         """("ok", value), ("timeout", error) or ("error", error)."""
+        limit: asyncio.Timeout | None = None
         try:
-            async with asyncio.timeout(self._tool.timeout_s) as self._limit:
+            async with asyncio.timeout(self._tool.timeout_s) as limit:
+                self._limit = limit
                 arguments = self._call.arguments or {}
                 return "ok", await self._tool.call(arguments, self._context(), on_thread=self._on_thread)
         except TimeoutError as error:
-            if self._limit is not None and self._limit.expired():
+            if limit is not None and limit.expired():
                 if self._thread is not None and self._tool.effect != "read":
-                    self._driver.left_behind[self._tool.name] = self._thread
+                    self._driver.left_behind.append((self._tool.name, self._thread))
                 return "timeout", error
             return "error", error
         except asyncio.CancelledError:
@@ -164,25 +171,33 @@ class _Running:
         except BaseException as error:
             # SystemExit and KeyboardInterrupt too: a tool that calls exit() must not end the loop of all runs.
             return "error", error
+        finally:
+            self._limit = None  # a question that is still open must not move it any more
 
     def _on_thread(self, thread: threading.Thread) -> None:
         self._thread = thread
 
     def _context(self) -> ToolContext:
         driver, call_id = self._driver, self._call.call_id
-        loop, run = driver.bus.loop, driver.loop_state.run
+        loop, run = BackgroundLoop.current(), driver.loop_state.run
+
+        def soon(fn: Callable[..., None], *values: Any) -> None:
+            if loop.is_here:
+                fn(*values)  # at once: what an async tool says last must not come after its result
+            else:
+                loop.loop.call_soon_threadsafe(fn, *values)
 
         def progress(shown: Shown) -> None:
             is_rich = isinstance(shown, Mapping)
             data = to_json(shown) if is_rich else None
             text = str(shown.get("text/plain", "")) if isinstance(shown, Mapping) else str(shown)
-            loop.call_soon_threadsafe(driver.feed, Progressed(call_id, to_output(text).content if text else "", data))
+            soon(driver.feed, Progressed(call_id, to_output(text).content if text else "", data))
 
         def notice(text: str) -> None:
-            loop.call_soon_threadsafe(driver.note, "notice", to_output(str(text)).content, call_id)
+            soon(driver.note, "notice", to_output(str(text)).content, call_id)
 
         def put(question: Question, timeout_s: float | None) -> Future[str]:
-            return driver.ask(call_id, question, timeout_s, self._pause)
+            return driver.ask(call_id, question, timeout_s)
 
         return ToolContext(
             call_id, run.run_id, run.session_id, progress, lambda: driver.is_over, notice,
@@ -192,7 +207,7 @@ class _Running:
     def _pause(self, is_waiting: bool) -> None:
         """The time limit of a tool does not count the time that a person takes to answer."""
         limit, now = self._limit, asyncio.get_running_loop().time()
-        if limit is None:
+        if limit is None or limit.expired():
             return
         if is_waiting and (when := limit.when()) is not None:
             self._left_s = when - now
@@ -210,24 +225,31 @@ class _Running:
                 output = await in_thread(self._with_files, value)
         except Exception as error:
             output = Output(f"Done. It returned a {type(value).__name__} that cannot be shown: {_plain(error)}")
-        status: CallEnd = "ok"
+        await self._hand_over("ok", output)
+
+    async def _hand_over(self, status: CallEnd, output: Output) -> None:
+        """The result as the hooks leave it."""
         hooks = self._driver.setup.hooks
         if hooks.has("after_tool"):
-            use = ToolUse(self._call.call_id, self._call.name, self._call.arguments or {}, self._call.effect)
+            use = ToolUse(self._call.call_id, self._call.name, self._call.arguments or {}, self._call.effect, status)
             try:
                 for hook in hooks.each("after_tool"):
                     given = await hooks.said("after_tool", hook, use, Output, output)
                     output = output if given is None else to_output(given)
-            except (HookFailed, Vetoed) as error:
-                if isinstance(error, HookFailed):
-                    self._driver.note("hook", str(error), self._call.call_id)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                if not isinstance(error, Vetoed):
+                    self._driver.note(
+                        "hook", _plain(error) if not isinstance(error, HookFailed) else str(error), self._call.call_id
+                    )
                 output = Output(f"{self._call.name} has run, but its result is withheld: {error}")
-                status = "error"
+                status = "error" if status == "ok" else status
         files, display = cast(tuple[File, ...], tuple(output.files)), tuple(output.display)
         self._driver.feed(
             CallReturned(
                 time.time(), self._call.call_id, status, output.content, output.details, files, display,
-                self._tool.terminate or output.terminate,
+                status == "ok" and (self._tool.terminate or output.terminate),
             )
         )  # fmt: skip
 
@@ -239,7 +261,7 @@ class _Running:
             Output(output.content, output.details, (*output.files, *self._files), output.display, output.terminate)
         )
 
-    def _raised(self, error: BaseException) -> None:
+    async def _raised(self, error: BaseException) -> None:
         # The frames above the tool's own are ours and tell nobody anything.
         frames = [
             f
@@ -249,7 +271,7 @@ class _Running:
         lines = "".join(traceback.format_list(frames)) if frames else ""
         said = to_output(_plain(error)).content
         details: Json = {"traceback": to_output(f"{lines}{said}").content} if lines else None
-        _returned(self._driver, self._call, "error", said, details)
+        await self._hand_over("error", Output(said, details))
 
 
 def _returned(driver: Driver, call: CallState, status: Any, content: str, details: Json = None) -> None:

@@ -17,7 +17,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self, TypedDict, Unpack, cast, overload
+from typing import Any, ClassVar, Self, TypedDict, Unpack, cast, overload
 
 from turncell.core.parts import Json
 from turncell.core.policy import Effect, Verdict
@@ -128,6 +128,8 @@ class Tool:
     loop_key: Callable[[dict[str, Json]], str] | None = None
     trusted: bool = False
     edits_notebook: bool = False
+    is_answer: ClassVar[bool] = False
+    """Takes the output of a run and touches nothing: not for policies to judge, nor for budgets to count."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         made = super().__new__(cls)

@@ -1,0 +1,71 @@
+/**
+ * What a call has made for people: figures, tables, files.
+ *
+ * A tool says what it likes, so only what has exactly the expected shape is shown: a PNG as base64 in a `data:` URL of
+ * ours, and tables of values, each as text.
+ */
+import { h, reveal } from "../dom";
+import { visible } from "../urls";
+import type { CallState } from "../wire";
+import { outputView } from "./output";
+import { bytes } from "./words";
+
+const TABLE = "application/vnd.turncell.table+json";
+const MAX_ROWS = 200;
+const MAX_CELL = 500;
+
+/** A mime bundle; empty where there is nothing that we show. */
+export function displayView(bundle: unknown, name: string): Node[] {
+  if (typeof bundle !== "object" || bundle === null) return [];
+  const { "image/png": png, [TABLE]: table, "text/plain": text } = bundle as Record<string, unknown>;
+  const words = typeof text === "string" ? text : "";
+  if (typeof png === "string" && /^[A-Za-z0-9+/\s]+={0,2}\s*$/.test(png)) {
+    const alt = visible(words).slice(0, 200) || `Figure of ${visible(name)}`;
+    return [h("img", { class: "tc-loaded", src: `data:image/png;base64,${png.replace(/\s/g, "")}`, alt })];
+  }
+  const view = tableView(table, name);
+  if (view !== null) return [view];
+  return words === "" ? [] : [outputView("Display", words, `Display of ${visible(name)}`)];
+}
+
+function tableView(table: unknown, name: string): HTMLElement | null {
+  const { columns, rows, shape } = (table ?? {}) as Record<string, unknown>;
+  if (!Array.isArray(columns) || !Array.isArray(rows) || !rows.every((row) => Array.isArray(row)))
+    return null;
+  const shown: unknown[][] = rows.slice(0, MAX_ROWS);
+  const sides = columns.map((_, at) => {
+    const values = shown.map((row) => row[at]).filter((value) => value != null);
+    return values.length > 0 && values.every((value) => typeof value === "number") ? "tc-right" : null;
+  });
+  const line = (tag: "th" | "td", values: readonly unknown[]): HTMLElement => {
+    const scope = tag === "th" ? "col" : null;
+    return h(
+      "tr",
+      null,
+      ...sides.map((side, at) => h(tag, { class: side, scope }, reveal(cell(values[at])))),
+    );
+  };
+  const body = shown.map((row) => line("td", row));
+  const whole = h("table", null, h("thead", null, line("th", columns)), h("tbody", null, ...body));
+  // What scrolls needs the keyboard and a name.
+  const label = `Table of ${visible(name)}`;
+  const view = h("div", { class: "tc-table", tabindex: 0, role: "group", "aria-label": label }, whole);
+  const total = Array.isArray(shape) && typeof shape[0] === "number" ? shape[0] : rows.length;
+  if (total <= shown.length) return view;
+  const note = `${shown.length} of ${total.toLocaleString("en")} rows`;
+  return h("div", null, view, h("div", { class: "tc-more" }, note));
+}
+
+function cell(value: unknown): string {
+  if (value == null) return "";
+  return (typeof value === "string" ? value : (JSON.stringify(value) ?? "")).slice(0, MAX_CELL);
+}
+
+/** The files that a call has written. */
+export function filesView(files: CallState["files"]): HTMLElement {
+  const items = files.map((file) => {
+    const size = file.bytes !== null && h("span", { class: "tc-dim" }, ` ${bytes(file.bytes)}`);
+    return h("li", null, h("code", null, reveal(file.path)), size);
+  });
+  return h("ul", { class: "tc-files" }, ...items);
+}

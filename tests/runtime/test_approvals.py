@@ -1,0 +1,419 @@
+"""B3, B7, B8, B9, B13: who decides about a call, for how long, and what the model is told."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runtime.test_hooks import notes, read
+from tests.runtime.test_runs import Mailbox, until, weather
+from turncell import Agent, AnswerRefused, Check, Hooks, Rule, ToolUse, rulebook, settings, tool
+from turncell.runtime.run import Run
+from turncell.testing import ScriptedModel, call
+
+
+@pytest.fixture
+def mailbox() -> Mailbox:
+    return Mailbox()
+
+
+def ask(agent: Agent, **options: Any) -> Run:
+    """An attended run that waits for a person."""
+    run = agent.start("go", is_attended=True, **options)
+    until(lambda: run.status == "waiting" or run.is_done)
+    assert run.status == "waiting", run.state
+    return run
+
+
+def mails(*to: str) -> ScriptedModel:
+    return ScriptedModel([*(call("mail", to=name) for name in to), "Done."])
+
+
+@pytest.mark.feature("B3")
+class TestChecks:
+    @pytest.mark.parametrize(
+        ("said", "mode", "status"),
+        [
+            ("deny", "auto", "denied"), (Check("deny", "no"), "auto", "denied"), ("allow", "ask", "ok"),
+            ("allow", "plan", "denied"), ("allow", "never", "denied"), (None, "auto", "ok"), ("ask", "auto", "denied"),
+            (None, "ask", "denied"), ("perhaps", "auto", "denied"), (True, "auto", "denied"),
+        ],
+    )  # fmt: skip
+    def test_with_each_mode_where_nobody_attends(self, mailbox: Mailbox, said: Any, mode: Any, status: str) -> None:
+        model = ScriptedModel([call("mail", to="ana"), "Done."])
+        run = Agent(model, tools=[mailbox.tool(check=lambda to, body: said)], mode=mode).run_sync("go")
+        assert run.tool_calls[0].status == status and len(mailbox.sent) == (status == "ok")
+
+    def test_a_rule_cannot_overrule_its_denial_and_the_model_reads_why(self, mailbox: Mailbox) -> None:
+        async def no_rivals(to: str, body: str) -> Check | None:
+            return Check("deny", "No mail to rivals.", ["rival.example is on the list"]) if "rival" in to else None
+
+        run = Agent(
+            mails("bo@rival.example"), tools=[mailbox.tool(check=no_rivals)], rules=[Rule("mail", "allow")]
+        ).run_sync("go")
+        assert run.tool_calls[0].status == "denied" and not mailbox.sent
+        assert "No mail to rivals. rival.example is on the list" in read(run)
+
+    def test_its_ask_stops_what_was_remembered_but_not_a_rule_in_code(self, mailbox: Mailbox) -> None:
+        agent = Agent(mails("ana"), tools=[mailbox.tool(check=lambda to, body: "ask")])
+        session = agent.session()
+        session.remember(Rule("mail", "allow"))
+        run = ask(agent, session=session)
+        run.deny()
+        run.result(5)
+        Agent(mails("ana"), tools=[mailbox.tool(check=lambda to, body: "ask")], rules=[Rule("mail", "allow")]).run_sync(
+            "go"
+        )
+        assert mailbox.sent == [("ana", "hello")]
+
+    @pytest.mark.parametrize("mode", ["ask", "auto"])
+    def test_one_that_raises_or_exits_denies_whatever_else_allows(self, mailbox: Mailbox, mode: Any) -> None:
+        def broken(to: str, body: str) -> str:
+            return exit(1) if to == "ana" else str(1 / 0)
+
+        run = Agent(
+            ScriptedModel([[call("mail", to="ana"), call("mail", to="bo")], "Done."]), mode=mode,
+            tools=[mailbox.tool(check=broken)], rules=[Rule("mail", "allow")],
+        ).run_sync("go")  # fmt: skip
+        assert run.status == "completed" and not mailbox.sent
+        assert [c.status for c in run.tool_calls] == ["denied", "denied"]
+        assert "ZeroDivisionError" in run.tool_calls[1].reason
+
+    def test_one_that_stalls_denies(self, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("turncell.runtime.hooks.HOOK_TIMEOUT_S", 0.1)
+        release = threading.Event()
+        tools = [mailbox.tool(check=lambda to, body: release.wait(20))]
+        run = Agent(mails("ana"), tools=tools, mode="auto").start("go").result(5)
+        release.set()
+        assert run.tool_calls[0].status == "denied" and not mailbox.sent
+
+    def test_the_card_shows_an_async_preview(self, mailbox: Mailbox) -> None:
+        async def preview(to: str, body: str) -> str:
+            return f"{len(body)} characters to {to}"
+
+        run = ask(Agent(mails("ana"), tools=[mailbox.tool(preview=preview)]))
+        assert run.requests[0].request and run.requests[0].request.preview == "5 characters to ana"
+        run.cancel()
+
+
+@pytest.mark.feature("B3")
+class TestOnDenied:
+    def test_its_words_reach_the_model(self, mailbox: Mailbox) -> None:
+        async def told(arguments: dict[str, Any], reason: str) -> str:
+            return f"Nobody mails {arguments['to']} ({reason}). Write a letter."
+
+        run = ask(Agent(mails("ana"), tools=[mailbox.tool(on_denied=told)]))
+        run.deny("too late")
+        run.result(5)
+        assert read(run) == "Nobody mails ana (too late). Write a letter."
+        assert run.tool_calls[0].status == "denied"
+
+    def test_it_is_asked_too_where_a_rule_denies(self, mailbox: Mailbox) -> None:
+        run = Agent(
+            mails("ana"), tools=[mailbox.tool(on_denied=lambda arguments, reason: f"So: {reason}")],
+            rules=[Rule("mail", "deny", reason="by law")],
+        ).run_sync("go")  # fmt: skip
+        assert read(run) == "So: by law"
+
+    @pytest.mark.parametrize("broken", [lambda a, r: 1 / 0, lambda a, r: 3, lambda a, r: exit(1)])
+    def test_one_that_fails_is_noted_and_leaves_the_usual_words(self, mailbox: Mailbox, broken: Any) -> None:
+        run = Agent(mails("ana"), tools=[mailbox.tool(on_denied=broken)], mode="plan").run_sync("go")
+        assert run.status == "completed" and "mail was not run: denied by mode plan" in read(run)
+        assert "on_denied of mail raised" in notes(run)[0]
+
+
+@pytest.mark.feature("B7")
+class TestRules:
+    def test_the_first_that_matches_decides(self, mailbox: Mailbox) -> None:
+        rules = [Rule("mail", "allow", {"to": "ana"}), Rule("mail", "deny", reason="only ana"), Rule("*", "allow")]
+        run = Agent(mails("ana", "bo"), tools=[mailbox.tool()], rules=rules).run_sync("go")
+        assert mailbox.sent == [("ana", "hello")] and "only ana" in run.tool_calls[1].reason
+
+    def test_a_function_is_asked_in_its_place(self, mailbox: Mailbox) -> None:
+        asked: list[str] = []
+
+        async def office_hours(use: ToolUse) -> str | None:
+            asked.append(str(use.arguments["to"]))
+            return "deny" if use.arguments["to"] == "boss" else None
+
+        def others(use: ToolUse) -> Check:
+            return Check("allow", "everybody else is fine")
+
+        rules: list[Any] = [Rule("mail", "allow", {"to": "ana"}), office_hours, others]
+        model = ScriptedModel([[call("mail", to=name) for name in ("ana", "boss", "bo")], "Done."])
+        run = Agent(model, tools=[mailbox.tool()], rules=rules).run_sync("go")
+        assert [to for to, _ in mailbox.sent] == ["ana", "bo"] and asked == ["boss", "bo"]
+        assert "office_hours" in run.tool_calls[1].reason
+        assert run.tool_calls[2].reason == "everybody else is fine"
+
+    def test_the_allow_of_a_function_stands_after_untrusted_output_only_if_it_says_so(self, mailbox: Mailbox) -> None:
+        plain: list[Any] = [lambda use: "allow"]
+        stands: list[Any] = [lambda use: Rule("*", "allow", tainted=True)]
+        Agent(mails("ana", "bo"), tools=[mailbox.tool()], rules=plain).run_sync("go")
+        assert [to for to, _ in mailbox.sent] == ["ana"]
+        Agent(mails("ana", "bo"), tools=[mailbox.tool()], rules=stands).run_sync("go")
+        assert [to for to, _ in mailbox.sent] == ["ana", "ana", "bo"]
+
+    @pytest.mark.parametrize(
+        "broken", [lambda use: 1 / 0, lambda use: "sure", lambda use: True, lambda use: exit(0)],
+        ids=["raises", "a wrong word", "a truth", "exits"],
+    )  # fmt: skip
+    def test_a_function_that_fails_denies(self, mailbox: Mailbox, broken: Any) -> None:
+        run = Agent(mails("ana"), tools=[mailbox.tool()], mode="auto", rules=[broken, Rule("*", "allow")]).run_sync(
+            "go"
+        )
+        assert (run.status, run.tool_calls[0].status, mailbox.sent) == ("completed", "denied", [])
+
+    @pytest.mark.parametrize(
+        ("mode", "mail", "read_", "note"),
+        [
+            ("ask", "denied", "ok", "denied"), ("edits", "denied", "ok", "ok"), ("plan", "denied", "ok", "denied"),
+            ("auto", "ok", "ok", "ok"), ("never", "denied", "denied", "denied"),
+        ],
+    )  # fmt: skip
+    def test_the_modes_where_nobody_attends(
+        self, mailbox: Mailbox, mode: Any, mail: str, read_: str, note: str
+    ) -> None:
+        @tool(edits_notebook=True)
+        def add_cell(source: str) -> str:
+            """Add a cell."""
+            return "added"
+
+        calls = [call("mail", to="ana"), call("weather", city="Oslo"), call("add_cell", source="1")]
+        run = Agent(ScriptedModel([calls, "Done."]), tools=[mailbox.tool(), weather, add_cell], mode=mode).run_sync(
+            "go"
+        )
+        assert [c.status for c in run.tool_calls] == [mail, read_, note]
+
+    def test_in_modes_that_ask_nobody_no_card_is_shown_even_if_a_person_is_there(self, mailbox: Mailbox) -> None:
+        for mode in ("plan", "never"):
+            run = Agent(mails("ana"), tools=[mailbox.tool()]).start("go", is_attended=True, mode=mode).result(5)  # type: ignore[arg-type]
+            assert run.tool_calls[0].status == "denied" and run.tool_calls[0].requests == 0
+
+
+@pytest.mark.feature("B7")
+class TestRemembering:
+    def test_once_is_once(self, mailbox: Mailbox) -> None:
+        run = ask(Agent(mails("ana", "bo"), tools=[mailbox.tool()]))
+        run.approve()
+        until(lambda: mailbox.sent and run.status == "waiting")
+        run.deny()
+        run.result(5)
+        assert len(mailbox.sent) == 1
+
+    def test_for_the_session_it_holds_in_later_runs_until_it_is_revoked(self, mailbox: Mailbox) -> None:
+        trusted = mailbox.tool(trusted=True)
+        agent = Agent(ScriptedModel([call("mail", to="ana"), call("mail", to="bo"), "Done.", call("mail", to="cy"),
+                                     "Done.", call("mail", to="di"), "Done."]), tools=[trusted])  # fmt: skip
+        session = agent.session()
+        run = ask(agent, session=session)
+        run.approve(scope="session")
+        run.result(5)
+        agent.run_sync("more", session=session)
+        assert [to for to, _ in mailbox.sent] == ["ana", "bo", "cy"]
+        assert [str(rule) for rule in session.rules] == ["allow mail"] and rulebook().rules() == ()
+        assert notes(run, "rule") == ["allow mail, session"]
+        assert session.revoke(session.rules[0])
+        agent.run_sync("more", session=session)
+        assert len(mailbox.sent) == 3
+
+    def test_always_holds_in_other_sessions_and_can_be_listed_and_revoked(self, mailbox: Mailbox) -> None:
+        trusted = mailbox.tool(trusted=True)
+        run = ask(Agent(mails("ana"), tools=[trusted]))
+        run.approve(scope="always")
+        run.result(5)
+        Agent(mails("bo"), tools=[trusted]).run_sync("go")
+        assert [to for to, _ in mailbox.sent] == ["ana", "bo"]
+        (kept,) = rulebook().rules()
+        assert (str(kept.rule), kept.scope) == ("allow mail", "always")
+        assert rulebook().revoke(kept.rule_id)
+        Agent(mails("cy"), tools=[trusted]).run_sync("go")
+        assert len(mailbox.sent) == 2
+
+    def test_a_denial_is_remembered_too_with_its_reason(self, mailbox: Mailbox) -> None:
+        agent = Agent(mails("ana", "bo"), tools=[mailbox.tool()])
+        run = ask(agent)
+        run.deny("never mail", scope="session")
+        run.result(5)
+        assert [c.status for c in run.tool_calls] == ["denied", "denied"] and run.tool_calls[1].requests == 0
+        assert "never mail" in run.tool_calls[1].reason
+
+    def test_what_was_said_last_counts(self, mailbox: Mailbox) -> None:
+        agent = Agent(mails("ana"), tools=[mailbox.tool(trusted=True)])
+        session = agent.session()
+        session.remember(Rule("mail", "allow"))
+        session.remember(Rule("mail", "deny", reason="on second thoughts"))
+        assert [str(rule) for rule in session.rules] == ["deny mail"]
+        assert agent.run_sync("go", session=session).tool_calls[0].status == "denied"
+
+        rulebook().remember(Rule("mail", "allow"))
+        rulebook().remember(Rule("*", "deny"))
+        assert Agent(mails("ana"), tools=[mailbox.tool()]).run_sync("go").tool_calls[0].status == "denied"
+
+    def test_a_rule_of_the_session_goes_before_one_for_ever(self, mailbox: Mailbox) -> None:
+        agent = Agent(mails("ana"), tools=[mailbox.tool()])
+        session = agent.session()
+        session.remember(Rule("mail", "allow"))
+        rulebook().remember(Rule("mail", "deny"))
+        assert agent.run_sync("go", session=session).tool_calls[0].status == "ok"
+
+    def test_a_rule_book_that_cannot_be_read_allows_nothing(self, mailbox: Mailbox, own_history: Path) -> None:
+        (own_history.parent / "rules.json").write_text("{,")
+        run = Agent(mails("ana"), tools=[mailbox.tool()], rules=[Rule("mail", "allow")]).start("go").result(5)
+        assert (run.status, run.state.error_kind) == ("failed", "policy") and not mailbox.sent
+        assert "mend the file or remove it" in (run.state.error or "")
+
+    def test_words_in_the_tools_place_are_no_rule(self, mailbox: Mailbox) -> None:
+        run = ask(Agent(mails("ana"), tools=[mailbox.tool()]))
+        request = run.requests[0].request
+        assert request
+        with pytest.raises(AnswerRefused, match="this call only"):
+            run.answer(request.request_id, "result", digest=request.digest, result="x", scope="session").result(5)
+        with pytest.raises(AnswerRefused, match="scope is 'forever'"):
+            run.approve(scope="forever")  # type: ignore[arg-type]
+        assert run.session.rules == () and run.status == "waiting"
+        run.cancel()
+
+
+@pytest.mark.feature("B8")
+class TestAnswers:
+    def test_a_person_may_answer_in_the_tools_place(self, mailbox: Mailbox) -> None:
+        run = ask(Agent(mails("ana"), tools=[mailbox.tool()]))
+        request = run.requests[0].request
+        assert request
+        with pytest.raises(AnswerRefused, match="say with what"):
+            run.answer(request.request_id, "result", digest=request.digest).result(5)
+        run.answer(request.request_id, "result", digest=request.digest, result="I told her myself.").result(5)
+        run.result(5)
+        assert (run.tool_calls[0].status, read(run), mailbox.sent) == ("ok", "I told her myself.", [])
+        assert run.tool_calls[0].started_at is None and not run.is_tainted
+
+    @pytest.mark.parametrize(
+        "answer",
+        [{"decision": "yes"}, {"decision": "approve", "arguments": {"to": "eve"}}, {"decision": "edit"},
+         {"decision": "edit", "arguments": "[]"}, {"decision": "edit", "arguments": {"to": "eve", "cc": "x"}}],
+    )  # fmt: skip
+    def test_what_is_no_answer_changes_nothing(self, mailbox: Mailbox, answer: dict[str, Any]) -> None:
+        run = ask(Agent(mails("ana"), tools=[mailbox.tool()]))
+        request = run.requests[0].request
+        assert request
+        with pytest.raises(AnswerRefused):
+            run.answer(request.request_id, digest=request.digest, **answer).result(5)
+        assert run.status == "waiting" and not mailbox.sent
+        run.approve()
+        run.result(5)
+        assert mailbox.sent == [("ana", "hello")]
+
+    def test_several_requests_of_a_step_are_open_together_and_answered_in_any_order(self, mailbox: Mailbox) -> None:
+        calls = [call("mail", to=name) for name in ("ana", "bo", "cy")]
+        run = ask(Agent(ScriptedModel([calls, "Done."]), tools=[mailbox.tool()]))
+        ana, bo, cy = run.requests
+        run.approve(cy)
+        run.deny("not him", bo)
+        assert not mailbox.sent, "writes go in the order of the model"
+        run.approve(ana)
+        run.result(5)
+        assert [to for to, _ in mailbox.sent] == ["ana", "cy"]
+        assert [c.status for c in run.tool_calls] == ["ok", "denied", "ok"]
+
+    def test_an_answer_that_comes_late_is_refused(self, mailbox: Mailbox) -> None:
+        run = ask(Agent(mails("ana"), tools=[mailbox.tool()], request_timeout_s=0.1))
+        request = run.requests[0].request
+        assert request
+        run.result(5)
+        for decision in ("approve", "deny"):
+            with pytest.raises(AnswerRefused, match="not open any more"):
+                run.answer(request.request_id, decision, digest=request.digest).result(5)  # type: ignore[arg-type]
+        with pytest.raises(AnswerRefused, match="no such request"):
+            run.answer("nobody", "approve", digest=request.digest).result(5)
+        assert not mailbox.sent
+
+    def test_the_edited_call_is_what_the_model_sees_and_same_arguments_are_a_plain_approval(
+        self, mailbox: Mailbox
+    ) -> None:
+        model = ScriptedModel([[call("mail", to="ana"), call("mail", to="bo")], "Done."])
+        run = ask(Agent(model, tools=[mailbox.tool()]))
+        first, second = run.requests
+        run.approve(first, arguments={"to": "cy"})
+        run.approve(second, arguments={"to": "bo", "body": "hello"})
+        run.result(5)
+        assert "cy" in str(model.requests[1].messages) and "ana" not in str(model.requests[1].messages)
+        assert [c.request.answer for c in run.tool_calls if c.request] == ["edit", "approve"]
+
+
+@pytest.mark.feature("B9")
+class TestTime:
+    def test_a_request_has_its_time_and_the_model_is_told_that_nobody_answered(self, mailbox: Mailbox) -> None:
+        run = ask(Agent(mails("ana"), tools=[mailbox.tool()], request_timeout_s=0.2))
+        request = run.requests[0].request
+        assert request and request.expires_at and request.expires_at - request.opened_at <= 1
+        run.result(5)
+        assert run.status == "completed" and "nobody answered in time" in read(run)
+        answered = run.tool_calls[0].request
+        assert answered and answered.by == "time limit" and not mailbox.sent
+
+    @pytest.mark.parametrize(("unattended", "sent"), [("deny", 0), ("allow", 1)])
+    def test_nobody_attending_means_the_setting_at_once(
+        self, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch, unattended: str, sent: int
+    ) -> None:
+        monkeypatch.setenv("TURNCELL_UNATTENDED", unattended)
+        settings.use(settings.Settings.from_environment())
+        began = time.monotonic()
+        run = Agent(mails("ana"), tools=[mailbox.tool()]).run_sync("go")
+        assert time.monotonic() - began < 5 and len(mailbox.sent) == sent
+        assert run.tool_calls[0].judged_by == "the unattended policy"
+
+    def test_allowing_the_unattended_does_not_allow_what_is_denied(
+        self, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TURNCELL_UNATTENDED", "allow")
+        settings.use(settings.Settings.from_environment())
+        for options in ({"mode": "plan"}, {"mode": "never"}, {"rules": [Rule("mail", "deny")]}):
+            Agent(mails("ana"), tools=[mailbox.tool()], **options).run_sync("go")  # type: ignore[arg-type]
+        assert not mailbox.sent
+
+
+@pytest.mark.feature("B13")
+class TestGuard:
+    def script(self, name: str, times: int) -> ScriptedModel:
+        return ScriptedModel([*(call(name, at="x") for _ in range(times)), "I give up."])
+
+    @pytest.mark.parametrize(("effect", "allowed"), [("read", 3), ("write", 2), ("idempotent", 2)])
+    def test_the_same_call_may_fail_so_often_and_is_then_refused(self, effect: Any, allowed: int) -> None:
+        tried: list[str] = []
+
+        @tool(effect=effect)
+        def fetch(at: str) -> str:
+            """Fetch."""
+            tried.append(at)
+            raise OSError("down")
+
+        run = Agent(self.script("fetch", 5), tools=[fetch], mode="auto").run_sync("go")
+        assert len(tried) == allowed and run.text == "I give up."
+        assert [c.status for c in run.tool_calls] == ["error"] * allowed + ["invalid"] * (5 - allowed)
+        assert f"it has failed {allowed} times" in read(run)
+
+    def test_other_arguments_polling_tools_and_successes_are_not_held_back(self) -> None:
+        tried: list[str] = []
+
+        @tool(effect="read", polling=True)
+        def poll(at: str) -> str:
+            """Poll."""
+            tried.append(at)
+            raise OSError("not yet")
+
+        Agent(self.script("poll", 5), tools=[poll]).run_sync("go")
+        calls = [call("weather", city="Oslo")] * 6
+        run = Agent(ScriptedModel([*calls, "Done."]), tools=[weather]).run_sync("go")
+        assert len(tried) == 5 and {c.status for c in run.tool_calls} == {"ok"}
+
+    def test_denied_calls_are_not_failures(self, mailbox: Mailbox) -> None:
+        run = Agent(
+            ScriptedModel([*[call("mail", to="a")] * 4, "Done."]), tools=[mailbox.tool()],
+            hooks=Hooks(),
+        ).run_sync("go")  # fmt: skip
+        assert [c.status for c in run.tool_calls] == ["denied"] * 4

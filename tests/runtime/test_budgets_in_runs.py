@@ -1,0 +1,252 @@
+"""A15, A20, B5: what a run may spend, and what is told of it when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runtime.test_runs import Silent, until, weather
+from turncell import Agent, Budget, JsonLinesWriter, MemoryWriter, ModelFailure, Tiers, UsageError, runs_df, tool
+from turncell.core.deltas import Finished, Fragment, TextFragment
+from turncell.core.events import BudgetChanged
+from turncell.core.parts import Usage
+from turncell.runtime.ports import ModelRequest
+from turncell.testing import ScriptedModel, call, say
+
+
+def looking(**options: Any) -> ScriptedModel:
+    """Never ends by itself; each step costs a dollar with `price=(0, 0.5e6)` (two words)."""
+    return ScriptedModel(lambda request: call("weather", city="x"), **options)
+
+
+def asks_weather(model: Any, **options: Any) -> Agent:
+    return Agent(model, tools=[weather], **{"summarises": False} | options)
+
+
+@pytest.mark.feature("A20")
+class TestLimits:
+    def test_steps(self) -> None:
+        run = asks_weather(looking(), budget={"steps": 3}).run_sync("go")
+        assert (run.status, run.state.error_kind, len(run.state.steps) - 1) == ("budget", "budget", 3)
+        assert "3 steps" in (run.state.error or "") and run.budget.spent.steps == 3
+
+    def test_calls(self) -> None:
+        run = asks_weather(looking(), budget={"calls": 2}).run_sync("go")
+        assert run.status == "budget" and [c.status for c in run.tool_calls] == ["ok", "ok", "cancelled"]
+
+    def test_usd(self) -> None:
+        run = asks_weather(looking(price=(0.0, 0.5e6)), budget={"usd": 2.5}).run_sync("go")
+        assert run.status == "budget" and 2.5 < run.budget.spent.usd <= 3.5 + 1e-6
+        assert run.budget.spent.usd == pytest.approx(sum(step.cost_usd or 0 for step in run.state.steps))
+
+    def test_tokens(self) -> None:
+        run = asks_weather(looking(), budget={"tokens": 60}).run_sync("go")
+        used = run.usage
+        assert run.status == "budget" and len(run.state.steps) > 1, "a limit below the guess lets a run begin"
+        assert run.budget.spent.tokens == (used.input_tokens or 0) + (used.output_tokens or 0)
+
+    def test_seconds(self) -> None:
+        run = Agent(Silent("thinking"), budget={"seconds": 0.2}).start("go").result(5)
+        assert run.status == "budget" and "seconds" in (run.state.error or "") and run.text == "thinking"
+
+    def test_the_limits_of_an_agent_hold_for_each_run_anew_and_those_of_a_run_go_before(self) -> None:
+        agent = asks_weather(looking(), budget={"steps": 2})
+        for _ in range(2):
+            assert agent.run_sync("go").budget.spent.steps == 2
+        assert agent.run_sync("go", budget={"steps": 1}).budget.spent.steps == 1
+        assert agent.run_sync("go", budget={"steps": None, "calls": 3}).budget.spent.steps == 4
+
+    @pytest.mark.parametrize("budget", [{"steps": 0}, {"usd": -1}, {"euros": 3}, 5])
+    def test_what_is_no_limit_is_refused_before_anything_runs(self, budget: Any) -> None:
+        with pytest.raises((UsageError, TypeError)):
+            asks_weather(looking()).start("go", budget=budget)
+
+
+@pytest.mark.feature("A20")
+class TestPrices:
+    @pytest.mark.parametrize(("unknown", "status"), [("stop", "budget"), ("ignore", "completed")])
+    def test_a_cost_that_nobody_knows_stops_or_is_ignored(self, unknown: str, status: str) -> None:
+        model = ScriptedModel([call("weather", city="x"), "Done."])
+        run = asks_weather(model, budget={"usd": 5.0, "unknown_prices": unknown}).run_sync("go")
+        assert run.status == status and run.budget.spent.has_unknown_cost
+        assert ("the cost of a model call is unknown" in (run.state.error or "")) == (status == "budget")
+
+    def test_a_failure_before_the_first_word_costs_nothing_and_uses_no_step(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("turncell.core.reducer.BACKOFF_S", 0.01)
+        busy = ModelFailure("rate_limit", "slow down", retry_after_s=0.01)
+        model = ScriptedModel([busy, busy, "Done."], price=(0, 1e6))
+        run = Agent(model, budget={"steps": 1, "usd": 5, "unknown_prices": "stop"}).run_sync("go")
+        assert (run.status, run.budget.spent.steps, run.budget.spent.usd) == ("completed", 1, pytest.approx(1.0))
+        assert not run.budget.spent.has_unknown_cost
+
+    def test_a_model_that_does_not_count_is_counted_by_the_guess(self) -> None:
+        class Uncounted:
+            name = "uncounted"
+
+            async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
+                yield [TextFragment("Done."), Finished("stop", Usage())]
+
+        run = Agent(Uncounted(), budget={"tokens": 5000}, max_tokens=100).run_sync("go")
+        assert run.status == "completed" and run.budget.spent.tokens >= 100
+
+    def test_max_tokens_are_reserved_as_they_are(self) -> None:
+        run = Agent(ScriptedModel(["Done."]), budget={"tokens": 50}, max_tokens=100).run_sync("go")
+        assert run.status == "budget" and "50 tokens left" in (run.state.error or "")
+
+
+@pytest.mark.feature("A20")
+class TestChanging:
+    def test_while_it_runs(self) -> None:
+        gate = threading.Event()
+
+        @tool(effect="read")
+        def wait() -> str:
+            """Wait."""
+            gate.wait(20)
+            return "ok"
+
+        model = ScriptedModel([call("wait"), call("wait"), "Done."])
+        run = Agent(model, tools=[wait], budget={"steps": 1}).start("go")
+        until(lambda: run.tool_calls and run.tool_calls[0].status == "running")
+        run.set_budget(steps=3, usd=None)
+        gate.set()
+        run.result(5)
+        assert run.status == "completed" and run.state.budget == {"steps": 3}
+        assert [event.budget for event in run.events if isinstance(event, BudgetChanged)] == [{"steps": 3}]
+
+    def test_lowering_it_stops_what_comes_next(self) -> None:
+        gate = threading.Event()
+
+        @tool(effect="read")
+        def wait() -> str:
+            """Wait."""
+            gate.wait(20)
+            return "ok"
+
+        run = Agent(ScriptedModel(lambda request: call("wait")), tools=[wait]).start("go")
+        until(lambda: run.tool_calls and run.tool_calls[0].status == "running")
+        run.set_budget(steps=1)
+        gate.set()
+        run.result(5)
+        assert run.status == "budget" and run.tool_calls[0].status == "ok"
+
+    def test_what_is_no_limit_changes_nothing(self) -> None:
+        run = Agent(ScriptedModel([say("slow", delay_s=0.05)])).start("go")
+        with pytest.raises(UsageError, match="no limit called 'euros'"):
+            run.set_budget(euros=3)
+        run.result(5)
+        assert not any(isinstance(event, BudgetChanged) for event in run.events)
+
+
+@pytest.mark.feature("A20")
+class TestSharing:
+    def test_a_batch_never_overspends_by_more_than_one_step_of_each(self) -> None:
+        budget = Budget(usd=5.0)
+        runs = [
+            asks_weather(looking(price=(0.0, 0.5e6), delay_s=0.001), budget=budget, max_steps=20).start("go")
+            for _ in range(8)
+        ]
+        for run in runs:
+            run.result(20)
+        assert {run.status for run in runs} == {"budget"}
+        assert 5.0 < budget.spent.usd <= 5.0 + 8 * 1.5
+        assert budget.spent.usd == pytest.approx(sum(run.budget.spent.usd for run in runs))
+
+    def test_steps_are_shared_to_the_last(self) -> None:
+        budget = Budget(steps=10)
+        agent = asks_weather(looking(delay_s=0.001), budget=budget)
+
+        async def main() -> list[Any]:
+            return await asyncio.gather(*(agent.run("go") for _ in range(6)))
+
+        runs = asyncio.run(main())
+        assert budget.spent.steps == 10 and {run.status for run in runs} == {"budget"}
+
+    def test_a_run_may_bring_the_shared_budget(self) -> None:
+        budget = Budget(steps=3)
+        agent = asks_weather(looking())
+        runs = [agent.run_sync("go", budget=budget) for _ in range(2)]
+        assert budget.spent.steps == 3 and [run.status for run in runs] == ["budget", "budget"]
+        assert runs[0].state.budget == {"steps": 3}, "what applies is in the record"
+
+    def test_a_change_for_one_run_leaves_the_others_limits_alone(self) -> None:
+        budget = Budget(steps=5)
+        run = Agent(ScriptedModel([say("slow", delay_s=0.05)])).start("go", budget=budget)
+        run.set_budget(steps=1)
+        run.result(5)
+        assert budget.limits.steps == 5 and run.budget.limits.steps == 1
+
+    def test_a_call_that_is_cancelled_has_been_made(self) -> None:
+        started = threading.Event()
+
+        @tool(effect="read")
+        async def slow() -> str:
+            """Take long."""
+            started.set()
+            await asyncio.sleep(60)
+            return "never"
+
+        budget = Budget(calls=5)
+        run = Agent(ScriptedModel([call("slow")]), tools=[slow], budget=budget).start("go")
+        assert started.wait(5)
+        run.cancel()
+        run.result(5)
+        until(lambda: budget.spent.calls == 1)
+        assert budget.left().calls == 4
+
+
+@pytest.mark.feature("A15")
+class TestTelemetry:
+    def test_every_run_is_told_however_it_ended(self, tmp_path: Path) -> None:
+        memory, lines = MemoryWriter(), JsonLinesWriter(tmp_path / "runs" / "t.jsonl")
+        writers = [memory, lines]
+        Agent(ScriptedModel(["fine"], price=(1.0, 1.0)), telemetry=writers, name="good").run_sync("go")
+        Agent(ScriptedModel([ValueError("broken")]), telemetry=writers, attempts=1).run_sync("go")
+        cancelled = Agent(Silent("x"), telemetry=writers).start("go")
+        until(lambda: cancelled.text)
+        cancelled.cancel()
+        cancelled.result(5)
+        asks_weather(looking(), telemetry=writers, budget={"steps": 1}).run_sync("go")
+        asks_weather(looking(), telemetry=writers, max_steps=1).run_sync("go")
+        statuses = ["completed", "failed", "cancelled", "budget", "max_steps"]
+        assert [record.status for record in memory.records] == statuses
+        told = [json.loads(line) for line in (tmp_path / "runs" / "t.jsonl").read_text().splitlines()]
+        assert [line["status"] for line in told] == statuses
+        assert (told[0]["agent"], told[0]["model"], told[0]["cost_basis"]) == ("good", "scripted", "user")
+        assert told[3]["tool_calls"][0][:2] == ["weather", "ok"] and told[1]["cost_usd"] is None
+
+    def test_it_says_what_the_table_says(self) -> None:
+        memory = MemoryWriter()
+        run = asks_weather(
+            ScriptedModel([call("weather", city="x"), "Done."], price=(1.0, 1.0)), telemetry=memory
+        ).run_sync("go")
+        (row,) = runs_df(run).to_dict("records")
+        (record,) = memory.records
+        same = [name for name in row if hasattr(record, str(name)) and name not in ("started_at", "tool_calls")]
+        assert {"status", "steps", "calls", "input_tokens", "cost_usd", "duration_s", "run_id"} <= set(same)
+        for name in same:
+            said, shown = getattr(record, str(name)), row[name]
+            is_missing = shown is None or shown != shown or str(shown) == "<NA>"
+            assert said in (None, "") if is_missing else shown == pytest.approx(said), name
+
+    def test_the_tier_is_told(self) -> None:
+        memory = MemoryWriter()
+        Agent(Tiers(small=ScriptedModel(["fine"])), telemetry=memory).run_sync("go")
+        assert memory.records[0].tier == "small"
+
+    def test_a_writer_that_raises_costs_only_itself(self) -> None:
+        class Broken:
+            def write(self, record: Any) -> None:
+                raise OSError("the disk is full")
+
+        memory = MemoryWriter()
+        run = Agent(ScriptedModel(["fine"]), telemetry=[Broken(), memory]).run_sync("go")
+        assert run.status == "completed" and len(memory.records) == 1

@@ -1,0 +1,196 @@
+"""A19: runs that end with a value of a type."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Literal, Optional
+
+import pytest
+from pydantic import BaseModel, Field
+
+from tests.runtime.test_hooks import notes
+from tests.runtime.test_runs import Mailbox, until, weather
+from turncell import Agent, Rule, UsageError, tool
+from turncell.core.deltas import Finished, Fragment, TextFragment
+from turncell.core.parts import Usage
+from turncell.runtime.ports import Capabilities, ModelRequest
+from turncell.testing import ScriptedModel, call
+
+pytestmark = pytest.mark.feature("A19")
+
+
+class City(BaseModel):
+    name: str
+    people: int = Field(ge=0)
+    founded: date | None = None
+
+
+@dataclass
+class Point:
+    x: float
+    y: float
+
+
+class Tree(BaseModel):
+    name: str
+    children: list[Tree] = []
+
+
+class SchemaModel:
+    """A model that can be held to a schema: it answers in JSON."""
+
+    name = "held"
+    capabilities = Capabilities(schema=True)
+
+    def __init__(self, *answers: str) -> None:
+        self.answers = list(answers)
+        self.requests: list[ModelRequest] = []
+
+    async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
+        self.requests.append(request)
+        yield [TextFragment(self.answers.pop(0)), Finished("stop", Usage(1, 1))]
+
+
+def answer(**value: Any) -> Any:
+    return call("final_answer", **value)
+
+
+@pytest.mark.parametrize(
+    ("type_", "given", "value"),
+    [
+        (City, {"name": "Oslo", "people": 7}, City(name="Oslo", people=7)),
+        (City, {"name": "O", "people": 7, "founded": "1048-01-01"}, City(name="O", people=7, founded=date(1048, 1, 1))),
+        (Point, {"x": 1, "y": 2}, Point(1.0, 2.0)),
+        (Tree, {"name": "a", "children": [{"name": "b"}]}, Tree(name="a", children=[Tree(name="b")])),
+        (Literal["yes", "no"], {"value": "no"}, "no"),
+        (list[str], {"value": ["a", "b"]}, ["a", "b"]),
+        (Optional[int], {"value": None}, None),  # noqa: UP045
+        (int | None, {"value": 3}, 3),
+        (dict[str, int], {"value": {"a": 1}}, {"a": 1}),
+        (list[City], {"value": [{"name": "Oslo", "people": 7}]}, [City(name="Oslo", people=7)]),
+        (set[int], {"value": [1, 2]}, {1, 2}),
+        (bool, {"value": True}, True),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_value_of_any_type_by_a_tool_and_by_a_schema(type_: Any, given: Any, value: Any) -> None:
+    model = ScriptedModel([answer(**given)])
+    run = Agent(model, output=type_).run_sync("go")
+    assert run.status == "completed" and run.output == value and type(run.output) is type(value)
+    held = SchemaModel(json.dumps(given))
+    run = Agent(held, output=type_).run_sync("go")
+    assert run.status == "completed" and run.output == value
+    assert held.requests[0].output_schema and held.requests[0].output_schema["type"] == "object"
+    assert held.requests[0].tools == () and model.requests[0].tools[0].name == "final_answer"
+
+
+def test_the_type_may_be_given_for_one_run_and_others_are_plain() -> None:
+    agent = Agent(ScriptedModel([answer(value="yes"), "Just text."]))
+    assert agent.run_sync("go", output=Literal["yes", "no"]).output == "yes"
+    plain = agent.run_sync("go")
+    assert (plain.output, plain.text) == (None, "Just text.")
+
+
+def test_what_does_not_fit_goes_back_with_what_was_wrong() -> None:
+    model = ScriptedModel([answer(name="Oslo", people=-1), answer(name="Oslo", people=7)])
+    run = Agent(model, output=City).run_sync("go")
+    assert run.output == City(name="Oslo", people=7)
+    assert "people" in model.requests[1].messages[-1].parts[0].content  # type: ignore[union-attr]
+    assert "greater than or equal to 0" in str(model.requests[1].messages[-1])
+
+
+def test_text_in_the_place_of_a_value_goes_back_too_and_json_in_a_fence_is_taken() -> None:
+    model = ScriptedModel(["I would say Oslo.", '```json\n{"name": "Oslo", "people": 7}\n```'])
+    run = Agent(model, output=City).run_sync("go")
+    assert run.output == City(name="Oslo", people=7)
+    asked = model.requests[1].messages[-1].text
+    assert "the answer is not JSON" in asked and "Call final_answer" in asked
+    assert len(notes(run, "output")) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [answer(name="Oslo"), "no JSON", call("final_answer", value=3)], ids=["arguments", "text", "wrapped"]
+)
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_it_is_tried_so_often_and_then_the_run_has_failed(wrong: Any, attempts: int) -> None:
+    model = ScriptedModel(lambda request: wrong)
+    run = Agent(model, output=City, output_attempts=attempts).run_sync("go")
+    assert (run.status, run.state.error_kind, run.output) == ("failed", "output", None)
+    assert len(model.requests) == attempts and "the output is no City" in (run.state.error or "")
+
+
+def test_a_held_model_may_be_wrong_too() -> None:
+    held = SchemaModel("{}", '{"name": "Oslo"}', '{"name": "Oslo", "people": 7}')
+    run = Agent(held, output=City).run_sync("go")
+    assert run.output == City(name="Oslo", people=7) and len(held.requests) == 3
+    assert "nothing but JSON" in held.requests[1].messages[-1].text
+
+
+def test_other_tools_run_before_it_and_beside_it() -> None:
+    box = Mailbox()
+    model = ScriptedModel(
+        [
+            call("weather", city="Oslo"),
+            [answer(name="Oslo", people=7), call("mail", to="ana"), call("weather", city="x")],
+        ]
+    )
+    run = Agent(model, tools=[weather, box.tool()], output=City).start("go", is_attended=True)
+    until(lambda: run.status == "waiting")
+    assert run.output is None
+    run.approve()
+    run.result(5)
+    assert run.output == City(name="Oslo", people=7) and len(box.sent) == 1 and len(model.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"mode": "never"}, {"mode": "plan"}, {"rules": [Rule("*", "deny")]}, {"rules": [Rule("*", "ask")]},
+     {"rules": [lambda use: "deny"]}, {"budget": {"calls": 1}}],
+    ids=str,
+)  # fmt: skip
+def test_no_mode_rule_or_budget_of_calls_keeps_a_run_from_answering(options: Any) -> None:
+    model = ScriptedModel([call("weather", city="Oslo"), answer(name="Oslo", people=7)])
+    assert Agent(model, tools=[weather], output=City, **options).run_sync("go").output == City(name="Oslo", people=7)
+
+
+def test_a_tool_that_ends_the_run_does_not_end_it_without_a_value() -> None:
+    @tool(effect="read", terminate=True)
+    def finish() -> str:
+        """Finish."""
+        return "over"
+
+    model = ScriptedModel([call("finish"), answer(name="Oslo", people=7)])
+    assert Agent(model, tools=[finish], output=City).run_sync("go").output == City(name="Oslo", people=7)
+
+
+def test_when_the_steps_are_used_up_there_is_no_value_but_a_summary() -> None:
+    model = ScriptedModel([call("weather", city="Oslo"), "Only the weather so far."])
+    run = Agent(model, tools=[weather], output=City, max_steps=1).run_sync("go")
+    assert (run.status, run.output, run.text) == ("max_steps", None, "Only the weather so far.")
+    held = SchemaModel("{}", "I could not.")
+    run = Agent(held, output=City, max_steps=1).run_sync("go")
+    assert run.status == "max_steps" and held.requests[-1].output_schema is None, "a summary is no value"
+
+
+def test_what_cannot_be_an_output_is_refused_before_anything_runs() -> None:
+    for wrong, said in ((lambda: 3, "is a function"), (3, "has no JSON Schema"), (SchemaModel, "has no JSON Schema")):
+        with pytest.raises(UsageError, match=said):
+            Agent(ScriptedModel([]), output=wrong)
+
+    @tool(effect="read")
+    def final_answer() -> str:
+        """Mine."""
+        return ""
+
+    with pytest.raises(UsageError, match="two tools are called 'final_answer'"):
+        Agent(ScriptedModel([]), tools=[final_answer], output=City).start("go")
+
+
+def test_the_type_is_named_as_it_is_written() -> None:
+    run = Agent(ScriptedModel(["x"]), output=list[int], output_attempts=1).run_sync("go")
+    assert "the output is no list[int]" in (run.state.error or "")
+    run = Agent(ScriptedModel(["x"]), output=Literal["a"], output_attempts=1).run_sync("go")
+    assert "the output is no Literal['a']" in (run.state.error or "")
