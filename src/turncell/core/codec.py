@@ -46,17 +46,9 @@ def decode_json(data: bytes | str) -> Json:
         return json.loads(data)
 
 
-def decode(data: bytes | str, blob: Callable[[str], bytes] | None = None) -> events.Event:
-    """The event that `encode` wrote, with what `outline` has taken out put in again by `blob(digest)`.
-
-    Raises pydantic's ValidationError for anything else.
-    """
-    plain = decode_json(data)
-    if blob is not None and isinstance(plain, dict):
-        for name, value in plain.items():
-            if isinstance(value, dict) and value.keys() == {"$blob"}:
-                plain[name] = decode_json(blob(str(value["$blob"])))
-    return event_adapter().validate_python(plain)
+def decode(data: bytes | str) -> events.Event:
+    """The event that `encode` wrote. Raises pydantic's ValidationError for anything else."""
+    return event_adapter().validate_python(decode_json(data))
 
 
 BLOB_BYTES = 65_536
@@ -80,6 +72,15 @@ def outline(payload: bytes) -> tuple[bytes, dict[str, bytes]]:
                 blobs[digest] = field
                 plain[name] = {"$blob": digest}
     return encode(plain), blobs
+
+
+def inline(payload: bytes, blob: Callable[[str], bytes]) -> bytes:
+    """What `outline` has taken out, put in again: `blob(digest)` gives the JSON of a field."""
+    plain = decode_json(payload)
+    for name, value in plain.items():
+        if isinstance(value, dict) and value.keys() == {"$blob"}:
+            plain[name] = decode_json(blob(str(value["$blob"])))
+    return encode(plain)
 
 
 @cache

@@ -9,6 +9,7 @@ from turncell.errors import UsageError
 from turncell.frames import tables
 from turncell.frames.columns import Backend
 from turncell.runtime import defaults
+from turncell.runtime.journal import read_whole
 from turncell.runtime.ports import Store
 from turncell.runtime.run import Run
 from turncell.runtime.session import Session
@@ -40,11 +41,11 @@ def _events(of: Scope) -> Iterable[tables.Source]:
         return of.events
     if isinstance(of, Session):
         session_id = of.id
-        return of.journal.ask(lambda store: list(store.read(session_id=session_id)))
+        return of.journal.ask(lambda store: list(read_whole(store, session_id=session_id)))
     if of is None:
         return defaults.journal().ask(_everything)
     raise UsageError(f"a history is that of a Run, of a Session or (None) of everything; found {of!r}")
 
 
 def _everything(store: Store) -> list[tables.Source]:
-    return list(store.read())
+    return list(read_whole(store))

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 from turncell.core import codec
 from turncell.core.events import Event, Recorded, RunEnded
+from turncell.core.values import evolve
 from turncell.errors import StoreError, TurncellError
 from turncell.runtime.ports import Record, Store
 
@@ -42,10 +43,12 @@ def to_record(event: Any) -> Record:
     return Record(event.session_id, event.seq, event.run_id, event.step, event.type, event.at, payload, blobs)
 
 
-def read_events(store: Store, **which: Any) -> Iterator[Any]:
-    """The events that `store.read(**which)` finds, whole."""
+def read_whole(store: Store, **which: Any) -> Iterator[Record]:
+    """The records that `store.read(**which)` finds, with their blobs put in."""
     for record in store.read(**which):
-        yield codec.decode(record.payload, store.blob)
+        if b'"$blob"' in record.payload:
+            record = evolve(record, payload=codec.inline(record.payload, store.blob))
+        yield record
 
 
 @dataclass(slots=True)
