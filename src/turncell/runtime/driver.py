@@ -18,13 +18,13 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from turncell.core.events import Event, Latency, Recorded, RecordedEvent, RequestAnswered, RequestOpened
-from turncell.core.fold import RunState
+from turncell.core.fold import CallState, RunState
 from turncell.core.nucleus import Nucleus
 from turncell.core.reducer import LoopState, reduce
 from turncell.core.signals import (
@@ -47,6 +47,7 @@ from turncell.core.signals import (
 )
 from turncell.core.values import evolve
 from turncell.errors import Declined, StoreError
+from turncell.runtime import trace
 from turncell.runtime.approvals import Policy
 from turncell.runtime.budget import Budget
 from turncell.runtime.bus import Bus
@@ -106,6 +107,13 @@ class Driver:
         self.heard_at: float | None = None
         """When the open stream was last heard of, by the monotonic clock."""
         self.stream_task: asyncio.Task[Any] | None = None
+        """The model call that counts; an earlier one that does not end must not be heard any more."""
+        self.picked = 0
+        """How many models were given up when the last one was picked."""
+        self.given_up: list[str] = []
+        """The labels of the models that have failed."""
+        self.label = ""
+        """Of the model that was picked last."""
         self.left_behind: dict[str, Any] = {}
         """Threads of write calls that went over their time limit, by the tool's name."""
         self._nucleus: Nucleus[LoopState, Signal, Event] = Nucleus(LoopState(), reduce)
@@ -138,10 +146,11 @@ class Driver:
 
     @property
     def is_over(self) -> bool:
-        return self._nucleus.is_terminal
+        return self._nucleus.is_terminal or self._unrecorded is not None
 
     async def drive(self, begin: Begin) -> RunState:
         """From the first signal to the last record on disk."""
+        self._context.run(trace.running.set, (*self.chain, begin.started.run_id))
         self.feed(begin)
         ticker = asyncio.create_task(self._tick())
         limit = self._limit_time()
@@ -163,8 +172,11 @@ class Driver:
 
     def withdrawn(self) -> RunState:
         """Taken back before its turn: nothing has happened and nothing is recorded."""
-        self._unrecorded = RunState(status="cancelled", ended_at=time.time(), error="taken back before its turn")
-        self.bus.close()
+        if self._unrecorded is None:
+            self._unrecorded = RunState(
+                status="cancelled", ended_at=time.time(), error_kind="cancelled", error="taken back before its turn"
+            )
+            self.bus.close()
         return self._unrecorded
 
     async def _settle(self) -> None:
@@ -201,6 +213,14 @@ class Driver:
             run = self._nucleus.state.run
             self.bus.publish([Latency(run.run_id, len(run.steps), kind, seconds, call_id)])
 
+    def _tell_waiting(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if not isinstance(event, RequestAnswered):
+                continue
+            call = self._call(event.call_id)
+            if call is not None and call.request is not None:
+                self.tell_latency("waiting", max(0.0, event.at - call.request.opened_at), call.call_id)
+
     def _step(self, signal: Signal) -> None:
         if self._nucleus.is_terminal:
             return
@@ -221,6 +241,8 @@ class Driver:
                 written = self._record(recorded, is_intent)
                 self.recorded.extend(recorded)
             self.bus.publish(transition.events)
+            if self.setup.has_latency:
+                self._tell_waiting(transition.events)
         for command in transition.commands:
             self._fulfil(command, written)
         if transition.terminal:
@@ -239,7 +261,12 @@ class Driver:
                 self._fail_soon(refused)
                 self._written.append(refused)
                 return refused
-        written = self.setup.journal.record(kept, durable=is_intent)
+        try:
+            written = self.setup.journal.record(kept, durable=is_intent)
+        except Exception as error:  # what JSON cannot hold, or a journal of another process
+            log.exception("events cannot be recorded")
+            written = Future()
+            written.set_exception(error if isinstance(error, StoreError) else StoreError(f"no record: {say(error)}"))
         written.add_done_callback(self._fail_soon)
         self._written = [future for future in self._written if not _is_fine(future)] + [written]
         if hooks.has("after_journal"):
@@ -329,10 +356,11 @@ class Driver:
             try:
                 answered = await self._ask(call_id, question, timeout_s, pause)
             except BaseException as error:
-                done.set_exception(
-                    Declined("the run was stopped") if isinstance(error, asyncio.CancelledError) else error
-                )
-                raise
+                is_stopped = isinstance(error, asyncio.CancelledError)
+                done.set_exception(Declined("the run was stopped") if is_stopped else error)
+                if not isinstance(error, Declined):
+                    raise
+                return
             if answered.answer == "result":
                 done.set_result(answered.result or "")
             else:
@@ -349,7 +377,7 @@ class Driver:
             at = time.time()
             expires_at = at + (policy.request_timeout_s if timeout_s is None else timeout_s)
             reply = self._open(call_id, evolve(question, expires_at=expires_at))
-            call = self._nucleus.state.run.steps[-1].call(call_id)
+            call = self._call(call_id)
             request = call.request if call is not None else None
             if request is not None and not reply.done():
                 known = self.setup.session.answers.get(question.digest)
@@ -371,6 +399,10 @@ class Driver:
             if answered.by == "person" and answered.result is not None:
                 self.setup.session.answers[question.digest] = answered.result
             return answered
+
+    def _call(self, call_id: str) -> CallState | None:
+        steps = self._nucleus.state.run.steps
+        return steps[-1].call(call_id) if steps else None
 
     def _open(self, call_id: str, question: Question) -> asyncio.Future[Answered]:
         key = next(self._keys)
@@ -416,7 +448,7 @@ class Driver:
                 call.arguments if is_own else event.arguments, event.default_result, None,
             )  # fmt: skip
             reply = self._open(call_id, question)
-            mine = self._nucleus.state.run.steps[-1].call(call_id)
+            mine = self._call(call_id)
             if reply.done() or mine is None or mine.request is None:
                 child.answer(
                     event.request_id, "deny", digest=event.digest, reason="a new message arrived", by="steering"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
@@ -135,6 +135,28 @@ class Picked:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which model it will be, before it is built."""
+
+    tier: Tier | None
+    reason: str
+    slot: _Slot
+
+    @property
+    def label(self) -> str:
+        """What it is for: "tier 'small'", "fallback 1"."""
+        return self.slot.label
+
+    @property
+    def is_built(self) -> bool:
+        return self.slot.is_built
+
+    def pick(self) -> Picked:
+        """Builds it if it is picked for the first time. Raises UnknownModelError."""
+        return Picked(self.slot.model(), self.tier, self.reason)
+
+
 class ModelSet:
     """The models of an agent, in the order in which they are tried. May be used from any thread.
 
@@ -183,9 +205,8 @@ class ModelSet:
 
     @property
     def name(self) -> str:
-        """The name of `first`, without building what has one already."""
-        source = self._order(self._router.default)[0][1].source
-        return source if isinstance(source, str) else self.first.name
+        """The name of `first`, without building it; of one that only building would tell, what it is for."""
+        return self._order(self._router.default)[0][1].name
 
     @property
     def count(self) -> int:
@@ -198,17 +219,26 @@ class ModelSet:
         Builds it if it is picked for the first time. UnknownModelError, which names the tier, if that cannot be done:
         nothing is kept of it, and the next one may be tried.
         """
+        return self.choose(step, attempt_model).pick()
+
+    def choose(self, step: StepInfo, attempt_model: int = 0, *, given_up: Collection[str] = ()) -> Choice:
+        """`pick` without building anything. Models of the labels in `given_up` are passed over.
+
+        With tiers an index would not do: what is first for one step is the second for another.
+        """
         routed = self._router.route(step) if self._tiers else None
         order = self._order(routed.tier if routed else "mid")
-        if not 0 <= attempt_model < len(order):
-            raise UsageError(f"attempt_model is {attempt_model!r}; there are {len(order)} models, counted from 0")
-        tier, slot = order[attempt_model]
+        places = [place for place, (_, slot) in enumerate(order) if slot.label not in given_up]
+        if not 0 <= attempt_model < len(places):
+            raise UsageError(f"attempt_model is {attempt_model!r}; there are {len(places)} models, counted from 0")
+        place = places[attempt_model]
+        tier, slot = order[place]
         reason = routed.reason if routed else ""
-        if routed is not None and not attempt_model and tier != routed.tier:
+        if routed is not None and not place and tier != routed.tier:
             reason += f"; {routed.tier} is not set, {tier} is the nearest"
-        if attempt_model:
-            reason = f"fallback {attempt_model} of {len(order) - 1}" + (f" ({reason})" if reason else "")
-        return Picked(slot.model(), tier, reason)
+        if place:
+            reason = f"fallback {place} of {len(order) - 1}" + (f" ({reason})" if reason else "")
+        return Choice(tier, reason, slot)
 
     def _order(self, chosen: Tier) -> list[tuple[Tier | None, _Slot]]:
         tiers: tuple[Tier | None, ...] = self._tiers.order(chosen) if self._tiers else (None,)
@@ -236,6 +266,16 @@ class _Slot:
         if isinstance(self.source, str) or isinstance(other.source, str):
             return self.source == other.source
         return self.source is other.source
+
+    @property
+    def is_built(self) -> bool:
+        return self._model is not None
+
+    @property
+    def name(self) -> str:
+        if isinstance(self.source, str):
+            return self.source
+        return str(getattr(self._model or self.source, "name", self.label))
 
     def model(self) -> Model:
         if self._model is None:
