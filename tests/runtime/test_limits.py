@@ -141,7 +141,9 @@ class TestTheLimitOfSteps:
         assert run.status == "max_steps" and len(ends(run)) == 1 and written(run) == (run.state,)
 
     def test_calls_in_the_summary_do_not_run(self) -> None:
-        run = Agent(ScriptedModel([call("peek"), [say("So. "), call("peek")]]), tools=[peek], max_steps=1).run_sync("go")
+        run = Agent(ScriptedModel([call("peek"), [say("So. "), call("peek")]]), tools=[peek], max_steps=1).run_sync(
+            "go"
+        )
         assert (run.status, run.text) == ("max_steps", "So. ") and len(run.tool_calls) == 1
 
     def test_the_next_run_of_the_session_goes_on_from_there(self) -> None:

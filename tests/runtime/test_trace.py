@@ -196,7 +196,9 @@ print("end")
         assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
 
     def test_whoever_listens_hears_it_under_one_name(self) -> None:
-        code = "import logging, sys\nlogging.basicConfig(stream=sys.stdout, format='%(name)s %(message)s', level='DEBUG')"
+        code = (
+            "import logging, sys\nlogging.basicConfig(stream=sys.stdout, format='%(name)s %(message)s', level='DEBUG')"
+        )
         done = subprocess.run([sys.executable, "-c", code + self.CODE], capture_output=True, text=True, timeout=100)
         assert done.returncode == 0 and done.stderr == ""
         heads = {line.split()[0] for line in done.stdout.splitlines() if line.startswith(("turncell", "asyncio"))}

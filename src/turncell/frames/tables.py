@@ -278,6 +278,11 @@ def _step_started(run: _Run, e: dict[str, Any]) -> None:
     run.steps.append(_Step(run, e["step"], e["model"], e["at"]))
 
 
+def _model_chosen(run: _Run, e: dict[str, Any]) -> None:
+    if run.steps:
+        run.steps[-1].model = e["model"]
+
+
 def _step_finished(run: _Run, e: dict[str, Any]) -> None:
     if run.steps:
         step = run.steps[-1]
@@ -375,6 +380,7 @@ _ON: dict[str, Callable[[_Run, dict[str, Any]], None]] = {
     "RunStarted": _run_started,
     "MessageAdded": _message_added,
     "StepStarted": _step_started,
+    "ModelChosen": _model_chosen,
     "StepFinished": _step_finished,
     "StepFailed": _step_failed,
     "PartialSaved": _partial_saved,

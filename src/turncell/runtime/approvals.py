@@ -20,7 +20,7 @@ from turncell.core.fold import CallState, RunState
 from turncell.core.parts import Json
 from turncell.core.policy import Decision, Effect, Mode, Rule, Verdict, decide
 from turncell.core.signals import Answered, Judgement, Traits
-from turncell.errors import AnswerRefused, ToolError
+from turncell.errors import AnswerRefused, ToolError, say
 from turncell.runtime.hooks import HookFailed, HookSet, ToolUse, Vetoed, called
 from turncell.runtime.questions import check_result
 from turncell.runtime.tools import Tool
@@ -84,7 +84,7 @@ class Policy:
                 yield Rule(use.name, decision.verdict, reason=decision.reason or f"said {name}")
             except Exception as error:
                 log.exception("the rule %s failed", name)
-                yield Rule(use.name, "deny", reason=f"the rule {name} failed: {type(error).__name__}: {error}")
+                yield Rule(use.name, "deny", reason=f"the rule {name} failed: {say(error)}")
             return
 
 
@@ -96,7 +96,7 @@ async def _check(tool: Tool, use: ToolUse) -> Decision | None:
         said = await tool.run_check(use.arguments)
     except Exception as error:
         log.exception("%s raised", by)
-        return Decision("deny", by, f"it failed: {type(error).__name__}: {error}")
+        return Decision("deny", by, f"it failed: {say(error)}")
     if said is None:
         return None
     return Decision(said.verdict, by, " ".join(filter(None, (said.message, "; ".join(said.reasons)))))
@@ -261,4 +261,4 @@ async def _preview(tool: Tool, arguments: Mapping[str, Json]) -> str | None:
         raise
     except BaseException as error:
         log.exception("the preview of %s raised", tool.name)
-        return f"(the preview failed: {type(error).__name__}: {error})"
+        return f"(the preview failed: {say(error)})"

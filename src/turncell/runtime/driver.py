@@ -46,7 +46,7 @@ from turncell.core.signals import (
     TellDenial,
 )
 from turncell.core.values import evolve
-from turncell.errors import Declined, StoreError
+from turncell.errors import Declined, StoreError, say
 from turncell.runtime import trace
 from turncell.runtime.approvals import Policy
 from turncell.runtime.budget import Budget
@@ -467,15 +467,6 @@ class Driver:
 
     def set_budget(self, limits: dict[str, Any]) -> None:
         self.feed(SetBudget(time.time(), limits))
-
-
-def say(error: BaseException) -> str:
-    """An exception in one line, whatever its `__str__` does."""
-    try:
-        text = str(error)
-    except Exception:
-        text = "(its message cannot be shown)"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _is_fine(future: Future[None]) -> bool:

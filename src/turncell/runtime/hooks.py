@@ -23,7 +23,7 @@ from typing import Any, TypeAlias, TypeVar
 from turncell.core.events import RecordedEvent
 from turncell.core.fold import RunState
 from turncell.core.parts import Json, Message
-from turncell.errors import TurncellError, UsageError
+from turncell.errors import TurncellError, UsageError, say
 from turncell.runtime.output import Output
 from turncell.runtime.ports import ModelRequest
 from turncell.runtime.threads import in_thread
@@ -119,7 +119,7 @@ class HookSet:
             try:
                 said = hook(value)
             except Exception as error:
-                raise HookFailed(f"{_named(name, hook)} raised {type(error).__name__}: {error}") from error
+                raise HookFailed(f"{_named(name, hook)} raised {say(error)}") from error
             if name.startswith("before"):
                 value = _checked(name, hook, said, value, kind)
         return value
@@ -152,7 +152,7 @@ async def _said(name: str, hook: Callable[..., Any], *values: Any) -> Any:
     except asyncio.CancelledError:
         raise
     except BaseException as error:
-        raise HookFailed(f"{_named(name, hook)} raised {type(error).__name__}: {error}") from error
+        raise HookFailed(f"{_named(name, hook)} raised {say(error)}") from error
 
 
 def _checked(name: str, hook: Callable[..., Any], said: Any, value: T, kind: type | tuple[type, ...]) -> T:

@@ -12,7 +12,7 @@ from turncell.core.deltas import Finished
 from turncell.core.parts import Message
 from turncell.core.signals import CallModel, Chosen, ModelFailed, ModelFinished, Stop, Streamed
 from turncell.core.values import evolve
-from turncell.errors import ModelFailure, UnknownModelError
+from turncell.errors import ModelFailure, UnknownModelError, say
 from turncell.runtime.budget import Refusal, Reservation
 from turncell.runtime.hooks import HookFailed, Vetoed
 from turncell.runtime.models import StepInfo
@@ -155,8 +155,6 @@ class _Stream:
         except ModelFailure as failure:
             self._failure = (failure.kind, failure.message, failure.retry_after_s)
         except Exception as error:
-            from turncell.runtime.driver import say
-
             log.exception("the model %s raised", self._model.name)
             self._failure = ("unknown", say(error), None)
         else:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
-from turncell.errors import UnknownModelError, UsageError
+from turncell.errors import UnknownModelError, UsageError, say
 from turncell.runtime import defaults
 from turncell.runtime.ports import Model
 
@@ -118,9 +118,7 @@ class Router:
             try:
                 matches = bool(route.when(step))
             except Exception as error:
-                return Routed(
-                    self.default, f"route {number} (to {route.tier}) failed with {type(error).__name__}: {error}"
-                )
+                return Routed(self.default, f"route {number} (to {route.tier}) failed with {say(error)}")
             if matches:
                 return Routed(route.tier, route.reason or f"route {number}")
         return Routed(self.default, "no route matched" if self.routes else "the default tier")
@@ -296,9 +294,7 @@ class _Slot:
         except UnknownModelError as error:
             raise UnknownModelError(f"{self.label}: {error}") from error
         except Exception as error:
-            raise UnknownModelError(
-                f"{self.label}: {source!r} could not be built: {type(error).__name__}: {error}"
-            ) from error
+            raise UnknownModelError(f"{self.label}: {source!r} could not be built: {say(error)}") from error
 
 
 def _is_function(value: object) -> bool:

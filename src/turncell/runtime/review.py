@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
 from turncell.core.parts import Message, Text
 from turncell.core.signals import Review, Reviewed
-from turncell.runtime.hooks import HookFailed
+from turncell.errors import say
+from turncell.runtime.hooks import HookFailed, called
 from turncell.runtime.output_type import ANSWER_TOOL, Misfit
 
 if TYPE_CHECKING:
@@ -31,14 +32,14 @@ async def _after_step(driver: Driver) -> Reviewed:
     if policy is None:
         return Reviewed(time.time(), "step")
     try:
-        if await _awaited(policy.should_continue(step, run.calls)):
+        if await called(policy.should_continue, step, run.calls):
             return Reviewed(time.time(), "step")
-        text = await _awaited(policy.on_limit_reached(step, run.calls))
-    except Exception as error:
+        text = await called(policy.on_limit_reached, step, run.calls)
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
         # A policy that cannot say so does not allow another step.
-        return Reviewed(
-            time.time(), "step", failure=("hook", f"the step policy failed: {type(error).__name__}: {error}")
-        )
+        return Reviewed(time.time(), "step", failure=("hook", f"the step policy failed: {say(error)}"))
     return Reviewed(time.time(), "step", may_go_on=False, text=None if text is None else str(text))
 
 
@@ -76,7 +77,3 @@ def _fit_output(driver: Driver) -> Reviewed | None:
     how = f"Call {ANSWER_TOOL} with" if ANSWER_TOOL in driver.setup.tools else "Answer with nothing but JSON of"
     text = f"That is not the output that is wanted: {value.problem}. {how} a value that fits the schema."
     return Reviewed(time.time(), "finish", message=Message("user", (Text(text),)), by="output")
-
-
-async def _awaited(value: Any) -> Any:
-    return await value if inspect.isawaitable(value) else value
