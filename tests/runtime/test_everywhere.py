@@ -86,7 +86,15 @@ SAID = "{('completed', 'Done.', ('nested', 'nested'))}\n"
         "agent().run_sync('go'); import nest_asyncio; nest_asyncio.apply(); said = asyncio.run(ways()); said.append(show(agent().run_sync('go')))",
         "loop = asyncio.new_event_loop(); said = loop.run_until_complete(ways()); loop.close(); said += asyncio.run(ways())",
     ],
-    ids=["asyncio.run", "a thread", "a thread of a loop", "nest_asyncio", "nested loops", "nest_asyncio later", "two loops"],
+    ids=[
+        "asyncio.run",
+        "a thread",
+        "a thread of a loop",
+        "nest_asyncio",
+        "nested loops",
+        "nest_asyncio later",
+        "two loops",
+    ],
 )
 def test_the_same_results(how: str) -> None:
     code = ALL_WAYS + how + "\nprint({(status, text, tuple(said_)) for status, text, said_ in said})"
@@ -135,11 +143,8 @@ def test_two_hundred_at_once_with_cancels_at_any_moment_end_and_leave_nothing() 
             run = agent.start("go", is_attended=number % 2 == 0)
             run.subscribe(lambda event: None)
             runs.append(run)
-        waiting = runs[:]
-        chance.shuffle(waiting)
-        for run in waiting[: count // 2]:
-            time.sleep(chance.random() / 200)
-            run.cancel("at some moment")
+            if chance.random() < 0.5:
+                threading.Timer(chance.random() / 10, run.cancel, ["at some moment"]).start()
         for run in runs:
             run.result(60)
         return runs
@@ -156,8 +161,7 @@ def test_two_hundred_at_once_with_cancels_at_any_moment_end_and_leave_nothing() 
     until(lambda: len(asyncio.all_tasks(loop)) <= before[1])
     gc.collect()
     assert open_files() <= before[2] + 2
-    statuses = runs_df()["status"].value_counts()
-    assert statuses.sum() == 220 and set(statuses.index) <= {"completed", "cancelled"}
+    assert len(runs_df()) == 220 and set(runs_df()["status"]) <= {"completed", "cancelled"}
 
 
 @pytest.mark.feature("A18", "A11")
@@ -200,7 +204,6 @@ assert session.send("go").result(20).text == "fine"
 held = Agent(ScriptedModel(["x"], delay_s=60)).start("go")
 
 def child(number):
-    assert BackgroundLoop._current is None or BackgroundLoop._current.pid != os.getpid()
     run = agent.start("in the child").result(20)
     assert BackgroundLoop.current().pid == os.getpid()
     refusals = []
@@ -222,7 +225,9 @@ def child(number):
         ids=["multiprocessing", "ProcessPoolExecutor"],
     )
     def test_children_run_on_their_own(self, how: str) -> None:
-        code = self.CODE + how + "\nassert agent.start('again').result(20).text == 'fine'; held.cancel(); held.result(20)"
+        code = (
+            self.CODE + how + "\nassert agent.start('again').result(20).text == 'fine'; held.cancel(); held.result(20)"
+        )
         code += "\nprint({(a, b, c, tuple(d)) for a, b, c, d in said}, len(runs_df()))"
         said = in_a_process(code)
         assert said == "{('fine', 'completed', True, (True, True, True, True))} 7\n"
@@ -254,7 +259,9 @@ print(all(one[:3] == ("fine", "completed", True) for one in said), len(said))
 class TestTurnsAsFunctionCalls:
     def test_one_has_everything_and_stores_nothing(self) -> None:
         model = ScriptedModel([call("peek"), "It is the clock."], price=(1.0, 2.0))
-        run = asyncio.run(run_turn(model=model, message="Look.", system="Be brief.", tools=[peek], temperature=0.5, max_tokens=99))
+        run = asyncio.run(
+            run_turn(model=model, message="Look.", system="Be brief.", tools=[peek], temperature=0.5, max_tokens=99)
+        )
         assert (run.status, run.text) == ("completed", "It is the clock.")
         assert [one.name for one in run.tool_calls] == ["peek"] and len(run.messages) == 4
         assert run.usage.output_tokens and run.cost_usd and run.events[-1].type == "RunEnded"
@@ -275,7 +282,9 @@ class TestTurnsAsFunctionCalls:
             """Go deeper."""
             if depth == 0:
                 return "bottom"
-            model = ScriptedModel([call("again", depth=depth - 1), lambda r: f"above {r.messages[-1].parts[0].content}"])
+            model = ScriptedModel(
+                [call("again", depth=depth - 1), lambda r: f"above {r.messages[-1].parts[0].content}"]
+            )
             return (await run_turn(model=model, message="go", tools=[again])).text
 
         run = asyncio.run(run_turn(model=ScriptedModel([call("again", depth=3), "Done."]), message="go", tools=[again]))
@@ -334,11 +343,8 @@ class TestTurnsAsFunctionCalls:
     def test_progress_that_raises_or_stalls_costs_only_itself(
         self, is_async: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from turncell.runtime import run_turn as module
-
-        monkeypatch.setattr(sys.modules["turncell.runtime.run_turn"], "PROGRESS_S", 0.2)
+        monkeypatch.setattr("turncell.runtime.run_turn.PROGRESS_S", 0.2)
         gate = Gate()
-        assert module
 
         async def stall_async(event: Event) -> None:
             await asyncio.Event().wait()

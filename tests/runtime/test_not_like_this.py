@@ -157,7 +157,9 @@ def test_an_exception_in_a_tool_an_unknown_tool_or_bad_json_kills_the_run(asked:
 
 
 @pytest.mark.feature("B2")
-@pytest.mark.parametrize("text", ['{"to": "an', "{", "[]", "null", '"ana"', "to=ana", '{"to": "ana"} {}', "{'to': 'ana'}"])
+@pytest.mark.parametrize(
+    "text", ['{"to": "an', "{", "[]", "null", '"ana"', "to=ana", '{"to": "ana"} {}', "{'to': 'ana'}"]
+)
 def test_malformed_or_truncated_arguments_become_an_empty_object_and_the_tool_runs(text: str) -> None:
     mails = Mails()
     run = Agent(ScriptedModel([Call("mail", text), "I see."]), tools=[mails.tool()], mode="auto").run_sync("go")
@@ -265,7 +267,7 @@ def test_usage_and_partial_text_of_a_failed_run_are_recorded_nowhere() -> None:
 
 @pytest.mark.feature("A13")
 def test_newlines_of_a_prompt_reach_the_model_as_backslash_n() -> None:
-    prompt = "line one\n\tline two\n\n\"quoted\" \\n stays"
+    prompt = 'line one\n\tline two\n\n"quoted" \\n stays'
     model = ScriptedModel(["Fine."])
     Agent(model, instructions="be\nbrief").run_sync(prompt)
     assert told(model, 0) == [prompt] and model.requests[0].instructions == "be\nbrief"
