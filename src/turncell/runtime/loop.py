@@ -100,6 +100,16 @@ class BackgroundLoop:
         self.loop.run_forever()
 
 
+_left: list[Any] = []
+"""The parent's loop and tasks, kept for ever in a forked child: collected, they would run their `finally` and complain."""
+
+
+def _after_fork() -> None:
+    BackgroundLoop._lock = threading.Lock()  # it may be held by a thread that does not exist in the child
+    parents = BackgroundLoop._current
+    if parents is not None:
+        _left.append((parents, asyncio.all_tasks(parents.loop)))
+
+
 if hasattr(os, "register_at_fork"):
-    # The lock may be held by a thread that does not exist in the child.
-    os.register_at_fork(after_in_child=lambda: setattr(BackgroundLoop, "_lock", threading.Lock()))
+    os.register_at_fork(after_in_child=_after_fork)
