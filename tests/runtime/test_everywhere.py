@@ -248,7 +248,7 @@ for _ in range(5):
     with fork.Pool(1) as pool: said += pool.map(child, range(1))
 stop.set()
 for thread in threads: thread.join()
-held.cancel()
+held.cancel(); held.result(20)
 print(all(one[:3] == ("fine", "completed", True) for one in said), len(said))
 """
         )
