@@ -47,3 +47,8 @@ def journal() -> Journal:
 
             found = _journals[str(path)] = Journal(open_store)
         return found
+
+
+if hasattr(os, "register_at_fork"):
+    # The lock may be held by a thread that does not exist in the child.
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
