@@ -53,13 +53,13 @@ def root_lock(root: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     lock = FileLock(root / ".lock", timeout=LOCK_TIMEOUT_S)
-    try:
-        with failing(root, "written"):
+    with failing(root, "written"):
+        try:
             lock.acquire()
-    except Timeout:
-        raise StoreError(
-            f"another process has held {root / '.lock'} for {LOCK_TIMEOUT_S:g} s; end that one or try again"
-        ) from None
+        except Timeout:  # it is an OSError, too
+            raise StoreError(
+                f"another process has held {root / '.lock'} for {LOCK_TIMEOUT_S:g} s; end that one or try again"
+            ) from None
     try:
         yield
     finally:

@@ -61,9 +61,9 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """The end of a document: its last whole record (0: none), and where the torn ones begin."""
+    """The end of a document: its last whole record (None: there is none), and where the torn ones begin."""
 
-    seq: int
+    seq: int | None
     torn_at: int | None
     ends_with_newline: bool
 
@@ -215,11 +215,11 @@ def tail(file: BinaryIO, size: int, session_id: str) -> Tail:
         file.seek(begin)
         if begin:
             begin += len(file.readline(span))  # the rest of a line
-        seq, torn_at = None, None
+        seq, torn_at, is_found = None, None, False
         for offset, line in lines(file, begin):
             try:
                 if line.startswith(MARK + b"session "):
-                    seq, torn_at = 0, None
+                    seq, torn_at, is_found = None, None, True
                     continue
                 record, left, _ = _parse_record(line, session_id)
             except Broken:
@@ -227,8 +227,8 @@ def tail(file: BinaryIO, size: int, session_id: str) -> Tail:
             if left:
                 torn_at = offset if torn_at is None else torn_at
             else:
-                seq, torn_at = record.seq, None
-        if seq is not None or span >= size:
+                seq, torn_at, is_found = record.seq, None, True
+        if is_found or span >= size:
             file.seek(max(0, size - 1))
-            return Tail(seq or 0, torn_at, file.read(1) == b"\n")
+            return Tail(seq, torn_at, file.read(1) == b"\n")
         span *= 8

@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,10 @@ class SQLStore:
         self._is_sqlite = engine.dialect.name == "sqlite"
         # Compiled once, for the driver itself: SQLAlchemy's way through a statement costs more than SQLite's.
         self._insert = sa.insert(events).compile(dialect=engine.dialect)
+        self._select_writer = (
+            "SELECT w.token, w.host, w.pid, w.born_at, w.since FROM sessions s LEFT JOIN writers w "
+            f"ON w.session_id = s.session_id WHERE s.session_id = {'?' if self._is_sqlite else '%s'}"
+        )
         try:
             self._connection = engine.connect()
             self._newer = schema.prepare(self._connection, where)
@@ -103,12 +107,16 @@ class SQLStore:
                 self._put_blobs(contents, sorted(uses))
 
     def _check_writers(self, session_ids: Sequence[str], token: str | None) -> None:
-        there = set(self._lock(session_ids))
-        found = self._writers(session_ids)
+        if not self._is_sqlite:
+            self._lock(session_ids)  # and look at the claims after that, in a statement of its own
         for session_id in session_ids:
-            if session_id not in there:
+            row = self._connection.exec_driver_sql(self._select_writer, (session_id,)).first()
+            if row is None:
                 raise store_text.no_session(session_id, self._where)
-            store_text.check_writer(session_id, found.get(session_id), token)
+            found = (
+                None if row[0] is None else Writer(token=row[0], host=row[1], pid=row[2], born_at=row[3], since=row[4])
+            )
+            store_text.check_writer(session_id, found, token)
 
     def _put_blobs(self, contents: dict[str, bytes], uses: Sequence[tuple[str, str]]) -> None:
         connection = self._connection
@@ -308,8 +316,8 @@ class SQLStore:
                 if is_durable:
                     self._pragma("PRAGMA synchronous=FULL")
                 self._connection.exec_driver_sql("BEGIN IMMEDIATE")
-            elif is_durable:
-                self._connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
+            else:
+                self._connection.exec_driver_sql(f"SET LOCAL synchronous_commit = {'on' if is_durable else 'off'}")
             yield self._connection
             self._connection.commit()
         except (DBAPIError, UnicodeEncodeError) as error:
@@ -320,7 +328,8 @@ class SQLStore:
             raise
         finally:
             if is_durable and self._is_sqlite:
-                self._pragma("PRAGMA synchronous=NORMAL")
+                with suppress(DBAPIError):  # then the next ones are durable, too
+                    self._pragma("PRAGMA synchronous=NORMAL")
 
     def _pragma(self, text: str) -> Any:
         row = self._connection.exec_driver_sql(text)

@@ -115,7 +115,9 @@ def postgres_engine(url: str) -> sa.Engine:
         parsed = sa.make_url(url).set(drivername="postgresql+psycopg")
         engine = sa.create_engine(
             parsed,
-            connect_args={"connect_timeout": int(BUSY_TIMEOUT_S), "options": "-c synchronous_commit=off"},
+            # Whoever has waited for the lock of a session must see the claim that was made meanwhile.
+            isolation_level="READ COMMITTED",
+            connect_args={"connect_timeout": int(BUSY_TIMEOUT_S)},
         )
     except (ArgumentError, ValueError):  # its text may quote the URL, and with it the password
         raise StoreError(f"the history's address {shown!r} cannot be read; use postgresql://user:password@host:5432/database") from None  # fmt: skip

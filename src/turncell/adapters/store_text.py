@@ -57,7 +57,7 @@ def check_blob(digest: str, data: bytes, where: str) -> None:
         )
 
 
-def check_order(records: Sequence[Record], last: Mapping[str, int] | None = None) -> None:
+def check_order(records: Sequence[Record], last: Mapping[str, int | None] | None = None) -> None:
     """StoreError unless each session's records ascend, after `last` where that is known."""
     before = dict(last or {})
     for record in records:
