@@ -4,7 +4,8 @@ People read the rendered text; programs read only the comments (see markdown_sto
 `<id>.lock` while somebody writes the session; large texts are in `<root>/blobs/<2>/<digest>`.
 
 All that changes something does so under one lock of the whole root, which is held for a write and not for an fsync. An
-append looks at the end of the document and not at the rest. An append to several sessions is checked for all of them
+append looks at the end of the document and not at the rest: damage further up it knows, and refuses to write after, once
+the session has been read here, as it is before it goes on. An append to several sessions is checked for all of them
 before the first byte is written, and taken back where a later one fails; only the death of the process between two
 files can leave it in one and not in the other.
 """
@@ -70,7 +71,7 @@ class MarkdownStore:
         except (ValueError, OverflowError, OSError) as error:
             raise StoreError(f"session {session_id!r} begins at {at!r}, which is no time: {error}") from error
         path = self.root / day / f"{session_id}.md"
-        with self._changing():
+        with files.root_lock(self.root):
             if self._path(session_id) is not None:
                 raise StoreError(f"the history at {self.root} already has a session {session_id!r}; use another id")
             link = self._link_to(path)
@@ -99,7 +100,7 @@ class MarkdownStore:
         for record in records:
             groups.setdefault(record.session_id, []).append(record)
         blobs = store_text.contents(records)
-        with self._changing():
+        with files.root_lock(self.root):
             ends = {session_id: self._writable(session_id, token) for session_id in groups}
             store_text.check_order(records, {session_id: tail.seq for session_id, tail in ends.items()})
             chunks = {session_id: _chunk(group) for session_id, group in groups.items()}
@@ -166,7 +167,7 @@ class MarkdownStore:
             self._unsynced.discard(path)
 
     def claim(self, session_id: str, writer: Writer, *, instead_of: str | None = None) -> Writer | None:
-        with self._changing():
+        with files.root_lock(self.root):
             path = self._existing(session_id)
             _check_version(self._header(session_id, path), path)
             lock = path.with_suffix(".lock")
@@ -177,7 +178,7 @@ class MarkdownStore:
             return None
 
     def release(self, session_id: str, token: str) -> None:
-        with self._changing():
+        with files.root_lock(self.root):
             path = self._path(session_id)
             lock = None if path is None else path.with_suffix(".lock")
             found = None if lock is None else files.read_writer(lock)
@@ -192,7 +193,7 @@ class MarkdownStore:
     def rename(self, session_id: str, title: str) -> None:
         """Writes the document anew and puts it in the place of the old one at once."""
         title = store_text.storable(title)
-        with self._changing():
+        with files.root_lock(self.root):
             path = self._existing(session_id)
             header = replace(self._header(session_id, path), title=title)
             _check_version(header, path)
@@ -207,12 +208,12 @@ class MarkdownStore:
     def delete(self, session_ids: Sequence[str]) -> None:
         """Documents, links, claims, and every blob that no remaining document names. The documents go last: an
         interrupted deletion can be repeated."""
-        with self._changing():
+        with files.root_lock(self.root):
             doomed = {one: path for one in session_ids if (path := self._path(one)) is not None}
             if (self.root / "blobs").is_dir():
                 in_use: set[str] = set()
                 for session_id, path in self._documents():
-                    if session_id not in doomed:
+                    if session_id not in doomed and path.is_file():
                         self._add_digests(session_id, path, in_use)
                 files.sweep_blobs(self.root, in_use)
             for session_id, path in doomed.items():
@@ -292,7 +293,10 @@ class MarkdownStore:
                     header.session_id, header.title, header.project, header.created_at, updated_at, len(runs)
                 )
                 known = self._infos[header.session_id] = ((now.st_size, now.st_mtime_ns), info)
-        except (OSError, StoreError):  # deleted meanwhile
+        except FileNotFoundError:  # deleted meanwhile
+            return None
+        except (OSError, StoreError) as error:
+            self._tell(header.session_id, -2, f"{path} is left out: {error}")
             return None
         return known[1]
 
@@ -300,11 +304,6 @@ class MarkdownStore:
         self._unsynced.clear()
 
     # Where
-
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        with files.root_lock(self.root):
-            yield
 
     def _documents(self) -> Iterator[tuple[str, Path]]:
         with files.failing(self.root, "read"):
