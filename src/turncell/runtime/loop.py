@@ -7,6 +7,7 @@ never meets "event loop already running". After a fork the child has no such thr
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextvars
 import os
 import threading
@@ -30,6 +31,7 @@ class BackgroundLoop:
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._main, name="turncell", daemon=True)
         self._thread.start()
+        atexit.register(self._leave)
 
     @classmethod
     def current(cls) -> BackgroundLoop:
@@ -98,6 +100,16 @@ class BackgroundLoop:
     def _main(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
+
+    def _leave(self) -> None:
+        """The program ends: whatever is in the middle stays as it is in the record, and does not complain."""
+        if self.pid != os.getpid() or not self._thread.is_alive():
+            return
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(1.0)
+        for task in asyncio.all_tasks(self.loop):
+            # As asyncio's own gather does; what asyncio says of a pending task is for a programmer who forgot it.
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
 _left: list[Any] = []
