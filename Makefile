@@ -84,6 +84,9 @@ system:
 	  $(SUDO) apt-get update -q && \
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
 	    chromium fonts-dejavu-core fonts-liberation fonts-noto-color-emoji; }
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || { \
+	  $(SUDO) apt-get update -q && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends postgresql; }
 
 constraints: $(BIN)/.ready  ## write down the versions that are installed now
 	@{ sed -n '/^#/p' constraints.txt; \

@@ -84,3 +84,12 @@ class Declined(TurncellError):
 
 class AnswerRefused(TurncellError):
     """An answer to a request that cannot be taken. Nothing has changed; the message says what to do."""
+
+
+def say(error: BaseException) -> str:
+    """An exception in one line, whatever its `__str__` does."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "(its message cannot be shown)"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

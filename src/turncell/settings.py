@@ -6,13 +6,18 @@ Each setting is an environment variable `TURNCELL_<NAME>`; what code passes expl
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import get_args
+from typing import Literal, TypeAlias, get_args
 
 from turncell.core.policy import MODES, Mode
 from turncell.errors import SettingError
+
+StoreKind: TypeAlias = Literal["sqlite", "postgresql", "markdown"]
+_POSTGRES = ("postgresql://", "postgres://", "postgresql+psycopg://")
+_MARKDOWN = "markdown:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,8 @@ class Settings:
     request_timeout_s: float = 3600.0
     """How long a request waits for a person, in seconds."""
     store: str = ""
-    """Path of the SQLite file; empty: `history.sqlite` in the user's data directory."""
+    """Path of the SQLite file, `postgresql://user:password@host/database`, or `markdown:<folder>` (`markdown:` alone:
+    `~/.turncell/sessions`). Empty: `history.sqlite` in the user's data directory."""
     echo: str = ""
     """Path of a file (or pipe) that gets each turn as plain text while it happens: for logs of unattended runs."""
 
@@ -42,6 +48,17 @@ class Settings:
             raise SettingError(f"setting 'request_timeout_s' is {self.request_timeout_s}; use seconds, more than 0")
         if self.max_steps < 1:
             raise SettingError(f"setting 'max_steps' is {self.max_steps}; use 1 or more")
+        if "://" in self.store and not self.store.startswith((*_POSTGRES, _MARKDOWN)):
+            raise SettingError(
+                f"setting 'store' begins with {self.store.partition('://')[0] + '://'!r}; "
+                "use a path (SQLite), 'postgresql://...' or 'markdown:<folder>'"
+            )
+
+    def __repr__(self) -> str:
+        values = {field.name: getattr(self, field.name) for field in fields(self)} | {
+            "store": without_secrets(self.store)
+        }
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -65,12 +82,37 @@ class Settings:
         return cls(**values)  # type: ignore[arg-type]
 
     @property
+    def store_kind(self) -> StoreKind:
+        if self.store.startswith(_POSTGRES):
+            return "postgresql"
+        return "markdown" if self.store.startswith(_MARKDOWN) else "sqlite"
+
+    @property
     def store_path(self) -> Path:
-        if self.store:
+        """The SQLite file or the folder of Markdown documents. With a server it is the default's, which is then not
+        used itself: other files of this user stand beside it."""
+        if self.store_kind == "markdown":
+            return Path(self.store.removeprefix(_MARKDOWN) or "~/.turncell/sessions").expanduser()
+        if self.store and self.store_kind == "sqlite":
             return Path(self.store).expanduser()
         from platformdirs import user_data_path
 
         return user_data_path("turncell", appauthor=False) / "history.sqlite"
+
+    @property
+    def store_name(self) -> str:
+        """Where the history is, for people: a path, or an address without its password."""
+        return without_secrets(self.store) if self.store_kind == "postgresql" else str(self.store_path)
+
+
+def without_secrets(address: str) -> str:
+    """An address with its password, and parameters that may be secrets, as ***. Hides too much rather than too little.
+
+    >>> without_secrets("postgresql://ada:se/cr@t@db.example:5432/notes?password=again&sslmode=require")
+    'postgresql://ada:***@db.example:5432/notes?password=***&sslmode=require'
+    """
+    hidden = re.sub(r"(?s)(://[^:@]*:).*(@)", r"\1***\2", address)
+    return re.sub(r"(?i)([?&](?:\w*pass\w*|\w*secret\w*|\w*token\w*|options)=)[^&]*", r"\1***", hidden)
 
 
 _current: Settings | None = None

@@ -11,6 +11,8 @@ A server replaces only the provider, so that HTTP, parsing, time limits and fail
 >>> with serve([fault(429, retry_after_s=2), reply("It rains.")]) as server:
 ...     server.base_url.startswith("http://127.0.0.1:")
 True
+
+A store of your own is held to the contract by `check_store` (see testing_store).
 """
 
 from __future__ import annotations
@@ -31,14 +33,17 @@ from typing import Any, Literal, TypeAlias
 from turncell.adapters.rules_model import RulesModel
 from turncell.adapters.scripted_model import Call, ScriptedModel, call, say, stop, think
 from turncell.core.parts import Json, Usage
+from turncell.testing_store import STORE_CLAUSES, check_store
 
 __all__ = [
+    "STORE_CLAUSES",
     "Call",
     "ProviderServer",
     "Reply",
     "RulesModel",
     "ScriptedModel",
     "call",
+    "check_store",
     "fault",
     "raw",
     "reply",

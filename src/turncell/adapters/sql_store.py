@@ -1,188 +1,356 @@
-"""Journals in a SQL database, on SQLAlchemy Core; SQLite by default: one file, several processes at once.
+"""Journals in a SQL database, on SQLAlchemy Core: SQLite (one file, several processes at once) or PostgreSQL.
 
 SQLite runs in WAL mode with `synchronous=NORMAL`: a commit survives the death of the process and costs no fsync. A
-durable append switches to FULL for its one transaction, whose fsync covers all commits before it.
-`(session_id, seq)` is the primary key: two writers of one session collide instead of interleaving.
+durable append switches to FULL for its one transaction, whose fsync covers all commits before it. PostgreSQL does the
+same by `synchronous_commit`.
+
+`(session_id, seq)` is the primary key: two writers of one session collide instead of interleaving. That alone would
+let the wrong one win, so a claim is checked in the transaction that writes. SQLite has one writer at a time, from
+BEGIN IMMEDIATE on; in PostgreSQL whoever writes, claims or erases a session holds the lock of its row in `sessions`.
+
+Erasing: SQLite overwrites what is deleted (`secure_delete`), but copies of a row may stay in the gaps of pages that
+were split since, and in the WAL. So the file is rebuilt (VACUUM) and the WAL cut to nothing. In PostgreSQL the tables
+are rewritten (VACUUM FULL); the server's own WAL, replicas and backups are its administrator's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
 
+from turncell.adapters import sql_store_schema as schema
+from turncell.adapters import store_text
+from turncell.adapters.sql_store_schema import BUSY_TIMEOUT_S, blob_uses, blobs, events, failure, sessions, writers
 from turncell.core.events import SCHEMA_VERSION
 from turncell.errors import StoreError
-from turncell.runtime.ports import Record, SessionInfo
+from turncell.runtime.ports import Record, SessionInfo, Writer
+from turncell.settings import without_secrets
 
-BUSY_TIMEOUT_S = 10.0
+log = logging.getLogger("turncell")
 
-metadata = sa.MetaData()
-meta = sa.Table(
-    "meta", metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False)
-)
-sessions = sa.Table(
-    "sessions",
-    metadata,
-    sa.Column("session_id", sa.Text, primary_key=True),
-    sa.Column("title", sa.Text, nullable=False),
-    sa.Column("project", sa.Text, nullable=False),
-    sa.Column("created_at", sa.Float, nullable=False),
-)
-events = sa.Table(
-    "events",
-    metadata,
-    sa.Column("session_id", sa.Text, sa.ForeignKey("sessions.session_id"), primary_key=True),
-    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("run_id", sa.Text, nullable=False, index=True),
-    sa.Column("step", sa.Integer, nullable=False),
-    sa.Column("type", sa.Text, nullable=False),
-    sa.Column("at", sa.Float, nullable=False),
-    sa.Column("payload", sa.Text, nullable=False),
-    sqlite_with_rowid=False,
-)
 _COLUMNS = ("session_id", "seq", "run_id", "step", "type", "at", "payload")
+_MANY = 500
+"""How many values one IN list takes; SQLite's old limit for all parameters of a statement is 999."""
 
 
 class SQLStore:
     """Fulfils `runtime.ports.Store`. Use it from the thread that made it."""
 
     def __init__(self, engine: sa.Engine, where: str) -> None:
+        """`where` stands in every message: no secrets in it."""
         self._engine = engine
         self._where = where
+        self._is_sqlite = engine.dialect.name == "sqlite"
         # Compiled once, for the driver itself: SQLAlchemy's way through a statement costs more than SQLite's.
         self._insert = sa.insert(events).compile(dialect=engine.dialect)
+        self._select_writer = (
+            "SELECT w.token, w.host, w.pid, w.born_at, w.since FROM sessions s LEFT JOIN writers w "
+            f"ON w.session_id = s.session_id WHERE s.session_id = {'?' if self._is_sqlite else '%s'}"
+        )
         try:
             self._connection = engine.connect()
-            self._prepare()
+            self._newer = schema.prepare(self._connection, where)
         except DBAPIError as error:
-            raise StoreError(
-                f"the history at {where} cannot be opened: {error.orig}. Is the folder writable?"
-            ) from error
+            engine.dispose()
+            raise failure(error, where, "opened") from error
+        except BaseException:
+            engine.dispose()
+            raise
 
     @classmethod
     def sqlite(cls, path: Path | str) -> SQLStore:
         """Open or make the SQLite file at `path`; ":memory:" keeps everything in this process."""
-        if str(path) != ":memory:":
-            path = Path(path)
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise StoreError(
-                    f"the folder {path.parent} for the history cannot be made: {error.strerror}"
-                ) from error
-        engine = sa.create_engine(
-            f"sqlite:///{path}",
-            poolclass=sa.StaticPool,
-            connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
-        )
+        return cls(schema.sqlite_engine(path), str(path))
 
-        @sa.event.listens_for(engine, "connect")
-        def configure(connection: Any, _: Any) -> None:
-            cursor = connection.cursor()
-            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
-                cursor.execute(f"PRAGMA {pragma}")
-            cursor.close()
+    @classmethod
+    def postgres(cls, url: str) -> SQLStore:
+        """Open the database at `postgresql://user:password@host:port/database`, and make our tables in it."""
+        return cls(schema.postgres_engine(url), without_secrets(url))
 
-        return cls(engine, str(path))
+    def __repr__(self) -> str:
+        return f"<SQLStore at {self._where}>"
 
-    def _prepare(self) -> None:
-        metadata.create_all(self._connection)
-        found = self._connection.execute(sa.select(meta.c.value).where(meta.c.key == "schema_version")).scalar()
-        if found is None:
-            self._connection.execute(sa.insert(meta).values(key="schema_version", value=str(SCHEMA_VERSION)))
-        elif int(found) > SCHEMA_VERSION:
-            raise StoreError(
-                f"the history at {self._where} has schema version {found}, this turncell reads up to {SCHEMA_VERSION}; "
-                "upgrade turncell or set TURNCELL_STORE to another file"
-            )
-        self._connection.commit()
+    # Writing
 
     def create_session(self, session_id: str, *, title: str, project: str, at: float) -> None:
-        values = {"session_id": session_id, "title": title, "project": project, "created_at": at}
-        self._write(lambda: self._connection.execute(sa.insert(sessions), [values]), f"session {session_id!r}")
+        values = {"session_id": session_id, "title": store_text.storable(title), "created_at": at}
+        values["project"] = store_text.storable(project)
+        with self._writing(f"session {session_id!r}") as connection:
+            new = self._upsert(sessions).values(values).on_conflict_do_nothing()
+            if connection.execute(new.returning(sessions.c.session_id)).first() is None:
+                raise StoreError(f"the history at {self._where} already has a session {session_id!r}; use another id")
 
-    def append(self, records: Sequence[Record], *, durable: bool) -> None:
+    def append(self, records: Sequence[Record], *, durable: bool, token: str | None = None) -> None:
+        if not records:
+            return
+        store_text.check_order(records)
         rows: list[Any] = [
-            (r.session_id, r.seq, r.run_id, r.step, r.type, r.at, r.payload.decode("utf-8")) for r in records
+            (r.session_id, r.seq, r.run_id, r.step, r.type, r.at, store_text.payload_text(r)) for r in records
         ]
         if not self._insert.positional:
             rows = [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
-        is_sqlite = durable and self._engine.dialect.name == "sqlite"
-        if is_sqlite:
-            self._pragma("synchronous=FULL")
+        contents = store_text.contents(records)
+        uses = {(record.session_id, digest) for record in records for digest in store_text.blob_digests(record)}
+        what = f"session {records[0].session_id!r}, from record {records[0].seq}"
+        with self._writing(what, is_durable=durable) as connection:
+            self._check_writers(sorted({record.session_id for record in records}), token)
+            connection.exec_driver_sql(str(self._insert), rows)
+            if uses:
+                self._put_blobs(contents, sorted(uses))
+
+    def _check_writers(self, session_ids: Sequence[str], token: str | None) -> None:
+        if not self._is_sqlite:
+            self._lock(session_ids)  # and look at the claims after that, in a statement of its own
+        for session_id in session_ids:
+            row = self._connection.exec_driver_sql(self._select_writer, (session_id,)).first()
+            if row is None:
+                raise store_text.no_session(session_id, self._where)
+            found = (
+                None if row[0] is None else Writer(token=row[0], host=row[1], pid=row[2], born_at=row[3], since=row[4])
+            )
+            store_text.check_writer(session_id, found, token)
+
+    def _put_blobs(self, contents: dict[str, bytes], uses: Sequence[tuple[str, str]]) -> None:
+        connection = self._connection
+        if not self._is_sqlite:
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock_shared({schema.BLOBS_LOCK})")
+        there = {row[0] for row in self._in(sa.select(blobs.c.digest), blobs.c.digest, sorted(contents))}
+        for digest in sorted(contents.keys() - there):
+            new = self._upsert(blobs).values(digest=digest, content=contents[digest])
+            connection.execute(new.on_conflict_do_nothing())
+        named = [{"session_id": session_id, "digest": digest} for session_id, digest in uses]
+        connection.execute(self._upsert(blob_uses).on_conflict_do_nothing(), named)
+
+    def claim(self, session_id: str, writer: Writer, *, instead_of: str | None = None) -> Writer | None:
+        with self._writing(f"claim of session {session_id!r}") as connection:
+            if not self._lock([session_id]):
+                raise store_text.no_session(session_id, self._where)
+            found = self._writers([session_id]).get(session_id)
+            if found is not None and found.token not in (writer.token, instead_of):
+                return found
+            values = {"token": writer.token, "host": store_text.storable(writer.host), "pid": writer.pid}
+            values |= {"born_at": writer.born_at, "since": writer.since}
+            new = self._upsert(writers).values(session_id=session_id, **values)
+            connection.execute(new.on_conflict_do_update(index_elements=["session_id"], set_=values))
+            return None
+
+    def release(self, session_id: str, token: str) -> None:
+        with self._writing(f"claim of session {session_id!r}") as connection:
+            connection.execute(sa.delete(writers).where(writers.c.session_id == session_id, writers.c.token == token))
+
+    def rename(self, session_id: str, title: str) -> None:
+        with self._writing(f"title of session {session_id!r}") as connection:
+            change = sa.update(sessions).where(sessions.c.session_id == session_id)
+            if not connection.execute(change.values(title=store_text.storable(title))).rowcount:
+                raise store_text.no_session(session_id, self._where)
+
+    def delete(self, session_ids: Sequence[str]) -> None:
+        ids = sorted(set(session_ids))
+        with self._writing("deleting") as connection:
+            self._lock(ids)
+            if not self._is_sqlite:
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({schema.BLOBS_LOCK})")
+            digests = {row[0] for row in self._in(sa.select(blob_uses.c.digest), blob_uses.c.session_id, ids)}
+            for table in (events, writers, blob_uses, sessions):
+                for some in _pieces(ids):
+                    connection.execute(sa.delete(table).where(table.c.session_id.in_(some)))
+            in_use = sa.exists().where(blob_uses.c.digest == blobs.c.digest)
+            for some in _pieces(sorted(digests)):
+                connection.execute(sa.delete(blobs).where(blobs.c.digest.in_(some), ~in_use))
+        self._erase()
+
+    def _erase(self) -> None:
+        """Make what was deleted unreadable also in the files; for rows that were deleted before, too."""
         try:
-            first = f"session {records[0].session_id!r}, from record {records[0].seq}"
-            self._write(lambda: self._connection.exec_driver_sql(str(self._insert), rows), first)
-        finally:
-            if is_sqlite:
-                self._pragma("synchronous=NORMAL")
+            if self._is_sqlite:
+                self._pragma("VACUUM")
+                until = time.monotonic() + BUSY_TIMEOUT_S
+                while self._pragma("PRAGMA wal_checkpoint(TRUNCATE)")[0]:
+                    if time.monotonic() > until:
+                        raise StoreError(
+                            f"the sessions are deleted, but another process reads {self._where}, so that their text is "
+                            "still in its -wal file; end that process and delete again"
+                        )
+                    time.sleep(0.05)
+            else:
+                with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                    connection.exec_driver_sql(f"SET lock_timeout = '{BUSY_TIMEOUT_S:g}s'")
+                    for table in (events, sessions, writers, blob_uses, blobs):
+                        connection.exec_driver_sql(f"VACUUM (FULL) {table.name}")
+                    connection.exec_driver_sql("SET lock_timeout = 0")
+        except DBAPIError as error:
+            self._roll_back()
+            found = failure(error, self._where, "cleaned")
+            raise StoreError(f"the sessions are deleted, but their text may still be in the files: {found}") from error
+
+    # Reading
 
     def read(
         self, *, session_id: str | None = None, run_id: str | None = None, types: Sequence[str] | None = None
     ) -> Iterable[Record]:
         query = sa.select(*(events.c[name] for name in _COLUMNS))
         query = query.join(sessions).order_by(sessions.c.created_at, sessions.c.session_id, events.c.seq)
-        if session_id is not None:
-            query = query.where(events.c.session_id == session_id)
         if run_id is not None:
             query = query.where(events.c.run_id == run_id)
         if types is not None:
             query = query.where(events.c.type.in_(types))
-        return list(self._rows(query))
-
-    def _rows(self, query: Any) -> Iterator[Record]:
+        if session_id is not None:
+            return [_record(row) for row in self._rows(query.where(events.c.session_id == session_id))]
         try:
-            for row in self._connection.execute(query):
-                yield Record(row[0], row[1], row[2], row[3], row[4], row[5], row[6].encode("utf-8"))
-        except DBAPIError as error:
-            raise StoreError(f"the history at {self._where} cannot be read: {error.orig}") from error
-        finally:
-            self._connection.rollback()
+            return [_record(row) for row in self._rows(query)]
+        except _Damaged:
+            return [
+                _record(row)
+                for one in self._session_ids()
+                for row in self._intact(query.where(events.c.session_id == one), one)
+            ]
 
     def sessions(self) -> list[SessionInfo]:
         query = (
             sa.select(
-                sessions,
+                *(sessions.c[name] for name in ("session_id", "title", "project", "created_at")),
                 sa.func.coalesce(sa.func.max(events.c.at), sessions.c.created_at).label("updated_at"),
                 sa.func.count(sa.distinct(events.c.run_id)).label("runs"),
             )
             .outerjoin(events, events.c.session_id == sessions.c.session_id)
             .group_by(sessions.c.session_id)
-            .order_by(sa.desc("updated_at"))
+            .order_by(sa.desc("updated_at"), sessions.c.created_at.desc(), sessions.c.session_id.desc())
         )
         try:
-            return [
-                SessionInfo(r.session_id, r.title, r.project, r.created_at, r.updated_at, r.runs)
-                for r in self._connection.execute(query)
+            rows = self._rows(query)
+        except _Damaged:
+            rows = [
+                row
+                for one in self._session_ids()
+                for row in self._intact(query.where(sessions.c.session_id == one), one)
             ]
-        finally:
-            self._connection.rollback()
+            rows.sort(key=lambda row: row.updated_at, reverse=True)
+        return [SessionInfo(*row) for row in rows]
+
+    def _session_ids(self) -> list[str]:
+        query = sa.select(sessions.c.session_id).order_by(sessions.c.created_at, sessions.c.session_id)
+        return [row[0] for row in self._rows(query)]
+
+    def _intact(self, query: Any, session_id: str) -> Sequence[Any]:
+        """The rows of one session; none where a damaged page hides them: the others must stay readable."""
+        try:
+            return self._rows(query)
+        except _Damaged as error:
+            log.error("session %r is left out: %s", session_id, error)
+            return []
+
+    def blob(self, digest: str) -> bytes:
+        if not store_text.is_digest(digest):
+            raise StoreError(f"a blob is named by its SHA-256 in hex; found {digest!r}")
+        rows = self._rows(sa.select(blobs.c.content).where(blobs.c.digest == digest))
+        if not rows:
+            raise StoreError(f"the history at {self._where} has no blob {digest!r}; was its session deleted?")
+        data = bytes(rows[0][0])
+        store_text.check_blob(digest, data, self._where)
+        return data
+
+    def writer(self, session_id: str) -> Writer | None:
+        with self._reading():
+            return self._writers([session_id]).get(session_id)
 
     def close(self) -> None:
         self._connection.close()
         self._engine.dispose()
 
-    def _pragma(self, text: str) -> None:
-        self._connection.exec_driver_sql(f"PRAGMA {text}")
-        self._connection.rollback()
+    # How
 
-    def _write(self, execute: Callable[[], Any], first: str) -> None:
+    def _upsert(self, table: sa.Table) -> Any:
+        return sqlite.insert(table) if self._is_sqlite else postgresql.insert(table)
+
+    def _in(self, query: Any, column: Any, values: Sequence[str]) -> Iterator[Any]:
+        for some in _pieces(values):
+            yield from self._connection.execute(query.where(column.in_(some)))
+
+    def _lock(self, session_ids: Sequence[str]) -> list[str]:
+        """Those that exist, in PostgreSQL locked until the transaction ends; in order, so that nobody waits in a circle."""
+        query = sa.select(sessions.c.session_id).order_by(sessions.c.session_id)
+        return [row[0] for row in self._in(query.with_for_update(), sessions.c.session_id, session_ids)]
+
+    def _writers(self, session_ids: Sequence[str]) -> dict[str, Writer]:
+        names = ("session_id", "token", "host", "pid", "born_at", "since")
+        rows = self._in(sa.select(*(writers.c[name] for name in names)), writers.c.session_id, session_ids)
+        return {
+            row.session_id: Writer(
+                token=row.token, host=row.host, pid=row.pid, born_at=row.born_at, since=row.since
+            )
+            for row in rows
+        }  # fmt: skip
+
+    def _rows(self, query: Any) -> Sequence[Any]:
+        with self._reading():
+            return self._connection.execute(query).all()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
         try:
-            execute()
-            self._connection.commit()
-        except IntegrityError as error:
-            self._connection.rollback()
-            if "FOREIGN KEY" in str(error.orig):
-                raise StoreError(
-                    f"the history at {self._where} has no such session ({first}); was it deleted?"
-                ) from error
+            yield
+        except (DBAPIError, UnicodeEncodeError) as error:
+            found = failure(error, self._where, "read")
+            raise (_Damaged(str(found)) if schema.is_corrupt(error) else found) from error
+        finally:
+            self._roll_back()
+
+    @contextmanager
+    def _writing(self, what: str, *, is_durable: bool = False) -> Iterator[sa.Connection]:
+        """One transaction, alone from its begin; rolled back by any exception."""
+        if self._newer is not None:
             raise StoreError(
-                f"the history at {self._where} already has these records ({first}): another process is writing this session"
-            ) from error
-        except DBAPIError as error:
+                f"the history at {self._where} has schema version {self._newer}, this turncell writes up to "
+                f"{SCHEMA_VERSION}, so that it can only be read; upgrade turncell or set TURNCELL_STORE to another place"
+            )
+        try:
+            if self._is_sqlite:
+                if is_durable:
+                    self._pragma("PRAGMA synchronous=FULL")
+                self._connection.exec_driver_sql("BEGIN IMMEDIATE")
+            else:
+                self._connection.exec_driver_sql(f"SET LOCAL synchronous_commit = {'on' if is_durable else 'off'}")
+            yield self._connection
+            self._connection.commit()
+        except (DBAPIError, UnicodeEncodeError) as error:
+            self._roll_back()
+            raise failure(error, self._where, "written", what) from error
+        except BaseException:
+            self._roll_back()
+            raise
+        finally:
+            if is_durable and self._is_sqlite:
+                with suppress(DBAPIError):  # then the next ones are durable, too
+                    self._pragma("PRAGMA synchronous=NORMAL")
+
+    def _pragma(self, text: str) -> Any:
+        row = self._connection.exec_driver_sql(text)
+        found = row.first() if row.returns_rows else None
+        self._roll_back()
+        return found
+
+    def _roll_back(self) -> None:
+        try:
             self._connection.rollback()
-            raise StoreError(f"the history at {self._where} cannot be written: {error.orig}") from error
+        except DBAPIError:  # the server has gone, and the transaction with it; the next use connects anew
+            self._connection.invalidate()
+
+
+class _Damaged(StoreError):
+    """A page of the file cannot be read; other sessions may be well."""
+
+
+def _record(row: Any) -> Record:
+    return Record(row[0], row[1], row[2], row[3], row[4], row[5], row[6].encode("utf-8"))
+
+
+def _pieces(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (values[at : at + _MANY] for at in range(0, len(values), _MANY))

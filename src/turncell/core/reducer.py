@@ -420,7 +420,8 @@ def _save_partial(turn: _Turn) -> None:
 
 
 def _chosen(turn: _Turn, s: Chosen) -> None:
-    if (turn.state.is_streaming and s.model != turn.run.steps[-1].model) or s.tier != turn.run.steps[-1].tier:
+    step = turn.run.steps[-1] if turn.run.steps else None
+    if turn.state.is_streaming and step is not None and (s.model, s.tier) != (step.model, step.tier):
         turn.record(ev.ModelChosen, model=s.model, tier=s.tier, reason=s.reason)
 
 
@@ -449,6 +450,8 @@ def _model_finished(turn: _Turn, s: ModelFinished) -> None:
         turn.commands.append(Judge(turn.calls))
     elif is_cut and not turn.run.queued:
         turn.end("truncated", "length", "the answer was cut at the model's output limit")
+    elif end.finish_reason == "filter" and not turn.run.queued:
+        turn.end("failed", "filter", "the provider's filter has ended the answer")
     elif not message.text.strip() and not turn.run.queued:
         turn.end("failed", "empty_reply", "the model ended its turn without a word and without a call")
     else:
@@ -507,9 +510,16 @@ def _judged(turn: _Turn, s: Judged) -> None:
         return
     judgements = {judgement.call_id: judgement for judgement in s.judgements}
     turn.set(is_judging=False, traits={j.call_id: j.traits for j in s.judgements})
+    is_cut = turn.run.steps[-1].finish_reason == "length"
     unjudged = [call for call in turn.calls if call.status == "proposed" and call.verdict is None]
     for call in unjudged:
         j = judgements.setdefault(call.call_id, Judgement(call.call_id, problem="the call was not judged"))
+        if is_cut and not call.arguments_text.strip():
+            # Text that was cut is no JSON and is refused as such; text that was cut off before it began looks like none.
+            j = Judgement(
+                call.call_id, j.effect, problem="the call was cut off at the model's output limit; make it again"
+            )
+            judgements[call.call_id] = j
         turn.record(
             ev.CallProposed, call_id=call.call_id, name=call.name, arguments=j.arguments, digest=j.digest,
             effect=j.effect, problem=j.problem, is_replaced=j.is_replaced, is_trusted=j.is_trusted,

@@ -206,7 +206,8 @@ class Agent:
         loop = BackgroundLoop.current()
         driver = Driver(setup, Bus(loop.loop))
         run = Run(new_id("run"), session, self, driver, loop)
-        session.queue.put(Waiting(run.id, message, run))
+        terms = (self, judged_by, limit, is_attended, output, budget, timeout_s, cell_id, within and within.chain)
+        session.queue.put(Waiting(run.id, message, run, terms))
         if within is not None:
             loop.call(lambda: within.driver.adopt(run, within.call_id)).result()
 
@@ -214,7 +215,8 @@ class Agent:
             async with of_session.turn:
                 said = of_session.queue.begin(run_id)
                 if said is None:
-                    return driver.withdrawn() if run.id == run_id else (await run)._driver.state
+                    # Taken back; or joined with a run, which has had its turn by now.
+                    return driver.withdrawn() if run.id == run_id else run.state
                 of_session.running = run
                 try:
                     begin = self._begin(run_id, said, setup, limit, cell_id, within)
@@ -348,6 +350,8 @@ class Agent:
 def _when_done(ended: Future[RunState], run: Run) -> None:
     def finish(ended: Future[RunState]) -> None:
         error = ended.exception() if not ended.cancelled() else RuntimeError("the background loop was stopped")
+        if run.done.done():
+            return
         if error is not None:
             run.done.set_exception(error)
         else:

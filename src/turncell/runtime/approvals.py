@@ -20,7 +20,7 @@ from turncell.core.fold import CallState, RunState
 from turncell.core.parts import Json
 from turncell.core.policy import Decision, Effect, Mode, Rule, Verdict, decide
 from turncell.core.signals import Answered, Judgement, Traits
-from turncell.errors import AnswerRefused, ToolError
+from turncell.errors import AnswerRefused, ToolError, say
 from turncell.runtime import hooks
 from turncell.runtime.hooks import HookFailed, HookSet, ToolUse, Vetoed, called
 from turncell.runtime.questions import check_result
@@ -97,7 +97,7 @@ class Policy:
                 raise
             except BaseException as error:
                 log.exception("the rule %s failed", name)
-                yield Rule(use.name, "deny", reason=f"the rule {name} failed: {type(error).__name__}: {error}")
+                yield Rule(use.name, "deny", reason=f"the rule {name} failed: {say(error)}")
             return
 
 
@@ -112,7 +112,7 @@ async def _check(tool: Tool, use: ToolUse) -> Decision | None:
         raise
     except BaseException as error:
         log.exception("%s raised", by)
-        return Decision("deny", by, f"it failed: {type(error).__name__}: {error}")
+        return Decision("deny", by, f"it failed: {say(error)}")
     if said is None:
         return None
     return Decision(said.verdict, by, _in_words(said))
@@ -298,4 +298,4 @@ async def _preview(tool: Tool, arguments: Mapping[str, Json]) -> str | None:
         raise
     except BaseException as error:
         log.exception("the preview of %s raised", tool.name)
-        return f"(the preview failed: {type(error).__name__}: {error})"
+        return f"(the preview failed: {say(error)})"

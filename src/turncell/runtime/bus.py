@@ -102,6 +102,10 @@ class _Buffer:
     def close(self) -> None:
         self._bus.drop(self)
 
+    def move(self, bus: Bus) -> None:
+        """To a bus of the same loop."""
+        self._bus = bus
+
     def _take(self) -> list[Event] | None:
         """What is there; None when the run has ended and all was given."""
         is_over = self._bus.is_closed  # asked first: what came before the end must not be missed
@@ -227,6 +231,15 @@ class Bus:
         """From now on, after `so_far`."""
         self._subscriptions.append(subscription)
         subscription.push(so_far)
+
+    def absorb(self, other: Bus) -> None:
+        """Whoever listens to another bus, on which nothing was said yet, listens to this one from now on."""
+        for subscription in other._subscriptions:
+            subscription.move(self)
+        self._subscriptions += other._subscriptions
+        self._sinks += other._sinks
+        self._pumps += other._pumps
+        other._subscriptions, other._sinks, other._pumps = [], [], self._pumps
 
     def drop(self, subscription: _Buffer) -> None:
         if subscription in self._subscriptions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 
 from turncell import settings
 from turncell.errors import UnknownModelError
@@ -35,15 +36,28 @@ def model(name: str | Model | None) -> Model:
 
 def journal() -> Journal:
     """The journal of this process's store, opened when first needed; a forked child opens its own."""
-    path = settings.current().store_path
+    chosen = settings.current()
+    key = chosen.store if chosen.store_kind == "postgresql" else f"{chosen.store_kind}:{chosen.store_path}"
     with _lock:
-        found = _journals.get(str(path))
+        found = _journals.get(key)
         if found is None or found.pid != os.getpid():
-
-            def open_store() -> Store:
-                from turncell.adapters.sql_store import SQLStore
-
-                return SQLStore.sqlite(path)
-
-            found = _journals[str(path)] = Journal(open_store)
+            found = _journals[key] = Journal(lambda: store(chosen))
         return found
+
+
+def store(chosen: settings.Settings) -> Store:
+    """Open the store that the settings name; a session's document is linked from the folder one works in."""
+    if chosen.store_kind == "markdown":
+        from turncell.adapters.markdown_store import MarkdownStore
+
+        return MarkdownStore(chosen.store_path, link_in=Path.cwd())
+    from turncell.adapters.sql_store import SQLStore
+
+    if chosen.store_kind == "postgresql":
+        return SQLStore.postgres(chosen.store)
+    return SQLStore.sqlite(chosen.store_path)
+
+
+if hasattr(os, "register_at_fork"):
+    # The lock may be held by a thread that does not exist in the child.
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)

@@ -19,13 +19,13 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from turncell.core.events import Event, Latency, Recorded, RecordedEvent, RequestAnswered, RequestOpened
-from turncell.core.fold import RunState
+from turncell.core.fold import CallState, RunState
 from turncell.core.nucleus import Nucleus
 from turncell.core.reducer import LoopState, reduce
 from turncell.core.signals import (
@@ -47,7 +47,8 @@ from turncell.core.signals import (
     TellDenial,
 )
 from turncell.core.values import evolve
-from turncell.errors import Declined, StoreError
+from turncell.errors import Declined, StoreError, say
+from turncell.runtime import trace
 from turncell.runtime.approvals import Policy
 from turncell.runtime.budget import Budget
 from turncell.runtime.bus import Bus
@@ -110,6 +111,13 @@ class Driver:
         self.heard_at: float | None = None
         """When the open stream was last heard of, by the monotonic clock."""
         self.stream_task: asyncio.Task[Any] | None = None
+        """The model call that counts; an earlier one that does not end must not be heard any more."""
+        self.picked = 0
+        """How many models were given up when the last one was picked."""
+        self.given_up: list[str] = []
+        """The labels of the models that have failed."""
+        self.label = ""
+        """Of the model that was picked last."""
         self.left_behind: list[tuple[str, threading.Thread]] = []
         """Write calls that went over their time limit: the tool's name and the thread."""
         self.pauses: dict[str, Callable[[bool], None]] = {}
@@ -151,10 +159,11 @@ class Driver:
 
     @property
     def is_over(self) -> bool:
-        return self._nucleus.is_terminal
+        return self._nucleus.is_terminal or self._unrecorded is not None
 
     async def drive(self, begin: Begin) -> RunState:
         """From the first signal to the last record on disk."""
+        self._context.run(trace.running.set, (*self.chain, begin.started.run_id))
         self.feed(begin)
         ticker = asyncio.create_task(self._tick())
         limit = self._limit_time()
@@ -178,8 +187,11 @@ class Driver:
 
     def withdrawn(self) -> RunState:
         """Taken back before its turn: nothing has happened and nothing is recorded."""
-        self._unrecorded = RunState(status="cancelled", ended_at=time.time(), error="taken back before its turn")
-        self.bus.close()
+        if self._unrecorded is None:
+            self._unrecorded = RunState(
+                status="cancelled", ended_at=time.time(), error_kind="cancelled", error="taken back before its turn"
+            )
+            self.bus.close()
         return self._unrecorded
 
     async def _settle(self) -> None:
@@ -216,6 +228,14 @@ class Driver:
             run = self._nucleus.state.run
             self.bus.publish([Latency(run.run_id, len(run.steps), kind, seconds, call_id)])
 
+    def _tell_waiting(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if not isinstance(event, RequestAnswered):
+                continue
+            call = self._call(event.call_id)
+            if call is not None and call.request is not None:
+                self.tell_latency("waiting", max(0.0, event.at - call.request.opened_at), call.call_id)
+
     def _step(self, signal: Signal) -> None:
         if self._nucleus.is_terminal:
             return
@@ -236,6 +256,8 @@ class Driver:
                 written = self._record(recorded, is_intent)
                 self.recorded.extend(recorded)
             self.bus.publish(transition.events)
+            if self.setup.has_latency:
+                self._tell_waiting(transition.events)
         for command in transition.commands:
             self._fulfil(command, written)
         if transition.terminal:
@@ -254,7 +276,13 @@ class Driver:
                 self._written = refused
                 self._fail_soon(refused)
                 return refused
-        written = self._written = self.setup.journal.record(kept, durable=is_intent)
+        try:
+            written = self.setup.journal.record(kept, durable=is_intent)
+        except Exception as error:  # what JSON cannot hold, or a journal of another process
+            log.exception("events cannot be recorded")
+            written = Future()
+            written.set_exception(error if isinstance(error, StoreError) else StoreError(f"no record: {say(error)}"))
+        self._written = written
         written.add_done_callback(self._fail_soon)
         if hooks.has("after_journal"):
             for event in kept:
@@ -347,10 +375,11 @@ class Driver:
                 done.set_exception(error)
                 return
             except BaseException as error:
-                done.set_exception(
-                    Declined("the run was stopped") if isinstance(error, asyncio.CancelledError) else error
-                )
-                raise
+                is_stopped = isinstance(error, asyncio.CancelledError)
+                done.set_exception(Declined("the run was stopped") if is_stopped else error)
+                if not isinstance(error, Declined):
+                    raise
+                return
             if answered.answer == "result":
                 done.set_result(answered.result or "")
             else:
@@ -365,7 +394,7 @@ class Driver:
             at = time.time()
             expires_at = at + (policy.request_timeout_s if timeout_s is None else timeout_s)
             reply = self._open(call_id, evolve(question, expires_at=expires_at))
-            call = self._nucleus.state.run.steps[-1].call(call_id)
+            call = self._call(call_id)
             request = call.request if call is not None else None
             if request is not None and not reply.done():
                 known = self.setup.session.answers.get(question.digest)
@@ -395,6 +424,10 @@ class Driver:
     def _pause(self, call_id: str, is_waiting: bool) -> None:
         if (pause := self.pauses.get(call_id)) is not None:
             pause(is_waiting)
+
+    def _call(self, call_id: str) -> CallState | None:
+        steps = self._nucleus.state.run.steps
+        return steps[-1].call(call_id) if steps else None
 
     def _open(self, call_id: str, question: Question) -> asyncio.Future[Answered]:
         key = next(self._keys)
@@ -442,7 +475,7 @@ class Driver:
                 call.arguments if is_own else event.arguments, event.default_result, None,
             )  # fmt: skip
             reply = self._open(call_id, question)
-            mine = self._nucleus.state.run.steps[-1].call(call_id)
+            mine = self._call(call_id)
             if reply.done() or mine is None or mine.request is None:
                 why = "the run has ended" if reply.exception() else reply.result().reason
                 child.answer(event.request_id, "deny", digest=event.digest, reason=why, by="steering")
@@ -460,15 +493,6 @@ class Driver:
 
     def set_budget(self, limits: dict[str, Any]) -> None:
         self.feed(SetBudget(time.time(), limits))
-
-
-def say(error: BaseException) -> str:
-    """An exception in one line, whatever its `__str__` does."""
-    try:
-        text = str(error)
-    except Exception:
-        text = "(its message cannot be shown)"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _same_envelope(event: RecordedEvent, kept: Any) -> Any:

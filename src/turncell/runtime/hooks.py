@@ -24,7 +24,7 @@ from typing import Any, TypeAlias, TypeVar
 from turncell.core.events import RecordedEvent
 from turncell.core.fold import RunState
 from turncell.core.parts import Json, Message
-from turncell.errors import TurncellError, UsageError
+from turncell.errors import TurncellError, UsageError, say
 from turncell.runtime.output import Output
 from turncell.runtime.ports import ModelRequest
 from turncell.runtime.threads import in_thread
@@ -127,7 +127,7 @@ class HookSet:
             try:
                 said = hook(value)
             except Exception as error:
-                raise HookFailed(f"{_named(name, hook)} raised {type(error).__name__}: {error}") from error
+                raise HookFailed(f"{_named(name, hook)} raised {say(error)}") from error
             if name.startswith("before"):
                 value = _checked(name, hook, said, value, kind)
         return value
@@ -166,7 +166,7 @@ async def _said(name: str, hook: Callable[..., Any], *values: Any) -> Any:
         # A TimeoutError may also be the hook's own, of what it asked itself.
         if isinstance(error, TimeoutError) and time.monotonic() - began >= HOOK_TIMEOUT_S:
             raise HookFailed(f"{_named(name, hook)} has not answered within {HOOK_TIMEOUT_S:g} s") from error
-        raise HookFailed(f"{_named(name, hook)} raised {type(error).__name__}: {error}") from error
+        raise HookFailed(f"{_named(name, hook)} raised {say(error)}") from error
 
 
 def _checked(name: str, hook: Callable[..., Any], said: Any, value: T, kind: type | tuple[type, ...]) -> T:

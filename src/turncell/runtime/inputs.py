@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from turncell.runtime.run import Run
 
 QueueMode = Literal["one", "all"]
-"""one: each waiting message becomes a run of its own. all: what waits when the turn comes becomes one run."""
+"""one: each waiting message becomes a run of its own. all: what waits when the turn comes becomes one run, as far as it
+was sent to the same agent with the same options: a message sent in mode "plan" never runs in another one."""
 
 
 @dataclass(slots=True)
@@ -23,13 +24,15 @@ class Waiting:
     input_id: str
     message: Message
     run: Run = field(repr=False)
+    terms: tuple[object, ...] = field(default=(), repr=False)
+    """Who answers it, and how: messages are joined only where these are equal."""
 
 
 class InputQueue:
     """The messages that wait, oldest first. Every method may be called from any thread.
 
     `len(queue)` counts, iterating gives a snapshot, `remove(input_id)` and `clear()` take back what has not begun:
-    the runs they were to be end as cancelled when their turn comes, and leave no record.
+    the runs they were to be end as cancelled at once, and leave no record.
     """
 
     def __init__(self) -> None:
@@ -50,9 +53,12 @@ class InputQueue:
     def remove(self, input_id: str) -> bool:
         """Whether there was such a message."""
         with self._lock:
-            before = len(self._waiting)
-            self._waiting = [waiting for waiting in self._waiting if waiting.input_id != input_id]
-            return len(self._waiting) < before
+            found = [waiting for waiting in self._waiting if waiting.input_id == input_id]
+            for waiting in found:
+                self._waiting.remove(waiting)
+        for waiting in found:
+            waiting.run.withdraw()
+        return bool(found)
 
     def clear(self) -> int:
         """How many there were."""
@@ -64,7 +70,13 @@ class InputQueue:
             mine = next((waiting for waiting in self._waiting if waiting.input_id == input_id), None)
             if mine is None:
                 return None
-            taken = self._waiting[:] if self.mode == "all" else [mine]
+            taken = [mine]
+            if self.mode == "all" and not mine.run.is_stopped:
+                for other in self._waiting[self._waiting.index(mine) + 1 :]:
+                    if other.terms != mine.terms:
+                        break
+                    if not other.run.is_stopped:
+                        taken.append(other)
             for waiting in taken:
                 self._waiting.remove(waiting)
         for other in taken:

@@ -34,6 +34,14 @@ LINGER_S = 0.02
 """Far below what a person notices, and below the second for which text may be on the screen only."""
 
 
+_at_store = threading.RLock()
+"""Held while a journal talks to its store. A fork waits for it: SQLite has locks of its own for the whole process, and
+one that is held by a thread which the child does not have would stop the child's store for ever."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_at_store.acquire, after_in_parent=_at_store.release, after_in_child=_at_store.release)
+
+
 def to_record(event: Any) -> Record:
     """An event as a store keeps it."""
     payload = codec.encode(event)
@@ -147,7 +155,8 @@ class Journal:
         records = [record for job in batch for record in job.records]
         try:
             if records:
-                self._opened().append(records, durable=batch[-1].is_durable)
+                with _at_store:
+                    self._opened().append(records, durable=batch[-1].is_durable)
         except Exception as error:
             if len(batch) > 1:  # one run's records must not take those of the others with them
                 for job in batch:
@@ -172,7 +181,8 @@ class Journal:
 
     def _do(self, job: _Job, call: Callable[[Store], Any]) -> None:
         try:
-            result = call(self._opened())
+            with _at_store:
+                result = call(self._opened())
         except Exception as error:
             job.done.set_exception(error if isinstance(error, TurncellError) else _as_store_error(error))
         else:

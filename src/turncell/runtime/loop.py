@@ -7,12 +7,15 @@ never meets "event loop already running". After a fork the child has no such thr
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextvars
 import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
+
+from turncell.errors import UsageError
 
 T = TypeVar("T")
 
@@ -28,6 +31,7 @@ class BackgroundLoop:
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._main, name="turncell", daemon=True)
         self._thread.start()
+        atexit.register(self._leave)
 
     @classmethod
     def current(cls) -> BackgroundLoop:
@@ -45,6 +49,7 @@ class BackgroundLoop:
 
     def call(self, fn: Callable[[], T]) -> Future[T]:
         """Run `fn()` on the loop, soon; at once if the caller is there already. The caller's context goes along."""
+        self.check_process()
         done: Future[T] = Future()
 
         def run() -> None:
@@ -61,6 +66,11 @@ class BackgroundLoop:
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine on the loop, in a copy of the caller's context."""
+        try:
+            self.check_process()
+        except UsageError:
+            coroutine.close()
+            raise
         context = contextvars.copy_context()
         done: Future[T] = Future()
 
@@ -79,11 +89,39 @@ class BackgroundLoop:
         self.loop.call_soon_threadsafe(start)
         return done
 
+    def check_process(self) -> None:
+        """Raises UsageError in a forked child."""
+        if self.pid != os.getpid():  # nobody would ever run it
+            raise UsageError(
+                f"this run lives in the parent process {self.pid}, whose loop does not live in a forked child; "
+                "begin a new run in the child"
+            )
+
     def _main(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
 
+    def _leave(self) -> None:
+        """The program ends: whatever is in the middle stays as it is in the record, and does not complain."""
+        if self.pid != os.getpid() or not self._thread.is_alive():
+            return
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(1.0)
+        for task in asyncio.all_tasks(self.loop):
+            # As asyncio's own gather does; what asyncio says of a pending task is for a programmer who forgot it.
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+_left: list[Any] = []
+"""The parent's loop and tasks, kept for ever in a forked child: collected, they would run their `finally` and complain."""
+
+
+def _after_fork() -> None:
+    BackgroundLoop._lock = threading.Lock()  # it may be held by a thread that does not exist in the child
+    parents = BackgroundLoop._current
+    if parents is not None:
+        _left.append((parents, asyncio.all_tasks(parents.loop)))
+
 
 if hasattr(os, "register_at_fork"):
-    # The lock may be held by a thread that does not exist in the child.
-    os.register_at_fork(after_in_child=lambda: setattr(BackgroundLoop, "_lock", threading.Lock()))
+    os.register_at_fork(after_in_child=_after_fork)

@@ -12,11 +12,12 @@ from turncell.core.deltas import Finished
 from turncell.core.parts import Message, Usage
 from turncell.core.signals import CallModel, Chosen, ModelFailed, ModelFinished, Stop, Streamed
 from turncell.core.values import evolve
-from turncell.errors import ModelFailure, UnknownModelError
+from turncell.errors import ModelFailure, UnknownModelError, say
 from turncell.runtime.budget import Refusal, Reservation
 from turncell.runtime.hooks import HookFailed, Vetoed
 from turncell.runtime.models import StepInfo
 from turncell.runtime.ports import Model, ModelRequest
+from turncell.runtime.threads import in_thread
 
 if TYPE_CHECKING:
     from turncell.runtime.driver import Driver
@@ -37,7 +38,7 @@ async def call_model(driver: Driver, command: CallModel) -> None:
         await asyncio.sleep(command.wait_s * (1 + random.random() / 4))
     request = _request(driver, command)
     try:
-        model = _pick(driver, command, request)
+        model = await _pick(driver, command, request)
         if driver.setup.hooks.has("before_model"):
             request = await driver.setup.hooks.ask("before_model", request, ModelRequest)
     except (UnknownModelError, HookFailed, Vetoed) as error:
@@ -51,14 +52,16 @@ async def call_model(driver: Driver, command: CallModel) -> None:
     try:
         await call.read()
     finally:
-        driver.heard_at = None
+        if call.counts:
+            driver.heard_at = None
         end = call.finished
         usage = end.usage if end is not None else None
         if call.is_refused:
             reserved.release()  # a busy provider charges nothing, and trying again must not use up the steps
         else:
             reserved.settle(tokens=_tokens(usage), usd=end.cost_usd if end is not None else None)
-    await call.hand_over(command.is_last_word)
+    if call.counts:
+        await call.hand_over(command.is_last_word)
 
 
 def _tokens(usage: Usage | None) -> int | None:
@@ -78,7 +81,7 @@ def _request(driver: Driver, command: CallModel) -> ModelRequest:
     )  # fmt: skip
 
 
-def _pick(driver: Driver, command: CallModel, request: ModelRequest) -> Model:
+async def _pick(driver: Driver, command: CallModel, request: ModelRequest) -> Model:
     models, run = driver.setup.models, driver.loop_state.run
     info = StepInfo(
         step=command.step,
@@ -89,7 +92,13 @@ def _pick(driver: Driver, command: CallModel, request: ModelRequest) -> Model:
         is_summary=command.is_last_word,
         failures=sum(call.status == "error" for call in run.calls),
     ) if models.is_tiered else _ANY_STEP  # fmt: skip
-    picked = models.pick(info, command.model)
+    if command.model > driver.picked:
+        driver.picked = command.model
+        driver.given_up.append(driver.label)
+    choice = models.choose(info, given_up=driver.given_up)
+    driver.label = choice.label
+    # Building one is code of other people, and may take seconds: not on the loop.
+    picked = choice.pick() if choice.is_built else await in_thread(choice.pick)
     if picked.model.name != run.steps[-1].model or picked.tier != run.steps[-1].tier:
         driver.feed(Chosen(time.time(), picked.model.name, picked.tier, picked.reason))
     return picked.model
@@ -127,6 +136,12 @@ class _Stream:
         self.finished: Finished | None = None
         self._failure: tuple[str, str, float | None] | None = None
         self._times: dict[str, Any] = {}
+        self._task = asyncio.current_task()
+
+    @property
+    def counts(self) -> bool:
+        """Whether it was not given up for its silence: one that ignores being cancelled may go on talking."""
+        return self._driver.stream_task is self._task
 
     @property
     def is_refused(self) -> bool:
@@ -141,6 +156,8 @@ class _Stream:
         try:
             async with aclosing(self._model.stream(self._request)) as stream:  # type: ignore[type-var]
                 async for burst in stream:
+                    if not self.counts:
+                        return
                     now = driver.heard_at = time.monotonic()
                     if first_s is None:
                         first_s = now - started
@@ -158,8 +175,6 @@ class _Stream:
         except ModelFailure as failure:
             self._failure = (failure.kind, failure.message, failure.retry_after_s)
         except Exception as error:
-            from turncell.runtime.driver import say
-
             log.exception("the model %s raised", self._model.name)
             self._failure = ("unknown", say(error), None)
         else:

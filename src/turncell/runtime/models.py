@@ -8,11 +8,11 @@ from __future__ import annotations
 import inspect
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
-from turncell.errors import UnknownModelError, UsageError
+from turncell.errors import UnknownModelError, UsageError, say
 from turncell.runtime import defaults
 from turncell.runtime.ports import Model
 
@@ -118,9 +118,7 @@ class Router:
             try:
                 matches = bool(route.when(step))
             except Exception as error:
-                return Routed(
-                    self.default, f"route {number} (to {route.tier}) failed with {type(error).__name__}: {error}"
-                )
+                return Routed(self.default, f"route {number} (to {route.tier}) failed with {say(error)}")
             if matches:
                 return Routed(route.tier, route.reason or f"route {number}")
         return Routed(self.default, "no route matched" if self.routes else "the default tier")
@@ -133,6 +131,28 @@ class Picked:
     model: Model
     tier: Tier | None
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which model it will be, before it is built."""
+
+    tier: Tier | None
+    reason: str
+    slot: _Slot
+
+    @property
+    def label(self) -> str:
+        """What it is for: "tier 'small'", "fallback 1"."""
+        return self.slot.label
+
+    @property
+    def is_built(self) -> bool:
+        return self.slot.is_built
+
+    def pick(self) -> Picked:
+        """Builds it if it is picked for the first time. Raises UnknownModelError."""
+        return Picked(self.slot.model(), self.tier, self.reason)
 
 
 class ModelSet:
@@ -183,9 +203,8 @@ class ModelSet:
 
     @property
     def name(self) -> str:
-        """The name of `first`, without building what has one already."""
-        source = self._order(self._router.default)[0][1].source
-        return source if isinstance(source, str) else self.first.name
+        """The name of `first`, without building it; of one that only building would tell, what it is for."""
+        return self._order(self._router.default)[0][1].name
 
     @property
     def count(self) -> int:
@@ -198,17 +217,26 @@ class ModelSet:
         Builds it if it is picked for the first time. UnknownModelError, which names the tier, if that cannot be done:
         nothing is kept of it, and the next one may be tried.
         """
+        return self.choose(step, attempt_model).pick()
+
+    def choose(self, step: StepInfo, attempt_model: int = 0, *, given_up: Collection[str] = ()) -> Choice:
+        """`pick` without building anything. Models of the labels in `given_up` are passed over.
+
+        With tiers an index would not do: what is first for one step is the second for another.
+        """
         routed = self._router.route(step) if self._tiers else None
         order = self._order(routed.tier if routed else "mid")
-        if not 0 <= attempt_model < len(order):
-            raise UsageError(f"attempt_model is {attempt_model!r}; there are {len(order)} models, counted from 0")
-        tier, slot = order[attempt_model]
+        places = [place for place, (_, slot) in enumerate(order) if slot.label not in given_up]
+        if not 0 <= attempt_model < len(places):
+            raise UsageError(f"attempt_model is {attempt_model!r}; there are {len(places)} models, counted from 0")
+        place = places[attempt_model]
+        tier, slot = order[place]
         reason = routed.reason if routed else ""
-        if routed is not None and not attempt_model and tier != routed.tier:
+        if routed is not None and not place and tier != routed.tier:
             reason += f"; {routed.tier} is not set, {tier} is the nearest"
-        if attempt_model:
-            reason = f"fallback {attempt_model} of {len(order) - 1}" + (f" ({reason})" if reason else "")
-        return Picked(slot.model(), tier, reason)
+        if place:
+            reason = f"fallback {place} of {len(order) - 1}" + (f" ({reason})" if reason else "")
+        return Choice(tier, reason, slot)
 
     def _order(self, chosen: Tier) -> list[tuple[Tier | None, _Slot]]:
         tiers: tuple[Tier | None, ...] = self._tiers.order(chosen) if self._tiers else (None,)
@@ -237,6 +265,16 @@ class _Slot:
             return self.source == other.source
         return self.source is other.source
 
+    @property
+    def is_built(self) -> bool:
+        return self._model is not None
+
+    @property
+    def name(self) -> str:
+        if isinstance(self.source, str):
+            return self.source
+        return str(getattr(self._model or self.source, "name", self.label))
+
     def model(self) -> Model:
         if self._model is None:
             with self._lock:
@@ -256,9 +294,7 @@ class _Slot:
         except UnknownModelError as error:
             raise UnknownModelError(f"{self.label}: {error}") from error
         except Exception as error:
-            raise UnknownModelError(
-                f"{self.label}: {source!r} could not be built: {type(error).__name__}: {error}"
-            ) from error
+            raise UnknownModelError(f"{self.label}: {source!r} could not be built: {say(error)}") from error
 
 
 def _is_function(value: object) -> bool:

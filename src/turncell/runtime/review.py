@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from turncell.core.parts import Message, Text
 from turncell.core.signals import Review, Reviewed
+from turncell.errors import say
 from turncell.runtime.hooks import HookFailed, called
 from turncell.runtime.output_type import ANSWER_TOOL, Misfit
 
@@ -38,9 +39,7 @@ async def _after_step(driver: Driver) -> Reviewed:
         raise
     except BaseException as error:
         # A policy that cannot say so does not allow another step.
-        return Reviewed(
-            time.time(), "step", failure=("hook", f"the step policy failed: {type(error).__name__}: {error}")
-        )
+        return Reviewed(time.time(), "step", failure=("hook", f"the step policy failed: {say(error)}"))
     return Reviewed(time.time(), "step", may_go_on=False, text=None if text is None else str(text))
 
 

@@ -134,11 +134,15 @@ class Run:
         """Wait for the end. Raises TimeoutError when `timeout_s` seconds have passed; the run goes on."""
         if self._loop.is_here:
             raise UsageError("run.result() would block the loop that the run lives on; in async tools use 'await run'")
+        if not self.done.done():
+            self._loop.check_process()
         self.done.result(timeout_s)
         return self
 
     def __await__(self) -> Generator[Any, None, Run]:
         async def wait() -> Run:
+            if not self.done.done():
+                self._loop.check_process()
             await asyncio.shield(asyncio.wrap_future(self.done))
             return self
 
@@ -330,9 +334,42 @@ class Run:
             raise AnswerRefused(f"no {kind or 'request'} waits for an answer in this run; it is {self.status}")
         return requests[0]
 
+    @property
+    def is_stopped(self) -> bool:
+        """It was cancelled while it waited for its turn."""
+        return self._driver.loop_state.stop is not None
+
     def join(self, other: Run) -> None:
-        """Become another handle of the run that this message was joined with."""
-        self.id, self._driver = other.id, other._driver
+        """On the loop: become another handle of the run that this message was joined with.
+
+        Who watches this one watches that one from now on.
+        """
+        mine, theirs = self._driver, other._driver
+        self.id, self._driver = other.id, theirs
+        theirs.bus.absorb(mine.bus)
+        for early in mine.loop_state.early:
+            theirs.feed(early)
+
+        def finish(done: Future[RunState]) -> None:
+            if self.done.done():
+                return
+            error = done.exception()
+            if error is not None:
+                self.done.set_exception(error)
+            else:
+                self.done.set_result(done.result())
+
+        other.done.add_done_callback(finish)
+
+    def withdraw(self) -> None:
+        """End it, because its message was taken back before its turn."""
+
+        def main() -> None:
+            state = self._driver.withdrawn()
+            if not self.done.done():
+                self.done.set_result(state)
+
+        self._loop.call(main)
 
     def __repr__(self) -> str:
         state = self.state

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,6 +16,11 @@ from turncell.runtime.ports import Model
 from turncell.runtime.run import Run
 from turncell.runtime.step_policy import StepPolicy
 from turncell.runtime.tools import Tool
+
+log = logging.getLogger("turncell")
+
+PROGRESS_S = 2.0
+"""How long the end of a turn waits for an `on_progress` that is behind."""
 
 
 async def run_turn(
@@ -32,7 +40,8 @@ async def run_turn(
     """Run one turn to its end. Any number of them may run side by side, on any event loop.
 
     The result is an ended Run: `text`, `messages`, `tool_calls`, `status`, `usage`, `cost_usd`, `events`. `on_progress`
-    gets every event as it happens, sync or async. `options` are those of `Agent` (`mode`, `hooks`, `output`,
+    gets every event as it happens; an async one is called on the caller's event loop, a sync one in a thread of its own.
+    One that stalls is waited for at most PROGRESS_S seconds after the end. `options` are those of `Agent` (`mode`, `hooks`, `output`,
     `budget`, ...). As in every run that nobody attends, calls that would ask are denied; `mode="auto"` lets them run.
 
     >>> import asyncio
@@ -47,13 +56,29 @@ async def run_turn(
         reasoning_effort=reasoning_effort, journal=Unrecorded(), **limits, **options,
     )  # fmt: skip
     run = agent.start(message)
+    telling: asyncio.Task[None] | None = None
     try:
-        if on_progress is not None:
+        if inspect.iscoroutinefunction(on_progress) or inspect.iscoroutinefunction(type(on_progress).__call__):
+            telling = asyncio.create_task(_tell(run, on_progress))
+        elif on_progress is not None:
             run.subscribe(on_progress)
         await run
-        if on_progress is not None:
-            await run.drained()
+        if telling is not None:
+            await asyncio.wait([telling], timeout=PROGRESS_S)
+            telling.cancel()
+        elif on_progress is not None:
+            await run.drained(PROGRESS_S)
     except BaseException:
         run.cancel("the caller was cancelled")
+        if telling is not None:
+            telling.cancel()
         raise
     return run
+
+
+async def _tell(run: Run, on_progress: Any) -> None:
+    async for event in run:
+        try:
+            await on_progress(event)
+        except Exception:
+            log.exception("on_progress %r raised on %s", on_progress, event.type)

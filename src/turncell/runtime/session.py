@@ -79,6 +79,12 @@ class Session:
         return self._runs[-1].seq if self._runs else 0
 
     @property
+    def current(self) -> Run | None:
+        """The run whose turn it is: running, or started a moment ago and not yet begun."""
+        first = next(iter(self.queue), None)
+        return self.running or (first.run if first is not None else None)
+
+    @property
     def turn(self) -> asyncio.Lock:
         """Held by the run whose turn it is; on the background loop."""
         if self._turn is None:
@@ -93,13 +99,14 @@ class Session:
     def send(self, message: str | Message, *, steer: bool = False, agent: Agent | None = None, **options: Any) -> Run:
         """Say something, also while a run is going on.
 
-        With `steer` the running run reads it at its next boundary; that run is returned. Otherwise, and where none is
-        running, it begins a run, which waits its turn (see `queue`). `options` are those of `Agent.start`.
+        With `steer` the running run (or the one that is about to begin) reads it at its next boundary; that run is
+        returned, and `options` play no part. Otherwise, and where none is running, it begins a run, which waits its
+        turn (see `queue`). `options` are those of `Agent.start`.
         """
         agent = agent or self.agent
         if agent is None:
             raise UsageError("this session has no agent; use agent.session(), or session.send(message, agent=agent)")
-        running = self.running
+        running = self.current
         if steer and running is not None:
             with suppress(UsageError):  # it has ended meanwhile: the message begins a run
                 running.steer(message)
@@ -107,8 +114,11 @@ class Session:
         return agent.start(message, session=self, **options)
 
     def cancel(self, reason: str = "cancelled by the user") -> bool:
-        """Cancel the running run; whether there was one. A session that is idle is left alone, and so is its next run."""
-        running = self.running
+        """Cancel the running run, or the one that is about to begin; whether there was one.
+
+        A session that is idle is left alone, and so is its next run. What else waits in `queue` goes on waiting.
+        """
+        running = self.current
         if running is None:
             return False
         running.cancel(reason)

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, ParamSpec, TypeVar
 
+from turncell.errors import say
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -47,9 +49,9 @@ def start_thread(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> tu
 
 
 def _carried(error: BaseException) -> BaseException:
-    """A StopIteration cannot cross a future: it would end the coroutine that waits."""
-    if not isinstance(error, StopIteration):
+    """What would end the coroutine that waits, instead of being raised in it, cannot cross a future."""
+    if not isinstance(error, StopIteration | GeneratorExit):
         return error
-    carried = RuntimeError(f"StopIteration: {error}")
+    carried = RuntimeError(say(error))
     carried.__cause__ = error
     return carried

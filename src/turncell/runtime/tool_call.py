@@ -17,7 +17,7 @@ from turncell.core.events import CallEnd, File
 from turncell.core.fold import CallState
 from turncell.core.parts import Json
 from turncell.core.signals import CallReturned, Judge, Judged, Progressed, Question, Stop, TellDenial
-from turncell.errors import Declined, StoreError
+from turncell.errors import Declined, StoreError, say
 from turncell.runtime import trace
 from turncell.runtime.approvals import judge
 from turncell.runtime.budget import Refusal
@@ -45,8 +45,6 @@ async def judge_calls(driver: Driver, command: Judge) -> None:
     try:
         judgements = await judge(command.calls, run, setup.tools, setup.policy, setup.hooks, driver.is_tainted)
     except Exception as error:  # a policy that fails must not allow anything
-        from turncell.runtime.driver import say
-
         log.exception("judging failed")
         driver.stop("failed", "policy", f"the policy failed: {say(error)}")
         return
@@ -72,7 +70,7 @@ async def tell_denial(driver: Driver, command: TellDenial) -> None:
         raise
     except BaseException as error:
         log.exception("on_denied of %s raised", call.name)
-        driver.note("hook", f"on_denied of {call.name} raised {type(error).__name__}: {error}", call.call_id)
+        driver.note("hook", f"on_denied of {call.name} raised {say(error)}", call.call_id)
     driver.feed(CallReturned(time.time(), call.call_id, "denied", to_output(content).content))
 
 
@@ -279,6 +277,4 @@ def _returned(driver: Driver, call: CallState, status: Any, content: str, detail
 
 
 def _plain(error: BaseException) -> str:
-    from turncell.runtime.driver import say
-
     return str(error) if isinstance(error, Declined) else say(error)

@@ -1,7 +1,8 @@
 """Where a piece of code runs: in which call of which run, and under which runs.
 
 A run that is started inside a tool of another run is its child: it shares the budget, is cancelled with it, and its
-requests are shown by it. The chain is kept in a context variable, so threads and tasks that a tool starts know it.
+requests are shown by it. The chain is kept in a context variable: tasks that a tool starts know it, and threads that
+are started with the context (`asyncio.to_thread`; not a bare `threading.Thread`).
 """
 
 from __future__ import annotations
@@ -42,20 +43,32 @@ class Trace:
 current: ContextVar[Trace | None] = ContextVar("turncell_trace", default=None)
 
 
+running: ContextVar[tuple[str, ...]] = ContextVar("turncell_running", default=())
+"""The ids of the run whose code runs here, and of those above it, the outermost first; also outside of its calls."""
+
+
 def current_trace() -> Trace | None:
     """The trace of the code that asks, None outside of tools."""
     return current.get()
 
 
 class TraceFilter(logging.Filter):
-    """Puts `run_id`, `root_run_id` and `call_id` on log records, empty outside of runs: for formats that name them.
+    """Puts `run_id`, `root_run_id`, `parent_run_id`, `depth` and `call_id` on log records: for formats that name them.
 
-    >>> logging.getLogger("turncell").addFilter(TraceFilter())
+    Outside of runs all are empty and the depth is 0. Give it to a handler, so that records of every logger have them.
+
+    >>> shown = logging.StreamHandler()
+    >>> shown.setFormatter(logging.Formatter("%(run_id)s %(call_id)s %(message)s"))
+    >>> shown.addFilter(TraceFilter())
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        trace = current.get()
-        record.run_id = trace.run_id if trace else ""
-        record.root_run_id = trace.root_run_id if trace else ""
-        record.call_id = trace.call_id if trace else ""
+        chain, trace = running.get(), current.get()
+        if trace is not None and len(trace.chain) > len(chain):
+            chain = trace.chain
+        record.run_id = chain[-1] if chain else ""
+        record.root_run_id = chain[0] if chain else ""
+        record.parent_run_id = chain[-2] if len(chain) > 1 else ""
+        record.depth = max(0, len(chain) - 1)
+        record.call_id = trace.call_id if trace is not None and trace.chain == chain else ""
         return True

@@ -1,0 +1,234 @@
+"""The lines of a session's document that programs read, and how a file is read that may be damaged.
+
+    <!-- turncell session {"version":1,"session_id":...,"title":...,"project":...,"created_at":...,"link":...} 5d1f00aa -->
+    <!-- turncell record {"session_id":...,"seq":1,...,"left":0,"payload":"{\\"seq\\":1,...}"} 09c3d7e2 -->
+
+The JSON is ASCII, with `<` and `>` escaped too: no text can end the comment or the line. The payload stands in it as a
+string, so that it comes back byte for byte. The last word is the CRC-32 of the JSON. `left` is how many records of the
+same append follow: an append that did not reach its `left: 0` never happened. Rendered text never begins a line with `<`,
+so that nothing a model says is read as a record.
+
+At the end of a file, what is not whole is torn: a process died while it wrote. It is left out, and cut off by the next
+append. Before the end it is a hole: damage, or somebody's editor. Reading skips it, says so and goes on; writing is
+refused, because nothing may follow records whose causes are missing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import orjson
+
+from turncell.core import codec
+from turncell.errors import StoreError
+from turncell.runtime.ports import Record
+
+MARK = b"<!-- turncell "
+_END = b" -->"
+MAX_LINE_BYTES = 96 << 20
+"""A record of more is neither written nor read: what is read must fit into memory. A text of 5 million characters fits."""
+_PIECE_BYTES = 1 << 16
+_TAIL_BYTES = 1 << 16
+
+
+class Broken(ValueError):
+    """A line that is ours and cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    version: int
+    session_id: str
+    title: str
+    project: str
+    created_at: float
+    link: str
+    """The path of the link to the document, where one was made."""
+
+
+@dataclass(slots=True)
+class Damage:
+    """What a reading has left out. Offsets are bytes from the beginning of the file."""
+
+    holes: list[tuple[int, str]]
+    torn_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The end of a document: its last whole record (None: there is none), and where the torn ones begin."""
+
+    seq: int | None
+    torn_at: int | None
+    ends_with_newline: bool
+
+
+def header_line(header: Header) -> bytes:
+    values = {name: getattr(header, name) for name in Header.__slots__}
+    return _line("session", values)
+
+
+def record_line(record: Record, payload: str, digests: list[str], left: int) -> bytes:
+    values: dict[str, Any] = {
+        "session_id": record.session_id,
+        "seq": record.seq,
+        "run_id": record.run_id,
+        "step": record.step,
+        "type": record.type,
+        "at": record.at,
+        "left": left,
+    }
+    if digests:
+        values["blobs"] = digests
+    line = _line("record", values | {"payload": payload})
+    if len(line) > MAX_LINE_BYTES:
+        raise StoreError(
+            f"record {record.seq} of session {record.session_id!r} takes {len(line)} bytes, a Markdown document holds "
+            f"up to {MAX_LINE_BYTES} in one record; use a SQLite store for records as long as that"
+        )
+    return line
+
+
+def _line(kind: str, values: dict[str, Any]) -> bytes:
+    text = json.dumps(values, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e").encode("ascii")
+    return b"%s%s %s %08x%s\n" % (MARK, kind.encode("ascii"), text, zlib.crc32(text), _END)
+
+
+def _parse(line: bytes, kind: bytes) -> dict[str, Any]:
+    line = line.rstrip(b"\r\n")
+    start = MARK + kind + b" "
+    if not line.startswith(start) or not line.endswith(_END):
+        raise Broken("it is not whole")
+    text, _, check = line[len(start) : -len(_END)].rpartition(b" ")
+    if b"%08x" % zlib.crc32(text) != check:
+        raise Broken("its check sum is another")
+    try:
+        values = codec.decode_json(text) if kind == b"session" else orjson.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Broken(f"it is no JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise Broken("it is no object")
+    return values
+
+
+def parse_header(line: bytes) -> Header:
+    values = _parse(line, b"session")
+    try:
+        header = Header(**{name: values[name] for name in Header.__slots__})
+    except KeyError as error:
+        raise Broken(f"it has no {error}") from error
+    texts = (header.session_id, header.title, header.project, header.link)
+    if (
+        not (all(isinstance(text, str) for text in texts) and _is_time(header.created_at))
+        or type(header.version) is not int
+    ):
+        raise Broken("a value has another type")
+    return header
+
+
+def _parse_record(line: bytes, session_id: str) -> tuple[Record, int, list[str]]:
+    values = _parse(line, b"record")
+    get = values.get
+    seq, run_id, step, kind, at, left = get("seq"), get("run_id"), get("step"), get("type"), get("at"), get("left")
+    payload, digests = get("payload"), get("blobs", [])
+    if get("session_id") != session_id:
+        raise Broken(f"it belongs to session {str(get('session_id'))[:80]!r}")
+    if not (
+        type(seq) is type(step) is type(left) is int
+        and isinstance(run_id, str) and isinstance(kind, str) and isinstance(payload, str) and isinstance(digests, list)
+        and isinstance(at, int | float) and _is_time(at)
+    ):  # fmt: skip
+        raise Broken("a value has another type")
+    return (
+        Record(session_id, seq, run_id, step, kind, float(at), payload.encode("utf-8")),
+        left,
+        [str(one) for one in digests],
+    )
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def lines(file: BinaryIO, offset: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Our lines and where they begin, never more than MAX_LINE_BYTES of one (then it has no end and is broken)."""
+    while piece := file.readline(_PIECE_BYTES):
+        begin = offset
+        offset += len(piece)
+        is_ours = piece.startswith(MARK)
+        if is_ours and not piece.endswith(b"\n"):
+            rest = file.readline(MAX_LINE_BYTES)
+            offset += len(rest)
+            piece += rest
+        if is_ours:
+            yield begin, piece
+        while piece and not piece.endswith(b"\n"):
+            piece = file.readline(_PIECE_BYTES)
+            offset += len(piece)
+
+
+def records(file: BinaryIO, session_id: str, damage: Damage, digests: set[str] | None = None) -> Iterator[Record]:
+    """The whole records in order, one append at a time; what is left out goes into `damage`, blobs named into `digests`."""
+    held: list[Record] = []  # of an append whose end has not come yet
+    held_at = 0
+    left_before = 0
+    broken: list[tuple[int, str]] = []  # a hole as soon as something whole follows
+    last_seq: int | None = None
+    for offset, line in lines(file):
+        if line.startswith(MARK + b"session "):
+            continue  # the caller has read it
+        try:
+            record, left, named = _parse_record(line, session_id)
+            if last_seq is not None and record.seq <= last_seq:
+                raise Broken(f"its number {record.seq} comes after {last_seq}")
+        except Broken as error:
+            broken.append((offset, str(error)))
+            continue
+        if digests is not None:
+            digests.update(named)
+        damage.holes += broken
+        broken = []
+        if held and left != left_before - 1:
+            yield from held  # part of its append is in a hole
+            held = []
+        if not held:
+            held_at = offset
+        last_seq, left_before = record.seq, left
+        held.append(record)
+        if left == 0:
+            yield from held
+            held = []
+    torn = [offset for offset, _ in broken[:1]] + ([held_at] if held else [])
+    damage.torn_at = min(torn, default=None)
+
+
+def tail(file: BinaryIO, size: int, session_id: str) -> Tail:
+    """The end of a document, read backwards: what this costs does not depend on the size of the file."""
+    span = _TAIL_BYTES
+    while True:
+        begin = max(0, size - span)
+        file.seek(begin)
+        if begin:
+            begin += len(file.readline(span))  # the rest of a line
+        seq, torn_at, is_found = None, None, False
+        for offset, line in lines(file, begin):
+            try:
+                if line.startswith(MARK + b"session "):
+                    seq, torn_at, is_found = None, None, True
+                    continue
+                record, left, _ = _parse_record(line, session_id)
+            except Broken:
+                left = 1
+            if left:
+                torn_at = offset if torn_at is None else torn_at
+            else:
+                seq, torn_at, is_found = record.seq, None, True
+        if is_found or span >= size:
+            file.seek(max(0, size - 1))
+            return Tail(seq, torn_at, file.read(1) == b"\n")
+        span *= 8

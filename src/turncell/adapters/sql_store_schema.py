@@ -1,0 +1,204 @@
+"""The tables of the SQL store, how a database of it is opened, and what its errors mean."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
+
+from turncell.core.events import SCHEMA_VERSION
+from turncell.errors import StoreError
+from turncell.settings import without_secrets
+
+BUSY_TIMEOUT_S = 10.0
+OPENING_LOCK = 0x7475726E
+"""The key of PostgreSQL's advisory lock for making the tables."""
+BLOBS_LOCK = 0x7475726F
+"""Shared by those who add a use of a blob, held alone by who erases: a blob must not go while a use of it arrives."""
+
+metadata = sa.MetaData()
+meta = sa.Table(
+    "meta", metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False)
+)
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("session_id", sa.Text, primary_key=True),
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("project", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+)
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("session_id", sa.Text, sa.ForeignKey("sessions.session_id"), primary_key=True),
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("run_id", sa.Text, nullable=False, index=True),
+    sa.Column("step", sa.Integer, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+writers = sa.Table(
+    "writers",
+    metadata,
+    sa.Column("session_id", sa.Text, sa.ForeignKey("sessions.session_id"), primary_key=True),
+    sa.Column("token", sa.Text, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("pid", sa.BigInteger, nullable=False),
+    sa.Column("born_at", sa.Float, nullable=False),
+    sa.Column("since", sa.Float, nullable=False),
+)
+blobs = sa.Table(
+    "blobs",
+    metadata,
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+)
+# No foreign key to blobs: a payload may name one that nobody has brought.
+blob_uses = sa.Table(
+    "blob_uses",
+    metadata,
+    sa.Column("session_id", sa.Text, sa.ForeignKey("sessions.session_id"), primary_key=True),
+    sa.Column("digest", sa.Text, primary_key=True, index=True),
+    sqlite_with_rowid=False,
+)
+
+
+def sqlite_engine(path: Path | str) -> sa.Engine:
+    """An engine of one connection, in the driver's autocommit mode: transactions are begun by name (see SQLStore)."""
+    if str(path) != ":memory:":
+        path = Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"the folder {path.parent} for the history cannot be made: {error.strerror}") from error
+    engine = sa.create_engine(
+        sa.URL.create("sqlite", database=str(path)),
+        poolclass=sa.StaticPool,
+        connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False, "isolation_level": None},
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def configure(connection: Any, _: Any) -> None:
+        cursor = connection.cursor()
+        _use_wal(cursor)
+        for pragma in ("synchronous=NORMAL", "foreign_keys=ON", "secure_delete=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    return engine
+
+
+def _use_wal(cursor: Any) -> None:
+    """SQLite does not wait for others where it changes the journal mode of a new file: two who make it at once collide."""
+    until = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except Exception as error:
+            if getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY") and time.monotonic() < until:
+                time.sleep(0.01)
+                continue
+            raise
+        return
+
+
+def postgres_engine(url: str) -> sa.Engine:
+    """An engine for `postgresql://user:password@host:port/database`, through psycopg 3."""
+    shown = without_secrets(url)
+    try:
+        parsed = sa.make_url(url).set(drivername="postgresql+psycopg")
+        engine = sa.create_engine(
+            parsed,
+            # Whoever has waited for the lock of a session must see the claim that was made meanwhile.
+            isolation_level="READ COMMITTED",
+            connect_args={"connect_timeout": int(BUSY_TIMEOUT_S)},
+        )
+    except (ArgumentError, ValueError):  # its text may quote the URL, and with it the password
+        raise StoreError(f"the history's address {shown!r} cannot be read; use postgresql://user:password@host:5432/database") from None  # fmt: skip
+    except (ImportError, NoSuchModuleError) as error:
+        raise StoreError(
+            f"the history at {shown} needs psycopg, which is not installed ({error}); pip install 'turncell[postgres]'"
+        ) from error
+    return engine
+
+
+def prepare(connection: sa.Connection, where: str) -> str | None:
+    """Make the tables that are missing. Returns the version of a newer turncell's database, which is left as it is."""
+    is_sqlite = connection.dialect.name == "sqlite"
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_sqlite else f"SELECT pg_advisory_xact_lock({OPENING_LOCK})")
+    there = set(sa.inspect(connection).get_table_names())
+    found: str | None = None
+    if "meta" in there:
+        found = connection.execute(sa.select(meta.c.value).where(meta.c.key == "schema_version")).scalar()
+    elif there and is_sqlite:  # in PostgreSQL, sharing a database with others is usual
+        raise StoreError(
+            f"the file {where} is a database of another program (tables {', '.join(sorted(there))}); "
+            "set TURNCELL_STORE to another file"
+        )
+    if found is not None and not found.isdigit():
+        raise StoreError(f"the history at {where} has schema version {found!r}, which is no number; it is damaged")
+    if found is not None and int(found) > SCHEMA_VERSION:
+        connection.rollback()
+        return found
+    metadata.create_all(connection)
+    if found is None:
+        connection.execute(sa.insert(meta).values(key="schema_version", value=str(SCHEMA_VERSION)))
+    connection.commit()
+    return None
+
+
+_SQLITE_ADVICE = {
+    "SQLITE_BUSY": f"another program has locked it for {BUSY_TIMEOUT_S:g} s; end that one or try again",
+    "SQLITE_LOCKED": "it is in use; try again",
+    "SQLITE_FULL": "make room on the disk",
+    "SQLITE_READONLY": "the file or its folder may not be written by this user; change that or set TURNCELL_STORE",
+    "SQLITE_CANTOPEN": "is the folder there and writable by this user?",
+    "SQLITE_NOTADB": "it is something else; set TURNCELL_STORE to another file",
+    "SQLITE_CORRUPT": "part of the file is damaged; undamaged sessions can still be read, `sqlite3 FILE .recover` saves them",
+    "SQLITE_IOERR": "the disk failed; is there room, and is it still there?",
+    "SQLITE_PERM": "this user may not use the file",
+}
+
+
+def failure(error: Exception, where: str, doing: str, what: str = "") -> StoreError:
+    """What a database's error means, in words. `doing` is "opened", "read" or "written"."""
+    what = f" ({what})" if what else ""
+    original = getattr(error, "orig", None) or error
+    words = str(original).strip().split("\n")[0]
+    if is_integrity(error):
+        if _is_duplicate_record(original):
+            return StoreError(
+                f"the history at {where} already has these records{what}: another process is writing this session"
+            )
+        return StoreError(f"the history at {where} refuses this{what}: {words}")
+    if isinstance(error, UnicodeEncodeError):
+        return StoreError(f"the history at {where} cannot hold this text{what}: {error}")
+    code = getattr(original, "sqlite_errorname", "")
+    advice = next((words for name, words in _SQLITE_ADVICE.items() if code.startswith(name)), None)
+    if advice is None and isinstance(error, sa.exc.OperationalError) and not code:
+        advice = "is the server there, and may this user in?"
+    return StoreError(f"the history at {where} cannot be {doing}{what}: {words}{'; ' + advice if advice else ''}")
+
+
+def is_integrity(error: Exception) -> bool:
+    return isinstance(error, IntegrityError)
+
+
+def is_corrupt(error: Exception) -> bool:
+    original = getattr(error, "orig", None)
+    return isinstance(error, DBAPIError) and getattr(original, "sqlite_errorname", "").startswith("SQLITE_CORRUPT")
+
+
+def _is_duplicate_record(original: Any) -> bool:
+    if getattr(original, "sqlstate", None) == "23505":
+        return getattr(original.diag, "table_name", None) == events.name
+    name = getattr(original, "sqlite_errorname", "")
+    return name in ("SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_UNIQUE") and f"{events.name}.seq" in str(
+        original
+    )

@@ -1,0 +1,82 @@
+"""What every store has to say about ids, texts and blobs."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+
+from turncell.errors import StoreError
+from turncell.runtime.ports import Record, Writer
+
+# Inside a JSON string the quotes would be escaped, so that a text which talks about blobs names none.
+_REFERENCE = re.compile(rb'"\$blob"\s*:\s*"([0-9a-f]{64})"')
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def storable(text: str) -> str:
+    """A title or a path without what no database keeps: NUL and lone surrogates become U+FFFD."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
+def payload_text(record: Record) -> str:
+    try:
+        return record.payload.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise StoreError(
+            f"record {record.seq} of session {record.session_id!r} is not UTF-8 ({error.reason} at byte {error.start}); "
+            "a payload is ASCII-escaped JSON"
+        ) from error
+
+
+def blob_digests(record: Record) -> set[str]:
+    """The blobs that a record brings along or names."""
+    named = _REFERENCE.findall(record.payload) if b'"$blob"' in record.payload else ()
+    return {*record.blobs, *(digest.decode("ascii") for digest in named)}
+
+
+def contents(records: Sequence[Record]) -> dict[str, bytes]:
+    """All blobs that come along, by digest. StoreError for one whose bytes have another digest: others would read it."""
+    found: dict[str, bytes] = {}
+    for record in records:
+        for digest, data in record.blobs.items():
+            check_blob(digest, data, f"record {record.seq} of session {record.session_id!r}")
+            found[digest] = data
+    return found
+
+
+def is_digest(text: str) -> bool:
+    return _DIGEST.fullmatch(text) is not None
+
+
+def check_blob(digest: str, data: bytes, where: str) -> None:
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != digest:
+        raise StoreError(
+            f"the blob {digest!r} of {where} has other bytes ({len(data)}, SHA-256 {actual}); it is damaged"
+        )
+
+
+def check_order(records: Sequence[Record], last: Mapping[str, int | None] | None = None) -> None:
+    """StoreError unless each session's records ascend, after `last` where that is known."""
+    before = dict(last or {})
+    for record in records:
+        reached = before.get(record.session_id)
+        if reached is not None and record.seq <= reached:
+            raise StoreError(
+                f"session {record.session_id!r} already has records up to {reached}, found {record.seq}: "
+                "another process is writing this session"
+            )
+        before[record.session_id] = record.seq
+
+
+def check_writer(session_id: str, writer: Writer | None, token: str | None) -> None:
+    if writer is not None and writer.token != token:
+        raise StoreError(
+            f"session {session_id!r} is being written by process {writer.pid} on {writer.host!r}; "
+            "end that one, or begin a new session"
+        )
+
+
+def no_session(session_id: str, where: str) -> StoreError:
+    return StoreError(f"the history at {where} has no such session: {session_id!r}; was it deleted?")

@@ -1,0 +1,267 @@
+"""Failures of providers: tried again, handed to the next model, or told; never hidden, never for ever."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.runtime.pieces import LONG_S, Gate, Silent, ends, told, until, written
+from turncell import Agent, ModelFailure, Route, Router, Tiers, UsageError, steps_df, tool
+from turncell.adapters.scripted_model import Call, ScriptedModel, call, say, stop, think
+from turncell.core import reducer
+from turncell.core.deltas import Finished, Fragment, TextFragment
+from turncell.core.events import ModelChosen
+from turncell.runtime.ports import ModelRequest
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pauses between attempts, shorter than people's patience."""
+    monkeypatch.setattr(reducer, "BACKOFF_S", 0.005)
+
+
+@tool(effect="read")
+def peek(at: str = "clock") -> str:
+    """Look quickly."""
+    return f"the {at}"
+
+
+def retries(run: Any) -> list[str]:
+    return [note.message for note in run.state.notes if note.kind == "retry"]
+
+
+@pytest.mark.feature("A13")
+class TestTryingAgain:
+    @pytest.mark.parametrize("kind", ["rate_limit", "overloaded", "connection", "timeout", "protocol"])
+    def test_what_may_pass_is_tried_again_and_noted(self, kind: Any) -> None:
+        model = ScriptedModel([ModelFailure(kind, "busy"), ModelFailure(kind, "busy"), "Fine."])
+        run = Agent(model).run_sync("go")
+        assert (run.status, run.text, len(run.state.steps)) == ("completed", "Fine.", 1)
+        assert len(retries(run)) == 2 and f"{kind}: busy" in retries(run)[0]
+        assert told(model, 2) == ["go"], "nobody was told twice"
+
+    def test_after_so_many_attempts_the_run_has_failed_with_the_last_word_of_the_provider(self) -> None:
+        model = ScriptedModel([ModelFailure("overloaded", f"no {n}") for n in range(9)])
+        run = Agent(model, attempts=3).run_sync("go")
+        assert (run.status, run.state.error_kind, run.state.error) == ("failed", "overloaded", "no 2")
+        assert len(model.requests) == 3 and len(ends(run)) == 1
+
+    @pytest.mark.parametrize("kind", ["auth", "bad_request", "context_length", "filter", "not_found", "unknown"])
+    def test_what_does_not_pass_is_not_tried_again(self, kind: Any) -> None:
+        model = ScriptedModel([ModelFailure(kind, "no"), "never"])
+        assert Agent(model).run_sync("go").status == "failed" and len(model.requests) == 1
+
+    def test_the_provider_says_how_long_to_wait(self) -> None:
+        at: list[float] = []
+
+        def answer(request: ModelRequest) -> Any:
+            at.append(time.monotonic())
+            return ModelFailure("rate_limit", "slow down", retry_after_s=0.3) if len(at) == 1 else "Fine."
+
+        run = Agent(ScriptedModel(answer)).run_sync("go")
+        assert run.text == "Fine." and at[1] - at[0] >= 0.3 and "trying again in 0.3 s" in retries(run)[0]
+
+    def test_a_wait_of_hours_is_given_up_for_the_next_model_or_for_good(self) -> None:
+        def busy() -> ScriptedModel:
+            return ScriptedModel([ModelFailure("rate_limit", "tomorrow", retry_after_s=3600)], "busy")
+
+        assert Agent(busy()).run_sync("go").state.error == "tomorrow"
+        assert Agent(busy(), fallbacks=[ScriptedModel(["Fine."])]).run_sync("go").text == "Fine."
+
+    @pytest.mark.parametrize("begun", [say("half"), think("hm"), Call("peek", '{"at')])
+    def test_never_after_something_of_the_answer_was_seen(self, begun: Any) -> None:
+        model = ScriptedModel([[begun, ModelFailure("connection", "reset")], "never"])
+        run = Agent(model, tools=[peek], fallbacks=[ScriptedModel(["never"])]).run_sync("go")
+        assert (run.status, run.state.error_kind) == ("failed", "connection") and len(model.requests) == 1
+        assert not run.tool_calls or run.tool_calls[0].status != "ok"
+
+    def test_cancelled_during_the_pause(self) -> None:
+        model = ScriptedModel([ModelFailure("rate_limit", "later", retry_after_s=50), "never"])
+        run = Agent(model).start("go")
+        until(lambda: retries(run))
+        run.cancel("enough")
+        assert run.result(LONG_S).status == "cancelled" and len(model.requests) == 1
+
+    def test_a_model_that_says_nothing_is_closed_and_the_next_one_asked(self) -> None:
+        silent = Silent()
+        run = Agent(silent, fallbacks=[ScriptedModel(["Fine."], "spare")], silence_s=0.3, attempts=1).start("go")
+        assert run.result(LONG_S).text == "Fine." and silent.closed.is_set()
+
+    def test_a_model_that_falls_silent_in_the_middle_is_a_failure_that_keeps_the_text(self) -> None:
+        run = Agent(Silent("half a w"), silence_s=0.3).start("go").result(LONG_S)
+        assert (run.status, run.state.error_kind, run.text) == ("failed", "timeout", "half a w")
+
+    def test_a_silent_model_that_will_not_be_closed_is_not_heard_any_more(self) -> None:
+        import asyncio
+
+        class Stubborn:
+            name = "stubborn"
+
+            async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
+                try:
+                    await asyncio.sleep(LONG_S)
+                except asyncio.CancelledError:
+                    await asyncio.sleep(0.1)
+                yield [TextFragment("late "), Finished("stop")]
+
+        gate = Gate()
+        run = Agent(Stubborn(), fallbacks=[ScriptedModel([gate.say("Fine.")])], silence_s=0.3, attempts=1).start("go")
+        gate.was_reached()
+        time.sleep(0.3)  # so long that the late words have come
+        gate.open()
+        assert run.result(LONG_S).text == "Fine." and run.status == "completed"
+
+    def test_the_model_after_a_silent_one_is_watched_for_silence_too(self) -> None:
+        run = Agent(Silent(), fallbacks=[Silent()], silence_s=0.3, attempts=1).start("go").result(LONG_S)
+        assert (run.status, run.state.error_kind) == ("failed", "timeout") and "0.3 s" in (run.state.error or "")
+
+
+@pytest.mark.feature("A13", "A17")
+class TestFallbacks:
+    def test_they_are_tried_in_their_order(self) -> None:
+        models = [ScriptedModel([ModelFailure("auth", "no key")], name) for name in "abc"]
+        run = Agent(models[0], fallbacks=[*models[1:], ScriptedModel(["Fine."], "d")]).run_sync("go")
+        assert run.text == "Fine." and [len(model.requests) for model in models] == [1, 1, 1]
+        chosen = [event.model for event in run.events if isinstance(event, ModelChosen)]
+        assert chosen == ["b", "c", "d"] and run.state.steps[0].model == "d"
+
+    def test_one_that_has_answered_is_kept_for_the_steps_after(self) -> None:
+        first = ScriptedModel([ModelFailure("auth", "no key")], "first")
+        spare = ScriptedModel([call("peek"), "Fine."], "spare")
+        run = Agent(first, fallbacks=[spare], tools=[peek]).run_sync("go")
+        assert len(first.requests) == 1 and [step.model for step in run.state.steps] == ["spare", "spare"]
+        assert list(steps_df()["model"]) == ["spare", "spare"]
+
+    def test_the_next_run_begins_with_the_first_again(self) -> None:
+        first = ScriptedModel([ModelFailure("auth", "no key"), "Back."], "first")
+        agent = Agent(first, fallbacks=[ScriptedModel(["Fine."], "spare")])
+        assert [agent.run_sync("go").text for _ in range(2)] == ["Fine.", "Back."]
+
+    def test_one_that_cannot_be_built_is_passed_over(self) -> None:
+        agent = Agent(
+            ScriptedModel([ModelFailure("auth", "no")], "a"), fallbacks=[lambda: 1 / 0, ScriptedModel(["Fine."])]
+        )
+        assert agent.run_sync("go").text == "Fine."
+
+    def test_all_failed_is_failed_with_the_last(self) -> None:
+        models = [ScriptedModel([ModelFailure("auth", f"no key of {name}")], name) for name in "ab"]
+        run = Agent(models[0], fallbacks=models[1:]).run_sync("go")
+        assert (run.status, run.state.error) == ("failed", "no key of b") and len(ends(run)) == 1
+
+
+@pytest.mark.feature("A17")
+class TestTiers:
+    def test_the_router_picks_one_for_each_step_and_the_events_say_which(self) -> None:
+        small, frontier = ScriptedModel(["Summed up."], "small"), ScriptedModel([call("peek")], "large")
+        router = Router([Route("small", lambda step: "peek" in step.last_tools, "after a look")], default="frontier")
+        run = Agent(Tiers(small=small, frontier=frontier), router=router, tools=[peek]).run_sync("go")
+        assert run.text == "Summed up."
+        assert [(step.model, step.tier) for step in run.state.steps] == [("large", "frontier"), ("small", "small")]
+        reasons = [event.reason for event in run.events if isinstance(event, ModelChosen)]
+        assert reasons == ["no route matched", "after a look"]
+
+    def test_a_model_that_has_failed_is_not_tried_again_when_another_tier_is_picked(self) -> None:
+        small = ScriptedModel([call("peek"), "Small again."], "small")
+        frontier = ScriptedModel([ModelFailure("auth", "no key"), "never"], "large")
+        router = Router([Route("small", lambda step: step.step > 1)], default="frontier")
+        run = Agent(Tiers(small=small, frontier=frontier), router=router, tools=[peek]).run_sync("go")
+        assert (run.status, run.text) == ("completed", "Small again.") and len(frontier.requests) == 1
+
+    def test_the_other_tiers_stand_in_and_then_the_fallbacks(self) -> None:
+        bad = [ScriptedModel([ModelFailure("auth", "no")], name) for name in ("small", "mid", "frontier")]
+        agent = Agent(Tiers(*bad), fallbacks=[ScriptedModel(["Fine."], "spare")])
+        run = agent.run_sync("go")
+        assert [e.model for e in run.events if isinstance(e, ModelChosen)] == ["mid", "frontier", "small", "spare"]
+
+    def test_a_tier_is_built_when_it_is_needed_and_once(self) -> None:
+        built: list[str] = []
+
+        def build(name: str, *script: Any) -> Any:
+            def make() -> ScriptedModel:
+                built.append(name)
+                return ScriptedModel([*script], name)
+
+            return make
+
+        tiers = Tiers(small=build("small", "never"), mid=build("mid", "one", "two"))
+        agent = Agent(tiers)
+        assert not built
+        assert [agent.run_sync("go").text for _ in range(2)] == ["one", "two"] and built == ["mid"]
+
+    def test_a_tier_that_cannot_be_built_is_a_failed_run_and_not_a_lost_one(self) -> None:
+        def no_key() -> Any:
+            raise KeyError("API_KEY")
+
+        run = Agent(Tiers(mid=no_key)).start("go").result(LONG_S)
+        assert (run.status, run.state.error_kind) == ("failed", "not_found") and "API_KEY" in (run.state.error or "")
+        assert written(run) == (run.state,)
+
+    def test_one_that_takes_long_to_build_keeps_no_other_run_waiting(self) -> None:
+        release, building = threading.Event(), threading.Event()
+
+        def slow() -> ScriptedModel:
+            building.set()
+            release.wait(LONG_S)
+            return ScriptedModel(["slow"])
+
+        run = Agent(Tiers(mid=slow)).start("go")
+        assert building.wait(LONG_S)
+        assert Agent(ScriptedModel(["quick"])).start("go").result(LONG_S).text == "quick"
+        release.set()
+        assert run.result(LONG_S).text == "slow"
+
+    def test_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TURNCELL_SMALL_MODEL", "embedded")
+        run = Agent(Tiers.from_environment()).run_sync("Hello")
+        assert run.state.steps[0].tier == "small" and run.state.steps[0].model == "embedded"
+
+    def test_no_tier_at_all_says_which_variables_are_missing(self) -> None:
+        with pytest.raises(UsageError, match="TURNCELL_SMALL_MODEL"):
+            Agent(Tiers.from_environment({}))
+
+
+@pytest.mark.feature("A12", "A13")
+class TestHowItEnds:
+    @pytest.mark.parametrize(
+        ("entry", "status", "kind", "text"),
+        [
+            ("Fine.", "completed", None, "Fine."),
+            ("", "failed", "empty_reply", ""),
+            ("  \n", "failed", "empty_reply", "  \n"),
+            ([think("hm")], "failed", "empty_reply", ""),
+            (["half", stop("length")], "truncated", "length", "half"),
+            ([stop("length")], "truncated", "length", ""),
+            (["half", stop(None)], "failed", "protocol", "half"),
+            (["half", stop("filter")], "failed", "filter", "half"),
+            (["half", ModelFailure("overloaded", "x")], "failed", "overloaded", "half"),
+            (["half", ValueError("x")], "failed", "unknown", "half"),
+            (["whole", stop("other")], "completed", None, "whole"),
+        ],
+    )
+    def test_each_has_one_status_one_end_and_keeps_its_text(
+        self, entry: Any, status: str, kind: str | None, text: str
+    ) -> None:
+        model = ScriptedModel([entry, "never"])
+        run = Agent(model).run_sync("go")
+        assert (run.status, run.state.error_kind, run.text) == (status, kind, text)
+        assert len(ends(run)) == 1 and len(model.requests) == 1 and written(run) == (run.state,)
+
+    def test_a_stream_without_a_word_or_an_end_is_tried_again(self) -> None:
+        assert Agent(ScriptedModel([stop(None), "Fine."])).run_sync("go").text == "Fine."
+
+    @pytest.mark.parametrize("cut", ["", " ", '{"at": "clo', "{"])
+    def test_a_call_that_was_cut_off_does_not_run(self, cut: str) -> None:
+        model = ScriptedModel([[Call("peek", cut), stop("length")], "I see."])
+        run = Agent(model, tools=[peek]).run_sync("go")
+        assert run.tool_calls[0].status == "invalid" and run.text == "I see."
+
+    def test_what_a_failed_run_has_used_is_recorded(self) -> None:
+        model = ScriptedModel([call("peek"), ["half", ModelFailure("connection", "gone")]], price=(1.0, 1.0))
+        run = Agent(model, tools=[peek]).run_sync("go")
+        assert run.status == "failed" and run.state.steps[0].usage.output_tokens and run.usage.input_tokens
+        message = run.state.steps[1].message
+        assert message is not None and message.is_partial and message.text == "half"
