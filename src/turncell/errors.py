@@ -8,6 +8,7 @@ TurncellError
 ├── ModelFailure            a model call ended without an answer; raised by adapters, a status for everybody else
 ├── RunError                raised by `run.raise_for_status()` and by a cell whose run did not end well
 ├── StoreError              a journal cannot be read or written
+│   └── SessionBusy         another process writes this session
 ├── Declined                raised in a tool whose question got no answer
 └── AnswerRefused           an answer to a request that cannot be taken: late, for other arguments, or invalid
 
@@ -76,6 +77,10 @@ class RunError(TurncellError):
 
 class StoreError(TurncellError):
     """A journal cannot be read or written."""
+
+
+class SessionBusy(StoreError):
+    """Another process writes this session; the message says which, where and since when."""
 
 
 class Declined(TurncellError):

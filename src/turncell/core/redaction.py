@@ -19,7 +19,9 @@ from turncell.core.values import evolve
 
 V = TypeVar("V")
 
-_NAMES = re.compile(r"(?:^|_)(?:API_?KEY|ACCESS_?KEY|SECRET|TOKEN|PASSWORD|PASSWD|PRIVATE_?KEY|CREDENTIALS?|KEY)(?:$|_)", re.I)
+_NAMES = re.compile(
+    r"(?:^|_)(?:API_?KEY|ACCESS_?KEY|SECRET|TOKEN|PASSWORD|PASSWD|PRIVATE_?KEY|CREDENTIALS?|KEY)(?:$|_)", re.I
+)
 _SHAPES = (
     ("a key", r"\bsk-(?:ant-|proj-|or-)?[A-Za-z0-9_-]{20,}"),
     ("a key", r"\b(?:sk|rk)_(?:live|test)_[A-Za-z0-9]{16,}"),
@@ -52,7 +54,9 @@ class Redactor:
             for name, value in (environment or {}).items()
             if _NAMES.search(name) and len(value) >= LEAST_CHARS and not value.isspace() and "/" not in value[:1]
         }
-        groups: list[tuple[str, str]] = [("", re.escape(value)) for value in sorted(self._values, key=len, reverse=True)]
+        groups: list[tuple[str, str]] = [
+            ("", re.escape(value)) for value in sorted(self._values, key=len, reverse=True)
+        ]
         groups += _SHAPES
         own = [("a pattern", pattern) for pattern in patterns]
         for _, pattern in own:
@@ -65,7 +69,18 @@ class Redactor:
 
     def _replaced(self, found: re.Match[str]) -> str:
         group = found.lastgroup or "g0"
-        why = next((self._whys[int(name[1:])] for name, value in found.groupdict().items() if name[0] == "g" and name[1:].isdigit() and value is not None), "") if group else ""
+        why = (
+            next(
+                (
+                    self._whys[int(name[1:])]
+                    for name, value in found.groupdict().items()
+                    if name[0] == "g" and name[1:].isdigit() and value is not None
+                ),
+                "",
+            )
+            if group
+            else ""
+        )
         return f"[redacted: {why or self._values.get(found[0], 'a secret')}]"
 
     def value(self, value: V) -> V:

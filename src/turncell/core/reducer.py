@@ -509,7 +509,7 @@ def _judged(turn: _Turn, s: Judged) -> None:
     if not turn.state.is_judging:
         return
     judgements = {judgement.call_id: judgement for judgement in s.judgements}
-    turn.set(is_judging=False, traits={j.call_id: j.traits for j in s.judgements})
+    turn.set(is_judging=False, traits={**turn.state.traits, **{j.call_id: j.traits for j in s.judgements}})
     is_cut = turn.run.steps[-1].finish_reason == "length"
     unjudged = [call for call in turn.calls if call.status == "proposed" and call.verdict is None]
     for call in unjudged:
@@ -526,7 +526,10 @@ def _judged(turn: _Turn, s: Judged) -> None:
         )  # fmt: skip
         if j.problem is None:
             turn.record(ev.CallJudged, call_id=call.call_id, verdict=j.verdict, by=j.by, reason=j.reason)
-    for call in (c for c in turn.calls if c.call_id in {one.call_id for one in unjudged}):
+    asked_about = {call.call_id for call in unjudged}
+    for call in turn.calls:
+        if call.call_id not in asked_about:
+            continue
         j = judgements[call.call_id]
         if call.problem is not None or j.digest is None:
             turn.finish(call, "invalid", call.problem or "the call has no digest")

@@ -36,6 +36,10 @@ class Begin:
     def at(self) -> float:
         return self.started.at
 
+    @property
+    def run_id(self) -> str:
+        return self.started.run_id
+
 
 @dataclass(frozen=True, slots=True)
 class Resume:
@@ -49,6 +53,10 @@ class Resume:
     traits: Mapping[str, Traits]
     expires_at: float | None = None
     """Until when the requests that are open wait now."""
+
+    @property
+    def run_id(self) -> str:
+        return self.run.run_id
 
 
 @dataclass(slots=True)

@@ -13,7 +13,8 @@ from turncell.core import events as ev
 from turncell.core.fold import RunState
 from turncell.core.parts import Message
 from turncell.core.policy import MODES, Mode, Rule
-from turncell.core.signals import Begin, Review
+from turncell.core.signals import Begin, Resume, Review
+from turncell.core.values import evolve
 from turncell.errors import StoreError, UsageError
 from turncell.runtime import defaults, trace
 from turncell.runtime.approvals import Policy, RuleFunction
@@ -163,15 +164,82 @@ class Agent:
         budget: Budget | Mapping[str, Any] | None = None,
         timeout_s: float | None = None,
         cell_id: str | None = None,
+        replaces: str | None = None,
     ) -> Run:
         """Begin a run and return at once. In a session whose last run is still going on, it waits its turn.
 
         `is_attended=True` says that somebody will answer requests (`run.approve()`, `run.deny()`, a view). Inside a
-        tool of another run this one is its child: attended if that is, on its budget, cancelled with it.
+        tool of another run this one is its child: attended if that is, on its budget, cancelled with it. With
+        `replaces` (the id of a run), or for a `cell_id` that has a run in the conversation already, it takes that run's
+        place: the model is told what was before it, and the runs after it keep their places.
         """
         message = as_message(prompt)
         # All that can be wrong comes before anything is made: a run that begins has a record.
         within = trace.current_trace()
+        setup, limit, terms = self._setup(
+            within, session, message.text[:80], is_attended, mode, max_steps, output, budget, timeout_s
+        )
+        session = setup.session
+        if replaces is not None and replaces not in session.conversation.path:
+            raise UsageError(
+                f"run {replaces!r} is not in this conversation; its runs are {list(session.conversation.path)}"
+            )
+
+        def begin(run_id: str, said: Message) -> Begin:
+            instead = replaces or session.run_of_cell(cell_id)
+            return self._begin(run_id, said, setup, limit, cell_id, instead, within)
+
+        return self._launch(setup, new_id("run"), message, begin, (*terms, cell_id, replaces), within)
+
+    def resume(
+        self,
+        session: Session,
+        *,
+        is_attended: bool | None = None,
+        mode: Mode | None = None,
+        max_steps: int | None = None,
+        output: Any = None,
+        budget: Budget | Mapping[str, Any] | None = None,
+        timeout_s: float | None = None,
+    ) -> Run:
+        """Go on with the run of a session that was interrupted, in the same run. UsageError where there is none.
+
+        What is finished is not done again; what waited for a person waits again; a write that had begun is in doubt, and
+        a person says whether it runs again (approve), has happened (answer with its result) or is skipped (deny).
+        """
+        setup, limit, terms = self._setup(None, session, "", is_attended, mode, max_steps, output, budget, timeout_s)
+        left = session.interrupted
+        if left is None:
+            raise UsageError(f"nothing was interrupted in session {session.id}; use session.send(message) to go on")
+
+        def begin(run_id: str, _: Message) -> Resume:
+            run = session.interrupted or left
+            at = time.time()
+            again = self._begin(run_id, run.prompt or Message("user", ()), setup, limit, run.cell_id, None, None)
+            setup.session.context = session.messages_before(run_id)
+            calls = run.steps[-1].calls if run.steps else ()
+            traits = {call.call_id: setup.tools[call.name].traits for call in calls if call.name in setup.tools}
+            return Resume(
+                at, evolve(again, started=run.started), run, session.seq, traits, at + setup.policy.request_timeout_s
+            )
+
+        return self._launch(
+            setup, left.run_id, left.prompt or Message("user", ()), begin, (*terms, "resume"), None, is_resumed=True
+        )
+
+    def _setup(
+        self,
+        within: trace.Trace | None,
+        session: Session | None,
+        title: str,
+        is_attended: bool | None,
+        mode: Mode | None,
+        max_steps: int | None,
+        output: Any,
+        budget: Budget | Mapping[str, Any] | None,
+        timeout_s: float | None,
+    ) -> tuple[Setup, int, tuple[object, ...]]:
+        """What a run works with, its limit of steps, and the terms on which messages may be joined."""
         limit = self.max_steps if max_steps is None else whole("max_steps", max_steps, least=1)
         if not self._has_max_steps and max_steps is None:
             limit = 0
@@ -181,7 +249,7 @@ class Agent:
         account = self._account(budget, within)
         _check_session(session, within)
         if session is None:
-            session = self.session(message.text[:80])
+            session = self.session(title)
             if within is not None:  # what a person has said above need not be said again
                 session.answers = within.driver.setup.session.answers
         session.agent = session.agent or self
@@ -203,39 +271,61 @@ class Agent:
             silence_s=self.silence_s, timeout_s=timeout_s, has_latency=self.debug_latency,
             chain=(*within.chain,) if within else (), is_tainted=within is not None and within.driver.is_tainted,
         )  # fmt: skip
+        terms = (self, judged_by, limit, is_attended, output, budget, timeout_s, within and within.chain)
+        return setup, limit, terms
+
+    def _launch(
+        self,
+        setup: Setup,
+        run_id: str,
+        message: Message,
+        begin: Callable[[str, Message], Begin | Resume],
+        terms: tuple[object, ...],
+        within: trace.Trace | None,
+        is_resumed: bool = False,
+    ) -> Run:
+        session = setup.session
         loop = BackgroundLoop.current()
         driver = Driver(setup, Bus(loop.loop))
-        run = Run(new_id("run"), session, self, driver, loop)
-        terms = (self, judged_by, limit, is_attended, output, budget, timeout_s, cell_id, within and within.chain)
+        run = Run(run_id, session, self, driver, loop)
         session.queue.put(Waiting(run.id, message, run, terms))
         if within is not None:
             loop.call(lambda: within.driver.adopt(run, within.call_id)).result()
 
         async def turn() -> RunState:
-            async with of_session.turn:
-                said = of_session.queue.begin(run_id)
+            async with session.turn:
+                said = session.queue.begin(run_id)
                 if said is None:
                     # Taken back; or joined with a run, which has had its turn by now.
                     return driver.withdrawn() if run.id == run_id else run.state
-                of_session.running = run
+                session.running = run
                 try:
-                    begin = self._begin(run_id, said, setup, limit, cell_id, within)
-                    state = await driver.drive(begin)
+                    await session.claimed()
+                    if not is_resumed:
+                        session.leave_behind()
+                    state = await driver.drive(begin(run_id, said))
                 finally:
-                    of_session.running = None
-                of_session.add(state)
+                    session.running = None
+                session.add(state)
                 self._tell(state)
                 return state
 
-        run_id = run.id
         _when_done(loop.spawn(turn()), run)
         return run
 
     def _begin(
-        self, run_id: str, message: Message, setup: Setup, limit: int, cell_id: str | None, within: trace.Trace | None
+        self,
+        run_id: str,
+        message: Message,
+        setup: Setup,
+        limit: int,
+        cell_id: str | None,
+        replaces: str | None,
+        within: trace.Trace | None,
     ) -> Begin:
         session = setup.session
-        before = session.runs[-1] if session.runs else None
+        before = session.run_before(replaces)
+        session.context = session.messages_before(replaces)
         reviews: set[Review] = set()
         if setup.step_policy is not None or setup.hooks.has("after_step"):
             reviews.add("step")
@@ -246,6 +336,7 @@ class Agent:
             seq=session.seq + 1, session_id=session.id, run_id=run_id, step=0, at=time.time(), model=self.models.name,
             mode=setup.policy.mode, max_steps=limit, instructions=self.instructions, tools=tuple(setup.tools),
             is_attended=setup.policy.is_attended, cell_id=cell_id, previous=before.run_id if before else None,
+            replaces=replaces,
             notices=before.notices if before else (), budget=limits or None, agent=self.name,
             root_run_id=within.root_run_id if within else run_id, parent_run_id=within.run_id if within else None,
             depth=within.depth + 1 if within else 0,

@@ -19,7 +19,7 @@ from turncell.core.events import Answer, AnsweredBy, Scope
 from turncell.core.fold import CallState, RunState
 from turncell.core.parts import Json
 from turncell.core.policy import Decision, Effect, Mode, Rule, Verdict, decide
-from turncell.core.signals import Answered, Judgement, Traits
+from turncell.core.signals import Answered, Judgement
 from turncell.errors import AnswerRefused, ToolError, say
 from turncell.runtime import hooks
 from turncell.runtime.hooks import HookFailed, HookSet, ToolUse, Vetoed, called
@@ -149,7 +149,7 @@ async def _judge_one(
     except ToolError as error:
         return Judgement(call.call_id, tool.effect, problem=str(error))
     digest = call_digest(tool.name, arguments)
-    traits = Traits(tool.concurrency, tool.parallel, tool.on_denied is not None)
+    traits = tool.traits
     if problem := _failed_before(tool, digest, run):
         return Judgement(call.call_id, tool.effect, arguments, digest, problem, traits=traits)
     use = ToolUse(call.call_id, tool.name, arguments, tool.effect)

@@ -40,6 +40,7 @@ from turncell.core.signals import (
     Note,
     Question,
     Reply,
+    Resume,
     SetBudget,
     Signal,
     StartCall,
@@ -161,10 +162,12 @@ class Driver:
     def is_over(self) -> bool:
         return self._nucleus.is_terminal or self._unrecorded is not None
 
-    async def drive(self, begin: Begin) -> RunState:
+    async def drive(self, begin: Begin | Resume) -> RunState:
         """From the first signal to the last record on disk."""
-        self._context.run(trace.running.set, (*self.chain, begin.started.run_id))
+        self._context.run(trace.running.set, (*self.chain, begin.run_id))
         self.feed(begin)
+        if isinstance(begin, Resume) and not self.setup.policy.is_attended:
+            self._answer_for_nobody()
         ticker = asyncio.create_task(self._tick())
         limit = self._limit_time()
         try:
@@ -184,6 +187,15 @@ class Driver:
             await self._settle()
             self.bus.close()
         return self.state
+
+    def _answer_for_nobody(self) -> None:
+        """What waited for a person when the program ended, where nobody attends now."""
+        for call in self._nucleus.state.run.open_requests:
+            if call.request is not None:
+                self.feed(Answered(
+                    at=time.time(), request_id=call.request.request_id, answer="deny", by="unattended",
+                    reason="nobody is attending this run",
+                ))  # fmt: skip
 
     def withdrawn(self) -> RunState:
         """Taken back before its turn: nothing has happened and nothing is recorded."""

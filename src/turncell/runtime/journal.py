@@ -17,16 +17,19 @@ import atexit
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from turncell.core import codec
 from turncell.core.events import Event, Recorded, RunEnded
 from turncell.core.values import evolve
-from turncell.errors import StoreError, TurncellError
+from turncell.errors import SessionBusy, StoreError, TurncellError
 from turncell.runtime.ports import Record, Store
+from turncell.runtime.process import has_ended, this_writer
 
 T = TypeVar("T")
 
@@ -75,6 +78,9 @@ class Journal:
         self._open_store = open_store
         self._store: Store | None = None
         self.pid = os.getpid()
+        self.writer = this_writer()
+        """Who this journal is to others; its token goes along with every record."""
+        self._claimed: set[str] = set()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._hurry = threading.Event()
         self._broken: dict[str, StoreError] = {}
@@ -104,6 +110,31 @@ class Journal:
         if not job.may_wait:
             self._hurry.set()
         return job.done
+
+    def claim(self, session_id: str, *, takes_over: bool = False) -> Future[None]:
+        """Become the one writer of a session. Fails with SessionBusy, which says who is.
+
+        A writer whose process has ended on this machine is replaced; any other only with `takes_over`.
+        """
+        return self.submit(lambda store: self._claim(store, session_id, takes_over))
+
+    def _claim(self, store: Store, session_id: str, takes_over: bool) -> None:
+        held = store.claim(session_id, self.writer)
+        if held is not None and (takes_over or has_ended(held)):
+            held = store.claim(session_id, self.writer, instead_of=held.token)
+        if held is not None:
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(held.since))
+            raise SessionBusy(
+                f"session {session_id} is written by process {held.pid} on {held.host} since {since}; "
+                "read it, fork it (session.fork()), or take it over when that process is gone for good "
+                "(session.take_over())"
+            )
+        self._claimed.add(session_id)
+
+    def release(self, session_id: str) -> Future[None]:
+        """Let others write the session."""
+        self._claimed.discard(session_id)
+        return self.submit(lambda store: store.release(session_id, self.writer.token))
 
     def flush(self) -> None:
         """Wait until all that was recorded before is written. Blocks: not for the event loop."""
@@ -147,6 +178,9 @@ class Journal:
                     self._do(job, job.call)
             self._write(batch)
         if self._store is not None:
+            for session_id in self._claimed:
+                with suppress(StoreError):  # whoever comes next sees that this process has ended
+                    self._store.release(session_id, self.writer.token)
             self._store.close()
 
     def _write(self, batch: Sequence[_Job]) -> None:
@@ -156,7 +190,7 @@ class Journal:
         try:
             if records:
                 with _at_store:
-                    self._opened().append(records, durable=batch[-1].is_durable)
+                    self._opened().append(records, durable=batch[-1].is_durable, token=self.writer.token)
         except Exception as error:
             if len(batch) > 1:  # one run's records must not take those of the others with them
                 for job in batch:
@@ -212,6 +246,12 @@ class Unrecorded(Journal):
         return _done(None)
 
     def submit(self, call: Callable[[Store], T]) -> Future[T]:
+        return _done(None)
+
+    def claim(self, session_id: str, *, takes_over: bool = False) -> Future[None]:
+        return _done(None)
+
+    def release(self, session_id: str) -> Future[None]:
         return _done(None)
 
     def flush(self) -> None:

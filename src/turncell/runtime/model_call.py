@@ -76,7 +76,7 @@ def _request(driver: Driver, command: CallModel) -> ModelRequest:
     specs = () if command.is_last_word else driver.specs
     options = {k: v for k, v in setup.options.items() if not (command.is_last_word and k == "output_schema")}
     return ModelRequest(
-        messages=setup.session.messages + run.messages(), instructions=run.instructions, tools=specs,
+        messages=setup.session.context + run.messages(), instructions=run.instructions, tools=specs,
         run_id=run.run_id, step=command.step, **options,
     )  # fmt: skip
 

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from turncell.core import codec
-from turncell.core.events import Event, RequestAnswered, RequestOpened
-from turncell.core.fold import RunState, fold
+from turncell.core.conversation import Conversation, arrange
+from turncell.core.events import Arranged, Event, RequestAnswered, RequestOpened, RunStarted
+from turncell.core.fold import RunState, at_rest, fold
 from turncell.core.parts import Message, Usage
 from turncell.core.policy import Rule
+from turncell.core.reducer import LoopState, reduce
+from turncell.core.signals import Begin, Resume, Stop
+from turncell.core.values import evolve
 from turncell.errors import UsageError
+from turncell.runtime import defaults
 from turncell.runtime.inputs import InputQueue
-from turncell.runtime.journal import Journal
-from turncell.runtime.ports import Record
+from turncell.runtime.journal import Journal, read_whole, to_record
+from turncell.runtime.loop import BackgroundLoop
+from turncell.runtime.ports import SessionInfo, Store
 from turncell.runtime.prompts import new_id
 
 if TYPE_CHECKING:
@@ -26,57 +33,265 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """A conversation: `runs` in order, each a RunState. Made by `Session.new` or `Session.load`."""
+    """A conversation. Made by `agent.session()`, `Session.new` or `Session.load`.
 
-    def __init__(self, session_id: str, journal: Journal, runs: Iterable[RunState] = ()) -> None:
+    `runs` are those the conversation consists of, in order; the history is a tree of all of them, and nothing is erased:
+    `undo`, `redo`, `retry`, `edit` and `branch` choose another path through it.
+    """
+
+    def __init__(self, session_id: str, journal: Journal, title: str = "") -> None:
         self.id = session_id
         self.journal = journal
+        self.title = title
         self.agent: Agent | None = None
         """Who answers messages that are sent without naming an agent."""
         self.queue = InputQueue()
         """The messages that wait for their turn."""
         self.running: Run | None = None
         """The run whose turn it is."""
+        self.context: tuple[Message, ...] = ()
+        """What the running run's model was told before its message."""
         self.answers: dict[str, str] = {}
         """What people have answered to questions, by the question's digest: it is not asked twice."""
+        self.conversation = Conversation()
+        self.seq = 0
+        """The last sequence number of its journal."""
         self.pid = os.getpid()
         self._rules: list[Rule] = []
-        self._runs: list[RunState] = []
-        self._messages: tuple[Message, ...] = ()
+        self._all: dict[str, RunState] = {}
         self._turn: asyncio.Lock | None = None
-        for run in runs:
-            self.add(run)
+        self._is_claimed = False
+        self._is_new = False
 
     @classmethod
     def new(cls, journal: Journal, title: str = "") -> Session:
-        session = cls(new_id("ses"), journal)
+        session = cls(new_id("ses"), journal, title)
+        session._is_new = True
         at, project = time.time(), os.getcwd()
         journal.submit(lambda store: store.create_session(session.id, title=title, project=project, at=at))
         return session
 
     @classmethod
-    def load(cls, session_id: str, journal: Journal) -> Session:
+    def load(cls, session_id: str, journal: Journal | None = None) -> Session:
         """A session from its journal. Raises UsageError if there is none of this id."""
-        records = list(journal.ask(lambda store: list(store.read(session_id=session_id))))
-        if not records:
-            raise UsageError(f"there is no session {session_id!r} in this history")
-        session = cls(session_id, journal, runs_of(records))
-        session.answers = _answers_in(codec.decode(record.payload) for record in records if record.type in _ASKING)
+        journal = journal or defaults.journal()
+        session = cls(session_id, journal)
+        journal.ask(lambda store: session._read(store))
         return session
+
+    @classmethod
+    def newest(cls, journal: Journal | None = None, *, everywhere: bool = False) -> Session:
+        """The session of this folder (or of all) that was used last. UsageError where there is none."""
+        found = cls.list(journal, everywhere=everywhere)
+        if not found:
+            where = "in this history" if everywhere else f"of the folder {os.getcwd()}"
+            raise UsageError(f"there is no session {where} yet; begin one with agent.session()")
+        return cls.load(found[0].session_id, journal)
+
+    @classmethod
+    def list(cls, journal: Journal | None = None, *, everywhere: bool = False) -> tuple[SessionInfo, ...]:
+        """The sessions of this folder, or all of them; the one that was used last first."""
+        known = (journal or defaults.journal()).ask(lambda store: store.sessions())
+        here = os.getcwd()
+        mine = [one for one in known if everywhere or one.project == here]
+        return tuple(sorted(mine, key=lambda one: one.updated_at, reverse=True))
+
+    def _read(self, store: Store) -> None:
+        """On the journal's thread: everything that is recorded."""
+        infos = {info.session_id: info for info in store.sessions()}
+        if self.id not in infos:
+            raise UsageError(f"there is no session {self.id!r} in this history")
+        events: dict[str, builtins.list[Event]] = {}
+        conversation, asking, seq = Conversation(), [], 0
+        for record in read_whole(store, session_id=self.id):
+            event = codec.decode(record.payload)
+            events.setdefault(record.run_id, []).append(event)
+            conversation = arrange(conversation, event)
+            seq = record.seq
+            if isinstance(event, RequestOpened | RequestAnswered):
+                asking.append(event)
+        self.title, self.conversation, self.seq = infos[self.id].title, conversation, seq
+        self._all = {run_id: at_rest(fold(of_run)) for run_id, of_run in events.items()}
+        self.answers = _answers_in(asking)
+
+    async def claimed(self) -> None:
+        """Be the one writer, and know all that was written before. Raises SessionBusy."""
+        if self._is_claimed:
+            return
+        await asyncio.wrap_future(self.journal.claim(self.id))
+        if not self._is_new:
+            await asyncio.wrap_future(self.journal.submit(self._read))
+        self._is_claimed = True
+
+    def take_over(self) -> None:
+        """Become the writer in the place of another process. Only when that one is gone for good: it is not asked."""
+        self.journal.claim(self.id, takes_over=True).result()
+        self.journal.ask(self._read)
+        self._is_claimed = True
+
+    def close(self) -> None:
+        """Let other processes write it. It may be used again, and is claimed again then."""
+        if self.running is not None:
+            raise UsageError(f"run {self.running.id} of this session is going on; wait for it or cancel it")
+        self._is_claimed, self._is_new = False, False
+        self.journal.release(self.id).result()
+
+    # What it consists of.
 
     @property
     def runs(self) -> tuple[RunState, ...]:
-        """The runs that have ended, in order."""
-        return tuple(self._runs)
+        """The runs of the conversation that have ended, or were interrupted, in order."""
+        return tuple(self._all[run_id] for run_id in self.conversation.path if run_id in self._all)
+
+    @property
+    def all_runs(self) -> tuple[RunState, ...]:
+        """All runs, undone and replaced ones too, in the order in which they began. `previous` makes a tree of them."""
+        return tuple(self._all.values())
 
     @property
     def messages(self) -> tuple[Message, ...]:
         """What a model is told before the next message."""
-        return self._messages
+        return tuple(message for run in self.runs for message in run.messages())
+
+    def messages_before(self, run_id: str | None) -> tuple[Message, ...]:
+        """The messages of the runs before this one; None: of all."""
+        if run_id not in self.conversation.path:
+            return self.messages
+        before = set(self.conversation.before(str(run_id)))
+        return tuple(message for run in self.runs if run.run_id in before for message in run.messages())
+
+    def run_before(self, run_id: str | None) -> RunState | None:
+        """The run before this one; None: the last."""
+        path = self.conversation.before(str(run_id)) if run_id in self.conversation.path else self.conversation.path
+        return self._all.get(path[-1]) if path else None
+
+    def run_of_cell(self, cell_id: str | None) -> str | None:
+        """The run of the conversation that this cell of a notebook began."""
+        return next((run.run_id for run in self.runs if cell_id is not None and run.cell_id == cell_id), None)
 
     @property
-    def seq(self) -> int:
-        return self._runs[-1].seq if self._runs else 0
+    def interrupted(self) -> RunState | None:
+        """The run that its program has left open; `resume` goes on with it."""
+        if self.running is not None:
+            return None
+        return next((run for run in reversed(self._all.values()) if not run.is_ended), None)
+
+    def add(self, run: RunState) -> None:
+        """A run has ended."""
+        if not run.run_id:
+            return  # taken back before it began
+        if run.run_id not in self._all:
+            self.conversation = arrange(self.conversation, run.started)
+        self._all[run.run_id] = run
+        self.seq = max(self.seq, run.seq)
+
+    def leave_behind(self) -> None:
+        """On the loop: end an interrupted run, because something else is said instead of going on with it."""
+        left = self.interrupted
+        if left is None:
+            return
+        at = time.time()
+        begin = Begin(started=left.started, message=left.prompt or Message("user", ()))
+        stop = Stop(at, "cancelled", "interrupted", "the program ended, and the turn was not gone on with")
+        state = reduce(reduce(LoopState(), stop).state, Resume(at, begin, left, self.seq, {}))
+        self.journal.record(state.events)
+        self.add(state.state.run)
+
+    # Another path through the history.
+
+    def undo(self) -> RunState:
+        """Take the last run out of the conversation; returns it. `redo` brings it back."""
+        if not self.runs:
+            raise UsageError("there is nothing to undo: the conversation is empty")
+        undone = self.runs[-1]
+        self._arrange(self.conversation.without_last(), "undo", undone.run_id)
+        return undone
+
+    def redo(self) -> None:
+        """Bring back what the last `undo` took out; UsageError where nothing was, or something was said since."""
+        if not self.conversation.undone:
+            raise UsageError("there is nothing to redo")
+        path = self.conversation.undone[-1]
+        self._arrange(path, "redo", path[-1])
+
+    def branch(self, run_id: str) -> None:
+        """Go on after this run of the history, whatever came after it before."""
+        self._known(run_id)
+        path, at = [run_id], self._all[run_id].previous
+        while at is not None and at in self._all:
+            path.append(at)
+            at = self._all[at].previous
+        in_order = tuple(reversed(path))
+        if run_id in self.conversation.path:  # its own predecessors may have been replaced since
+            in_order = (*self.conversation.before(run_id), run_id)
+        self._arrange(in_order, "branch", run_id)
+
+    def retry(self, run_id: str | None = None, *, agent: Agent | None = None, **options: Any) -> Run:
+        """Ask again what a run (the last, if none is given) was asked: a new run in its place, with nothing after it."""
+        return self.edit(None, run_id, agent=agent, **options)
+
+    def edit(
+        self, message: str | Message | None, run_id: str | None = None, *, agent: Agent | None = None, **options: Any
+    ) -> Run:
+        """Say something else in the place of what a run (the last, if none is given) was asked. What came after is left."""
+        if not self.runs:
+            raise UsageError("there is nothing to say again: the conversation is empty")
+        run = self._known(run_id or self.runs[-1].run_id)
+        said = message if message is not None else run.prompt
+        if run.run_id in self.conversation.path and run is not self.runs[-1]:
+            self.branch(run.run_id)
+        replaces = run.run_id if run.run_id in self.conversation.path else None
+        return self.send(said or "", agent=agent, replaces=replaces, **options)
+
+    def resume(self, *, agent: Agent | None = None, **options: Any) -> Run:
+        """Go on with the run that was interrupted (see `Agent.resume`)."""
+        return self._agent(agent).resume(self, **options)
+
+    def _known(self, run_id: str) -> RunState:
+        if run_id not in self._all:
+            raise UsageError(f"there is no run {run_id!r} in session {self.id}; its runs are {list(self._all)}")
+        return self._all[run_id]
+
+    def _arrange(self, path: tuple[str, ...], reason: Literal["undo", "redo", "branch"], run_id: str) -> None:
+        if self.running is not None or len(self.queue):
+            raise UsageError("a run of this session is going on; wait for it or cancel it first")
+        if not self._is_claimed:
+            BackgroundLoop.current().spawn(self.claimed()).result()
+        event = Arranged(
+            seq=self.seq + 1, session_id=self.id, run_id=run_id, step=0, at=time.time(), path=path, reason=reason
+        )
+        self.journal.record([event]).result()
+        self.seq += 1
+        self.conversation = arrange(self.conversation, event)
+
+    def rename(self, title: str) -> None:
+        self.journal.ask(lambda store: store.rename(self.id, title))
+        self.title = title
+
+    def delete(self) -> None:
+        """Erase it with all its runs from the store; nothing else does. It cannot be undone."""
+        if self.running is not None:
+            raise UsageError("a run of this session is going on; wait for it or cancel it first")
+        self.journal.ask(lambda store: store.delete([self.id]))
+        self._all, self.conversation, self._is_claimed = {}, Conversation(), False
+
+    def fork(self, upto: str | None = None, title: str = "") -> Session:
+        """A new session that begins with copies of this one's runs, up to and with `upto` (None: all).
+
+        The copies are marked (`copy_of`): what they cost is counted here.
+        """
+        path = self.conversation.path
+        if upto is not None:
+            self._known(upto)
+            if upto not in path:
+                raise UsageError(f"run {upto!r} is not in this conversation; use branch(run_id) first")
+            path = path[: path.index(upto) + 1]
+        forked = Session.new(self.journal, title or f"{self.title} (fork)")
+        forked.agent = self.agent
+        self.journal.ask(lambda store: _copy(store, self.id, forked.id, path, self.journal.writer.token))
+        forked._is_new = False
+        self.journal.ask(forked._read)
+        return forked
 
     @property
     def current(self) -> Run | None:
@@ -91,11 +306,6 @@ class Session:
             self._turn = asyncio.Lock()
         return self._turn
 
-    def add(self, run: RunState) -> None:
-        """Another run has ended."""
-        self._runs.append(run)
-        self._messages += run.messages()
-
     def send(self, message: str | Message, *, steer: bool = False, agent: Agent | None = None, **options: Any) -> Run:
         """Say something, also while a run is going on.
 
@@ -103,15 +313,19 @@ class Session:
         returned, and `options` play no part. Otherwise, and where none is running, it begins a run, which waits its
         turn (see `queue`). `options` are those of `Agent.start`.
         """
-        agent = agent or self.agent
-        if agent is None:
-            raise UsageError("this session has no agent; use agent.session(), or session.send(message, agent=agent)")
+        agent = self._agent(agent)
         running = self.current
         if steer and running is not None:
             with suppress(UsageError):  # it has ended meanwhile: the message begins a run
                 running.steer(message)
                 return running
         return agent.start(message, session=self, **options)
+
+    def _agent(self, agent: Agent | None) -> Agent:
+        agent = agent or self.agent
+        if agent is None:
+            raise UsageError("this session has no agent; use agent.session(), or name one: agent=...")
+        return agent
 
     def cancel(self, reason: str = "cancelled by the user") -> bool:
         """Cancel the running run, or the one that is about to begin; whether there was one.
@@ -146,12 +360,12 @@ class Session:
     @property
     def is_tainted(self) -> bool:
         """The model has read what an untrusted tool returned."""
-        return any(run.is_tainted for run in self._runs)
+        return any(run.is_tainted for run in self.runs)
 
     @property
     def last_usage(self) -> Usage | None:
         """Tokens of the latest model call that said any; None before it."""
-        steps = (step for run in reversed(self._runs) for step in reversed(run.steps))
+        steps = (step for run in reversed(self.runs) for step in reversed(run.steps))
         return next((step.usage for step in steps if step.usage != Usage()), None)
 
     @property
@@ -163,10 +377,8 @@ class Session:
         return usage.input_tokens + (usage.output_tokens or 0)
 
     def __repr__(self) -> str:
-        return f"<Session {self.id}: {len(self._runs)} run{'s' * (len(self._runs) != 1)}>"
-
-
-_ASKING = ("RequestOpened", "RequestAnswered")
+        count = len(self.conversation.path)
+        return f"<Session {self.id}: {count} run{'s' * (count != 1)}>"
 
 
 def _answers_in(events: Iterable[Event]) -> dict[str, str]:
@@ -181,9 +393,21 @@ def _answers_in(events: Iterable[Event]) -> dict[str, str]:
     return {digest: result for digest, result in answers.items() if result}
 
 
-def runs_of(records: Iterable[Record]) -> list[RunState]:
-    """Fold records into their runs, in the order in which the runs began."""
-    events: dict[str, list[Event]] = {}
-    for record in records:
-        events.setdefault(record.run_id, []).append(codec.decode(record.payload))
-    return [fold(of_run) for of_run in events.values()]
+def _copy(store: Store, source: str, target: str, path: tuple[str, ...], token: str) -> None:
+    """Copy the records of these runs into a session, under new ids and in the order of the path."""
+    names = {run_id: new_id("run") for run_id in path}
+    seq = 0
+    for run_id in path:
+        records = []
+        for record in read_whole(store, session_id=source, run_id=run_id):
+            event = codec.decode(record.payload)
+            if isinstance(event, Arranged):
+                continue
+            seq += 1
+            changes: dict[str, Any] = {"session_id": target, "seq": seq, "run_id": names[run_id]}
+            if isinstance(event, RunStarted):
+                previous = names.get(event.previous or "")
+                changes |= {"previous": previous, "replaces": None, "copy_of": event.copy_of or run_id}
+                changes |= {"root_run_id": names[run_id], "parent_run_id": None, "depth": 0}
+            records.append(to_record(evolve(event, **changes)))
+        store.append(records, durable=False, token=token)

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Self, TypedDict, Unpack, cast, overload
 
 from turncell.core.parts import Json
 from turncell.core.policy import Effect, Verdict
+from turncell.core.signals import Traits
 from turncell.errors import ToolError
 from turncell.runtime.context import ToolContext
 from turncell.runtime.ports import ToolSpec
@@ -167,6 +168,11 @@ class Tool:
     @property
     def spec(self) -> ToolSpec:
         return ToolSpec(self.name, self.description, copy.deepcopy(self._parameters.schema))
+
+    @property
+    def traits(self) -> Traits:
+        """How the loop is to run its calls."""
+        return Traits(self.concurrency, self.parallel, self.on_denied is not None)
 
     def validate(self, arguments: Mapping[str, Json]) -> dict[str, Json]:
         """The arguments as they will be passed, as JSON values. Raises ToolError that a model can act on."""
