@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from turncell.runtime.rulebook import rulebook
     from turncell.runtime.run import Run
     from turncell.runtime.run_turn import run_turn
+    from turncell.runtime.secrets import redact
     from turncell.runtime.session import Session
     from turncell.runtime.step_policy import LoopDetection, StepLimit
     from turncell.runtime.telemetry import JsonLinesWriter, MemoryWriter, RunRecord
@@ -53,6 +54,15 @@ __version__ = "0.1.0"
 
 # Quiet unless somebody listens: without a handler, warnings would be printed into cells.
 logging.getLogger("turncell").addHandler(logging.NullHandler())
+
+
+def _without_secrets(record: logging.LogRecord) -> bool:
+    from turncell.runtime.secrets import RedactingFilter
+
+    return RedactingFilter().filter(record)
+
+
+logging.getLogger("turncell").addFilter(_without_secrets)
 
 _HOME = {
     "Agent": "runtime.agent",
@@ -97,6 +107,7 @@ _HOME = {
     "calls_df": "frames.history",
     "export_html": "frames.export",
     "export_markdown": "frames.export",
+    "redact": "runtime.secrets",
     "rulebook": "runtime.rulebook",
     "run_turn": "runtime.run_turn",
     "runs_df": "frames.history",
@@ -149,6 +160,7 @@ __all__ = [
     "export_html",
     "export_markdown",
     "load_ipython_extension",
+    "redact",
     "rulebook",
     "run_turn",
     "runs_df",

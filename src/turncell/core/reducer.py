@@ -24,6 +24,7 @@ No clock, no ids and no I/O here: `at` comes with each signal, ids are counted f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -407,7 +408,9 @@ def _save_partial(turn: _Turn) -> None:
         if number == len(saved):
             saved.append(0)
         if block.kind != "call" and sum(map(len, block.rope)) > saved[number]:
-            text = block.text
+            text = block.text[: len(block.text) - _open_word(block.text)]
+            if len(text) <= saved[number]:
+                continue
             turn.record(
                 ev.PartialSaved,
                 kind=block.kind,
@@ -423,6 +426,15 @@ def _chosen(turn: _Turn, s: Chosen) -> None:
     step = turn.run.steps[-1] if turn.run.steps else None
     if turn.state.is_streaming and step is not None and (s.model, s.tier) != (step.model, step.tier):
         turn.record(ev.ModelChosen, model=s.model, tier=s.tier, reason=s.reason)
+
+
+def _open_word(text: str) -> int:
+    """The length of a long word that may not be whole yet: half a key is no key that anybody would recognise."""
+    found = _LONG_WORD.search(text, max(0, len(text) - 400))
+    return len(found[0]) if found else 0
+
+
+_LONG_WORD = re.compile(r"[A-Za-z0-9_./+=-]{12,}\Z")
 
 
 def _model_finished(turn: _Turn, s: ModelFinished) -> None:

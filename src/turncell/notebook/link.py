@@ -27,6 +27,7 @@ from turncell.notebook import wire
 from turncell.runtime.bus import merge_deltas
 from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.run import Run
+from turncell.runtime.secrets import redactor
 
 log = logging.getLogger("turncell")
 
@@ -102,7 +103,7 @@ class Link:
         self._flushed_at = time.monotonic()
         self._try_send(wire.Events(self._seq, events, time.time()))
         if any(isinstance(event, _CHECKPOINTS) for event in events):
-            self._checkpoint(codec.encode(self._snapshot()).decode())
+            self._checkpoint(codec.encode(_clean(self._snapshot())).decode())
 
     def _snapshot(self) -> dict[str, Any]:
         assert self._run is not None
@@ -110,7 +111,7 @@ class Link:
 
     def _try_send(self, message: Any) -> None:
         try:
-            self._send(codec.decode_json(codec.encode(message)))
+            self._send(codec.decode_json(codec.encode(_clean(message))))
         except Exception:  # a front end that is gone must not end the run
             log.exception("a message to the view was not sent")
 
@@ -150,3 +151,9 @@ class Link:
             answered.result()  # on the loop itself: it is done
         except AnswerRefused as refusal:
             self._try_send(wire.Refused(message.request_id, str(refusal)))
+
+
+def _clean(value: Any) -> Any:
+    """Without secrets: what is on a page may be saved with it."""
+    known = redactor()
+    return known.value(value) if known.may_be_in(codec.encode(value)) else value

@@ -119,8 +119,9 @@ def _not_unseen(run: Run) -> Iterator[None]:
 
 def _static(run: Run) -> dict[str, Any]:
     from turncell.frames.transcript import mimebundle
+    from turncell.runtime.secrets import redactor
 
-    return mimebundle(run.state)
+    return mimebundle(redactor().value(run.state))
 
 
 class _Echo:

@@ -16,7 +16,7 @@ from turncell.core.policy import MODES, Mode, Rule
 from turncell.core.signals import Begin, Resume, Review
 from turncell.core.values import evolve
 from turncell.errors import StoreError, UsageError
-from turncell.runtime import defaults, trace
+from turncell.runtime import defaults, secrets, trace
 from turncell.runtime.approvals import Policy, RuleFunction
 from turncell.runtime.budget import Budget, limits_of
 from turncell.runtime.bus import Bus
@@ -173,6 +173,7 @@ class Agent:
         `replaces` (the id of a run), or for a `cell_id` that has a run in the conversation already, it takes that run's
         place: the model is told what was before it, and the runs after it keep their places.
         """
+        secrets.refresh()
         message = as_message(prompt)
         # All that can be wrong comes before anything is made: a run that begins has a record.
         within = trace.current_trace()

@@ -28,6 +28,7 @@ from turncell.core import codec
 from turncell.core.events import Event, Recorded, RunEnded
 from turncell.core.values import evolve
 from turncell.errors import SessionBusy, StoreError, TurncellError
+from turncell.runtime import secrets
 from turncell.runtime.ports import Record, Store
 from turncell.runtime.process import has_ended, this_writer
 
@@ -46,8 +47,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def to_record(event: Any) -> Record:
-    """An event as a store keeps it."""
+    """An event as a store keeps it: without secrets, and without what is large."""
     payload = codec.encode(event)
+    if secrets.redactor().may_be_in(payload):
+        payload = codec.encode(secrets.redactor().value(event))
     blobs: dict[str, bytes] = {}
     if len(payload) > codec.BLOB_BYTES or b'"$blob"' in payload:
         payload, blobs = codec.outline(payload)

@@ -26,6 +26,7 @@ from turncell.runtime.journal import Journal, read_whole, to_record
 from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.ports import SessionInfo, Store
 from turncell.runtime.prompts import new_id
+from turncell.runtime.secrets import redactor
 
 if TYPE_CHECKING:
     from turncell.runtime.agent import Agent
@@ -65,6 +66,7 @@ class Session:
 
     @classmethod
     def new(cls, journal: Journal, title: str = "") -> Session:
+        title = redactor().text(title)
         session = cls(new_id("ses"), journal, title)
         session._is_new = True
         at, project = time.time(), os.getcwd()
@@ -265,6 +267,7 @@ class Session:
         self.conversation = arrange(self.conversation, event)
 
     def rename(self, title: str) -> None:
+        title = redactor().text(title)
         self.journal.ask(lambda store: store.rename(self.id, title))
         self.title = title
 

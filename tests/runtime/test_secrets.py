@@ -1,0 +1,93 @@
+"""Secrets are never written down: not in the journal, not in what a notebook keeps, not in logs."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from turncell import Agent, UsageError, calls_df, redact, tool
+from turncell.adapters.sql_store import SQLStore
+from turncell.frames.transcript import mimebundle
+from turncell.runtime import secrets
+from turncell.runtime.journal import Journal
+from turncell.testing import ScriptedModel, call, say
+
+pytestmark = pytest.mark.feature("C13")
+
+ENVIRONMENT = "correct-horse-battery"
+SHAPED = "sk-proj-" + "a1B2c3D4e5" * 3
+
+
+@tool(effect="read")
+def leak(what: str) -> dict[str, Any]:
+    """Read what should not be read."""
+    return {"said": {"env": ENVIRONMENT, "shaped": SHAPED}[what], "rest": "harmless"}
+
+
+@pytest.fixture
+def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SOME_API_KEY", ENVIRONMENT)
+    return tmp_path / "history.sqlite"
+
+
+def bytes_of(path: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in path.parent.iterdir() if file.name.startswith(path.name))
+
+
+@pytest.mark.parametrize(("what", "secret"), [("env", ENVIRONMENT), ("shaped", SHAPED)])
+def test_what_a_tool_lets_out_reaches_the_model_and_no_disk(history: Path, what: str, secret: str) -> None:
+    journal = Journal(lambda: SQLStore.sqlite(history))
+    model = ScriptedModel([call("leak", what=what), f"It is {secret}, is it not?"])
+    run = Agent(model, tools=[leak], journal=journal).run_sync(f"Is it {secret}?")
+    assert secret in model.requests[1].messages[-1].parts[0].content  # type: ignore[union-attr]
+    shown = mimebundle(secrets.redactor().value(run.state))
+    content = calls_df(run.session)["content"].iloc[0]
+    journal.close()
+    assert "[redacted: " in content and "harmless" in content
+    assert secret.encode() not in bytes_of(history)
+    assert not any(secret in text for text in shown.values()) and "[redacted: " in shown["text/markdown"]
+
+
+def test_a_key_that_is_being_written_is_not_saved_in_halves(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(lambda: SQLStore.sqlite(history))
+    model = ScriptedModel([[say("The key is ", delay_s=0.0), say(SHAPED, delay_s=0.12, chunk=2), say(" of course. ")]])
+    run = Agent(model, journal=journal).run_sync("go")
+    saved = [event.text for event in run.events if event.type == "PartialSaved"]
+    journal.close()
+    assert saved and not any("sk-" in text for text in saved)
+    assert b"a1B2c3" not in bytes_of(history)
+
+
+def test_what_people_declare_and_their_patterns_are_secrets_too(history: Path) -> None:
+    redact("opensesame-1001", patterns=[r"patient \d{5}"])
+    journal = Journal(lambda: SQLStore.sqlite(history))
+    Agent(ScriptedModel(["Of patient 12345: opensesame-1001."]), journal=journal).run_sync("Who?")
+    journal.close()
+    assert b"12345" not in bytes_of(history) and b"opensesame" not in bytes_of(history)
+
+
+@pytest.mark.parametrize(("declare", "said"), [(("short",), "8 characters"), ((None,), "8 characters")])
+def test_what_cannot_be_a_secret_is_refused_without_saying_it(declare: tuple[Any, ...], said: str) -> None:
+    with pytest.raises(UsageError, match=said) as error:
+        redact(*declare)
+    assert "short" not in str(error.value)
+    with pytest.raises(UsageError, match="no regular expression"):
+        redact(patterns=["("])
+
+
+def test_logs_do_not_say_them(caplog: pytest.LogCaptureFixture, history: Path) -> None:
+    secrets.refresh()
+    with caplog.at_level(logging.DEBUG, "turncell"):
+        try:
+            raise ValueError(f"bad key {SHAPED}")
+        except ValueError:
+            logging.getLogger("turncell").exception("it failed with %s", ENVIRONMENT)
+    assert ENVIRONMENT not in caplog.text and SHAPED not in caplog.text and "[redacted: SOME_API_KEY]" in caplog.text
+
+
+def test_harmless_texts_stay_as_they_are() -> None:
+    texts = ["a task-list of sk-ill", "hf_", "the key to happiness", "AKIA", "k_means", "eyJustice"]
+    assert [secrets.redactor().text(text) for text in texts] == texts
