@@ -16,7 +16,6 @@ import asyncio
 import contextvars
 import itertools
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -118,8 +117,8 @@ class Driver:
         """The labels of the models that have failed."""
         self.label = ""
         """Of the model that was picked last."""
-        self.left_behind: list[tuple[str, threading.Thread]] = []
-        """Write calls that went over their time limit: the tool's name and the thread."""
+        self.left_behind: list[tuple[str, Future[Any]]] = []
+        """Write calls in threads that went over their time limit: the tool's name, and what is still to come of them."""
         self.pauses: dict[str, Callable[[bool], None]] = {}
         """By running call: stops the clock of its time limit while a person is asked, and starts it again."""
         self._complained: set[str] = set()
