@@ -47,7 +47,7 @@ from turncell.core.signals import (
 )
 from turncell.core.values import evolve
 from turncell.errors import Declined, StoreError, say
-from turncell.runtime import trace
+from turncell.runtime import model_call, review, tool_call, trace
 from turncell.runtime.approvals import Policy
 from turncell.runtime.budget import Budget
 from turncell.runtime.bus import Bus
@@ -301,8 +301,6 @@ class Driver:
             self.bus.loop.call_soon_threadsafe(self.stop, "failed", "store", str(error))
 
     def _fulfil(self, command: object, written: Future[None] | None) -> None:
-        from turncell.runtime import model_call, review, tool_call
-
         if isinstance(command, CallModel):
             self.stream_task = self._start(model_call.call_model(self, command))
         elif isinstance(command, Judge):
