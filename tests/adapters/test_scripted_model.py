@@ -122,7 +122,7 @@ def test_a_script_that_runs_out_names_the_step() -> None:
             match=r"'scripted': the script has 1 entry, but this is model call 2, for step 7 of run 'run_9'",
         ) as caught:
             await hear(model, ModelRequest(messages=(), run_id="run_9", step=7))
-        assert caught.value.kind == "protocol"
+        assert caught.value.kind == "bad_request"
         assert len(model.requests) == 2
 
     asyncio.run(main())

@@ -13,6 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -676,7 +677,7 @@ class TestCalling:
 
     def test_a_thread_that_was_left_behind_is_known(self) -> None:
         may_end = threading.Event()
-        threads: list[threading.Thread] = []
+        behind: list[Future[Any]] = []
 
         @tool
         def hang() -> None:
@@ -685,15 +686,14 @@ class TestCalling:
 
         async def main() -> None:
             async with asyncio.timeout(0.05):
-                await hang.call({}, CONTEXT, on_thread=threads.append)
+                await hang.call({}, CONTEXT, on_background=behind.append)
 
         begin = time.monotonic()
         with pytest.raises(TimeoutError):
             run(main())
-        assert time.monotonic() - begin < 2 and threads[0].is_alive()
+        assert time.monotonic() - begin < 2 and not behind[0].done()
         may_end.set()
-        threads[0].join(5)
-        assert not threads[0].is_alive()
+        assert behind[0].result(5) is None
 
     def test_a_hundred_calls_that_block_run_side_by_side(self) -> None:
         meeting = threading.Barrier(100, timeout=10)
@@ -714,8 +714,8 @@ class TestCalling:
             """Look."""
             return threading.current_thread()
 
-        threads: list[threading.Thread] = []
-        assert run(look.call({}, CONTEXT, on_thread=threads.append)) is threading.current_thread() and threads == []
+        behind: list[Future[Any]] = []
+        assert run(look.call({}, CONTEXT, on_background=behind.append)) is threading.current_thread() and behind == []
 
 
 class Counter(Tool):

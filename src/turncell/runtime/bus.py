@@ -20,7 +20,7 @@ from types import BuiltinMethodType, MethodType
 from typing import Any, TypeAlias
 
 from turncell.core.events import ArgumentsDelta, CallProgress, Event, ReasoningDelta, TextDelta
-from turncell.runtime.threads import start_thread
+from turncell.runtime.threads import in_background
 
 log = logging.getLogger("turncell")
 
@@ -271,7 +271,7 @@ class Bus:
             blocking = _ThreadSubscription(self)
             self.add(blocking, so_far)
             take = partial(blocking.put, subscriber) if isinstance(subscriber, queue.Queue) else subscriber
-            _, done = start_thread(blocking.feed, take)
+            done = in_background(blocking.feed, take)
             pump = _Pump(subscriber, asyncio.wrap_future(done, loop=self.loop), blocking.close)
         self._pumps.append(pump)
         return lambda: self._end(pump)

@@ -16,7 +16,6 @@ import asyncio
 import contextvars
 import itertools
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -49,7 +48,7 @@ from turncell.core.signals import (
 )
 from turncell.core.values import evolve
 from turncell.errors import Declined, StoreError, say
-from turncell.runtime import trace
+from turncell.runtime import model_call, review, tool_call, trace
 from turncell.runtime.approvals import Policy
 from turncell.runtime.budget import Budget
 from turncell.runtime.bus import Bus
@@ -119,8 +118,8 @@ class Driver:
         """The labels of the models that have failed."""
         self.label = ""
         """Of the model that was picked last."""
-        self.left_behind: list[tuple[str, threading.Thread]] = []
-        """Write calls that went over their time limit: the tool's name and the thread."""
+        self.left_behind: list[tuple[str, Future[Any]]] = []
+        """Write calls in threads that went over their time limit: the tool's name, and what is still to come of them."""
         self.pauses: dict[str, Callable[[bool], None]] = {}
         """By running call: stops the clock of its time limit while a person is asked, and starts it again."""
         self._complained: set[str] = set()
@@ -314,8 +313,6 @@ class Driver:
             self.bus.loop.call_soon_threadsafe(self.stop, "failed", "store", str(error))
 
     def _fulfil(self, command: object, written: Future[None] | None) -> None:
-        from turncell.runtime import model_call, review, tool_call
-
         if isinstance(command, CallModel):
             self.stream_task = self._start(model_call.call_model(self, command))
         elif isinstance(command, Judge):

@@ -1,13 +1,16 @@
-"""Blocking code of other people, each call in a daemon thread of its own.
+"""Blocking code of other people, each call in a daemon thread that runs nothing else meanwhile.
 
 asyncio's default executor has a few threads and joins them at exit: a handful of calls that hang would stop every
-other one and keep the process from ending. A thread costs some 50 µs, which nothing that is worth a thread notices.
+other one and keep the process from ending. Here a call never waits for a thread: one that is idle takes it, and where
+there is none a new one is made. An idle thread ends after IDLE_S seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
+import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -18,24 +21,25 @@ from turncell.errors import say
 P = ParamSpec("P")
 T = TypeVar("T")
 
+IDLE_S = 10.0
+
 
 async def in_thread(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run `fn` in a new daemon thread with the caller's context. Raises what it raises, SystemExit included.
+    """Run `fn` in a daemon thread with the caller's context. Raises what it raises, SystemExit included.
 
     Cancelling the waiting task leaves the thread behind: Python has no way to end it.
     """
-    _, done = start_thread(fn, *args, **kwargs)
-    return await asyncio.wrap_future(done)
+    return await asyncio.wrap_future(in_background(fn, *args, **kwargs))
 
 
-def start_thread(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> tuple[threading.Thread, Future[T]]:
-    """The thread, begun, and what will come of it."""
+def in_background(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    """What will come of `fn`, which has begun in a daemon thread with the caller's context."""
     done: Future[T] = Future()
     # Running from the start: whoever stops waiting must not make the thread fail when it is done.
     done.set_running_or_notify_cancel()
     context = contextvars.copy_context()
 
-    def main() -> None:
+    def job() -> None:
         try:
             result: Any = context.run(fn, *args, **kwargs)
         except BaseException as error:
@@ -43,9 +47,40 @@ def start_thread(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> tu
         else:
             done.set_result(result)
 
-    thread = threading.Thread(target=main, name=f"turncell-{getattr(fn, '__name__', 'call')}", daemon=True)
-    thread.start()
-    return thread, done
+    try:
+        worker = _idle.pop()  # the latest: the others may grow old and end
+    except IndexError:
+        worker = _Worker()
+        worker.start()
+    worker.jobs.put(job)
+    return done
+
+
+class _Worker(threading.Thread):
+    def __init__(self) -> None:
+        super().__init__(name="turncell-call", daemon=True)
+        self.jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        while True:
+            try:
+                job = self.jobs.get(timeout=IDLE_S)
+            except queue.Empty:
+                try:
+                    _idle.remove(self)
+                except ValueError:
+                    continue  # somebody has just taken it: its job is about to come
+                return
+            job()
+            del job  # what it holds is not this thread's
+            _idle.append(self)
+
+
+_idle: list[_Worker] = []
+"""Threads without a job. Taking from a list and adding to it are atomic."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_idle.clear)  # they do not live in the child
 
 
 def _carried(error: BaseException) -> BaseException:

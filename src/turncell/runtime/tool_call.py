@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -107,7 +106,7 @@ async def _laggard(driver: Driver, tool: Tool) -> str | None:
     if tool.effect == "read" or tool.parallel:
         return None
     deadline = time.monotonic() + LAGGARD_S
-    while alive := [name for name, thread in driver.left_behind if thread.is_alive()]:
+    while alive := [name for name, done in driver.left_behind if not done.done()]:
         if time.monotonic() > deadline:
             return alive[0]
         await asyncio.sleep(0.02)
@@ -119,7 +118,7 @@ class _Running:
 
     def __init__(self, driver: Driver, tool: Tool, call: CallState) -> None:
         self._driver, self._tool, self._call = driver, tool, call
-        self._thread: threading.Thread | None = None
+        self._background: Future[Any] | None = None
         self._limit: asyncio.Timeout | None = None
         self._left_s: float | None = None
         self._files: list[str] = []
@@ -154,11 +153,11 @@ class _Running:
             async with asyncio.timeout(self._tool.timeout_s) as limit:
                 self._limit = limit
                 arguments = self._call.arguments or {}
-                return "ok", await self._tool.call(arguments, self._context(), on_thread=self._on_thread)
+                return "ok", await self._tool.call(arguments, self._context(), on_background=self._on_background)
         except TimeoutError as error:
             if limit is not None and limit.expired():
-                if self._thread is not None and self._tool.effect != "read":
-                    self._driver.left_behind.append((self._tool.name, self._thread))
+                if self._background is not None and self._tool.effect != "read":
+                    self._driver.left_behind.append((self._tool.name, self._background))
                 return "timeout", error
             return "error", error
         except asyncio.CancelledError:
@@ -172,8 +171,8 @@ class _Running:
         finally:
             self._limit = None  # a question that is still open must not move it any more
 
-    def _on_thread(self, thread: threading.Thread) -> None:
-        self._thread = thread
+    def _on_background(self, done: Future[Any]) -> None:
+        self._background = done
 
     def _context(self) -> ToolContext:
         driver, call_id = self._driver, self._call.call_id

@@ -14,8 +14,8 @@ import functools
 import inspect
 import math
 import re
-import threading
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypedDict, Unpack, cast, overload
 
@@ -26,7 +26,7 @@ from turncell.errors import ToolError
 from turncell.runtime.context import ToolContext
 from turncell.runtime.ports import ToolSpec
 from turncell.runtime.signature import code_of, origin, parameters_of, read_docstring
-from turncell.runtime.threads import in_thread, start_thread
+from turncell.runtime.threads import in_background, in_thread
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 
@@ -183,11 +183,11 @@ class Tool:
         arguments: Mapping[str, Json],
         context: ToolContext,
         *,
-        on_thread: Callable[[threading.Thread], None] | None = None,
+        on_background: Callable[[Future[Any]], None] | None = None,
     ) -> Any:
         """Run with validated arguments. Raises whatever the function raises.
 
-        `on_thread` is told of the thread in which a sync function runs: when the call is cancelled it is left behind,
+        `on_background` is told of what goes on in a thread, for a sync function: when the call is cancelled it is left behind,
         and only whoever knows it can see when its work is over.
         """
         values = self._parameters.parse(arguments)
@@ -195,9 +195,9 @@ class Tool:
             values[self._parameters.context] = context
         if self._is_async:
             return await self.function(**values)
-        thread, done = start_thread(self.function, **values)
-        if on_thread is not None:
-            on_thread(thread)
+        done = in_background(self.function, **values)
+        if on_background is not None:
+            on_background(done)
         result = await asyncio.wrap_future(done)
         return await result if inspect.isawaitable(result) else result
 
