@@ -135,6 +135,19 @@ class Picked:
     reason: str
 
 
+_between: Callable[[Model], Model] | None = None
+
+
+def put_between(wrap: Callable[[Model], Model] | None) -> None:
+    """Have every model that is picked from now on, by any agent of this process, wrapped; None ends it.
+
+    For what stands in for providers (`adapters.cassette`), and only for one at a time: the last one counts. What it
+    returns must keep the model's `name`.
+    """
+    global _between
+    _between = wrap
+
+
 class ModelSet:
     """The models of an agent, in the order in which they are tried. May be used from any thread.
 
@@ -208,7 +221,9 @@ class ModelSet:
             reason += f"; {routed.tier} is not set, {tier} is the nearest"
         if attempt_model:
             reason = f"fallback {attempt_model} of {len(order) - 1}" + (f" ({reason})" if reason else "")
-        return Picked(slot.model(), tier, reason)
+        model = slot.model()
+        between = _between
+        return Picked(model if between is None else between(model), tier, reason)
 
     def _order(self, chosen: Tier) -> list[tuple[Tier | None, _Slot]]:
         tiers: tuple[Tier | None, ...] = self._tiers.order(chosen) if self._tiers else (None,)
