@@ -8,6 +8,7 @@ is a failed run, and a `with` block does not end in silence over it: a sub-agent
 
 from __future__ import annotations
 
+import atexit
 import functools
 import inspect
 import os
@@ -74,6 +75,7 @@ class Cassette:
             self.recordings = Recordings(kept)
             if tape is not None:
                 tape.begin(kept, is_new=self.mode == "record")
+                atexit.register(self.stop)  # nobody ends the one that a notebook's first cell has started
             _active = self
             models.put_between(lambda model: _Between(model, self))
         return self

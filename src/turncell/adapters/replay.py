@@ -82,15 +82,14 @@ def replayed_tools(tools: Iterable[AnyTool] | None, run: RunState | Run) -> list
 def replay(session: Session, *, tools: Iterable[AnyTool] | None = None) -> list[Run]:
     """Every run of a session again, each after the recorded history before it: offline, nothing done, nothing stored.
 
-        `compare(run, again)` says where one differs from its record. See `replayed_tools` for `tools`. Blocks.
+    `compare(run, again)` says where one differs from its record. See `replayed_tools` for `tools`. Blocks.
 
-        >>> from turncell.core import codec
-    from turncell.core.compare import compare
-        >>> from turncell.testing import ScriptedModel
-        >>> run = Agent(ScriptedModel(["It is a fine day."])).run_sync("How is the day?")
-        >>> [again] = replay(run.session)
-        >>> again.text, compare(run, again)
-        ('It is a fine day.', None)
+    >>> from turncell import compare
+    >>> from turncell.testing import ScriptedModel
+    >>> run = Agent(ScriptedModel(["It is a fine day."])).run_sync("How is the day?")
+    >>> [again] = replay(run.session)
+    >>> again.text, compare(run, again)
+    ('It is a fine day.', None)
     """
     tools = None if tools is None else list(tools)
     return [_again(session, number, tools).result() for number in range(len(session.runs))]
