@@ -26,8 +26,9 @@ from turncell.runtime.ports import ModelRequest
 
 PIECE_CHARS = 12
 """Text is streamed in such pieces again: small enough that a short answer arrives in several."""
-_LOOK_CHARS = 4_000
-"""How much of two messages is looked at to say which one is nearer: difflib takes quadratic time."""
+_LOOK_AT, _LOOK_CHARS = 20, 600
+"""How many recordings, and how much of a message, are looked at to say which is nearest: difflib is quadratic, and this
+happens on the loop of all runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,11 @@ class Recordings:
         """The nearest recording of a request that has none, and the first difference."""
         if not self._all:
             return "it is empty"
-        number, nearest = max(enumerate(self._all, 1), key=lambda item: _nearness(item[1].request, request))
+        asked = request["messages"]
+        same = [_same_messages(recording.request["messages"], asked) for recording in self._all]
+        nearest_numbers = [number for number, count in enumerate(same, 1) if count == max(same)]
+        number = max(nearest_numbers[:_LOOK_AT], key=lambda number: _nearness(self._all[number - 1].request, request))
+        nearest = self._all[number - 1]
         return f"the nearest is recording {number} of {len(self._all)}; {_first_difference(nearest.request, request)}"
 
     def __len__(self) -> int:
@@ -214,13 +219,13 @@ def key_of(request: dict[str, Json]) -> str:
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
-def _nearness(kept: dict[str, Json], asked: dict[str, Json]) -> tuple[int, float, int]:
-    """Equal messages at the beginning, then how alike the next one is, then how much else is the same."""
+def _nearness(kept: dict[str, Json], asked: dict[str, Json]) -> tuple[float, int]:
+    """Of recordings with as many equal messages: how alike the next one is, then how much else is the same."""
     ours, theirs = kept["messages"], asked["messages"]
     same = _same_messages(ours, theirs)
     a, b = (json.dumps(of[same])[:_LOOK_CHARS] if same < len(of) else "" for of in (ours, theirs))
     ratio = difflib.SequenceMatcher(None, a, b, autojunk=False).ratio()
-    return same, ratio, sum(kept[name] == asked.get(name) for name in kept)
+    return ratio, sum(kept[name] == asked.get(name) for name in kept)
 
 
 def _same_messages(a: Sequence[Json], b: Sequence[Json]) -> int:
