@@ -126,6 +126,19 @@ class Router:
         return Routed(self.default, "no route matched" if self.routes else "the default tier")
 
 
+_between: Callable[[Model], Model] | None = None
+
+
+def put_between(wrap: Callable[[Model], Model] | None) -> None:
+    """Have every model that an agent of this process asks from now on wrapped; None ends it.
+
+    For what stands in for providers (a cassette), and only for one at a time: the last one counts. What it returns must
+    keep the model's name and capabilities.
+    """
+    global _between
+    _between = wrap
+
+
 @dataclass(frozen=True, slots=True)
 class Picked:
     """The model of a step. `tier` is the one that it stands in, None for a model without tiers."""
@@ -133,19 +146,6 @@ class Picked:
     model: Model
     tier: Tier | None
     reason: str
-
-
-_between: Callable[[Model], Model] | None = None
-
-
-def put_between(wrap: Callable[[Model], Model] | None) -> None:
-    """Have every model that is picked from now on, by any agent of this process, wrapped; None ends it.
-
-    For what stands in for providers (`adapters.cassette`), and only for one at a time: the last one counts. What it
-    returns must keep the model's `name`.
-    """
-    global _between
-    _between = wrap
 
 
 class ModelSet:
@@ -221,9 +221,7 @@ class ModelSet:
             reason += f"; {routed.tier} is not set, {tier} is the nearest"
         if attempt_model:
             reason = f"fallback {attempt_model} of {len(order) - 1}" + (f" ({reason})" if reason else "")
-        model = slot.model()
-        between = _between
-        return Picked(model if between is None else between(model), tier, reason)
+        return Picked(slot.model(), tier, reason)
 
     def _order(self, chosen: Tier) -> list[tuple[Tier | None, _Slot]]:
         tiers: tuple[Tier | None, ...] = self._tiers.order(chosen) if self._tiers else (None,)
@@ -257,7 +255,8 @@ class _Slot:
             with self._lock:
                 if self._model is None:
                     self._model = self._build()
-        return self._model
+        between = _between  # read once: another thread may end it
+        return self._model if between is None else between(self._model)
 
     def _build(self) -> Model:
         source = self.source
