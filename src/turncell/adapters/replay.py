@@ -36,7 +36,6 @@ from turncell.runtime.journal import Unrecorded
 from turncell.runtime.options import whole
 from turncell.runtime.output import Output
 from turncell.runtime.ports import Model, ModelRequest, ToolSpec, capabilities_of
-from turncell.runtime.prompts import new_id
 from turncell.runtime.run import Run
 from turncell.runtime.session import Session
 from turncell.runtime.tools import Tool, toolbox
@@ -49,11 +48,12 @@ def cassette_of(source: Session | Iterable[Event]) -> Recordings:
 
     `write_cassette` makes a file of it, for tests: tools, options and the model's name then fit anything.
     """
-    history: tuple[Message, ...] = ()
+    told: dict[str | None, tuple[Message, ...]] = {}
     recordings: list[Recording] = []
     for run in source.runs if isinstance(source, Session) else _runs(source):
+        history = told.get(run.previous, ())
         recordings += recordings_of(run, history)
-        history += run.messages()
+        told[run.run_id] = history + run.messages()
     return Recordings(recordings)
 
 
@@ -134,10 +134,11 @@ def _again(
     live: Model | None = None,
     options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Run:
-    before, run = session.runs[:number], session.runs[number]
+    run = session.runs[number]
     if run.prompt is None:
         raise UsageError(f"run {run.run_id!r} has no message in its record, so there is nothing to ask again")
     record = _Record(run, until, is_live=live is not None and tools is not None)
+    before = _before(session, run)
     history = tuple(message for one in before for message in one.messages())
     model: Model = CassetteModel(recordings_of(run, history), run.model)
     # What the journal says of a failure came after all attempts.
@@ -152,7 +153,20 @@ def _again(
         hooks=[record.hooks, *((hooks,) if isinstance(hooks, Hooks) else hooks)], journal=Unrecorded(),
         **{"instructions": run.instructions, "name": run.agent} | usual | own,
     )  # fmt: skip
-    return agent.start(run.prompt, session=Session(new_id("ses"), agent.journal, before))
+    copied = Session.new(agent.journal)
+    for one in before:
+        copied.add(one)
+    return agent.start(run.prompt, session=copied)
+
+
+def _before(session: Session, run: RunState) -> list[RunState]:
+    """The runs that a run goes on from, the oldest first: the conversation is a tree, and this is the way down to it."""
+    of_id = {one.run_id: one for one in session.runs}
+    path: list[RunState] = []
+    while run.previous in of_id and len(path) < len(of_id):
+        run = of_id[run.previous]
+        path.insert(0, run)
+    return path
 
 
 class _Until:
