@@ -23,6 +23,9 @@ from turncell.testing import reply, serve
 
 pytestmark = [pytest.mark.feature("C12"), pytest.mark.feature("G5")]
 
+SANITIZE = Path(__file__).parents[2] / "notebooks" / "sanitize.cfg"
+"""HTML shows how long a turn took."""
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -475,7 +478,10 @@ Say hello to everybody""",
         monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
         monkeypatch.setenv("OPENAI_API_BASE", "http://127.0.0.1:9/v1")
         checked = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env", "guide.ipynb"],
+            [
+                sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env",
+                "--nbval-sanitize-with", str(SANITIZE), "guide.ipynb",
+            ],
             cwd=tmp_path, capture_output=True, text=True,
         )  # fmt: skip
         assert checked.returncode == 0, checked.stdout
