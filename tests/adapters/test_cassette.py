@@ -293,6 +293,11 @@ class TestModes:
         record(path, "Rain.")
         with cassette(path), pytest.raises(UsageError, match="a cassette is active already"):
             cassette(path.parent / "other.jsonl", mode="auto").start()
+        with cassette(path):
+            for begin in (cassette(path).__enter__, cassette(path).start):
+                with pytest.raises(UsageError, match="a cassette is active already"):
+                    begin()
+            assert agent().run_sync("How is the weather?").text == "Rain.", "the outer one goes on"
 
     def test_what_it_cannot_be_is_said(self, path: Path) -> None:
         with pytest.raises(UsageError, match="mode is 'play'; use one of replay, record, auto"):
@@ -432,6 +437,7 @@ class TestTheFile:
             path.mkdir()
             run = Agent(model).run_sync("How is the weather?")
         assert run.status == "failed" and "cannot be written" in (run.state.error or "") and len(model.requests) == 1
+        assert not path.with_name(f"{path.name}.new").exists()
 
 
 class TestNotebooks:

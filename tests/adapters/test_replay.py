@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,13 @@ def world() -> World:
     return World()
 
 
+def wait_for(happened: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < deadline, "it has not happened"
+        time.sleep(0.005)
+
+
 def same(session: Session, **options: Any) -> list[Run]:
     """Replayed, and each run equal to its record."""
     again = replay(session, **options)
@@ -112,8 +121,7 @@ class TestReplay:
     def test_what_people_denied_and_changed_is_denied_and_changed_again(self, world: World) -> None:
         agent = world.agent([call("send", to="ann"), call("send", to="bob")], "Done.", mode="ask")
         run = agent.start("Write", is_attended=True)
-        while len(run.requests) < 2:
-            pass
+        wait_for(lambda: len(run.requests) == 2)
         first, second = run.requests
         run.approve(first, arguments={"to": "eve", "text": "hi"})
         run.deny("not Bob", second)
@@ -149,8 +157,7 @@ class TestReplay:
         run = Agent(ScriptedModel([call("pick"), "Blue it is."]), tools=[pick], mode="auto").start(
             "Go", is_attended=True
         )
-        while not run.requests:
-            pass
+        wait_for(lambda: run.requests)
         run.reply("blue")
         run.result()
         assert same(run.session)[0].tool_calls[0].content == "blue"
@@ -190,13 +197,12 @@ class TestReplay:
 
     def test_a_run_that_somebody_stopped_says_so_and_compare_shows_where(self, world: World) -> None:
         run = Agent(ScriptedModel(["word " * 400], delay_s=0.01)).start("Go")
-        while not run.text:
-            pass
+        wait_for(lambda: run.text)
         run.cancel()
         run.result()
         [again] = replay(run.session)
-        assert again.status == "failed"
-        assert "step 1" in str(compare(run, again)) or "end" in str(compare(run, again))
+        assert str(compare(run, again)) == "step 1: failure: from character 1 'cancelled' against 'unknown'"
+        assert again.text == run.text and again.state.error == run.state.error
 
 
 class TestReplayedTools:
@@ -247,8 +253,7 @@ class TestReask:
 
     def test_what_a_person_changed_in_the_record_does_not_change_what_runs_now(self, world: World) -> None:
         run = world.agent(call("send", to="ann"), "Sent.", mode="ask").start("Write", is_attended=True)
-        while not run.requests:
-            pass
+        wait_for(lambda: run.requests)
         run.approve(arguments={"to": "eve"})
         run.result()
         again = reask(run, 2, ScriptedModel([call("send", to="ann"), "."]), tools=world.tools, mode="auto")

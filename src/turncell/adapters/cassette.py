@@ -45,17 +45,22 @@ class Cassette:
         self.recordings = Recordings()
         self.misses: list[ModelFailure] = []
         self._tape: Tape | None = None
+        self._is_block = False
         self._secrets: tuple[str, ...] = ()
 
     def start(self) -> Self:
         """Begin, from the first recording: for notebooks, whose cells no `with` can hold together.
 
-        Where one on the same file is active, as when a cell is run again, it is stopped first. StoreError for a file
-        that cannot be read or written, UsageError where another cassette is active.
+        Where one on the same file was started before, as when a cell is run again, it is stopped first. StoreError for a
+        file that cannot be read or written, UsageError where another cassette is active.
         """
+        return self._begin(is_block=False)
+
+    def _begin(self, *, is_block: bool) -> Self:
         global _active
         with _lock:
-            if _active is not None and _active.path == self.path:
+            # The end of a block inside a block would leave the rest of the outer one to models that are paid.
+            if _active is not None and _active.path == self.path and not (is_block or _active._is_block):
                 _active._stop()
             if _active is not None:
                 raise UsageError(
@@ -76,6 +81,7 @@ class Cassette:
             if tape is not None:
                 tape.begin(kept, is_new=self.mode == "record")
                 atexit.register(self.stop)  # nobody ends the one that a notebook's first cell has started
+            self._is_block = is_block
             _active = self
             models.put_between(lambda model: _Between(model, self))
         return self
@@ -98,11 +104,12 @@ class Cassette:
             return
         _active = None
         models.put_between(None)
+        atexit.unregister(self.stop)
         if self._tape is not None:
             self._tape.finish()
 
     def __enter__(self) -> Self:
-        return self.start()
+        return self._begin(is_block=True)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.stop()
@@ -110,7 +117,7 @@ class Cassette:
             raise self.misses[0]
 
     async def __aenter__(self) -> Self:
-        return self.start()
+        return self._begin(is_block=True)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
@@ -194,7 +201,8 @@ def cassette(path: str | os.PathLike[str], mode: CassetteMode = "replay", *, del
 
     "replay" never calls a model, and fails where the file has no answer; "record" calls the model and replaces what the
     file had; "auto" replays what is there and records what is not. Model calls that fail are not recorded. The request is
-    matched by all that the model sees; see the top of this module.
+    matched by all that the model sees; see the top of `recordings`. Wait for runs inside the block: what a run asks after
+    its end goes to the model itself.
 
     >>> import tempfile
     >>> from turncell import Agent

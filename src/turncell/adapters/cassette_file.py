@@ -115,6 +115,7 @@ class Tape:
             beside.write_bytes(b"".join([_HEADER, *lines]))
             os.replace(beside, self._path)
         except OSError as error:
+            beside.unlink(missing_ok=True)
             raise StoreError(f"cassette {str(self._path)!r} cannot be written: {error}") from error
 
 
