@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from turncell.adapters.cassette import cassette
+    from turncell.adapters.replay import reask, replay, replayed_tools
+    from turncell.core.compare import compare
     from turncell.core.events import File, Option
     from turncell.core.nucleus import Nucleus, Transition
     from turncell.core.parts import Image, Message, Text, Usage
@@ -105,9 +108,14 @@ _HOME = {
     "Veto": "runtime.hooks",
     "ask_user": "runtime.ask_user",
     "calls_df": "frames.history",
+    "cassette": "adapters.cassette",
+    "compare": "core.compare",
     "export_html": "frames.export",
     "export_markdown": "frames.export",
     "redact": "runtime.secrets",
+    "reask": "adapters.replay",
+    "replay": "adapters.replay",
+    "replayed_tools": "adapters.replay",
     "rulebook": "runtime.rulebook",
     "run_turn": "runtime.run_turn",
     "runs_df": "frames.history",
@@ -157,10 +165,15 @@ __all__ = [
     "__version__",
     "ask_user",
     "calls_df",
+    "cassette",
+    "compare",
     "export_html",
     "export_markdown",
     "load_ipython_extension",
+    "reask",
     "redact",
+    "replay",
+    "replayed_tools",
     "rulebook",
     "run_turn",
     "runs_df",

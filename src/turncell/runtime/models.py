@@ -124,6 +124,19 @@ class Router:
         return Routed(self.default, "no route matched" if self.routes else "the default tier")
 
 
+_between: Callable[[Model], Model] | None = None
+
+
+def put_between(wrap: Callable[[Model], Model] | None) -> None:
+    """Have every model that an agent of this process asks from now on wrapped; None ends it.
+
+    For what stands in for providers (a cassette), and only for one at a time: the last one counts. What it returns must
+    keep the model's name and capabilities.
+    """
+    global _between
+    _between = wrap
+
+
 @dataclass(frozen=True, slots=True)
 class Picked:
     """The model of a step. `tier` is the one that it stands in, None for a model without tiers."""
@@ -280,7 +293,8 @@ class _Slot:
             with self._lock:
                 if self._model is None:
                     self._model = self._build()
-        return self._model
+        between = _between  # read once: another thread may end it
+        return self._model if between is None else between(self._model)
 
     def _build(self) -> Model:
         source = self.source

@@ -1,0 +1,236 @@
+"""Cassettes: what models said, kept in a file, so that tests and notebooks run again offline and cost nothing.
+
+While a cassette is active every model that an agent of this process picks is wrapped (`runtime.models.put_between`): the
+runtime, its budgets and its journal see a model of the same name. What a request is known by stands in `recordings`, the
+file in `cassette_file`. Secrets are blanked before a request is looked up and before an answer is kept. A miss in "replay"
+is a failed run, and a `with` block does not end in silence over it: a sub-agent's failure is only a word to the one above.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import inspect
+import os
+import threading
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeAlias, TypeVar, get_args
+
+from turncell.adapters.cassette_file import Tape, blanked, blanked_recording, lines_of, read_cassette, secrets_here
+from turncell.adapters.recordings import Recording, Recordings, missing, play, request_as_json
+from turncell.core.deltas import Finished, Fragment, assemble
+from turncell.core.parts import Json
+from turncell.errors import ModelFailure, StoreError, UsageError
+from turncell.runtime import models
+from turncell.runtime.options import number, one_of
+from turncell.runtime.ports import Model, ModelRequest, capabilities_of
+
+CassetteMode: TypeAlias = Literal["replay", "record", "auto"]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Cassette:
+    """What `cassette(...)` returns: a context manager, sync and async, a decorator, or `start()` and `stop()`.
+
+    `recordings` are those of the file and those added since; `misses` the failures of requests that had none.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], mode: CassetteMode = "replay", *, delay_s: float = 0.0) -> None:
+        self.path = Path(path).expanduser().absolute()
+        self.mode: CassetteMode = one_of("mode", mode, get_args(CassetteMode))
+        self.delay_s = number("delay_s", delay_s or None) or 0.0
+        self.recordings = Recordings()
+        self.misses: list[ModelFailure] = []
+        self._tape: Tape | None = None
+        self._is_block = False
+        self._secrets: tuple[str, ...] = ()
+
+    def start(self) -> Self:
+        """Begin, from the first recording: for notebooks, whose cells no `with` can hold together.
+
+        Where one on the same file was started before, as when a cell is run again, it is stopped first. StoreError for a
+        file that cannot be read or written, UsageError where another cassette is active.
+        """
+        return self._begin(is_block=False)
+
+    def _begin(self, *, is_block: bool) -> Self:
+        global _active
+        with _lock:
+            # The end of a block inside a block would leave the rest of the outer one to models that are paid.
+            if _active is not None and _active.path == self.path and not (is_block or _active._is_block):
+                _active._stop()
+            if _active is not None:
+                raise UsageError(
+                    f"a cassette is active already: {str(_active.path)!r}; end it first, for every model call of the "
+                    "process goes through it"
+                )
+            self.misses = []
+            self._secrets = secrets_here()
+            tape = Tape(self.path) if self.mode != "replay" else None
+            try:
+                kept = self._kept()
+            except BaseException:
+                if tape is not None:
+                    tape.close()
+                raise
+            self._tape = tape
+            self.recordings = Recordings(kept)
+            if tape is not None:
+                tape.begin(kept, is_new=self.mode == "record")
+                atexit.register(self.stop)  # nobody ends the one that a notebook's first cell has started
+            self._is_block = is_block
+            _active = self
+            models.put_between(lambda model: _Between(model, self))
+        return self
+
+    def _kept(self) -> list[Recording]:
+        if self.mode == "replay" or (self.mode == "auto" and self.path.exists()):
+            return read_cassette(self.path)
+        if self.path.exists():
+            lines_of(self.path)  # what is no cassette is not replaced by one
+        return []
+
+    def stop(self) -> None:
+        """End it, and leave the file in its final order; twice is once."""
+        with _lock:
+            self._stop()
+
+    def _stop(self) -> None:
+        global _active
+        if _active is not self:
+            return
+        _active = None
+        models.put_between(None)
+        atexit.unregister(self.stop)
+        if self._tape is not None:
+            self._tape.finish()
+
+    def __enter__(self) -> Self:
+        return self._begin(is_block=True)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.stop()
+        if error is None and self.misses:
+            raise self.misses[0]
+
+    async def __aenter__(self) -> Self:
+        return self._begin(is_block=True)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, tb)
+
+    def __call__(self, function: F) -> F:
+        """As a decorator: every call of the function is a `with` block of its own."""
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def wrapped(*args: Any, **kwargs: Any) -> Any:
+                async with self:
+                    return await function(*args, **kwargs)
+
+        else:
+
+            @functools.wraps(function)
+            def wrapped(*args: Any, **kwargs: Any) -> Any:
+                with self:
+                    return function(*args, **kwargs)
+
+        return wrapped  # type: ignore[return-value]
+
+    async def answer(self, model: Model, request: ModelRequest) -> AsyncGenerator[list[Fragment], None]:
+        """What the model says to this request, from the file or, as the mode allows, from itself."""
+        asked = blanked(request_as_json(request, model.name), self._secrets)
+        recording = None if self.mode == "record" else self.recordings.take(asked)
+        if recording is not None:
+            source = play(recording, self.delay_s)
+        elif self.mode == "replay":
+            miss = missing(
+                request, model.name, f"cassette {str(self.path)!r}", self.recordings.why_not(asked),
+                "record it: mode='auto' adds what is missing, mode='record' records everything again",
+            )  # fmt: skip
+            self.misses.append(miss)
+            raise miss
+        else:
+            source = self._recorded(model, request, asked)
+        async with aclosing(source) as bursts:
+            async for burst in bursts:
+                yield burst
+
+    async def _recorded(
+        self, model: Model, request: ModelRequest, asked: dict[str, Json]
+    ) -> AsyncGenerator[list[Fragment], None]:
+        tape = self._tape
+        assert tape is not None
+        place = tape.place()
+        heard: list[Fragment] = []
+        async with aclosing(model.stream(request)) as bursts:  # type: ignore[type-var]
+            async for burst in bursts:
+                heard += burst
+                end = burst[-1] if burst else None
+                if isinstance(end, Finished):
+                    # Before it is handed on: nobody asks for more after the end.
+                    recording = Recording(
+                        asked,
+                        assemble(heard),
+                        end.finish_reason,
+                        end.usage,
+                        end.cost_usd,
+                        end.cost_basis,
+                        end.answered_by,
+                    )
+                    recording = blanked_recording(recording, self._secrets)
+                    try:
+                        if tape.write(place, recording):
+                            self.recordings.add(recording, is_taken=True)
+                    except StoreError as error:
+                        # Not a kind that is tried again: it would be paid for twice.
+                        raise ModelFailure("bad_request", str(error)) from error
+                yield burst
+
+    def __repr__(self) -> str:
+        return f"<cassette {str(self.path)!r}, mode={self.mode!r}: {len(self.recordings)} recordings>"
+
+
+def cassette(path: str | os.PathLike[str], mode: CassetteMode = "replay", *, delay_s: float = 0.0) -> Cassette:
+    """Have every model call of every agent in this process go through a file of recordings.
+
+    "replay" never calls a model, and fails where the file has no answer; "record" calls the model and replaces what the
+    file had; "auto" replays what is there and records what is not. Model calls that fail are not recorded. The request is
+    matched by all that the model sees; see the top of `recordings`. Wait for runs inside the block: what a run asks after
+    its end goes to the model itself.
+
+    >>> import tempfile
+    >>> from turncell import Agent
+    >>> from turncell.testing import ScriptedModel
+    >>> path = tempfile.mkdtemp() + "/weather.jsonl"
+    >>> with cassette(path, mode="record"):
+    ...     _ = Agent(ScriptedModel(["Rain."])).run_sync("How is the weather?")
+    >>> with cassette(path):
+    ...     Agent(ScriptedModel([])).run_sync("How is the weather?").text
+    'Rain.'
+
+    In a notebook `cassette("answers.jsonl").start()` in the first cell, and nothing else.
+    """
+    return Cassette(path, mode, delay_s=delay_s)
+
+
+_active: Cassette | None = None
+_lock = threading.RLock()
+
+
+class _Between:
+    """A model behind the active cassette: its name, what it can do and what it costs are its own."""
+
+    def __init__(self, model: Model, through: Cassette) -> None:
+        self._model, self._through = model, through
+        self.name = model.name
+        self.capabilities = capabilities_of(model)
+        self.price_usd = getattr(model, "price_usd", None)
+
+    def stream(self, request: ModelRequest) -> AsyncGenerator[list[Fragment], None]:
+        return self._through.answer(self._model, request)
