@@ -1,6 +1,6 @@
 /** One call: a line on the rail that opens to its arguments and output. */
 import { h, reveal, type Scope } from "../dom";
-import { isEnded } from "../store";
+import { isEnded, isOpenCall } from "../store";
 import { visible } from "../urls";
 import type { CallState } from "../wire";
 import { argumentsLine, argumentsView, streamingLine, streamingView } from "./args";
@@ -37,7 +37,6 @@ const LOOKS: Readonly<Record<CallState["status"], Look>> = {
   skipped: { icon: BAN, tone: "", tag: "Skipped" },
   timeout: { icon: CROSS, tone: "bad", tag: "Timed out" },
 };
-const OPEN = new Set<CallState["status"]>(["streaming", "proposed", "waiting", "allowed", "running"]);
 
 export function callView(context: Context, call: CallState, scope: Scope): Step {
   const { store, clock } = context;
@@ -46,7 +45,7 @@ export function callView(context: Context, call: CallState, scope: Scope): Step 
   scope.effect(() => {
     const { name, status } = store.read(call);
     // A call that the end of the run has cut off is not running any more.
-    const isCut = isEnded(store.read(store.run)) && OPEN.has(status);
+    const isCut = isEnded(store.read(store.run)) && isOpenCall(call);
     const look = isCut ? LOOKS.cancelled : LOOKS[status];
     view.name.replaceChildren(reveal(name || "…"));
     view.setIcon(look.icon, look.tone);
