@@ -59,7 +59,8 @@ export function callView(context: Context, call: CallState, scope: Scope): Step 
     view.spoken.textContent = look.spoken === undefined ? "" : `, ${look.spoken}`;
     view.suggest(status === "streaming" && !isCut && call.arguments_text.length > LONG_ARGUMENTS);
     // It stands on the approval card instead.
-    view.item.hidden = status === "waiting" && call.started_at === null;
+    const isOnCard = call.started_at === null || call.request?.kind === "in_doubt";
+    view.item.hidden = status === "waiting" && isOnCard;
   });
   scope.effect(() => {
     const { status, progress } = store.read(call);
@@ -129,9 +130,13 @@ function fill(body: HTMLElement, context: Context, call: CallState): void {
   body.replaceChildren(...parts);
 }
 
-/** The question of a running call, or the call of its sub-agent, and what became of it. */
+/** The question of a running call, or the call of its sub-agent, and what became of it; or of a doubt. */
 function asked(call: CallState): Node[] {
   const { request } = call;
+  if (request?.kind === "in_doubt") {
+    if (request.answer === null || call.status === "skipped") return [];
+    return [h("p", { class: "tc-note" }, `${answered(request)}.`)];
+  }
   if (request === null || call.started_at === null || (request.kind !== "question" && request.name === ""))
     return [];
   const what =
