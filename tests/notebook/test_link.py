@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from turncell import Agent, tool
+from turncell import Agent, Session, tool
 from turncell.core import codec
 from turncell.core.fold import RunState, fold, snapshot
 from turncell.notebook.link import Link
@@ -77,6 +77,37 @@ def test_a_quick_stream_is_sent_in_few_messages() -> None:
     page.link.close().result(5)
     assert len(page.messages) <= 31 * (time.monotonic() - began) + 5
     assert page.folded() == plain(snapshot(run.state))
+
+
+@pytest.mark.feature("B11", "C11")
+def test_a_page_that_follows_a_resumed_run_begins_with_all_that_was_before() -> None:
+    sent: list[str] = []
+    first, run = waiting()
+    until(lambda: run.requests)
+    journal = run.session.journal
+    journal.flush()
+    assert first.folded()["status"] == "waiting"
+
+    @tool
+    def mail(to: str) -> str:
+        """Mail."""
+        sent.append(to)
+        return "sent"
+
+    session = Session.load(run.session.id, journal)
+    page = Page()
+    resumed = session.resume(agent=Agent(ScriptedModel(["Done."]), tools=[mail]), is_attended=True)
+    page.link.follow(resumed)
+    until(lambda: resumed.requests)
+    resumed.approve()
+    resumed.result(5)
+    page.link.close().result(5)
+    run.cancel()
+    until(lambda: page.messages)
+    begin, *rest = page.messages
+    assert (begin["type"], begin["seq"], begin["run"]["prompt"]) == ("snapshot", 0, "go")
+    assert {message["type"] for message in rest} <= {"events"}
+    assert sent == ["ana"] and plain(snapshot(resumed.state))["status"] == "completed"
 
 
 def waiting() -> tuple[Page, Run]:

@@ -68,7 +68,9 @@ def markdown(run: RunState) -> str:
     for call in run.open_requests:
         if call.request is not None and call.request.kind == "in_doubt":
             arguments = inline_text(words.arguments_line(call))
-            parts.append(f"> **In doubt: {code_span(call.name)}** {arguments}  \n> {inline_text(call.request.description)}")
+            parts.append(
+                f"> **In doubt: {code_span(call.name)}** {arguments}  \n> {inline_text(call.request.description)}"
+            )
         elif (asked := words.asked(call)) is not None:
             parts.append(f"> **{inline_text(asked[0])}** Asked by {code_span(call.name)}.")
         else:
