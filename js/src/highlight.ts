@@ -10,7 +10,6 @@ import bash from "highlight.js/lib/languages/bash";
 import diff from "highlight.js/lib/languages/diff";
 import json from "highlight.js/lib/languages/json";
 import python from "highlight.js/lib/languages/python";
-import r from "highlight.js/lib/languages/r";
 import sql from "highlight.js/lib/languages/sql";
 import yaml from "highlight.js/lib/languages/yaml";
 import { h } from "./dom";
@@ -87,7 +86,7 @@ class DomEmitter {
 // An instance of our own: the notebook may use the same library with other settings.
 const hljs = core.newInstance();
 hljs.configure({ __emitter: DomEmitter } as unknown as Parameters<typeof hljs.configure>[0]);
-for (const [name, language] of Object.entries({ python, sql, bash, json, r, yaml, diff })) {
+for (const [name, language] of Object.entries({ python, sql, bash, json, yaml, diff })) {
   hljs.registerLanguage(name, language);
 }
 hljs.registerAliases(["ipython", "ipython3", "py3"], { languageName: "python" });

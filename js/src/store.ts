@@ -250,6 +250,9 @@ function change(run: RunView, e: Event, touch: Touch): boolean {
       if (step !== undefined && isStreaming(step))
         savePartial(step, e.block, e.kind, e.offset, e.text, touch);
       break;
+    case "Resumed":
+      if (!isEnded(run)) for (const call of step?.calls ?? []) onCall(call.call_id, atRest(call));
+      break;
     case "RunEnded":
       Object.assign(run, { status: e.status, ended_at: e.at, error_kind: e.kind, error: e.message });
       run.closing = e.text;
@@ -335,6 +338,21 @@ function addMessage(step: StepView, e: MessageAdded, touch: Touch): void {
   touch(step);
 }
 
+const OPEN = new Set<CallStatus>(["streaming", "proposed", "waiting", "allowed", "running", "in_doubt"]);
+
+/** Whether the call may still go on. */
+export function isOpenCall(call: CallState): boolean {
+  return OPEN.has(call.status);
+}
+
+/** What the end of its program has left of a call. */
+function atRest(call: CallState): Partial<CallState> {
+  if (!isOpenCall(call) || call.started_at === null) return {};
+  const rest = { progress: "", progress_data: NO_JSON };
+  if (call.effect === "write") return { ...rest, status: "in_doubt" };
+  return { ...rest, status: "allowed", started_at: null };
+}
+
 function opened(step: StepView | undefined, e: RequestOpened): Partial<CallState> {
   const { request_id, digest, kind, question, options, allows_text, allows_many, name, description } = e;
   const asked = { request_id, digest, kind, question, options, allows_text, allows_many, name, description };
@@ -358,6 +376,8 @@ function answered(step: StepView | undefined, e: RequestAnswered): Partial<CallS
   const { answer, by, reason, result, scope } = e;
   const request = { ...call.request, answer, by, reason, result, scope, answered_at: e.at };
   const waited_s = call.waited_s + Math.max(0, e.at - request.opened_at);
+  if (request.kind === "in_doubt")
+    return { request, waited_s, started_at: null, status: answer === "approve" ? "allowed" : "proposed" };
   // Asked by the running call: it goes on.
   if (call.started_at !== null) return { request, waited_s, status: "running" };
   const status = answer === "approve" || answer === "edit" ? "allowed" : "proposed";

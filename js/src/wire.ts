@@ -157,7 +157,7 @@ export interface StepView {
  * via the `definition` "AddedView".
  */
 export interface AddedView {
-  by: "person" | "steering" | "hook" | "output" | "limit";
+  by: "person" | "steering" | "hook" | "output" | "limit" | "restart";
   text: string;
 }
 /**
@@ -244,7 +244,7 @@ export interface RequestState {
   description: string;
   digest: string;
   expires_at: number | null;
-  kind: "approval" | "question";
+  kind: "approval" | "question" | "in_doubt";
   name: string;
   opened_at: number;
   options: Option[];
@@ -304,6 +304,8 @@ export interface Events {
     | PartialSaved
     | Noted
     | BudgetChanged
+    | Arranged
+    | Resumed
     | RunEnded
     | TextDelta
     | ReasoningDelta
@@ -326,6 +328,7 @@ export interface RunStarted {
     [k: string]: unknown;
   } | null;
   cell_id: string | null;
+  copy_of: string | null;
   depth: number;
   instructions: string;
   is_attended: boolean;
@@ -335,6 +338,7 @@ export interface RunStarted {
   notices: string[];
   parent_run_id: string | null;
   previous: string | null;
+  replaces: string | null;
   root_run_id: string;
   run_id: string;
   seq: number;
@@ -439,7 +443,7 @@ export interface ToolResult {
  */
 export interface MessageAdded {
   at: number;
-  by: "person" | "steering" | "hook" | "output" | "limit";
+  by: "person" | "steering" | "hook" | "output" | "limit" | "restart";
   input_id: string | null;
   message: Message;
   run_id: string;
@@ -584,7 +588,7 @@ export interface RequestOpened {
   description: string;
   digest: string;
   expires_at: number | null;
-  kind: "approval" | "question";
+  kind: "approval" | "question" | "in_doubt";
   name: string;
   options: Option[];
   preview: string | null;
@@ -717,6 +721,36 @@ export interface BudgetChanged {
   session_id: string;
   step: number;
   type: "BudgetChanged";
+}
+/**
+ * From now on the conversation consists of the runs of `path`; nothing is erased. `run_id` is the run it is about.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "Arranged".
+ */
+export interface Arranged {
+  at: number;
+  path: string[];
+  reason: "undo" | "redo" | "branch";
+  run_id: string;
+  seq: number;
+  session_id: string;
+  step: number;
+  type: "Arranged";
+}
+/**
+ * The run goes on after its program ended: what was open is at rest, and in doubt where a write had begun.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "Resumed".
+ */
+export interface Resumed {
+  at: number;
+  run_id: string;
+  seq: number;
+  session_id: string;
+  step: number;
+  type: "Resumed";
 }
 /**
  * The one terminal event of a run.

@@ -83,6 +83,12 @@ const steps = (): Script => {
     .returned("denied", "denied", 0);
 };
 
+export const inDoubt = (): Script => {
+  const script = new Script("Mail Ana").step().say("I will write to her.");
+  script.call("mail", { to: "ana@example.org", body: "The numbers are in." }).finish();
+  return script.propose("write", "ask").ask("Sends a mail.").answer("approve").start().restart(0);
+};
+
 export const scenes: Readonly<Record<string, () => Script>> = {
   Thinking: () => why().think(THOUGHT, 6),
   "Streaming a tool call": () =>
@@ -172,6 +178,7 @@ export const scenes: Readonly<Record<string, () => Script>> = {
       .fail("cancelled", "stopped")
       .end("cancelled", null, "stopped by you"),
   "Out of steps": () => read(why()).end("max_steps"),
+  "In doubt": inDoubt,
   "A question": () =>
     asking().question("Which quarter should the report cover?", {
       options: [

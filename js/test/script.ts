@@ -43,6 +43,8 @@ export class Script {
       tools: [],
       is_attended: true,
       previous: null,
+      replaces: null,
+      copy_of: null,
       root_run_id: "",
       parent_run_id: null,
       depth: 0,
@@ -156,6 +158,16 @@ export class Script {
       });
     }
     return this;
+  }
+
+  /** The program ended and another one goes on; a write that had begun is in doubt. */
+  restart(number?: number): this {
+    this.wait(60).#add({ type: "Resumed" }).told("[The program was restarted.]", "restart");
+    if (number === undefined) return this;
+    const call_id = this.#calls[number]?.call_id;
+    const description = "It had begun when the program ended; whether it has happened is not known.";
+    const request = { request_id: `doubt-${call_id}`, call_id, digest: "d-doubt", ...REQUEST };
+    return this.#add({ ...request, type: "RequestOpened", kind: "in_doubt", description });
   }
 
   /** The running call asks. */

@@ -13,7 +13,7 @@ from turncell.core import events as ev
 from turncell.core.codec import encode
 from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
 from turncell.core.digest import call_digest
-from turncell.core.fold import RunState, fold
+from turncell.core.fold import RunState, at_rest, fold
 from turncell.core.parts import Message, Text, Usage
 from turncell.core.policy import Effect, Verdict
 from turncell.core.reducer import LoopState, reduce
@@ -29,6 +29,7 @@ from turncell.core.signals import (
     ModelFinished,
     Note,
     Question,
+    Resume,
     Reviewed,
     Steer,
     Stop,
@@ -172,6 +173,14 @@ class Drive:
     def stopped(self, seconds: float = 0.5, status: ev.EndStatus = "cancelled", **more: Any) -> Drive:
         self.after(seconds)
         return self.feed(Stop(self.at, status, **more))
+
+    def restarted(self, seconds: float = 600.0) -> Drive:
+        """The program is killed, and another one goes on with the run."""
+        self.after(seconds)
+        begin, run = self.state.begin, at_rest(self.run)
+        assert begin is not None
+        self.state = LoopState()
+        return self.feed(Resume(self.at, begin, run, run.seq, {}, self.at + 300))
 
     @property
     def recorded(self) -> list[ev.Recorded]:
@@ -430,12 +439,45 @@ def edited_by_a_hook(**kw: Any) -> Drive:
     return run.returned(1, "a b").writes("Listed.").finishes()
 
 
+def cut_off(**kw: Any) -> Drive:
+    """Open: a read that is finished, one that is not, and a write; then nothing more."""
+    run = Drive(**kw).begin("Mail the weather to Ana")
+    run.asks_for(("weather", {"of": "Oslo"}), ("weather", {"of": "Bergen"}), ("mail", {"to": "ana"}))
+    run.finishes("tool_calls").judged(("read", "allow"), ("read", "allow"), ("write", "ask"))
+    return run.answered(3, "approve", seconds=2).returned(1, "3.5 °C", seconds=5)
+
+
+def in_doubt(**kw: Any) -> Drive:
+    return cut_off(**kw).restarted()
+
+
+def run_again(**kw: Any) -> Drive:
+    run = in_doubt(**kw).returned(2, "rain", seconds=3).answered(3, "approve", seconds=7).returned(3, "sent", seconds=4)
+    return run.writes("Ana knows.").finishes()
+
+
+def has_happened(**kw: Any) -> Drive:
+    run = in_doubt(**kw).answered(3, "result", seconds=7, result="it is in the outbox").returned(2, "rain")
+    return run.writes("Ana knows.").finishes()
+
+
+def skipped(**kw: Any) -> Drive:
+    return in_doubt(**kw).answered(3, "deny", seconds=7).returned(2, "rain").writes("Does Ana know?").finishes()
+
+
+def asked_anew(**kw: Any) -> Drive:
+    """Killed while a person was asked, and while a sentence was written."""
+    run = Drive(**kw).begin("Mail Ana").asks_for(("mail", {"to": "ana"})).finishes("tool_calls")
+    run.judged(("write", "ask")).after(5).restarted().answered(1, "approve", seconds=3).returned(1, "sent")
+    return run.writes("Ana has ").writes("it, and", 1.5).restarted().writes("Ana has it.").finishes()
+
+
 STORIES: dict[str, Callable[..., Drive]] = {
     story.__name__: story
     for story in (
         text_only, tools_and_approval, edited, denied, failed_tool, provider_error, cancelled, max_steps, waiting, streaming,
         steered, unread, asked, declined, asking, sub_agent, shown, retried, closed, sent_on, over_budget,
-        edited_by_a_hook,
+        edited_by_a_hook, cut_off, in_doubt, run_again, has_happened, skipped, asked_anew,
     )
 }  # fmt: skip
 

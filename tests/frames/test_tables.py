@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from conftest import STORIES, Drive, as_records
-from turncell.core.events import RequestAnswered, RequestOpened, TextDelta
-from turncell.core.fold import CallState, RunState
+from turncell.core.events import CallFinished, CallStarted, RequestAnswered, RequestOpened, Resumed, TextDelta
+from turncell.core.fold import CallState, RunState, at_rest
 from turncell.frames.schemas import SCHEMAS, document, schema_table
 from turncell.frames.tables import EVENT_TYPES, calls_frame, runs_frame, steps_frame, tables
 
@@ -54,13 +54,22 @@ def wall_s(spans: list[tuple[float | None, float | None]]) -> float:
 def approved(call: CallState) -> bool:
     request = call.request
     is_answered = request is not None and not request.name and request.answer in ("approve", "edit")
-    return call.verdict == "ask" and (call.started_at is not None or is_answered)
+    has_begun = call.started_at is not None or (request is not None and request.kind == "in_doubt")
+    return call.verdict == "ask" and (has_begun or is_answered)
 
 
-def waits(events: list[Any]) -> list[tuple[float | None, float | None]]:
-    """From the opening of each request to its answer. A call may ask more than once; the fold keeps the latest."""
-    answers = {event.request_id: event.at for event in events if isinstance(event, RequestAnswered)}
-    return [(e.at, answers.get(e.request_id)) for e in events if isinstance(e, RequestOpened)]
+def spans(events: list[Any], begins: type, ends: type, name: str) -> list[tuple[float | None, float | None]]:
+    """From the beginning of each to its end. How long one went on that a restart has cut off nobody knows."""
+    open_at: dict[str, float | None] = {}
+    found: list[tuple[float | None, float | None]] = []
+    for event in events:
+        if isinstance(event, begins):
+            open_at[getattr(event, name)] = event.at
+        elif isinstance(event, ends) and getattr(event, name) in open_at:
+            found.append((open_at.pop(getattr(event, name)), event.at))
+        elif isinstance(event, Resumed):
+            open_at.clear()
+    return found + [(at, None) for at in open_at.values()]
 
 
 def expected_run(run: RunState, events: list[Any]) -> dict[str, Any]:
@@ -80,8 +89,8 @@ def expected_run(run: RunState, events: list[Any]) -> dict[str, Any]:
         "cost_basis": bases.pop() if len(bases) == 1 else "mixed", "started_at": run.started_at, "ended_at": run.ended_at,
         "duration_s": None if run.ended_at is None else run.ended_at - run.started_at,
         "first_token_s": first and first.started_at - run.started_at + (first.first_token_s or 0),
-        "model_s": sum(s.duration_s or 0 for s in run.steps), "tools_s": wall_s([(c.started_at, c.ended_at if c.started_at else None) for c in run.calls]),
-        "waiting_s": wall_s(waits(events)),
+        "model_s": sum(s.duration_s or 0 for s in run.steps), "tools_s": wall_s(spans(events, CallStarted, CallFinished, "call_id")),
+        "waiting_s": wall_s(spans(events, RequestOpened, RequestAnswered, "request_id")),
         "error_kind": run.error_kind, "error": run.error, "cell_id": run.cell_id,
     }  # fmt: skip
 
@@ -93,7 +102,7 @@ def expected_call(run: RunState, call: CallState) -> dict[str, Any]:
         "effect": call.effect, "status": call.status, "digest": call.digest, "verdict": call.verdict,
         "judged_by": call.judged_by or None, "answer": request and request.answer, "answered_by": request and request.by,
         "reason": (request and request.reason) or call.reason or None, "content": call.content,
-        "waited_s": call.waited_s if request and (request.answered_at or call.requests > 1) else None,
+        "waited_s": call.waited_s if request and (request.answered_at or call.waited_s) else None,
         "scope": request.scope if request and request.answer else None, "requests": call.requests, "files": len(call.files),
         "question": (request and request.question) or None, "result": request and request.result,
         "proposed_at": call.proposed_at, "started_at": call.started_at, "ended_at": call.ended_at, "duration_s": call.duration_s,
@@ -190,6 +199,34 @@ class TestWhatTheTablesSay:
         known = runs_frame(records, alive={"run_9"}).set_index("run_id").status
         assert (told["run_9"], told["run_10"]) == ("waiting", "running")
         assert (known["run_9"], known["run_10"], known["run_1"]) == ("waiting", "interrupted", "completed")
+
+    @pytest.mark.feature("B6", "C11")
+    @pytest.mark.parametrize("story", STORIES)
+    def test_what_nobody_drives_any_more_is_at_rest_as_the_fold_says(self, story: str) -> None:
+        drive = STORIES[story]()
+        rest = at_rest(drive.run)
+        assert list(runs_frame(drive.recorded, alive=()).status) == [rest.status]
+        calls = calls_frame(drive.recorded, alive=())
+        assert [(row.status, pd.isna(row.started_at)) for row in calls.itertuples()] == [
+            (call.status, call.started_at is None) for call in rest.calls
+        ]
+
+    @pytest.mark.feature("B6", "C11")
+    def test_a_write_that_its_program_has_left_open_is_in_doubt(self, session: list[Drive]) -> None:
+        left = tables(events_of(session), alive=())
+        assert left.runs.set_index("run_id").status[run_id("cut_off")] == "in_doubt"
+        calls = left.calls.set_index("run_id")
+        assert list(calls.loc[run_id("cut_off")].status) == ["ok", "allowed", "in_doubt"]
+        assert [list(calls.loc[run_id(story)].status) for story in ("run_again", "has_happened", "skipped")] == [
+            ["ok", "ok", "ok"], ["ok", "ok", "ok"], ["ok", "ok", "skipped"],
+        ]  # fmt: skip
+
+    @pytest.mark.feature("C11")
+    def test_the_time_in_which_no_program_ran_is_counted_as_nothing(self) -> None:
+        run = runs_frame(STORIES["run_again"]().recorded).loc[0]
+        # The first read to its end; after the restart the other read, then the write, which was asked about meanwhile.
+        assert run.tools_s == pytest.approx(5 + 2 + 3 + 4) and run.waiting_s == pytest.approx(2 + 3 + 7)
+        assert run.approved == 1
 
     def test_requests_that_wait_side_by_side_are_counted_once(self) -> None:
         run = (

@@ -11,6 +11,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from conftest import PNG, STORIES, Drive, tools_and_approval, whole_session
+from turncell.core.fold import at_rest
 from turncell.core.parts import Usage
 from turncell.frames import static_html, words
 from turncell.frames.export import SHEET, export_html, export_markdown
@@ -161,6 +162,35 @@ class TestWhatIsSaid:
     def test_a_hook_and_a_person_that_edit_are_told_apart(self) -> None:
         assert "Edited by a hook" in html(STORIES["edited_by_a_hook"]().run)
         assert "Edited by you" in html(STORIES["edited"]().run)
+
+    @pytest.mark.feature("B6", "C11")
+    @pytest.mark.parametrize(
+        ("story", "line", "verdict"),
+        [
+            ("run_again", "used 3 tools, 1 in doubt settled by you", "You had this call run again."),
+            ("has_happened", "used 2 tools, 1 in doubt settled by you", "You said that it had happened."),
+            ("skipped", "used 2 tools, 1 in doubt settled by you", "You skipped this call: The program ended while"),
+        ],
+    )
+    def test_what_became_of_a_doubt_can_be_read(self, story: str, line: str, verdict: str) -> None:
+        run = STORIES[story]().run
+        assert summary(run).lower() == line
+        for output in (text_of(html(run)), markdown(run)):
+            assert verdict in output and "The program was restarted" in output
+            assert "Variables and open connections" not in output
+        assert "restarted" not in plain_text(run)
+
+    @pytest.mark.feature("B6", "C11")
+    def test_a_doubt_that_is_open_is_a_box_with_the_call_and_nothing_to_press(self) -> None:
+        run = STORIES["in_doubt"]().run
+        words = "It had begun when the program ended; whether it has happened is not known."
+        shown = text_of(html(run))
+        assert f"In doubt: mail {words} to ana" in shown and "Allow mail" not in shown and "<button" not in html(run)
+        assert '**In doubt: `mail`** to: "ana"' in markdown(run).replace("\\", "") and words in markdown(run)
+        rest = at_rest(STORIES["cut_off"]().run)
+        assert "[In doubt: the process ended while a tool was running]" in plain_text(rest)
+        assert '? mail(to: "ana"): in doubt: it may or may not have happened' in plain_text(rest)
+        assert summary(rest).endswith("1 in doubt")
 
     def test_every_status_has_words(self) -> None:
         run = STORIES["streaming"]().run

@@ -14,8 +14,8 @@ from typing import Any
 from turncell.core import codec
 from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
 from turncell.core.digest import call_digest
-from turncell.core.events import EndStatus, Event, File, FinishReason, NoteKind, Option, RunStarted
-from turncell.core.fold import fold, snapshot
+from turncell.core.events import EndStatus, Event, File, FinishReason, NoteKind, Option, Recorded, RunStarted
+from turncell.core.fold import at_rest, fold, snapshot
 from turncell.core.parts import Json, Message, Text, Usage
 from turncell.core.reducer import LoopState, reduce
 from turncell.core.signals import (
@@ -32,6 +32,7 @@ from turncell.core.signals import (
     Note,
     Progressed,
     Question,
+    Resume,
     Reviewed,
     SetBudget,
     Signal,
@@ -140,6 +141,15 @@ class Play:
         request = self.state.run.open_requests[number].request
         assert request is not None
         self.feed(lambda at: Answered(at=at, request_id=request.request_id, answer=answer, by="person", **values))  # type: ignore[arg-type]
+
+    def restart(self, seconds: float = 60.0) -> None:
+        """The program is killed, and another one goes on with what is in the journal: passing events are in none."""
+        assert self.state.begin is not None
+        self.at += seconds
+        self.events = [event for event in self.events if isinstance(event, Recorded)]
+        begin, run = self.state.begin, at_rest(fold(self.events))
+        self.state = LoopState()
+        self.feed(lambda at: Resume(at, begin, run, run.seq, {}, at + 3600))
 
     def returned(self, content: str, number: int = 0, status: str = "ok", details: Any = None, **shown: Any) -> None:
         call_id = self.call_id(number)
@@ -503,10 +513,96 @@ def edited_by_a_hook() -> Play:
     return play
 
 
+def interrupted() -> Play:
+    """Killed while the model was writing: what was saved stays, and the model writes anew."""
+    play = Play("Tell me a story.")
+    play.think("A short one.")
+    for _ in range(12):
+        play.say("Once upon a time. ")
+    play.restart()
+    play.say("Once upon a time there was a cell.")
+    play.finish()
+    return play
+
+
+def interrupted_at_an_approval() -> Play:
+    """Killed while a person was asked: the same question is asked again."""
+    play = Play("Mail Ana.")
+    play.say("I will write to her.")
+    play.call("mail", to="ana@example.org")
+    play.finish("tool_calls")
+    play.judge(preview="To ana@example.org")
+    play.restart()
+    play.answer("approve")
+    play.returned("sent")
+    play.say("Ana knows.")
+    play.finish()
+    return play
+
+
+def _in_doubt() -> Play:
+    play = Play("Mail Ana.")
+    play.call("mail", to="ana@example.org", body="3.5 °C in Oslo")
+    play.finish("tool_calls")
+    play.judge()
+    play.answer("approve")
+    play.progress("talking to the server")
+    play.restart()
+    return play
+
+
+def in_doubt() -> Play:
+    """Killed in the middle of a write, and again while a person was asked what has become of it."""
+    play = _in_doubt()
+    play.restart()
+    return play
+
+
+def in_doubt_runs_again() -> Play:
+    play = _in_doubt()
+    play.answer("approve")
+    play.returned("sent")
+    play.say("Ana knows.")
+    play.finish()
+    return play
+
+
+def in_doubt_has_happened() -> Play:
+    play = _in_doubt()
+    play.answer("result", result="it is in the outbox")
+    play.say("Ana knows.")
+    play.finish()
+    return play
+
+
+def in_doubt_is_skipped() -> Play:
+    play = _in_doubt()
+    play.answer("deny")
+    play.say("Please look whether Ana has it.")
+    play.finish()
+    return play
+
+
+def read_again() -> Play:
+    """Two reads had begun: the one that was finished is not done again."""
+    play = Play("What is the weather?")
+    play.call("weather", city="Oslo")
+    play.call("weather", city="Bergen")
+    play.finish("tool_calls")
+    play.judge("read", "allow")
+    play.returned("3.5 °C")
+    play.restart()
+    play.returned("rain", 1)
+    play.say("It rains in Bergen.")
+    play.finish()
+    return play
+
+
 PLAYS: tuple[Callable[[], Play], ...] = (
     answer, approved, edited, two_requests, waiting, invalid, failed, cancelled, streaming, max_steps,
     steered, queued, asked, asking, sub_agent, last_word, closed, retried, over_budget, timed_out, shown, noted,
-    edited_by_a_hook,
+    edited_by_a_hook, interrupted, interrupted_at_an_approval, in_doubt, in_doubt_runs_again, in_doubt_has_happened,
+    in_doubt_is_skipped, read_again,
 )  # fmt: skip
 
 

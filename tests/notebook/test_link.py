@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from turncell import Agent, tool
+from tests.journals.killed import Killed
+from turncell import Agent, Session, tool
+from turncell.adapters.sql_store import SQLStore
 from turncell.core import codec
 from turncell.core.fold import RunState, fold, snapshot
 from turncell.notebook.link import Link
 from turncell.runtime.context import ToolContext
+from turncell.runtime.journal import Journal
 from turncell.runtime.run import Run
 from turncell.testing import ScriptedModel, call, say
 
@@ -77,6 +81,37 @@ def test_a_quick_stream_is_sent_in_few_messages() -> None:
     page.link.close().result(5)
     assert len(page.messages) <= 31 * (time.monotonic() - began) + 5
     assert page.folded() == plain(snapshot(run.state))
+
+
+@pytest.mark.feature("B11", "C11")
+def test_a_page_that_follows_a_resumed_run_begins_with_all_that_was_before(tmp_path: Path) -> None:
+    @tool
+    def mail(to: str) -> str:
+        """Mail."""
+        return "sent"
+
+    program = Killed(tmp_path / "h.sqlite", is_writing=True)
+    program.kill()
+    journal = Journal(lambda: SQLStore.sqlite(tmp_path / "h.sqlite"))
+    page = Page()
+    run = Session.load(program.session_id, journal).resume(
+        agent=Agent(ScriptedModel(["Done."]), tools=[mail]), is_attended=True
+    )
+    page.link.follow(run)
+    until(lambda: page.messages and page.snapshots)
+    (begin,) = page.messages
+    assert (begin["type"], begin["seq"], begin["run"]["prompt"]) == ("snapshot", 0, "Mail Ana.")
+    assert codec.decode_json(page.snapshots[-1].encode())["run"] == begin["run"]
+    (asked,) = begin["run"]["steps"][0]["calls"]
+    assert (asked["status"], asked["request"]["kind"]) == ("waiting", "in_doubt")
+
+    answer = {"request_id": asked["request"]["request_id"], "digest": asked["request"]["digest"]}
+    page.link.take({"type": "answer", **answer, "decision": "result", "result": "done"})
+    run.result(5)
+    page.link.close().result(5)
+    assert {message["type"] for message in page.messages[1:]} == {"events"}
+    assert [(call.status, call.content) for call in run.tool_calls] == [("ok", "done")]
+    journal.close()
 
 
 def waiting() -> tuple[Page, Run]:

@@ -71,12 +71,14 @@ function speakAlerts(context: Context, scope: Scope, alert: HTMLElement): void {
     for (const call of step === undefined ? [] : store.read(step).calls) store.read(call);
     const open = openRequests(run);
     const asks = open.flatMap(({ name, request }) => (request === null ? [] : [{ ...request, tool: name }]));
-    const names = asks
-      .filter(({ kind }) => kind === "approval")
-      .map((each) => visible(each.name || each.tool));
+    const named = (title: string, of: string): string[] => {
+      const names = asks.filter(({ kind }) => kind === of).map((each) => visible(each.name || each.tool));
+      return names.length > 0 ? [`${title}: ${names.join(", ")}`] : [];
+    };
     const questions = asks.filter(({ kind }) => kind === "question").map((each) => visible(each.question));
     const text = [
-      ...(names.length > 0 ? [`Approval needed: ${names.join(", ")}`] : []),
+      ...named("Approval needed", "approval"),
+      ...named("In doubt", "in_doubt"),
       ...questions.map((question) => `Question: ${question}`),
     ];
     if (asks.length > 0) say(asks.map((each) => each.request_id).join(), text.join(". "));

@@ -1,5 +1,6 @@
 /**
- * A request on the card: an approval of a call, of a sub-agent's call, or a question; each with its own buttons.
+ * A request on the card: an approval of a call, of a sub-agent's call, a question, or a write that is in doubt; each with
+ * its own buttons.
  *
  * A person decides about exactly what stands here, so the arguments are whole, and the answer carries the digest of what
  * was shown; the kernel checks it again. Nothing here takes the focus by itself, least of all Approve.
@@ -11,13 +12,13 @@ import type { AnswerRequest, CallState, RequestState } from "../wire";
 import { type Arguments, argumentsView, editable, isInexact, problemOf } from "./args";
 import { type Choices, choicesView } from "./choices";
 import type { Context } from "./context";
-import { CHECK, CROSS, PENCIL, QUESTION, SHIELD } from "./icons";
+import { CHECK, CROSS, PENCIL, QUESTION, SHIELD, WARNING } from "./icons";
 import { Steady } from "./steady";
 import { answerText, roughly } from "./words";
 
 type Decision = AnswerRequest["decision"];
 type Scopes = AnswerRequest["scope"];
-type Mode = "look" | "edit" | "deny";
+type Mode = "look" | "edit" | "deny" | "result";
 
 interface Action {
   readonly button: HTMLButtonElement;
@@ -55,6 +56,7 @@ export class RequestView {
     const titleId = context.id(`ask-${request.request_id}`);
     const isQuestion = request.kind === "question";
     const isInner = request.name !== "";
+    const isInDoubt = request.kind === "in_doubt";
     this.#name = request.name || call.name;
     this.#values = (isInner ? request.arguments : call.arguments) ?? {};
     this.#scope = h("select", { "aria-label": "For how long the decision holds" });
@@ -68,14 +70,19 @@ export class RequestView {
     this.#choices = isQuestion ? choicesView(context, request, titleId, scope) : null;
     const title = h("p", { class: "tc-title", id: titleId });
     if (isQuestion) title.append(reveal(request.question));
-    else title.append("Allow ", h("code", null, reveal(this.#name)), "?");
+    else
+      title.append(
+        isInDoubt ? "In doubt: " : "Allow ",
+        h("code", null, reveal(this.#name)),
+        isInDoubt ? "" : "?",
+      );
     const words = h("div", null, title);
     const sub = (...text: Child[]): void => words.append(h("p", { class: "tc-sub" }, ...text));
     if (request.description !== "") sub(reveal(request.description));
     const right = isQuestion ? "" : rights(isInner ? "write" : call.effect);
     if (isQuestion || isInner) sub("Asked by ", h("code", null, reveal(call.name)), `. ${right}`);
     else sub(right);
-    const picture = icon(isQuestion ? QUESTION : SHIELD);
+    const picture = icon(isQuestion ? QUESTION : isInDoubt ? WARNING : SHIELD);
     const head = h("div", { class: "tc-ask-head" }, h("span", { class: "tc-icon" }, picture), words);
     this.#reason = h("textarea", {
       class: "tc-field",
@@ -188,6 +195,12 @@ export class RequestView {
         this.#action("Answer", "tc-primary", "result", () => this.#answer("result")),
         this.#action("Decline", "tc-outline", "deny", () => this.#answer("deny")),
       ];
+    } else if (mode === "look" && request.kind === "in_doubt") {
+      this.#actions = [
+        this.#action("Run again", "tc-outline", "approve", () => this.#answer("approve")),
+        this.#action("It happened…", "tc-outline", "result", () => this.#enter("result")),
+        this.#action("Skip", "tc-outline", "deny", () => this.#answer("deny")),
+      ];
     } else if (mode === "look") {
       this.#actions = [
         this.#action("Approve", "tc-primary", "approve", () => this.#answer("approve")),
@@ -198,14 +211,12 @@ export class RequestView {
         this.#actions.push(
           this.#action("Edit arguments", "tc-quiet", "edit", () => this.#enter("edit"), PENCIL),
         );
-    } else if (mode === "deny") {
-      const label = h(
-        "label",
-        { class: "tc-label", for: this.#reason.id },
-        "Reason for the model (optional)",
-      );
-      this.#form.append(label, this.#reason);
-      this.#actions = [this.#action("Deny", "tc-primary", "deny", () => this.#answer("deny")), cancel];
+    } else if (mode !== "edit") {
+      const text =
+        mode === "deny" ? "Reason for the model (optional)" : "Its result, for the model (optional)";
+      this.#form.append(h("label", { class: "tc-label", for: this.#reason.id }, text), this.#reason);
+      const word = mode === "deny" ? "Deny" : "It happened";
+      this.#actions = [this.#action(word, "tc-primary", mode, () => this.#answer(mode)), cancel];
     } else {
       const label = h("label", { class: "tc-label", for: this.#editor.id }, "Arguments (JSON)");
       const hint = h("p", { class: "tc-hint", id: context.id(`hint-${request.request_id}`) });
@@ -220,7 +231,7 @@ export class RequestView {
     }
     this.#acts.replaceChildren(...this.#actions.map((action) => action.button));
     // Other arguments are for this call alone.
-    if (this.#choices === null && mode !== "edit")
+    if (request.kind === "approval" && mode !== "edit")
       this.#acts.append(h("span", { class: "tc-grow" }), this.#scope);
     this.#steady.reset();
   }
@@ -258,7 +269,7 @@ export class RequestView {
     const { link } = this.context;
     if (link.state.value !== "live" || this.#isExpired.value || link.sent.value.has(this.request.request_id))
       return true;
-    if (decision === "result") return this.#choices?.value.value === null;
+    if (decision === "result" && this.#choices !== null) return this.#choices.value.value === null;
     return decision === "edit" && this.#mode.value === "edit" && this.#parseProblem.value !== null;
   }
 
@@ -277,18 +288,20 @@ export class RequestView {
   }
 
   #answer(decision: Decision): void {
+    const text = this.#reason.value.trim();
     this.context.link.answer({
       request_id: this.request.request_id,
       digest: this.request.digest,
       decision,
       arguments: decision === "edit" ? this.#editor.value : null,
-      reason: decision === "deny" ? this.#reason.value.trim() : "",
-      result: decision === "result" ? (this.#choices?.value.value ?? null) : null,
+      reason: decision === "deny" && this.request.kind === "approval" ? text : "",
+      result:
+        decision !== "result" ? null : this.#choices === null ? text || "done" : this.#choices.value.value,
       scope: decision === "approve" || decision === "deny" ? (this.#scope.value as Scopes) : "once",
     });
   }
 
-  #enter(mode: "edit" | "deny"): void {
+  #enter(mode: "edit" | "deny" | "result"): void {
     if (mode === "edit" && this.#editor.value === "") {
       this.#editor.value = editable(this.#values, this.call.arguments_text);
       this.#editor.rows = Math.min(16, Math.max(4, this.#editor.value.split("\n").length + 1));

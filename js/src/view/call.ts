@@ -1,6 +1,6 @@
 /** One call: a line on the rail that opens to its arguments and output. */
 import { h, reveal, type Scope } from "../dom";
-import { isEnded } from "../store";
+import { isEnded, isOpenCall } from "../store";
 import { visible } from "../urls";
 import type { CallState } from "../wire";
 import { argumentsLine, argumentsView, streamingLine, streamingView } from "./args";
@@ -37,7 +37,6 @@ const LOOKS: Readonly<Record<CallState["status"], Look>> = {
   skipped: { icon: BAN, tone: "", tag: "Skipped" },
   timeout: { icon: CROSS, tone: "bad", tag: "Timed out" },
 };
-const OPEN = new Set<CallState["status"]>(["streaming", "proposed", "waiting", "allowed", "running"]);
 
 export function callView(context: Context, call: CallState, scope: Scope): Step {
   const { store, clock } = context;
@@ -46,7 +45,7 @@ export function callView(context: Context, call: CallState, scope: Scope): Step 
   scope.effect(() => {
     const { name, status } = store.read(call);
     // A call that the end of the run has cut off is not running any more.
-    const isCut = isEnded(store.read(store.run)) && OPEN.has(status);
+    const isCut = isEnded(store.read(store.run)) && isOpenCall(call);
     const look = isCut ? LOOKS.cancelled : LOOKS[status];
     view.name.replaceChildren(reveal(name || "…"));
     view.setIcon(look.icon, look.tone);
@@ -60,7 +59,8 @@ export function callView(context: Context, call: CallState, scope: Scope): Step 
     view.spoken.textContent = look.spoken === undefined ? "" : `, ${look.spoken}`;
     view.suggest(status === "streaming" && !isCut && call.arguments_text.length > LONG_ARGUMENTS);
     // It stands on the approval card instead.
-    view.item.hidden = status === "waiting" && call.started_at === null;
+    const isOnCard = call.started_at === null || call.request?.kind === "in_doubt";
+    view.item.hidden = status === "waiting" && isOnCard;
   });
   scope.effect(() => {
     const { status, progress } = store.read(call);
@@ -130,9 +130,13 @@ function fill(body: HTMLElement, context: Context, call: CallState): void {
   body.replaceChildren(...parts);
 }
 
-/** The question of a running call, or the call of its sub-agent, and what became of it. */
+/** The question of a running call, or the call of its sub-agent, and what became of it; or of a doubt. */
 function asked(call: CallState): Node[] {
   const { request } = call;
+  if (request?.kind === "in_doubt") {
+    if (request.answer === null || call.status === "skipped") return [];
+    return [h("p", { class: "tc-note" }, `${answered(request)}.`)];
+  }
   if (request === null || call.started_at === null || (request.kind !== "question" && request.name === ""))
     return [];
   const what =

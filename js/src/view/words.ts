@@ -52,6 +52,7 @@ export function answered(request: RequestState): string {
   const { by, answer } = request;
   if (by === "cancel" || by === "steering") return "Taken back before anybody answered";
   const who = (by !== null && BY[by]) || "Somebody";
+  if (request.kind === "in_doubt") return `${who} ${(answer && IN_DOUBT[answer]) || "skipped this call"}`;
   const did = answer === "result" ? "answered" : (answer && DID[answer]) || "declined";
   const what = request.kind === "question" || request.name === "" ? "" : ` ${request.name}`;
   return `${who} ${request.kind === "question" && answer === "deny" ? "declined to answer" : `${did}${what}`}`;
@@ -63,6 +64,10 @@ const BY: Readonly<Partial<Record<NonNullable<RequestState["by"]>, string>>> = {
   "time limit": "The time limit",
   memory: "An earlier answer",
   limit: "The limit of questions",
+};
+const IN_DOUBT: Readonly<Partial<Record<string, string>>> = {
+  approve: "had this call run again",
+  result: "said that it had happened",
 };
 const DID = { approve: "approved", edit: "edited", deny: "denied", result: "answered" };
 
@@ -110,8 +115,10 @@ export function summary(run: RunView, store: Store): string {
     : times.reduce<number>((a, b) => a + (b ?? 0), 0);
   const used = calls.filter((call) => call.started_at !== null || call.status === "ok").length;
   const steered = run.steps.flatMap((step) => step.after).filter(({ by }) => by === "steering").length;
+  const mine = calls.flatMap(({ request }) => (request?.by === "person" ? [request] : []));
+  const settled = mine.filter(({ kind }) => kind === "in_doubt").length;
   const byYou = (answer: string): number =>
-    calls.filter((call) => call.request?.by === "person" && call.request.answer === answer).length;
+    mine.filter((request) => request.kind !== "in_doubt" && request.answer === answer).length;
   const denied = calls.filter((call) => call.status === "denied" && call.request?.by === "person").length;
   const words = [
     thoughts.length > 0 && (thought === null ? "thought" : `thought for ${roughly(thought)}`),
@@ -119,6 +126,7 @@ export function summary(run: RunView, store: Store): string {
     byYou("approve") > 0 && `${byYou("approve")} approved by you`,
     byYou("edit") > 0 && `${byYou("edit")} edited by you`,
     byYou("result") > 0 && `${byYou("result")} answered by you`,
+    settled > 0 && `${settled} in doubt settled by you`,
     // A question is declined, which is no denial.
     denied > 0 && `${denied} denied by you`,
     steered > 0 && `${plural(steered, "message")} from you`,
@@ -166,10 +174,12 @@ export function ending(run: RunView): { who: string; tone: Tone } {
 /** Why a call did not run: a sentence, and the reason that was given. Null for calls that ran. */
 export function refusal(call: CallState): { text: string; reason: string } | null {
   if (call.status === "invalid") return { text: "This call could not run", reason: call.problem ?? "" };
-  if (call.status === "skipped")
-    return { text: "This call was not run", reason: (call.content ?? "").replace(/^skipped: /, "") };
-  if (call.status !== "denied") return null;
   const { request } = call;
+  if (call.status === "skipped") {
+    const text = request?.kind === "in_doubt" ? answered(request) : "This call was not run";
+    return { text, reason: (call.content ?? "").replace(/^skipped: /, "") };
+  }
+  if (call.status !== "denied") return null;
   if (request === null || request.by === null)
     return { text: `Denied by ${call.judged_by || "a rule"}`, reason: call.reason };
   if (request.by === "person") return { text: "You denied this call", reason: request.reason };

@@ -106,7 +106,8 @@ export class Work {
         if (added.by === "steering") {
           endRail();
           flow.push(once(key, () => messageView(added.text, "while it was running")));
-        } else onRail(key, () => toldView(added, this.scope));
+        } else if (added.by === "restart") onRail(key, () => lineView("The program was restarted"));
+        else onRail(key, () => toldView(added, this.scope));
       });
     }
     endRail();

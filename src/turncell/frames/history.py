@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
+from turncell.core.events import RunStarted
 from turncell.errors import UsageError
 from turncell.frames import tables
 from turncell.frames.columns import Backend
 from turncell.runtime import defaults
 from turncell.runtime.journal import read_whole
 from turncell.runtime.ports import Store
+from turncell.runtime.process import has_ended
 from turncell.runtime.run import Run
 from turncell.runtime.session import Session
 
@@ -23,29 +25,47 @@ Scope: TypeAlias = Run | Session | None
 
 def runs_df(of: Scope = None, *, backend: Backend = "numpy_nullable") -> pd.DataFrame:
     """One row per run: what was asked and answered, status, tokens, cost (`<NA>` where unknown), times."""
-    return tables.runs_frame(_events(of), backend=backend)
+    records, alive = _history(of)
+    return tables.runs_frame(records, backend=backend, alive=alive)
 
 
 def steps_df(of: Scope = None, *, backend: Backend = "numpy_nullable") -> pd.DataFrame:
     """One row per model call: the usage table. Joins `runs_df` on `run_id`."""
-    return tables.steps_frame(_events(of), backend=backend)
+    return tables.steps_frame(_history(of)[0], backend=backend)
 
 
 def calls_df(of: Scope = None, *, backend: Backend = "numpy_nullable") -> pd.DataFrame:
     """One row per tool call, with what was decided about it, by whom, and what came of it."""
-    return tables.calls_frame(_events(of), backend=backend)
+    records, alive = _history(of)
+    return tables.calls_frame(records, backend=backend, alive=alive)
 
 
-def _events(of: Scope) -> Iterable[tables.Source]:
+History: TypeAlias = tuple[Sequence[tables.Source], Collection[str] | None]
+"""The events, and the open runs among them that a living process writes (None: all of them)."""
+
+
+def _history(of: Scope) -> History:
     if isinstance(of, Run):
-        return of.events
+        run, events = of, of.events
+        if not events or isinstance(events[0], RunStarted):
+            return events, None
+        # It goes on after a restart: its beginning was another process's.
+        which = {"session_id": run.session.id, "run_id": run.id}
+        return run.session.journal.ask(lambda store: list(read_whole(store, **which))), None
     if isinstance(of, Session):
         session_id = of.id
-        return of.journal.ask(lambda store: list(read_whole(store, session_id=session_id)))
+        return of.journal.ask(lambda store: _read(store, session_id=session_id))
     if of is None:
-        return defaults.journal().ask(_everything)
+        return defaults.journal().ask(_read)
     raise UsageError(f"a history is that of a Run, of a Session or (None) of everything; found {of!r}")
 
 
-def _everything(store: Store) -> list[tables.Source]:
-    return list(read_whole(store))
+def _read(store: Store, **which: str) -> History:
+    records = list(read_whole(store, **which))
+    open_runs = {record.run_id: record.session_id for record in records if record.type == "RunStarted"}
+    for record in records:
+        if record.type == "RunEnded":
+            open_runs.pop(record.run_id, None)
+    writers = {session_id: store.writer(session_id) for session_id in set(open_runs.values())}
+    living = {session_id for session_id, writer in writers.items() if writer is not None and not has_ended(writer)}
+    return records, {run_id for run_id, session_id in open_runs.items() if session_id in living}

@@ -74,7 +74,7 @@ SCHEMAS: dict[Table, tuple[Column, ...]] = {
         _text("agent", "the name of the agent, empty where it has none"),
         _word(
             "status",
-            "how it ended, or that it is running, waiting for a person, or interrupted",
+            "how it ended, or that it is running, waiting for a person, or (where its program ended) interrupted or in doubt",
             RUN_STATUSES,
         ),
         _text("model", "the model that was asked for first"),

@@ -237,6 +237,8 @@ def _beside(line: str, look: Look) -> str:
 
 def _said(said: words.Said, look: Look) -> str:
     """A message of the person stands there; what was told behind their back is folded."""
+    if said.is_line:
+        return _beside(said.who, look)
     text = f'<p{look("message-text")} dir="auto">{shown(said.text)}</p>'
     if said.is_person:
         return f"<div{look('message')}><div{look('caption')}>{said.who}</div>{text}</div>"
@@ -348,6 +350,8 @@ def _request(call: CallState, look: Look) -> str:
     rows = _pairs(words.argument_rows(arguments), look) if arguments and not is_question else ""
     name = shown(call.name if inner is None else inner.name)
     title = f"Allow <code{look('name')}><bdi>{name}</bdi></code>?"
+    if request is not None and request.kind == "in_doubt":
+        title = f"In doubt: <code{look('name')}><bdi>{name}</bdi></code>"
     if is_question and request is not None:
         title = shown(request.question)
         rows = "".join(f"<p{look('box-text')}>○ {shown(o.label)} <span{look('muted')}>{shown(o.description)}</span></p>"

@@ -16,6 +16,7 @@ import pandas as pd
 
 from turncell.core.codec import decode_json, encode
 from turncell.core.events import Event, Recorded
+from turncell.core.fold import OPEN_CALL
 from turncell.frames.columns import Backend, frame_of
 from turncell.frames.schemas import schema_table
 from turncell.runtime.ports import Record
@@ -40,14 +41,15 @@ def tables(
     """Runs, steps and calls, one row each, in the order in which they began.
 
     `records` holds the events of each run in order; runs may be interleaved. Passing events change nothing.
-    `alive` names the runs that some process still drives: an open run that is not among them is `interrupted`.
-    Without it an open run is `running` or `waiting`, as its events tell, since no journal knows of a crash.
+    `alive` names the runs that some process still drives. An open run that is not among them is at rest: a write that
+    had begun is `in_doubt`, and so is the run; else the run is `waiting` for a person, or `interrupted`. Without it an
+    open run is `running` or `waiting`, as its events tell, since no journal knows of a crash.
     """
-    runs = _read(records)
+    runs = _read(records, alive)
     steps = [step for run in runs for step in run.steps]
     calls = [call for step in steps for call in step.calls.values()]
     return Tables(
-        frame_of("runs", [run.row(alive) for run in runs], backend),
+        frame_of("runs", [run.row() for run in runs], backend),
         frame_of("steps", [step.row() for step in steps], backend),
         frame_of("calls", [call.row() for call in calls], backend),
     )
@@ -57,17 +59,19 @@ def runs_frame(
     records: Iterable[Source], *, backend: Backend = "numpy_nullable", alive: Collection[str] | None = None
 ) -> pd.DataFrame:
     """One row per run. Arguments as for `tables`."""
-    return frame_of("runs", [run.row(alive) for run in _read(records)], backend)
+    return frame_of("runs", [run.row() for run in _read(records, alive)], backend)
 
 
 def steps_frame(records: Iterable[Source], *, backend: Backend = "numpy_nullable") -> pd.DataFrame:
     """One row per model call: the usage table. Arguments as for `tables`."""
-    return frame_of("steps", [step.row() for run in _read(records) for step in run.steps], backend)
+    return frame_of("steps", [step.row() for run in _read(records, None) for step in run.steps], backend)
 
 
-def calls_frame(records: Iterable[Source], *, backend: Backend = "numpy_nullable") -> pd.DataFrame:
+def calls_frame(
+    records: Iterable[Source], *, backend: Backend = "numpy_nullable", alive: Collection[str] | None = None
+) -> pd.DataFrame:
     """One row per tool call, with what was decided about it and by whom. Arguments as for `tables`."""
-    rows = [call.row() for run in _read(records) for step in run.steps for call in step.calls.values()]
+    rows = [call.row() for run in _read(records, alive) for step in run.steps for call in step.calls.values()]
     return frame_of("calls", rows, backend)
 
 
@@ -84,6 +88,8 @@ class _Busy:
 
     open: set[str] = field(default_factory=set)
     since: float = 0.0
+    until: float = 0.0
+    """When the latest ended."""
     total_s: float = 0.0
 
     def begin(self, name: str, at: float) -> None:
@@ -94,8 +100,15 @@ class _Busy:
     def end(self, name: str, at: float) -> None:
         if name in self.open:
             self.open.discard(name)
+            self.until = at
             if not self.open:
                 self.total_s += at - self.since
+
+    def break_off(self) -> None:
+        """The program ended: how long what was going on went on is not known, and it is not counted."""
+        if self.open:
+            self.open.clear()
+            self.total_s += max(0.0, self.until - self.since)
 
 
 @dataclass(slots=True)
@@ -130,7 +143,17 @@ class _Call:
     def is_approved(self) -> bool:
         """A call that may later ask something else keeps no other trace of its own approval than that it ran."""
         is_answered = not self.asked.get("name") and self.answered.get("answer") in ("approve", "edit")
-        return self.verdict == "ask" and (self.started_at is not None or is_answered)
+        has_begun = self.started_at is not None or self.asked.get("kind") == "in_doubt"
+        return self.verdict == "ask" and (has_begun or is_answered)
+
+    def rest(self) -> None:
+        """What the end of its program has left of it; as `core.fold.at_rest`."""
+        if self.status not in OPEN_CALL or self.started_at is None:
+            return
+        if self.effect == "write":
+            self.status = "in_doubt"
+        else:
+            self.status, self.started_at = "allowed", None
 
     def row(self) -> tuple[Any, ...]:
         run, answered = self.step.run, self.answered
@@ -193,18 +216,25 @@ class _Run:
     waiting: _Busy = field(default_factory=_Busy)
     tools: _Busy = field(default_factory=_Busy)
     is_tainted: bool = False
+    is_at_rest: bool = False
     ended_at: float | None = None
     end: dict[str, Any] = field(default_factory=dict)
 
-    def status(self, alive: Collection[str] | None) -> str:
+    def status(self) -> str:
         if self.ended_at is not None:
             return str(self.end["status"])
-        if alive is not None and self.run_id not in alive:
-            return "interrupted"
-        is_waiting = bool(self.steps) and any(call.status == "waiting" for call in self.steps[-1].calls.values())
-        return "waiting" if is_waiting else "running"
+        statuses = {call.status for call in self.steps[-1].calls.values()} if self.steps else set()
+        if self.is_at_rest and "in_doubt" in statuses:
+            return "in_doubt"
+        return "waiting" if "waiting" in statuses else "interrupted" if self.is_at_rest else "running"
 
-    def row(self, alive: Collection[str] | None) -> tuple[Any, ...]:
+    def rest(self) -> None:
+        if self.ended_at is None:
+            self.tools.break_off()
+            for call in self.steps[-1].calls.values() if self.steps else ():
+                call.rest()
+
+    def row(self) -> tuple[Any, ...]:
         started, steps = self.started, self.steps
         calls = [call for step in steps for call in step.calls.values()]
         costs = [step.cost_usd for step in steps]
@@ -218,7 +248,7 @@ class _Run:
         return (
             self.run_id, self.session_id, started.get("previous"), started.get("parent_run_id"),
             started.get("root_run_id") or self.run_id, started.get("depth", 0), started.get("agent", ""),
-            self.status(alive), started["model"], provider if slash else "",
+            self.status(), started["model"], provider if slash else "",
             next((step.tier for step in reversed(steps) if step.tier), ""), started["mode"],
             started.get("is_attended", True), self.is_tainted, self.prompt, text,
             len(steps), len(calls), sum(call.is_approved for call in calls),
@@ -245,7 +275,7 @@ def _json_text(value: Any) -> str | None:
 # Reading. One function for each event that a table shows; each changes the last step only, as in the fold.
 
 
-def _read(records: Iterable[Source]) -> list[_Run]:
+def _read(records: Iterable[Source], alive: Collection[str] | None) -> list[_Run]:
     runs: dict[str, _Run] = {}
     loads = orjson.loads
     for record in records:
@@ -269,6 +299,10 @@ def _read(records: Iterable[Source]) -> list[_Run]:
             runs[event["run_id"]] = _Run(event["run_id"], event["session_id"], event)
         elif run is not None:
             on(run, event)
+    for run in runs.values():
+        if alive is not None and run.ended_at is None and run.run_id not in alive:
+            run.is_at_rest = True
+            run.rest()
     return list(runs.values())
 
 
@@ -387,6 +421,9 @@ def _request_answered(run: _Run, call: _Call, e: dict[str, Any]) -> None:
     run.waiting.end(call.call_id, e["at"])
     call.answered = e
     call.waited_s = (call.waited_s or 0.0) + max(0.0, e["at"] - call.asked["at"])
+    if call.asked.get("kind") == "in_doubt":
+        call.status, call.started_at = "allowed" if e["answer"] == "approve" else "proposed", None
+        return
     if call.started_at is not None:  # asked by the running call: it goes on
         call.status = "running"
         return
@@ -413,6 +450,11 @@ def _call_finished(run: _Run, call: _Call, e: dict[str, Any]) -> None:
     run.waiting.end(call.call_id, e["at"])
 
 
+def _resumed(run: _Run, e: dict[str, Any]) -> None:
+    run.waiting.break_off()  # what waits still is asked anew
+    run.rest()
+
+
 def _run_ended(run: _Run, e: dict[str, Any]) -> None:
     run.ended_at, run.end = e["at"], e
 
@@ -432,6 +474,7 @@ _ON: dict[str, Callable[[_Run, dict[str, Any]], None]] = {
     "RequestAnswered": _of_call(_request_answered),
     "CallStarted": _of_call(_call_started),
     "CallFinished": _of_call(_call_finished),
+    "Resumed": _resumed,
     "RunEnded": _run_ended,
 }
 EVENT_TYPES = tuple(_ON)

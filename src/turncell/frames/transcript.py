@@ -66,7 +66,12 @@ def markdown(run: RunState) -> str:
         parts.append(inline_text(run.closing))
     parts.extend(_said(said) for said in words.unread(run))
     for call in run.open_requests:
-        if (asked := words.asked(call)) is not None:
+        if call.request is not None and call.request.kind == "in_doubt":
+            arguments = inline_text(words.arguments_line(call))
+            parts.append(
+                f"> **In doubt: {code_span(call.name)}** {arguments}  \n> {inline_text(call.request.description)}"
+            )
+        elif (asked := words.asked(call)) is not None:
             parts.append(f"> **{inline_text(asked[0])}** Asked by {code_span(call.name)}.")
         else:
             parts.append(f"> **Allow {code_span(call.name)}?** {inline_text(words.arguments_line(call))}")
@@ -78,6 +83,8 @@ def markdown(run: RunState) -> str:
 
 
 def _said(said: words.Said) -> str:
+    if said.is_line:
+        return f"*{said.who}*"
     return f"**{said.who}**\n\n{fenced(said.text)}"
 
 

@@ -78,6 +78,7 @@ _WHO = {
     "limit": "The limit of questions",
 }
 _DID = {"approve": "approved", "edit": "edited", "deny": "denied", "result": "answered"}
+_DID_IN_DOUBT = {"approve": "had this call run again", "result": "said that it had happened"}
 _NOTES: dict[ev.NoteKind, str] = {
     "retry": "Retry",
     "hook": "Hook",
@@ -92,16 +93,18 @@ _SAID_BY: dict[ev.MessageBy, str] = {
     "hook": "A hook told the model",
     "output": "The output check told the model",
     "limit": "At the limit the model was told",
+    "restart": "The program was restarted",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A message in the midst of a run."""
+    """A message in the midst of a run. Of one that the runtime always says alike there is no more to show than `who`."""
 
     who: str
     text: str
     is_person: bool
+    is_line: bool = False
 
 
 def outcome(call: CallState) -> Outcome:
@@ -111,6 +114,8 @@ def outcome(call: CallState) -> Outcome:
         return found
     if request is not None and request.by == "person" and not request.name:
         words = {"approve": "Approved by you", "edit": "Edited by you", "result": "Answered by you"}
+        if request.kind == "in_doubt":
+            words = {"approve": "Run again by you", "result": "Settled by you"}
         return Outcome(found.sign, words.get(request.answer or "", ""), "ok")
     return Outcome(found.sign, "Edited by a hook", "ok") if is_edited_by_hook(call) else found
 
@@ -148,7 +153,9 @@ def _is_of_model_call(note: ev.Noted) -> bool:
 def said_after(step: StepState) -> list[Said]:
     """What the model was told after a step, in order."""
     return [
-        Said(_SAID_BY.get(a.by, "The model was told"), a.message.text, a.by in ("person", "steering"))
+        Said(
+            _SAID_BY.get(a.by, "The model was told"), a.message.text, a.by in ("person", "steering"), a.by == "restart"
+        )
         for a in step.after
     ]
 
@@ -162,7 +169,7 @@ def unread(run: RunState) -> list[Said]:
 def asked(call: CallState) -> tuple[str, str] | None:
     """The question of a running call, or its sub-agent's call that needed an approval; and what became of it."""
     request = call.request
-    if request is None or call.started_at is None or (request.kind == "approval" and not request.name):
+    if request is None or call.started_at is None or (request.kind != "question" and not request.name):
         return None
     title = request.question
     if request.kind == "approval":
@@ -208,6 +215,12 @@ def ending(run: RunState) -> tuple[str, str, Tone] | None:
 def verdict_line(call: CallState) -> str:
     """Who decided about a call, and why, where that is worth a line."""
     request = call.request
+    if request is not None and request.kind == "in_doubt" and request.answer is not None:
+        if request.by in ("cancel", "steering"):
+            return ""
+        reason = (call.content or "") if call.status == "skipped" else request.reason
+        line = f"{_WHO.get(request.by or '', 'Somebody')} {_DID_IN_DOUBT.get(request.answer, 'skipped this call')}"
+        return f"{line}: {visible(reason)}" if reason else f"{line}."
     if call.status == "skipped":
         return f"Not run: {visible((call.content or '').removeprefix('skipped: '))}."
     if asked(call) is not None:
@@ -255,7 +268,9 @@ def summary(run: RunState, *, with_times: bool = True) -> str:
     ran = sum(call.started_at is not None for call in calls)
     if ran:
         said.append(f"used {ran} tool{'s' * (ran != 1)}")
-    answers = [(c.request.answer, c.request.by) for c in calls if c.request is not None]
+    requests = [call.request for call in calls if call.request is not None]
+    answers = [(asked.answer, asked.by) for asked in requests if asked.kind != "in_doubt"]
+    doubts = [asked.by for asked in requests if asked.kind == "in_doubt"]
     # To decline a question is no denial, nor is that of a sub-agent's call one of this.
     denied = [c.request is not None and c.request.by == "person" for c in calls if c.status == "denied"]
     messages = sum(said.is_person for step in run.steps for said in said_after(step))
@@ -263,10 +278,12 @@ def summary(run: RunState, *, with_times: bool = True) -> str:
         (answers.count(("approve", "person")), "approved by you"),
         (answers.count(("edit", "person")), "edited by you"),
         (answers.count(("result", "person")), "answered by you"),
+        (doubts.count("person"), "in doubt settled by you"),
         (denied.count(True), "denied by you"),
         (denied.count(False), "denied by the policy"),
         (sum(c.status in ("error", "invalid", "timeout") for c in calls), "failed"),
         (sum(c.status == "waiting" for c in calls), "waiting for you"),
+        (sum(c.status == "in_doubt" for c in calls), "in doubt"),
     )
     said.extend(f"{count} {what}" for count, what in counts if count > 0)
     if messages:

@@ -3,6 +3,7 @@
 * Events go out in batches, at most FLUSH_PER_S a second, deltas of a batch merged: small messages, however quick the
   model is. Each batch has the next `seq`.
 * A page that has missed something says so (`ready`, `resync`) and gets a snapshot: never trust a message to arrive.
+* A run that goes on after a restart begins with a snapshot: its first events were another process's.
 * What a page says is data from outside: it is validated here, and an answer counts only if the run takes it.
 * Everything is sent in the context of the cell that started the run, or it would land in another cell's output.
 """
@@ -20,7 +21,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from turncell.core import codec
-from turncell.core.events import Event, RequestAnswered, RequestOpened, RunEnded, StepStarted
+from turncell.core.events import Event, RequestAnswered, RequestOpened, Resumed, RunEnded, StepStarted
 from turncell.core.fold import snapshot
 from turncell.errors import AnswerRefused
 from turncell.notebook import wire
@@ -33,7 +34,7 @@ log = logging.getLogger("turncell")
 
 FLUSH_PER_S = 30
 _EARLY_LIMIT = 20
-_CHECKPOINTS = (StepStarted, RequestOpened, RequestAnswered, RunEnded)
+_CHECKPOINTS = (StepStarted, RequestOpened, RequestAnswered, Resumed, RunEnded)
 
 
 class Link:
@@ -101,7 +102,8 @@ class Link:
         events, self._pending = merge_deltas(self._pending), []
         self._seq += 1
         self._flushed_at = time.monotonic()
-        self._try_send(wire.Events(self._seq, events, time.time()))
+        is_resumed = any(isinstance(event, Resumed) for event in events)
+        self._try_send(self._snapshot() if is_resumed else wire.Events(self._seq, events, time.time()))
         if any(isinstance(event, _CHECKPOINTS) for event in events):
             self._checkpoint(codec.encode(_clean(self._snapshot())).decode())
 
