@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 from turncell.core import events as ev
-from turncell.core.fold import CallState, RunState, apply
+from turncell.core.events import Answer
+from turncell.core.fold import CallState, RequestState, RunState, apply
 from turncell.frames.visible import prose, visible
 
 _WIDTH = 100
@@ -87,10 +89,60 @@ def footer(run: RunState) -> str:
 
 
 def question(call: CallState) -> str:
-    """What a keyboard prompt asks about a call, whole."""
-    arguments = json.dumps(call.arguments, ensure_ascii=True, indent=2)
-    preview = f"\n{visible(call.request.preview)}" if call.request and call.request.preview else ""
-    return f"{visible(call.name)} {arguments}{preview}\nAllow it? [y]es, or [n]o and a reason: "
+    """What a keyboard prompt asks about a request, whole."""
+    asked = call.request
+    assert asked is not None
+    if asked.kind == "question":
+        options = [
+            f"\n  {number}. {visible(option.label)}"
+            + (f": {visible(option.description)}" if option.description else "")
+            for number, option in enumerate(asked.options, 1)
+        ]
+        how = "Your answer" if not options else "A number" + (", or an answer of your own" if asked.allows_text else "")
+        many = "; several with commas between" if asked.allows_many else ""
+        return f"{visible(asked.question)}{''.join(options)}\n{how}{many} (nothing declines): "
+    inner = asked.name != ""
+    name, found = (asked.name, asked.arguments) if inner else (call.name, call.arguments)
+    arguments = json.dumps(found, ensure_ascii=True, indent=2)
+    preview = f"\n{visible(asked.preview)}" if asked.preview else ""
+    shown = f"{visible(name)} {arguments}{preview}\n"
+    if asked.kind == "in_doubt":
+        return f"{shown}{visible(asked.description)}\n[r]un it again, it [h]appened (and its result), or [s]kip: "
+    by = f"(asked by {visible(call.name)}) " if inner else ""
+    return f"{shown}{by}Allow it? [y]es, or [n]o and a reason: "
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a line at the keyboard means as an answer."""
+
+    decision: Answer
+    result: str | list[str] | None = None
+    reason: str = ""
+
+
+def read_line_as(asked: RequestState, line: str) -> Said | None:
+    """The answer that a line is; None: it is none, ask again.
+
+    >>> read_line_as(RequestState("r", "d"), "n not today")
+    Said(decision='deny', result=None, reason='not today')
+    """
+    word, _, rest = line.partition(" ")
+    if asked.kind == "question":
+        if not line:
+            return Said("deny", reason="the person declined to answer")
+        pieces = [piece.strip() for piece in line.split(",")] if asked.allows_many else [line]
+        labels = [option.label for option in asked.options]
+        answers = [labels[int(p) - 1] if p.isdecimal() and 0 < int(p) <= len(labels) else p for p in pieces]
+        return Said("result", answers if asked.allows_many else answers[0])
+    if asked.kind == "in_doubt":
+        if word.lower() in ("h", "happened"):
+            return Said("result", rest or "done")
+        decisions: dict[str, Answer] = {"r": "approve", "run": "approve", "s": "deny", "skip": "deny"}
+        return Said(decisions[word.lower()], reason=rest) if word.lower() in decisions else None
+    if line.lower() in ("y", "yes"):  # alone: "y = 3" was pasted for another prompt
+        return Said("approve")
+    return Said("deny", reason=rest if word.lower() in ("n", "no") else line)
 
 
 def _short(arguments: Any) -> str:

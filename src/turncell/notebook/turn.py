@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
 from turncell import settings
 from turncell.core.fold import CallState
 from turncell.errors import AnswerRefused, SettingError
 from turncell.notebook.bridge import KernelBridge, QuestionGone
-from turncell.notebook.terminal import TextView, question
+from turncell.notebook.terminal import Said, TextView, question, read_line_as
 from turncell.runtime.run import Run
 
 NO_VIEW = "No live view answers here: what waits is asked on the keyboard."
@@ -188,23 +188,25 @@ class _Keyboard:
                 except QuestionGone:
                     continue
                 except EOFError:  # Ctrl-D, or a terminal that is gone: nobody will answer by its time limit
-                    self._answer(call, "deny", NO_KEYBOARD)
+                    self._answer(call, Said("deny", reason=NO_KEYBOARD))
                 except Exception:  # no stdin channel, where a view may still come; or interrupted, and the run ends
                     return
                 else:
                     self._take(call, said.strip())
 
     def _is_open(self, call: CallState) -> bool:
-        return not self._is_over.is_set() and any(other.call_id == call.call_id for other in self._run.requests)
+        return not self._is_over.is_set() and any(other.request == call.request for other in self._run.requests)
 
     def _take(self, call: CallState, said: str) -> None:
-        word, _, rest = said.partition(" ")
-        if said.lower() in ("y", "yes"):  # alone: "y = 3" was pasted for another prompt
-            self._answer(call, "approve", "")
-        else:
-            self._answer(call, "deny", rest if word.lower() in ("n", "no") else said)
-
-    def _answer(self, call: CallState, decision: Literal["approve", "deny"], reason: str) -> None:
         assert call.request is not None
-        with suppress(AnswerRefused):
-            self._run.answer(call.request.request_id, decision, digest=call.digest, reason=reason).result()
+        answer = read_line_as(call.request, said)
+        if answer is not None:
+            self._answer(call, answer)
+
+    def _answer(self, call: CallState, said: Said) -> None:
+        asked = call.request
+        assert asked is not None
+        with suppress(AnswerRefused):  # answered elsewhere meanwhile; or none of the answers, and it is asked again
+            self._run.answer(
+                asked.request_id, said.decision, digest=asked.digest, reason=said.reason, result=said.result
+            ).result()

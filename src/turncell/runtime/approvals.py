@@ -224,6 +224,11 @@ def check_answer(
         raise AnswerRefused(f"{decision!r} is no answer; use {', '.join(map(repr, get_args(Answer)))}")
     if arguments is not None and decision != "edit":
         raise AnswerRefused(f"arguments go with 'edit', not with {decision!r}; nothing was answered")
+    if request.kind == "in_doubt" and decision == "edit":
+        raise AnswerRefused(
+            "a call that is in doubt has its arguments already; run it again (approve), say what came of it (result), "
+            "or skip it (deny)"
+        )
     if request.kind == "question":
         if decision not in ("result", "deny"):
             raise AnswerRefused(f"{decision!r} is no answer to a question; use 'result' with the answer, or 'deny'")
