@@ -21,19 +21,22 @@ Scope: TypeAlias = Run | Session | None
 """Whose history: a run's (live, while it goes on), a session's, or (None) everything in the store."""
 
 
-def runs_df(of: Scope = None, *, backend: Backend = "numpy_nullable") -> pd.DataFrame:
-    """One row per run: what was asked and answered, status, tokens, cost (`<NA>` where unknown), times."""
-    return tables.runs_frame(_events(of), backend=backend)
+def runs_df(of: Scope = None, *, has_copies: bool = False, backend: Backend = "numpy_nullable") -> pd.DataFrame:
+    """One row per run: what was asked and answered, status, tokens, cost (`<NA>` where unknown), times.
+
+    Without `has_copies` the runs that a fork has copied are left out here, as in the other two: their originals count.
+    """
+    return tables.runs_frame(_events(of), backend=backend, has_copies=has_copies)
 
 
-def steps_df(of: Scope = None, *, backend: Backend = "numpy_nullable") -> pd.DataFrame:
+def steps_df(of: Scope = None, *, has_copies: bool = False, backend: Backend = "numpy_nullable") -> pd.DataFrame:
     """One row per model call: the usage table. Joins `runs_df` on `run_id`."""
-    return tables.steps_frame(_events(of), backend=backend)
+    return tables.steps_frame(_events(of), backend=backend, has_copies=has_copies)
 
 
-def calls_df(of: Scope = None, *, backend: Backend = "numpy_nullable") -> pd.DataFrame:
+def calls_df(of: Scope = None, *, has_copies: bool = False, backend: Backend = "numpy_nullable") -> pd.DataFrame:
     """One row per tool call, with what was decided about it, by whom, and what came of it."""
-    return tables.calls_frame(_events(of), backend=backend)
+    return tables.calls_frame(_events(of), backend=backend, has_copies=has_copies)
 
 
 def _events(of: Scope) -> Iterable[tables.Source]:

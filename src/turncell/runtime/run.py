@@ -312,14 +312,17 @@ class Run:
         arguments: Mapping[str, Json] | None = None,
         scope: Scope = "once",
     ) -> None:
-        """Approve a call that waits (the first, if none is given), with other arguments if given."""
-        request = self._request(call, "approval")
+        """Approve a call that waits (the first, if none is given), with other arguments if given.
+
+        A write that is in doubt runs again then.
+        """
+        request = self._request(call, "approval", "in_doubt")
         decision: Answer = "approve" if arguments is None else "edit"
         self.answer(request.request_id, decision, digest=request.digest, arguments=arguments, scope=scope).result()
 
     def deny(self, reason: str = "", call: CallState | None = None, *, scope: Scope = "once") -> None:
         """Deny a call that waits (the first, if none is given), or decline a question; the model reads the reason."""
-        request = self._request(call, None)
+        request = self._request(call)
         self.answer(request.request_id, "deny", digest=request.digest, reason=reason, scope=scope).result()
 
     def reply(self, answer: str | Sequence[str], call: CallState | None = None) -> None:
@@ -327,11 +330,15 @@ class Run:
         request = self._request(call, "question")
         self.answer(request.request_id, "result", digest=request.digest, result=answer).result()
 
-    def _request(self, call: CallState | None, kind: RequestKind | None) -> RequestState:
+    def _request(self, call: CallState | None, *kinds: RequestKind) -> RequestState:
         open_ = [call] if call is not None else self.requests
-        requests = [one.request for one in open_ if one.request is not None and kind in (None, one.request.kind)]
+        requests = [
+            one.request for one in open_ if one.request is not None and (not kinds or one.request.kind in kinds)
+        ]
         if not requests:
-            raise AnswerRefused(f"no {kind or 'request'} waits for an answer in this run; it is {self.status}")
+            raise AnswerRefused(
+                f"no {kinds[0] if kinds else 'request'} waits for an answer in this run; it is {self.status}"
+            )
         return requests[0]
 
     @property
