@@ -386,7 +386,8 @@ def test_an_object_is_refused_while_another_one_has_a_run_going_on() -> None:
 
 @pytest.mark.feature("C7")
 @pytest.mark.parametrize("kind", ["sqlite", "markdown"])
-def test_the_tree_is_the_same_in_every_store(kind: str, tmp_path: Path) -> None:
+def test_the_tree_is_the_same_in_every_store(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     where = tmp_path / "h.sqlite" if kind == "sqlite" else f"markdown:{tmp_path / 'docs'}"
     settings.use(settings.Settings(store=str(where)))
     session, _ = talk("a", "b")

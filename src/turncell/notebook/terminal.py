@@ -90,7 +90,10 @@ def question(call: CallState) -> str:
     """What a keyboard prompt asks about a call, whole."""
     arguments = json.dumps(call.arguments, ensure_ascii=True, indent=2)
     preview = f"\n{visible(call.request.preview)}" if call.request and call.request.preview else ""
-    return f"{visible(call.name)} {arguments}{preview}\nAllow it? [y]es, or [n]o and a reason: "
+    asked = "Allow it?"
+    if call.request and call.request.kind == "in_doubt":
+        asked = f"{call.request.description}\nRun it again?"
+    return f"{visible(call.name)} {arguments}{preview}\n{asked} [y]es, or [n]o and a reason: "
 
 
 def _short(arguments: Any) -> str:
