@@ -241,10 +241,7 @@ class AgentMagics(Magics):
 
     def _do_resume(self, *words: str) -> None:
         given = _RESUME.parse_args(list(words))
-        if given.id:
-            session = self._loaded(given.id)
-        else:
-            session = self.session or Session.newest()
+        session = self._loaded(given.id) if given.id else self.session or Session.newest()
         left = session.interrupted
         if left is None:
             session.hold()  # a session that somebody else writes is said here, not at the next cell
