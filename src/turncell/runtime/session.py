@@ -424,7 +424,7 @@ class Session:
     def _agent(self, agent: Agent | None) -> Agent:
         agent = agent or self.agent
         if agent is None:
-            raise UsageError("this session has no agent; use agent.session(), or name one: agent=...")
+            raise UsageError("this session has no agent; use agent.session(), or name one: agent=agent")
         return agent
 
     def cancel(self, reason: str = "cancelled by the user") -> bool:
