@@ -77,7 +77,11 @@ def printed(kernel: Kernel, code: str) -> str:
         ("%%agent -i don't\nHello", "%%agent -i don't: No closing quotation"),
         ("%%agent -m embedded -t send_note, no_tool\nHello", "'no_tool' is not defined in this notebook"),
         ("%agent tools --none send_note", "--none and names do not go together"),
-        ("%agent dance", "there is no such command; use one of calls, export, new, runs, status, steps, tools"),
+        (
+            "%agent dance",
+            "there is no such command; use one of calls, delete, export, fork, new, redo, rename, "
+            "resume, runs, sessions, status, steps, tools, undo",
+        ),
         ("%agent export", "%agent export: missing a required argument: 'path'; write %agent export PATH"),
         ("%agent runs", "this notebook has no session yet; begin one with %%agent"),
         ("%agent status 'unclosed", "%agent status 'unclosed: No closing quotation"),

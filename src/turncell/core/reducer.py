@@ -245,15 +245,12 @@ def _resume(turn: _Turn, s: Resume) -> None:
     """Go on where the record ends. Nothing that is finished is done again."""
     if turn.run.run_id:
         return
-    turn.set(begin=s.begin, traits=s.traits, stop=None)
     stop, early = turn.state.stop, turn.state.early
+    turn.set(begin=s.begin, traits=s.traits, stop=None)
     turn.run = evolve(s.run, seq=s.seq)
     turn.record(ev.Resumed)
     for steered in early:
         turn.record(ev.Steered, input_id=steered.input_id, message=steered.message)
-    if stop is not None:
-        _stop(turn, evolve(stop, at=s.at))
-        return
     is_streaming = bool(turn.run.steps) and turn.run.steps[-1].message is None and not _is_failed(turn.run)
     if is_streaming:
         parts = tuple(_saved_part(block) for block in turn.run.steps[-1].blocks if block.kind != "call" and block.text)
@@ -261,6 +258,9 @@ def _resume(turn: _Turn, s: Resume) -> None:
             turn.record(ev.MessageAdded, message=Message("assistant", parts, is_partial=True))
         turn.record(ev.StepFailed, kind="interrupted", message="the program ended while the model was writing",
                     usage=Usage(), duration_s=0.0)  # fmt: skip
+    if stop is not None:
+        _stop(turn, evolve(stop, at=s.at))
+        return
     turn.record(ev.MessageAdded, message=Message("user", (Text(RESTARTED),)), by="restart")
     if turn.run.queued:
         _skip(turn)

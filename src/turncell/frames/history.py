@@ -23,21 +23,24 @@ Scope: TypeAlias = Run | Session | None
 """Whose history: a run's (live, while it goes on), a session's, or (None) everything in the store."""
 
 
-def runs_df(of: Scope = None, *, backend: Backend = "numpy_nullable") -> pd.DataFrame:
-    """One row per run: what was asked and answered, status, tokens, cost (`<NA>` where unknown), times."""
+def runs_df(of: Scope = None, *, has_copies: bool = False, backend: Backend = "numpy_nullable") -> pd.DataFrame:
+    """One row per run: what was asked and answered, status, tokens, cost (`<NA>` where unknown), times.
+
+    Without `has_copies` the runs that a fork has copied are left out here, as in the other two: their originals count.
+    """
     records, alive = _history(of)
-    return tables.runs_frame(records, backend=backend, alive=alive)
+    return tables.runs_frame(records, backend=backend, alive=alive, has_copies=has_copies)
 
 
-def steps_df(of: Scope = None, *, backend: Backend = "numpy_nullable") -> pd.DataFrame:
+def steps_df(of: Scope = None, *, has_copies: bool = False, backend: Backend = "numpy_nullable") -> pd.DataFrame:
     """One row per model call: the usage table. Joins `runs_df` on `run_id`."""
-    return tables.steps_frame(_history(of)[0], backend=backend)
+    return tables.steps_frame(_history(of)[0], backend=backend, has_copies=has_copies)
 
 
-def calls_df(of: Scope = None, *, backend: Backend = "numpy_nullable") -> pd.DataFrame:
+def calls_df(of: Scope = None, *, has_copies: bool = False, backend: Backend = "numpy_nullable") -> pd.DataFrame:
     """One row per tool call, with what was decided about it, by whom, and what came of it."""
     records, alive = _history(of)
-    return tables.calls_frame(records, backend=backend, alive=alive)
+    return tables.calls_frame(records, backend=backend, alive=alive, has_copies=has_copies)
 
 
 History: TypeAlias = tuple[Sequence[tables.Source], Collection[str] | None]

@@ -68,6 +68,7 @@ SCHEMAS: dict[Table, tuple[Column, ...]] = {
         _text("run_id", "the run"),
         _text("session_id", "the conversation it belongs to"),
         _text("previous", "the run before it in the conversation; <NA> for the first"),
+        _text("copy_of", "the run that a fork has copied here; <NA> for those that have run themselves"),
         _text("parent_run_id", "the run that started it as a sub-agent, else <NA>"),
         _text("root_run_id", "the outermost of these parents; the run itself where it has none"),
         _count("depth", "how many runs stand above it"),
@@ -187,6 +188,10 @@ def document() -> str:
         "Every history is a fold of the journal. Empty tables have the same columns and dtypes as full ones, "
         "unknown is `<NA>` and never 0, times are UTC. `runs.run_id` joins `steps.run_id` and `calls.run_id`; "
         "`steps` and `calls` join on `run_id, step`; `runs.previous` and `runs.parent_run_id` are run ids too.\n\n"
+        "A fork begins with copies of runs, which cost nothing. They are left out of all three tables, so that sums count "
+        "what was done once; `runs_df(session, has_copies=True)` has them too, and names their originals in `copy_of`. "
+        "Where the original was deleted, its copy is still a copy. Runs that were undone or replaced have happened, and "
+        "are there.\n\n"
         "With `backend=\"pyarrow\"` the same columns are Arrow-backed; categories stay pandas categories.\n"
     )  # fmt: skip
     return intro + "".join(f"\n## {table}\n\n{schema_table(table)}\n" for table in SCHEMAS)

@@ -36,7 +36,11 @@ class Tables(NamedTuple):
 
 
 def tables(
-    records: Iterable[Source], *, backend: Backend = "numpy_nullable", alive: Collection[str] | None = None
+    records: Iterable[Source],
+    *,
+    backend: Backend = "numpy_nullable",
+    alive: Collection[str] | None = None,
+    has_copies: bool = True,
 ) -> Tables:
     """Runs, steps and calls, one row each, in the order in which they began.
 
@@ -44,8 +48,9 @@ def tables(
     `alive` names the runs that some process still drives. An open run that is not among them is at rest: a write that
     had begun is `in_doubt`, and so is the run; else the run is `waiting` for a person, or `interrupted`. Without it an
     open run is `running` or `waiting`, as its events tell, since no journal knows of a crash.
+    Without `has_copies` the runs that a fork has copied are left out, with their steps and calls.
     """
-    runs = _read(records, alive)
+    runs = _read(records, alive, has_copies)
     steps = [step for run in runs for step in run.steps]
     calls = [call for step in steps for call in step.calls.values()]
     return Tables(
@@ -56,22 +61,33 @@ def tables(
 
 
 def runs_frame(
-    records: Iterable[Source], *, backend: Backend = "numpy_nullable", alive: Collection[str] | None = None
+    records: Iterable[Source],
+    *,
+    backend: Backend = "numpy_nullable",
+    alive: Collection[str] | None = None,
+    has_copies: bool = True,
 ) -> pd.DataFrame:
     """One row per run. Arguments as for `tables`."""
-    return frame_of("runs", [run.row() for run in _read(records, alive)], backend)
+    return frame_of("runs", [run.row() for run in _read(records, alive, has_copies)], backend)
 
 
-def steps_frame(records: Iterable[Source], *, backend: Backend = "numpy_nullable") -> pd.DataFrame:
+def steps_frame(
+    records: Iterable[Source], *, backend: Backend = "numpy_nullable", has_copies: bool = True
+) -> pd.DataFrame:
     """One row per model call: the usage table. Arguments as for `tables`."""
-    return frame_of("steps", [step.row() for run in _read(records, None) for step in run.steps], backend)
+    return frame_of("steps", [step.row() for run in _read(records, None, has_copies) for step in run.steps], backend)
 
 
 def calls_frame(
-    records: Iterable[Source], *, backend: Backend = "numpy_nullable", alive: Collection[str] | None = None
+    records: Iterable[Source],
+    *,
+    backend: Backend = "numpy_nullable",
+    alive: Collection[str] | None = None,
+    has_copies: bool = True,
 ) -> pd.DataFrame:
     """One row per tool call, with what was decided about it and by whom. Arguments as for `tables`."""
-    rows = [call.row() for run in _read(records, alive) for step in run.steps for call in step.calls.values()]
+    found = _read(records, alive, has_copies)
+    rows = [call.row() for run in found for step in run.steps for call in step.calls.values()]
     return frame_of("calls", rows, backend)
 
 
@@ -246,7 +262,7 @@ class _Run:
         closing = self.end.get("text")
         text = next(filter(None, (s.answer() for s in reversed(steps))), "") if closing is None else closing
         return (
-            self.run_id, self.session_id, started.get("previous"), started.get("parent_run_id"),
+            self.run_id, self.session_id, started.get("previous"), started.get("copy_of"), started.get("parent_run_id"),
             started.get("root_run_id") or self.run_id, started.get("depth", 0), started.get("agent", ""),
             self.status(), started["model"], provider if slash else "",
             next((step.tier for step in reversed(steps) if step.tier), ""), started["mode"],
@@ -275,7 +291,7 @@ def _json_text(value: Any) -> str | None:
 # Reading. One function for each event that a table shows; each changes the last step only, as in the fold.
 
 
-def _read(records: Iterable[Source], alive: Collection[str] | None) -> list[_Run]:
+def _read(records: Iterable[Source], alive: Collection[str] | None, has_copies: bool = True) -> list[_Run]:
     runs: dict[str, _Run] = {}
     loads = orjson.loads
     for record in records:
@@ -303,7 +319,7 @@ def _read(records: Iterable[Source], alive: Collection[str] | None) -> list[_Run
         if alive is not None and run.ended_at is None and run.run_id not in alive:
             run.is_at_rest = True
             run.rest()
-    return list(runs.values())
+    return [run for run in runs.values() if has_copies or run.started.get("copy_of") is None]
 
 
 def _run_started(run: _Run, e: dict[str, Any]) -> None:

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import keyword
 import re
 import shlex
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, cast
 
 from IPython.core.error import UsageError as ShellUsageError
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments
 from IPython.display import display
 
-from turncell.core.policy import MODES
+from turncell.core.fold import RunState
+from turncell.core.policy import MODES, Mode
 from turncell.errors import RunError, TurncellError, UsageError
+from turncell.frames.visible import visible
 from turncell.notebook.turn import run_turn
 from turncell.runtime.agent import Agent
+from turncell.runtime.portable import prune
 from turncell.runtime.run import Run
 from turncell.runtime.session import Session
 
+_DEST = {"continue": "goes_on"}
 FAILS_THE_CELL = ("failed", "budget", "timeout", "in_doubt")
 """Statuses that make Run All stop. What a person chose (the card's Stop) and what has an answer do not."""
 
 
-_WORDS = {"export": "PATH", "tools": "[NAMES | --none]"}
+_WORDS = {
+    "delete": "ID", "export": "PATH", "rename": "TITLE", "resume": "[ID] [-a AGENT]",
+    "sessions": "[--all] [prune --older 90d]", "tools": "[NAMES | --none]",
+}  # fmt: skip
 """What the commands of %agent take."""
 
 
@@ -57,6 +66,9 @@ class AgentMagics(Magics):
     @argument("--max-steps", type=int, help="the most model calls of this turn")
     @argument("-o", "--out", help="a variable that gets the Run")
     @argument("--new", action="store_true", help="begin a new session")
+    @argument("--continue", dest="goes_on", action="store_true", help="go on with the newest session of this folder")
+    @argument("--session", metavar="ID", help="go on with this session; %%agent sessions lists them")
+    @argument("--fork", action="store_true", help="go on in a copy of the session, and leave that as it is")
     @argument("--keep-view", action="store_true", help="leave the live view in place when the turn has ended")
     @cell_magic("agent")
     def cell(self, line: str, cell: str) -> None:
@@ -81,7 +93,8 @@ class AgentMagics(Magics):
     @no_var_expand
     @line_magic("agent")
     def line(self, line: str) -> Any:
-        """%agent status | new | tools [NAMES | --none] | runs | steps | calls | export PATH"""
+        """%agent status | new | tools [NAMES | --none] | runs | steps | calls | export PATH |
+        sessions [--all] [prune --older 90d] | resume [ID] [-a AGENT] | undo | redo | fork | rename TITLE | delete ID"""
         try:
             command, *words = shlex.split(line) or ["status"]
             do = getattr(self, f"_do_{command}", None)
@@ -96,24 +109,63 @@ class AgentMagics(Magics):
                 usage = f"%agent {command} {_WORDS.get(command, '')}".strip()
                 raise UsageError(f"%agent {line}: {error}; write {usage}") from None
             return do(*words)
+        except RunError:
+            raise
         except TurncellError as error:
             raise ShellUsageError(str(error)) from None
         except (OSError, ValueError) as error:
             raise ShellUsageError(f"%agent {line}: {error}") from None
 
     def _turn(self, agent: Agent, prompt: str, options: Any) -> None:
+        source = self._session_of(options)
+
         def start(is_attended: bool, cell_id: str | None) -> Run:
             # Nothing has changed before this has checked what it was given: a mistake costs and leaves no session.
-            run = agent.start(
-                prompt, session=None if options.new else self.session, is_attended=is_attended, cell_id=cell_id,
-                mode=options.mode, max_steps=options.max_steps,
-            )  # fmt: skip
-            self.session = run.session
+            session = source.fork() if options.fork and source is not None else source
+            try:
+                run = agent.start(
+                    prompt, session=session, is_attended=is_attended, cell_id=cell_id,
+                    mode=options.mode, max_steps=options.max_steps,
+                )  # fmt: skip
+            except UsageError:
+                if session is not None and session is not source:
+                    session.delete()
+                raise
+            self._use(run.session)
             if options.out:
                 self._names[options.out] = run
             return run
 
-        run = run_turn(start, keep_view=options.keep_view)
+        self._show(start, keep_view=options.keep_view)
+
+    def _session_of(self, options: Any) -> Session | None:
+        """The session that a cell goes on with; None: a new one."""
+        chosen = [f"--{name}" for name in ("new", "continue", "session") if getattr(options, _DEST.get(name, name))]
+        if len(chosen) > 1 or (options.new and options.fork):
+            raise UsageError(f"{' and '.join(chosen) if len(chosen) > 1 else '--new and --fork'} do not go together")
+        if options.new:
+            return None
+        if options.goes_on:
+            return self._loaded(Session.newest().id)
+        if options.session:
+            return self._loaded(options.session)
+        if options.fork and self.session is None:
+            raise UsageError("this notebook has no session to fork yet; name one with --session ID or --continue")
+        return self.session
+
+    def _loaded(self, session_id: str) -> Session:
+        if self.session is not None and self.session.id == session_id:
+            return self.session
+        return Session.load(session_id)
+
+    def _use(self, session: Session | None) -> None:
+        """This session is the notebook's from now on; the one of before may be written by others."""
+        before, self.session = self.session, session
+        if before is not None and before is not session and not before.is_busy:
+            before.close()
+
+    def _show(self, start: Callable[[bool, str | None], Run], *, keep_view: bool = False) -> None:
+        run = run_turn(start, keep_view=keep_view)
         if run.status in FAILS_THE_CELL:
             state = run.state
             raise TurnFailed(state.status, state.error_kind, state.error or f"the run is {state.status}")
@@ -165,7 +217,91 @@ class AgentMagics(Magics):
         print("\n".join(lines))  # noqa: T201  (a magic answers by printing)
 
     def _do_new(self) -> None:
-        self.session = None
+        self._use(None)
+
+    def _do_sessions(self, *words: str) -> None:
+        given = _SESSIONS.parse_args(list(words))
+        if given.prune is not None:
+            if given.older is None:
+                raise UsageError("%agent sessions prune: say how old, like --older 90d")
+            gone = prune(_days(given.older), everywhere=given.all)
+            print(f"{len(gone)} session{'s' * (len(gone) != 1)} deleted")  # noqa: T201
+            return
+        if given.older is not None:
+            raise UsageError("--older belongs to prune; write %agent sessions prune --older 90d")
+        mine = self.session.id if self.session else ""
+        lines = [
+            f"{'*' if info.session_id == mine else ' '} {info.session_id}  "
+            f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(info.updated_at))}  "
+            f"{info.runs} run{'s' * (info.runs != 1)}  {visible(' '.join(info.title.split()))[:60]}"
+            + (f"  {visible(info.project)}" if given.all else "")
+            for info in Session.list(everywhere=given.all)
+        ]
+        print("\n".join(lines) or "none yet")  # noqa: T201
+
+    def _do_resume(self, *words: str) -> None:
+        given = _RESUME.parse_args(list(words))
+        session = self._loaded(given.id) if given.id else self.session or Session.newest()
+        left = session.interrupted
+        if left is None:
+            session.hold()  # a session that somebody else writes is said here, not at the next cell
+            self._use(session)
+            count = len(session.runs)
+            print(f"{session.id}: {visible(session.title)!r}, {count} run{'s' * (count != 1)}; the next cell goes on")  # noqa: T201
+            return
+        agent = self._agent_of(left, given.agent)
+
+        def start(is_attended: bool, cell_id: str | None) -> Run:
+            run = agent.resume(session, is_attended=is_attended, mode=cast(Mode, left.mode))
+            self._use(session)
+            return run
+
+        self._show(start)
+
+    def _agent_of(self, run: RunState, name: str | None) -> Agent:
+        """Who goes on with a run: the agent that is named, or one of the same model and tools."""
+        if name is not None:
+            agent = self._name(name)
+            if not isinstance(agent, Agent):
+                raise UsageError(f"-a {name}: that is {type(agent).__name__}, not an Agent")
+            return agent
+        missing = [tool for tool in run.tools if tool not in self._names]
+        if missing:
+            raise UsageError(
+                f"the interrupted turn had the tools {', '.join(run.tools)}, and {', '.join(missing)} is not defined in "
+                "this notebook; define it in a cell above, or name an Agent that has it: %agent resume -a AGENT"
+            )
+        tools = [self._tool(tool) for tool in run.tools]
+        return Agent(run.model, tools=tools, instructions=run.instructions)
+
+    def _do_undo(self) -> None:
+        run = self._a_session().undo()
+        print(f"undone: {_prompt_of(run)}; the conversation has {self._count()} left")  # noqa: T201
+
+    def _do_redo(self) -> None:
+        session = self._a_session()
+        session.redo()
+        print(f"back again: {_prompt_of(session.runs[-1])}; the conversation has {self._count()}")  # noqa: T201
+
+    def _do_fork(self) -> None:
+        self._use(self._a_session().fork())
+        print(f"{self._a_session().id}: the next cell goes on in the copy, which has {self._count()}")  # noqa: T201
+
+    def _do_rename(self, *title: str) -> None:
+        if not title:
+            raise UsageError("%agent rename: a title is missing; write %agent rename TITLE")
+        self._a_session().rename(" ".join(title))
+
+    def _do_delete(self, session_id: str) -> None:
+        session = self._loaded(session_id)
+        session.delete()
+        if session is self.session:
+            self.session = None
+        print(f"{session_id} is deleted")  # noqa: T201
+
+    def _count(self) -> str:
+        count = len(self._a_session().runs)
+        return f"{count} run{'s' * (count != 1)}"
 
     def _do_tools(self, *names: str) -> None:
         wanted = _names(names)
@@ -197,6 +333,9 @@ class AgentMagics(Magics):
         from turncell.frames.export import export_html, export_markdown
 
         session, target = self._a_session(), Path(path).expanduser()
+        if target.suffix == ".jsonl":
+            print(session.export(target).resolve())  # noqa: T201
+            return
         title = next((run.prompt.text for run in session.runs if run.prompt), "Agent session")[:80]
         text = export_markdown(session.runs) if target.suffix == ".md" else export_html(session.runs, title)
         target.write_text(text, encoding="utf-8")
@@ -206,6 +345,38 @@ class AgentMagics(Magics):
         if self.session is None:
             raise UsageError("this notebook has no session yet; begin one with %%agent")
         return self.session
+
+
+class _Parser(argparse.ArgumentParser):
+    """Of the words after a command; a mistake is one line and not the end of the program."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}; write {self.prog} {_WORDS[self.prog.split()[-1]]}")
+
+
+_SESSIONS = _Parser(prog="%agent sessions", add_help=False)
+_SESSIONS.add_argument("prune", nargs="?", choices=["prune"])
+_SESSIONS.add_argument("--all", action="store_true")
+_SESSIONS.add_argument("--older")
+_RESUME = _Parser(prog="%agent resume", add_help=False)
+_RESUME.add_argument("id", nargs="?")
+_RESUME.add_argument("-a", "--agent")
+
+
+def _days(text: str) -> float:
+    """
+    >>> _days("90d"), _days("12h"), _days("2w")
+    (90.0, 0.5, 14.0)
+    """
+    found = re.fullmatch(r"(\d{1,6})([hdw])", text)
+    if found is None:
+        raise UsageError(f"--older {text}: write a number of hours, days or weeks, like 12h, 90d, 2w")
+    return int(found[1]) * {"h": 1 / 24, "d": 1.0, "w": 7.0}[found[2]]
+
+
+def _prompt_of(run: RunState) -> str:
+    text = visible(" ".join((run.prompt.text if run.prompt else "").split()))
+    return repr(text if len(text) <= 60 else text[:59] + "…")
 
 
 def _split(line: str) -> list[str]:

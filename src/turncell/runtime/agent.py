@@ -15,7 +15,7 @@ from turncell.core.parts import Message
 from turncell.core.policy import MODES, Mode, Rule
 from turncell.core.signals import Begin, Resume, Review
 from turncell.core.values import evolve
-from turncell.errors import StoreError, UsageError
+from turncell.errors import StoreError, TurncellError, UsageError
 from turncell.runtime import defaults, secrets, trace
 from turncell.runtime.approvals import Policy, RuleFunction
 from turncell.runtime.budget import Budget, limits_of
@@ -214,7 +214,11 @@ class Agent:
             raise UsageError(f"nothing was interrupted in session {session.id}; use session.send(message) to go on")
 
         def begin(run_id: str, _: Message) -> Resume:
-            run = session.interrupted or left
+            run = session.left_open  # it was read again, if another process could have written meanwhile
+            if run is None or run.run_id != run_id:
+                raise UsageError(
+                    f"run {run_id} was gone on with, or ended, by another process meanwhile; load the session again"
+                )
             at = time.time()
             again = self._begin(run_id, run.prompt or Message("user", ()), setup, limit, run.cell_id, None, None)
             setup.session.context = session.messages_before(run_id)
@@ -304,7 +308,13 @@ class Agent:
                     await session.claimed()
                     if not is_resumed:
                         session.leave_behind()
-                    state = await driver.drive(begin(run_id, said))
+                    first = begin(run_id, said)
+                except TurncellError as error:  # whoever watches it must hear of its end
+                    session.running = None
+                    driver.withdrawn(str(error))
+                    raise
+                try:
+                    state = await driver.drive(first)
                 finally:
                     session.running = None
                 session.add(state)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from turncell import settings
 from turncell.errors import UnknownModelError
 from turncell.runtime.journal import Journal
-from turncell.runtime.ports import Model, Store
+from turncell.runtime.ports import Model, Record, SessionInfo, Store
 
 _journals: dict[str, Journal] = {}
 _lock = threading.Lock()
@@ -56,6 +58,20 @@ def store(chosen: settings.Settings) -> Store:
     if chosen.store_kind == "postgresql":
         return SQLStore.postgres(chosen.store)
     return SQLStore.sqlite(chosen.store_path)
+
+
+def write_document(file: BinaryIO, info: SessionInfo, records: Iterable[Record]) -> None:
+    """A session as one readable Markdown document; the records have their blobs in them."""
+    from turncell.adapters.markdown_document import write
+
+    write(file, info, records)
+
+
+def read_document(file: BinaryIO) -> tuple[int, SessionInfo, Iterator[Record]]:
+    """The schema version, the session and the records of such a document. StoreError for anything else."""
+    from turncell.adapters.markdown_document import read
+
+    return read(file)
 
 
 if hasattr(os, "register_at_fork"):

@@ -196,12 +196,13 @@ class Driver:
                     reason="nobody is attending this run",
                 ))  # fmt: skip
 
-    def withdrawn(self) -> RunState:
-        """Taken back before its turn: nothing has happened and nothing is recorded."""
+    def withdrawn(self, failure: str | None = None) -> RunState:
+        """Taken back before its turn, or refused for a `failure`: nothing has happened and nothing is recorded."""
         if self._unrecorded is None:
             self._unrecorded = RunState(
-                status="cancelled", ended_at=time.time(), error_kind="cancelled", error="taken back before its turn"
-            )
+                status="cancelled" if failure is None else "failed", ended_at=time.time(),
+                error_kind="cancelled" if failure is None else "store", error=failure or "taken back before its turn",
+            )  # fmt: skip
             self.bus.close()
         return self._unrecorded
 

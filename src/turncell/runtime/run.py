@@ -312,7 +312,10 @@ class Run:
         arguments: Mapping[str, Json] | None = None,
         scope: Scope = "once",
     ) -> None:
-        """Approve a call that waits (the first, if none is given), with other arguments if given."""
+        """Approve a call that waits (the first, if none is given), with other arguments if given.
+
+        A write that is in doubt runs again then.
+        """
         request = self._request(call, "approval", "in_doubt")
         decision: Answer = "approve" if arguments is None else "edit"
         self.answer(request.request_id, decision, digest=request.digest, arguments=arguments, scope=scope).result()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import builtins
 import os
+import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakValueDictionary
 
 from turncell.core import codec
 from turncell.core.conversation import Conversation, arrange
@@ -19,11 +22,10 @@ from turncell.core.policy import Rule
 from turncell.core.reducer import LoopState, reduce
 from turncell.core.signals import Begin, Resume, Stop
 from turncell.core.values import evolve
-from turncell.errors import UsageError
+from turncell.errors import SessionBusy, UsageError
 from turncell.runtime import defaults
 from turncell.runtime.inputs import InputQueue
 from turncell.runtime.journal import Journal, read_whole, to_record
-from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.ports import SessionInfo, Store
 from turncell.runtime.prompts import new_id
 from turncell.runtime.secrets import redactor
@@ -31,6 +33,13 @@ from turncell.runtime.secrets import redactor
 if TYPE_CHECKING:
     from turncell.runtime.agent import Agent
     from turncell.runtime.run import Run
+
+_owners: WeakValueDictionary[tuple[int, str], Session] = WeakValueDictionary()
+"""Which object writes a session of a journal: a claim is the process's, and two objects would not know of each other."""
+_owning = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    # It may be held by a thread that does not exist in the child.
+    os.register_at_fork(before=_owning.acquire, after_in_parent=_owning.release, after_in_child=_owning.release)
 
 
 class Session:
@@ -92,8 +101,8 @@ class Session:
 
     @classmethod
     def list(cls, journal: Journal | None = None, *, everywhere: bool = False) -> tuple[SessionInfo, ...]:
-        """The sessions of this folder, or all of them; the one that was used last first."""
-        known = (journal or defaults.journal()).ask(lambda store: store.sessions())
+        """The sessions of this folder, or all of them; the one that was used last first. Not those of sub-agents."""
+        known = (journal or defaults.journal()).ask(_of_people) or ()
         here = os.getcwd()
         mine = [one for one in known if everywhere or one.project == here]
         return tuple(sorted(mine, key=lambda one: one.updated_at, reverse=True))
@@ -113,30 +122,74 @@ class Session:
             if isinstance(event, RequestOpened | RequestAnswered):
                 asking.append(event)
         self.title, self.conversation, self.seq = infos[self.id].title, conversation, seq
-        self._all = {run_id: at_rest(fold(of_run)) for run_id, of_run in events.items()}
+        folded = ((run_id, at_rest(fold(of_run))) for run_id, of_run in events.items())
+        self._all = {run_id: run for run_id, run in folded if run.run_id}
         self.answers = _answers_in(asking)
 
     async def claimed(self) -> None:
         """Be the one writer, and know all that was written before. Raises SessionBusy."""
         if self._is_claimed:
             return
+        self._own()
         await asyncio.wrap_future(self.journal.claim(self.id))
         if not self._is_new:
             await asyncio.wrap_future(self.journal.submit(self._read))
         self._is_claimed = True
 
+    def _claim(self, *, takes_over: bool = False) -> None:
+        """`claimed`, from any thread. Blocks, and needs nobody but the journal's thread."""
+        if self._is_claimed and not takes_over:
+            return
+        self._own()
+        self.journal.claim(self.id, takes_over=takes_over).result()
+        if not self._is_new:
+            self.journal.ask(self._read)
+        self._is_claimed = True
+
+    def _own(self) -> None:
+        """Take the place of another object of this process, which reads anew before it writes again."""
+        key = (id(self.journal), self.id)
+        with _owning:
+            other = _owners.get(key)
+            if other is not None and other is not self:
+                if other.is_busy:
+                    raise SessionBusy(
+                        f"session {self.id} has a run going on in this process ({self.pid}), by another Session object; "
+                        "wait for it or cancel it, or fork the session (session.fork())"
+                    )
+                other._is_claimed = other._is_new = False
+            _owners[key] = self
+
+    def hold(self) -> None:
+        """Become its writer without a run, and stay it until `close`. SessionBusy where somebody else is."""
+        self._claim_idle()
+
+    @staticmethod
+    def is_held(session_id: str, journal: Journal) -> bool:
+        """A Session object of this process writes it."""
+        owner = _owners.get((id(journal), session_id))
+        return owner is not None and (owner._is_claimed or owner.is_busy)
+
+    @property
+    def is_busy(self) -> bool:
+        """A run of it is going on in this process, or waits for its turn."""
+        return self.running is not None or len(self.queue) > 0
+
     def take_over(self) -> None:
         """Become the writer in the place of another process. Only when that one is gone for good: it is not asked."""
-        self.journal.claim(self.id, takes_over=True).result()
-        self.journal.ask(self._read)
-        self._is_claimed = True
+        self._claim(takes_over=True)
 
     def close(self) -> None:
         """Let other processes write it. It may be used again, and is claimed again then."""
-        if self.running is not None:
-            raise UsageError(f"run {self.running.id} of this session is going on; wait for it or cancel it")
-        self._is_claimed, self._is_new = False, False
-        self.journal.release(self.id).result()
+        self._idle()
+        if self._is_claimed:
+            self._is_claimed = False
+            self.journal.release(self.id).result()
+        self._is_new = False
+
+    def _idle(self) -> None:
+        if self.is_busy:
+            raise UsageError("a run of this session is going on; wait for it or cancel it first")
 
     # What it consists of.
 
@@ -174,8 +227,11 @@ class Session:
     @property
     def interrupted(self) -> RunState | None:
         """The run that its program has left open; `resume` goes on with it."""
-        if self.running is not None:
-            return None
+        return self.left_open if self.running is None else None
+
+    @property
+    def left_open(self) -> RunState | None:
+        """`interrupted`, also for the run that is about to go on with it, or to end it."""
         return next((run for run in reversed(self._all.values()) if not run.is_ended), None)
 
     def add(self, run: RunState) -> None:
@@ -188,8 +244,8 @@ class Session:
         self.seq = max(self.seq, run.seq)
 
     def leave_behind(self) -> None:
-        """On the loop: end an interrupted run, because something else is said instead of going on with it."""
-        left = self.interrupted
+        """End an interrupted run, because something else is said instead of going on with it. Only where it is claimed."""
+        left = self.left_open
         if left is None:
             return
         at = time.time()
@@ -203,14 +259,16 @@ class Session:
 
     def undo(self) -> RunState:
         """Take the last run out of the conversation; returns it. `redo` brings it back."""
+        self._claim_idle()
         if not self.runs:
             raise UsageError("there is nothing to undo: the conversation is empty")
-        undone = self.runs[-1]
-        self._arrange(self.conversation.without_last(), "undo", undone.run_id)
-        return undone
+        undone = self.runs[-1].run_id
+        self._arrange(self.conversation.without_last(), "undo", undone)
+        return self._all[undone]
 
     def redo(self) -> None:
         """Bring back what the last `undo` took out; UsageError where nothing was, or something was said since."""
+        self._claim_idle()
         if not self.conversation.undone:
             raise UsageError("there is nothing to redo")
         path = self.conversation.undone[-1]
@@ -218,15 +276,18 @@ class Session:
 
     def branch(self, run_id: str) -> None:
         """Go on after this run of the history, whatever came after it before."""
+        self._claim_idle()
         self._known(run_id)
-        path, at = [run_id], self._all[run_id].previous
-        while at is not None and at in self._all:
-            path.append(at)
-            at = self._all[at].previous
-        in_order = tuple(reversed(path))
+        self._arrange(self._path_to(run_id), "branch", run_id)
+
+    def _path_to(self, run_id: str | None) -> tuple[str, ...]:
         if run_id in self.conversation.path:  # its own predecessors may have been replaced since
-            in_order = (*self.conversation.before(run_id), run_id)
-        self._arrange(in_order, "branch", run_id)
+            return (*self.conversation.before(str(run_id)), str(run_id))
+        path: builtins.list[str] = []
+        while run_id in self._all and run_id not in path:  # what was imported may go round in a circle
+            path.append(str(run_id))
+            run_id = self._all[str(run_id)].previous
+        return tuple(reversed(path))
 
     def retry(self, run_id: str | None = None, *, agent: Agent | None = None, **options: Any) -> Run:
         """Ask again what a run (the last, if none is given) was asked: a new run in its place, with nothing after it."""
@@ -236,14 +297,22 @@ class Session:
         self, message: str | Message | None, run_id: str | None = None, *, agent: Agent | None = None, **options: Any
     ) -> Run:
         """Say something else in the place of what a run (the last, if none is given) was asked. What came after is left."""
-        if not self.runs:
+        self._claim_idle()
+        if not self.runs and run_id is None:
             raise UsageError("there is nothing to say again: the conversation is empty")
         run = self._known(run_id or self.runs[-1].run_id)
         said = message if message is not None else run.prompt
-        if run.run_id in self.conversation.path and run is not self.runs[-1]:
-            self.branch(run.run_id)
-        replaces = run.run_id if run.run_id in self.conversation.path else None
-        return self.send(said or "", agent=agent, replaces=replaces, **options)
+        before = self.conversation
+        is_there = run.run_id in before.path
+        path = self._path_to(run.run_id if is_there else run.previous)
+        if path != before.path:
+            self._arrange(path, "branch", run.run_id)
+        try:
+            return self.send(said or "", agent=agent, replaces=run.run_id if is_there else None, **options)
+        except UsageError:  # a mistake must not cost what came after
+            if path != before.path:
+                self._arrange(before.path, "branch", before.path[-1])
+            raise
 
     def resume(self, *, agent: Agent | None = None, **options: Any) -> Run:
         """Go on with the run that was interrupted (see `Agent.resume`)."""
@@ -254,11 +323,13 @@ class Session:
             raise UsageError(f"there is no run {run_id!r} in session {self.id}; its runs are {list(self._all)}")
         return self._all[run_id]
 
+    def _claim_idle(self) -> None:
+        """Before anything is decided by what the conversation is: another process may have gone on with it."""
+        self._idle()
+        self._claim()
+
     def _arrange(self, path: tuple[str, ...], reason: Literal["undo", "redo", "branch"], run_id: str) -> None:
-        if self.running is not None or len(self.queue):
-            raise UsageError("a run of this session is going on; wait for it or cancel it first")
-        if not self._is_claimed:
-            BackgroundLoop.current().spawn(self.claimed()).result()
+        self.leave_behind()
         event = Arranged(
             seq=self.seq + 1, session_id=self.id, run_id=run_id, step=0, at=time.time(), path=path, reason=reason
         )
@@ -272,29 +343,58 @@ class Session:
         self.title = title
 
     def delete(self) -> None:
-        """Erase it with all its runs from the store; nothing else does. It cannot be undone."""
-        if self.running is not None:
-            raise UsageError("a run of this session is going on; wait for it or cancel it first")
-        self.journal.ask(lambda store: store.delete([self.id]))
-        self._all, self.conversation, self._is_claimed = {}, Conversation(), False
+        """Erase it with all its runs, and those of its sub-agents, from the store. It cannot be undone.
+
+        SessionBusy where another process writes it.
+        """
+        self._claim_idle()
+        mine = set(self._all)
+        self.journal.ask(lambda store: store.delete([self.id, *_inside(store, mine)]))
+        self._all, self.conversation, self._is_claimed, self.seq = {}, Conversation(), False, 0
 
     def fork(self, upto: str | None = None, title: str = "") -> Session:
-        """A new session that begins with copies of this one's runs, up to and with `upto` (None: all).
+        """A new session that begins with copies of this one's runs, up to and with `upto` (None: all that have ended).
 
-        The copies are marked (`copy_of`): what they cost is counted here.
+        The copies are marked (`copy_of`): what they cost is counted here. A run that has not ended is left out: it may
+        be going on elsewhere, and its calls must not be gone on with twice.
         """
+        if not self._is_claimed and not self._is_new and not self.is_busy:
+            self.journal.ask(self._read)
         path = self.conversation.path
         if upto is not None:
-            self._known(upto)
+            run = self._known(upto)
             if upto not in path:
                 raise UsageError(f"run {upto!r} is not in this conversation; use branch(run_id) first")
+            if not run.is_ended:
+                raise UsageError(f"run {upto!r} has not ended; resume it first, or fork up to the run before it")
             path = path[: path.index(upto) + 1]
-        forked = Session.new(self.journal, title or f"{self.title} (fork)")
+        path = tuple(run_id for run_id in path if run_id in self._all and self._all[run_id].is_ended)
+        forked = Session.new(self.journal, title or f"{self.title} (fork)".strip())
         forked.agent = self.agent
         self.journal.ask(lambda store: _copy(store, self.id, forked.id, path, self.journal.writer.token))
         forked._is_new = False
         self.journal.ask(forked._read)
         return forked
+
+    def export(self, path: str | Path) -> Path:
+        """Write it into one file, whole: JSON lines (`.jsonl`) or a readable Markdown document (`.md`).
+
+        Sessions of sub-agents are not in it. `Session.import_file` reads both. StoreError where it cannot be written.
+        """
+        from turncell.runtime import portable
+
+        return portable.export(self, Path(path))
+
+    @classmethod
+    def import_file(cls, path: str | Path, journal: Journal | None = None) -> Session:
+        """A session that `export` has written, under its own id, in this history. StoreError for any other file.
+
+        Also where this history has a session or a run of that id already: what was done must not be counted twice.
+        Nothing is imported then.
+        """
+        from turncell.runtime import portable
+
+        return portable.import_file(Path(path), journal or defaults.journal())
 
     @property
     def current(self) -> Run | None:
@@ -327,7 +427,7 @@ class Session:
     def _agent(self, agent: Agent | None) -> Agent:
         agent = agent or self.agent
         if agent is None:
-            raise UsageError("this session has no agent; use agent.session(), or name one: agent=...")
+            raise UsageError("this session has no agent; use agent.session(), or name one: agent=agent")
         return agent
 
     def cancel(self, reason: str = "cancelled by the user") -> bool:
@@ -399,7 +499,7 @@ def _answers_in(events: Iterable[Event]) -> dict[str, str]:
 def _copy(store: Store, source: str, target: str, path: tuple[str, ...], token: str) -> None:
     """Copy the records of these runs into a session, under new ids and in the order of the path."""
     names = {run_id: new_id("run") for run_id in path}
-    seq = 0
+    seq, previous = 0, None
     for run_id in path:
         records = []
         for record in read_whole(store, session_id=source, run_id=run_id):
@@ -409,8 +509,22 @@ def _copy(store: Store, source: str, target: str, path: tuple[str, ...], token: 
             seq += 1
             changes: dict[str, Any] = {"session_id": target, "seq": seq, "run_id": names[run_id]}
             if isinstance(event, RunStarted):
-                previous = names.get(event.previous or "")
+                # What a run of before has replaced is not here: the copies follow each other as the path says.
                 changes |= {"previous": previous, "replaces": None, "copy_of": event.copy_of or run_id}
                 changes |= {"root_run_id": names[run_id], "parent_run_id": None, "depth": 0}
             records.append(to_record(evolve(event, **changes)))
         store.append(records, durable=False, token=token)
+        previous = names[run_id]
+
+
+def _of_people(store: Store) -> list[SessionInfo]:
+    """All sessions but those of sub-agents, which nobody has a conversation with."""
+    started = (codec.decode_json(record.payload) for record in store.read(types=("RunStarted",)))
+    inner = {event["session_id"] for event in started if event.get("depth")}
+    return [info for info in store.sessions() if info.session_id not in inner]
+
+
+def _inside(store: Store, run_ids: set[str]) -> set[str]:
+    """The sessions of the sub-agents that these runs have had."""
+    started = (codec.decode_json(record.payload) for record in store.read(types=("RunStarted",)))
+    return {event["session_id"] for event in started if event.get("depth") and event.get("root_run_id") in run_ids}

@@ -1,0 +1,53 @@
+"""A session as one Markdown document that stands alone: the form of `MarkdownStore`, with the large texts in the records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+from turncell.adapters import markdown_store_lines as doc
+from turncell.adapters import markdown_store_text as text
+from turncell.adapters import store_text
+from turncell.core.events import SCHEMA_VERSION
+from turncell.errors import StoreError
+from turncell.runtime.ports import Record, SessionInfo
+
+_HEADER_BYTES = 1 << 20
+
+
+def write(file: BinaryIO, info: SessionInfo, records: Iterable[Record]) -> None:
+    """One record is in memory at a time. StoreError for one that is too long for a document."""
+    header = doc.Header(SCHEMA_VERSION, info.session_id, info.title, info.project, info.created_at, "")
+    file.write(doc.header_line(header))
+    file.write(text.head(info.session_id, info.title, info.project, info.created_at).encode("utf-8", "replace"))
+    for record in records:
+        file.write(doc.record_line(record, store_text.payload_text(record), [], 0))
+        file.write(text.rendered(record).encode("utf-8", "replace"))
+
+
+def read(file: BinaryIO) -> tuple[int, SessionInfo, Iterator[Record]]:
+    """StoreError for what is no such document, and while reading for one that is damaged."""
+    try:
+        header = doc.parse_header(file.readline(_HEADER_BYTES))
+    except doc.Broken as error:
+        raise StoreError(f"its first line is not that of a session: {error}") from error
+    info = SessionInfo(header.session_id, header.title, header.project, header.created_at, header.created_at, 0)
+    return header.version, info, _records(file, header.session_id)
+
+
+def _records(file: BinaryIO, session_id: str) -> Iterator[Record]:
+    damage = doc.Damage([])
+    digests: set[str] = set()
+    for record in doc.records(file, session_id, damage, digests):
+        if digests:
+            raise StoreError(
+                f"it keeps large texts in files of its own ({min(digests)[:12]}…), as the documents of a history do; "
+                "write one that stands alone with session.export(path)"
+            )
+        if damage.holes:
+            break
+        yield record
+    for offset, why in damage.holes:
+        raise StoreError(f"a record at byte {offset} cannot be read: {why}")
+    if damage.torn_at is not None:
+        raise StoreError(f"it ends in the middle of a record, at byte {damage.torn_at}")

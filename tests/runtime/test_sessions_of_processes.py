@@ -1,0 +1,354 @@
+"""Sessions and the processes that write them: one at a time, taken over when it is dead, gone on with where it stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from turncell import Agent, Session, StoreError, UsageError, runs_df, tool
+from turncell.errors import SessionBusy
+from turncell.testing import ScriptedModel
+
+from .pieces import LONG_S, told, until
+
+PROGRAM = """
+import os, sys, time
+from turncell import Agent, Session, settings, tool
+from turncell.testing import ScriptedModel, call, say
+outbox = os.environ["OUTBOX"]
+
+@tool
+def mail(to: str) -> str:
+    "Send."
+    with open(outbox, "a") as file:
+        file.write(to + "\\n")
+    if to == "hang":
+        time.sleep(100)
+    return "sent"
+
+def wait(condition):
+    while not condition():
+        time.sleep(0.01)
+
+def held():
+    print("ready", flush=True)
+    sys.stdin.readline()
+
+"""
+
+Program = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Path:
+    return tmp_path / "outbox"
+
+
+@pytest.fixture
+def program(own_history: Path, outbox: Path) -> Iterator[Program]:
+    """Starts a program on the same history; it waits where it says `held()` until it is told a line."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(code: str, *arguments: str) -> subprocess.Popen[str]:
+        env = os.environ | {"OUTBOX": str(outbox), "TURNCELL_STORE": str(own_history)}
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM + textwrap.dedent(code), *arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env,
+        )  # fmt: skip
+        started.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def ends(process: subprocess.Popen[str]) -> None:
+    process.communicate("go on\n", timeout=LONG_S)
+    assert process.returncode == 0
+
+
+def dies(process: subprocess.Popen[str]) -> None:
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def speaker(*entries: Any, tools: list[Any] | None = None) -> tuple[Agent, ScriptedModel]:
+    model = ScriptedModel(list(entries) or ["here"])
+    return Agent(model, tools=tools or []), model
+
+
+def the_session() -> Session:
+    (info,) = Session.list()
+    return Session.load(info.session_id)
+
+
+TALKS = """
+session = Agent(ScriptedModel(["one", "two", "three"])).session("talk")
+session.send("a").result()
+"""
+
+
+@pytest.mark.feature("C7")
+def test_a_session_that_another_process_holds_is_refused_read_and_forked(program: Program) -> None:
+    process = program(TALKS + "held()")
+    session = the_session()
+    agent, model = speaker()
+    with pytest.raises(SessionBusy) as refused:
+        agent.start("b", session=session).result()
+    for word in (str(process.pid), socket.gethostname(), " since 20", session.id, "session.fork()"):
+        assert word in str(refused.value)
+    for change in (session.undo, session.delete, lambda: session.retry(agent=agent)):
+        with pytest.raises(SessionBusy):
+            change()
+    assert [run.text for run in session.runs] == ["one"]
+    fork = session.fork()
+    agent.start("c", session=fork).result()
+    assert told(model, 0) == ["a", "one", "c"]
+    ends(process)
+
+
+@pytest.mark.feature("C7")
+@pytest.mark.parametrize("how", ["session.close(); held()", "held()"])
+def test_it_is_released_on_close_and_at_the_end(program: Program, how: str) -> None:
+    process = program(TALKS + how)
+    if how == "held()":
+        ends(process)
+    session = the_session()
+    assert session.journal.ask(lambda store: store.writer(session.id)) is None
+    agent, model = speaker()
+    agent.start("b", session=session).result()
+    assert told(model, 0) == ["a", "one", "b"]
+
+
+@pytest.mark.feature("C7")
+def test_a_dead_writer_is_replaced_without_asking(program: Program) -> None:
+    process = program(TALKS + "held()")
+    dies(process)
+    session = the_session()
+    assert session.journal.ask(lambda store: store.writer(session.id)) is not None
+    agent, _ = speaker()
+    assert agent.start("b", session=session).result().status == "completed"
+
+
+@pytest.mark.feature("C7")
+def test_a_stopped_writer_lives_and_can_be_taken_over(program: Program) -> None:
+    process = program(
+        TALKS + "held()\nrun = session.send('late')\ntry:\n    run.result()\nexcept Exception as e:\n    pass\n"
+        "assert run.status == 'failed', run.status\n"
+    )
+    os.kill(process.pid, signal.SIGSTOP)
+    session = the_session()
+    agent, model = speaker("here", "and here")
+    with pytest.raises(SessionBusy):
+        agent.start("b", session=session).result()
+    session.take_over()
+    agent.start("b", session=session).result()
+    os.kill(process.pid, signal.SIGCONT)
+    ends(process)
+    agent.start("c", session=session).result()
+    assert told(model, 1) == ["a", "one", "b", "here", "c"]
+    assert [run.text for run in Session.load(session.id).runs] == ["one", "here", "and here"]
+
+
+@pytest.mark.feature("C7", "C9")
+def test_what_another_process_has_said_meanwhile_is_read_before_the_next_run(program: Program) -> None:
+    agent, model = speaker("first", "second", "third")
+    session = agent.session("ours")
+    session.send("a").result()
+    session.close()
+    code = (
+        "session = Session.load(sys.argv[1])\nAgent(ScriptedModel(['theirs'])).start('b', session=session).result()\n"
+    )
+    ends(program(code + "held()", session.id))
+    session.send("c").result()
+    assert told(model, 1) == ["a", "first", "b", "theirs", "c"]
+    session.close()
+    ends(program(code + "held()", session.id))
+    assert session.undo().text == "theirs"  # what is there now, not what was known
+    assert [run.text for run in Session.load(session.id).runs] == ["first", "theirs", "second"]
+
+
+@pytest.mark.feature("C7")
+def test_deleting_leaves_a_session_alone_that_another_process_writes(program: Program) -> None:
+    from turncell.runtime.portable import prune
+
+    process = program(TALKS + "held()")
+    assert prune(0) == ()
+    with pytest.raises(SessionBusy):
+        the_session().delete()
+    dies(process)
+    assert len(prune(0)) == 1 and Session.list() == ()
+
+
+# -- interrupted runs
+
+ASKS = """
+model = ScriptedModel([call("mail", to="ana"), [say("Now the next. ", delay_s=0.01), call("mail", to=sys.argv[1])], "done"])
+session = Agent(model, tools=[mail]).session("crash")
+run = session.send("go", is_attended=True)
+wait(lambda: run.requests)
+run.approve()
+wait(lambda: run.requests and run.requests[0].step == 2)
+if sys.argv[1] == "hang":
+    run.approve()
+    wait(lambda: "hang" in open(outbox).read())
+session.journal.flush()
+held()
+"""
+
+
+def mail_to(outbox: Path) -> Any:
+    @tool
+    def mail(to: str) -> str:
+        """Send."""
+        with open(outbox, "a", encoding="utf-8") as file:
+            file.write(to + "\n")
+        return "sent"
+
+    return mail
+
+
+@pytest.mark.feature("B6", "B11", "C11")
+def test_a_run_that_waited_is_resumed_and_answered(program: Program, outbox: Path) -> None:
+    dies(program(ASKS, "bo"))
+    session = the_session()
+    assert session.interrupted is not None and session.interrupted.status == "waiting"
+    agent, model = speaker("all done", tools=[mail_to(outbox)])
+    run = session.resume(agent=agent, is_attended=True)
+    until(lambda: run.requests)
+    assert outbox.read_text().split() == ["ana"]
+    run.approve()
+    run.result()
+    assert run.text == "all done" and outbox.read_text().split() == ["ana", "bo"]
+    assert any("The program was restarted" in text for text in told(model, 0))
+    assert session.interrupted is None and runs_df(session).status.tolist() == ["completed"]
+    with pytest.raises(UsageError, match="nothing was interrupted"):
+        session.resume(agent=agent)
+
+
+@pytest.mark.feature("B6", "B11")
+def test_a_run_that_waited_is_denied_where_nobody_attends(program: Program, outbox: Path) -> None:
+    dies(program(ASKS, "bo"))
+    agent, _ = speaker("all done", tools=[mail_to(outbox)])
+    run = the_session().resume(agent=agent).result()
+    assert run.status == "completed" and [c.status for c in run.tool_calls] == ["ok", "denied"]
+    assert outbox.read_text().split() == ["ana"]
+
+
+@pytest.mark.feature("B6", "C11")
+@pytest.mark.parametrize("answer", ["again", "happened", "skip", "nobody"])
+def test_a_write_in_doubt_is_decided_by_a_person(program: Program, outbox: Path, answer: str) -> None:
+    dies(program(ASKS, "hang"))
+    session = the_session()
+    assert session.interrupted is not None and session.interrupted.status == "in_doubt"
+    agent, _ = speaker("all done", tools=[mail_to(outbox)])
+    run = session.resume(agent=agent, is_attended=answer != "nobody")
+    if answer != "nobody":
+        until(lambda: run.requests)
+        request = run.requests[0].request
+        assert request is not None and request.kind == "in_doubt"
+        if answer == "again":
+            run.approve()
+        elif answer == "skip":
+            run.deny()
+        else:
+            run.answer(request.request_id, "result", digest=request.digest, result="it was sent").result()
+    run.result()
+    sent = ["ana", "hang", "hang"] if answer == "again" else ["ana", "hang"]
+    assert run.status == "completed" and outbox.read_text().split() == sent
+    status = {"again": "ok", "happened": "ok", "skip": "skipped", "nobody": "skipped"}[answer]
+    assert run.tool_calls[-1].status == status
+
+
+@pytest.mark.feature("C11")
+@pytest.mark.parametrize("how", ["say", "undo", "retry"])
+def test_an_interrupted_run_is_closed_when_something_else_is_done(program: Program, outbox: Path, how: str) -> None:
+    dies(program(ASKS, "hang"))
+    session = the_session()
+    agent, model = speaker("all done", tools=[mail_to(outbox)])
+    if how == "say":
+        agent.start("What now?", session=session).result()
+        assert told(model, 0)[-1] == "What now?" and told(model, 0)[0] == "go"
+        assert any("may or may not have happened" in text for text in told(model, 0))
+    elif how == "undo":
+        assert session.undo().status == "cancelled"
+    else:
+        session.retry(agent=agent).result()
+        assert told(model, 0) == ["go"]
+    again = Session.load(session.id)
+    assert again.interrupted is None and again.all_runs[0].status == "cancelled"
+    assert again.all_runs[0].error_kind == "interrupted" and outbox.read_text().split() == ["ana", "hang"]
+    seqs = session.journal.ask(lambda store: [record.seq for record in store.read(session_id=session.id)])
+    assert seqs == list(range(1, len(seqs) + 1))
+
+
+@pytest.mark.feature("C11")
+def test_a_run_that_has_been_gone_on_with_elsewhere_is_not_resumed_twice(program: Program, outbox: Path) -> None:
+    dies(program(ASKS, "bo"))
+    stale = the_session()
+    agent, _ = speaker("all done", "again", tools=[mail_to(outbox)])
+    the_session().resume(agent=agent).result()
+    run = stale.resume(agent=agent, is_attended=True)
+    with pytest.raises(UsageError, match="gone on with, or ended"):
+        run.result(LONG_S)
+    assert stale.interrupted is None and [r.status for r in stale.runs] == ["completed"]
+    assert outbox.read_text().split() == ["ana"]
+
+
+@pytest.mark.feature("C9", "B6")
+def test_a_fork_leaves_out_the_run_that_is_still_going_on(program: Program, outbox: Path) -> None:
+    process = program(ASKS, "bo")
+    session = the_session()
+    fork = session.fork()
+    assert fork.runs == () and fork.interrupted is None
+    with pytest.raises(UsageError, match="has not ended"):
+        session.fork(session.runs[-1].run_id)
+    agent, _ = speaker("x", tools=[mail_to(outbox)])
+    with pytest.raises(SessionBusy):
+        session.resume(agent=agent).result()
+    dies(process)
+
+
+@pytest.mark.feature("C11")
+def test_text_that_was_on_the_screen_is_told_after_a_crash(program: Program) -> None:
+    code = """
+    model = ScriptedModel([[say("It is a fine day. ", chunk=100), say("x" * 5, delay_s=50)]])
+    session = Agent(model).session("stream")
+    run = session.send("go")
+    wait(lambda: "PartialSaved" in [event.type for event in run.events])
+    session.journal.flush()
+    held()
+    """
+    dies(program(code))
+    session = the_session()
+    agent, model = speaker("so it is")
+    agent.start("Again?", session=session).result()
+    assert told(model, 0) == ["go", "It is a fine day. ", "Again?"]
+    assert Session.load(session.id).all_runs[0].text == "It is a fine day. "
+
+
+@pytest.mark.feature("C7")
+def test_two_histories_of_one_process_keep_each_other_out(own_history: Path) -> None:
+    from turncell.adapters.sql_store import SQLStore
+    from turncell.runtime.journal import Journal
+
+    agent, _ = speaker("one", "two")
+    session = agent.session()
+    session.send("a").result()
+    other = Journal(lambda: SQLStore.sqlite(own_history))
+    with pytest.raises(StoreError, match=f"is written by process {os.getpid()}"):
+        agent.start("b", session=Session.load(session.id, other)).result()
+    other.close()
