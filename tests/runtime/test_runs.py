@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import AfterValidator
 
+from tests.runtime.pieces import Gate
 from turncell import Agent, AnswerRefused, ModelFailure, Rule, RunError, ToolContext, UsageError, tool
 from turncell.adapters.scripted_model import Call, ScriptedModel, call, say
 from turncell.core.deltas import Finished, Fragment, TextFragment
@@ -284,19 +285,17 @@ class TestCancelling:
         second = agent.run_sync("go on", session=session)
         assert (first.status, second.status) == ("completed", "completed")
 
-    def test_before_it_has_begun(self) -> None:
-        agent = Agent(ScriptedModel([say("one", delay_s=0.05), "two"]))
+    def test_before_its_turn_ends_it_at_once_and_leaves_no_record(self) -> None:
+        gate = Gate()
+        agent = Agent(ScriptedModel([gate.say("one"), "three"]))
         session = agent.session()
-        first, second = agent.start("go", session=session), agent.start("go on", session=session)
+        first, second, third = (agent.start(text, session=session) for text in ("go", "go on", "and on"))
         second.cancel("changed my mind")
-        first.result(5)
         second.result(5)
-        assert (first.status, second.status, second.state.error) == (
-            "completed",
-            "cancelled",
-            "changed my mind",
-        )
-        assert second.id and not second.state.steps and second.events[-1].run_id == second.id
+        assert (first.status, second.status, second.state.error) == ("running", "cancelled", "changed my mind")
+        gate.open()
+        assert third.result(5).text == "three" and third.state.previous == first.id and not second.events
+        assert len(Session.load(session.id, session.journal).runs) == 2
 
     def test_there_is_exactly_one_terminal_event(self) -> None:
         run = Agent(Silent("x")).start("go")

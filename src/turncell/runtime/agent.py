@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -20,12 +21,12 @@ from turncell.runtime.approvals import Policy, RuleFunction
 from turncell.runtime.budget import Budget, limits_of
 from turncell.runtime.bus import Bus
 from turncell.runtime.driver import Driver, Setup
-from turncell.runtime.hooks import Hooks, HookSet
+from turncell.runtime.hooks import Hooks, HookSet, called
 from turncell.runtime.inputs import Waiting
 from turncell.runtime.journal import Journal
 from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.models import ModelSet, Router, Tiers
-from turncell.runtime.options import number, one_of, whole
+from turncell.runtime.options import number, one_of, text, whole
 from turncell.runtime.output_type import ATTEMPTS, OutputType
 from turncell.runtime.ports import Model, capabilities_of
 from turncell.runtime.prompts import as_message, new_id
@@ -103,9 +104,9 @@ class Agent:
         self.models = ModelSet(default.model if model is None else model, fallbacks, router)
         if not self.models.is_tiered:
             _ = self.models.first  # a model that nothing answers to is said now
-        self.name = _text("name", name)
+        self.name = text("name", name)
         self.tools = toolbox(_items("tools", tools))
-        self.instructions = _text("instructions", instructions)
+        self.instructions = text("instructions", instructions)
         self.rules = tuple(_rule(rule) for rule in _items("rules", rules))
         self.mode: Mode = one_of("mode", mode or default.mode, MODES)
         self.step_policy = _step_policy(step_policy)
@@ -216,7 +217,7 @@ class Agent:
                 said = of_session.queue.begin(run_id)
                 if said is None:
                     # Taken back; or joined with a run, which has had its turn by now.
-                    return driver.withdrawn() if run.id == run_id else run.state
+                    return await asyncio.shield(asyncio.wrap_future(run.done))
                 of_session.running = run
                 try:
                     begin = self._begin(run_id, said, setup, limit, cell_id, within)
@@ -224,11 +225,22 @@ class Agent:
                 finally:
                     of_session.running = None
                 of_session.add(state)
-                self._tell(state)
                 return state
 
+        async def guarded() -> RunState:
+            try:
+                state = await turn()
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:
+                log.exception("a run could not be driven to its end")
+                state = driver.failed(error)
+            if driver.has_begun:
+                await self._tell(state)
+            return state
+
         run_id = run.id
-        _when_done(loop.spawn(turn()), run)
+        _when_done(loop.spawn(guarded()), run)
         return run
 
     def _begin(
@@ -288,14 +300,13 @@ class Agent:
     def _has_schema_mode(self) -> bool:
         return not self.models.is_tiered and self.models.count == 1 and capabilities_of(self.model).schema
 
-    def _tell(self, state: RunState) -> None:
-        if not self.telemetry:
-            return
-        record = record_of(state, agent=self.name)
+    async def _tell(self, state: RunState) -> None:
         for writer in self.telemetry:
             try:
-                writer.write(record)
-            except Exception:
+                await called(writer.write, record_of(state, agent=self.name))
+            except asyncio.CancelledError:
+                raise
+            except BaseException:  # sys.exit() too
                 log.exception("the telemetry writer %r raised", writer)
 
     def as_tool(self, name: str | None = None, description: str = "", **options: Any) -> Tool:
@@ -384,12 +395,6 @@ def _items(name: str, given: Any, single: type | None = None) -> tuple[Any, ...]
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise UsageError(f"{name} is {given!r}; use a list")
     return tuple(given)
-
-
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise UsageError(f"{name} is {value!r}; use a text")
-    return value
 
 
 def _rule(rule: Any) -> Any:

@@ -126,7 +126,7 @@ class HookSet:
         for hook in self._of[name]:
             try:
                 said = hook(value)
-            except Exception as error:
+            except BaseException as error:  # sys.exit() too: it would skip the journal and end the loop of all runs
                 raise HookFailed(f"{_named(name, hook)} raised {say(error)}") from error
             if name.startswith("before"):
                 value = _checked(name, hook, said, value, kind)

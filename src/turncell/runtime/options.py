@@ -16,6 +16,12 @@ def one_of(name: str, value: T, allowed: tuple[T, ...]) -> T:
     return value
 
 
+def text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise UsageError(f"{name} is {value!r}; use a text")
+    return value
+
+
 def whole(name: str, value: Any, *, least: int) -> int:
     """A whole number."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:

@@ -33,6 +33,7 @@ from turncell.runtime.approvals import check_answer
 from turncell.runtime.budget import Budget, limits_of
 from turncell.runtime.bus import Subscriber, Subscription
 from turncell.runtime.loop import BackgroundLoop
+from turncell.runtime.options import text
 from turncell.runtime.prompts import as_message, new_id
 from turncell.runtime.rulebook import rulebook
 
@@ -243,8 +244,13 @@ class Run:
         self._loop.call(lambda: self._driver.set_budget(limits_of(self.budget)))
 
     def cancel(self, reason: str = "cancelled by the user") -> None:
-        """End the run as cancelled, from any thread; one that has ended is left alone."""
-        self._loop.call(lambda: self._driver.stop("cancelled", "cancelled", reason))
+        """End the run as cancelled, from any thread; one that has ended is left alone.
+
+        One that waits for its turn ends at once and leaves no record, as with `session.queue.remove`.
+        """
+        text("reason", reason)
+        if not self.session.queue.remove(self.id, reason):
+            self._loop.call(lambda: self._driver.stop("cancelled", "cancelled", reason))
 
     def answer(
         self,
@@ -334,11 +340,6 @@ class Run:
             raise AnswerRefused(f"no {kind or 'request'} waits for an answer in this run; it is {self.status}")
         return requests[0]
 
-    @property
-    def is_stopped(self) -> bool:
-        """It was cancelled while it waited for its turn."""
-        return self._driver.loop_state.stop is not None
-
     def join(self, other: Run) -> None:
         """On the loop: become another handle of the run that this message was joined with.
 
@@ -361,11 +362,11 @@ class Run:
 
         other.done.add_done_callback(finish)
 
-    def withdraw(self) -> None:
+    def withdraw(self, reason: str) -> None:
         """End it, because its message was taken back before its turn."""
 
         def main() -> None:
-            state = self._driver.withdrawn()
+            state = self._driver.withdrawn(reason)
             if not self.done.done():
                 self.done.set_result(state)
 
