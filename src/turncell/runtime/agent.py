@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from turncell import settings
 from turncell.core import events as ev
+from turncell.core.budget import RESOURCES
 from turncell.core.fold import RunState
 from turncell.core.parts import Message
 from turncell.core.policy import MODES, Mode, Rule
@@ -23,7 +24,7 @@ from turncell.runtime.bus import Bus
 from turncell.runtime.driver import Driver, Setup
 from turncell.runtime.hooks import Hooks, HookSet, called
 from turncell.runtime.inputs import Waiting
-from turncell.runtime.journal import Journal
+from turncell.runtime.journal import Journal, Unrecorded
 from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.models import ModelSet, Router, Tiers
 from turncell.runtime.options import number, one_of, text, whole
@@ -101,14 +102,14 @@ class Agent:
         journal: Journal | None = None,
     ) -> None:
         default = settings.current()
-        self.models = ModelSet(default.model if model is None else model, fallbacks, router)
+        self.models = ModelSet(default.model if model is None else model, _items("fallbacks", fallbacks), router)
         if not self.models.is_tiered:
             _ = self.models.first  # a model that nothing answers to is said now
         self.name = text("name", name)
         self.tools = toolbox(_items("tools", tools))
         self.instructions = text("instructions", instructions)
         self.rules = tuple(_rule(rule) for rule in _items("rules", rules))
-        self.mode: Mode = one_of("mode", mode or default.mode, MODES)
+        self.mode: Mode = one_of("mode", default.mode if mode is None else mode, MODES)
         self.step_policy = _step_policy(step_policy)
         if isinstance(self.step_policy, LoopDetection):
             self.step_policy = self.step_policy.of_tools(self.tools.values())
@@ -127,13 +128,17 @@ class Agent:
         self.request_timeout_s = default.request_timeout_s if timeout is None else timeout
         self.max_questions = whole("max_questions", max_questions, least=0)
         self.steering = one_of("steering", steering, ("all", "one"))
-        self.telemetry = tuple(_items("telemetry", telemetry, TelemetryWriter))
+        self.telemetry = tuple(_writer(one) for one in _items("telemetry", telemetry, TelemetryWriter))
         self.debug_latency = bool(debug_latency)
         self._options = {
-            "temperature": temperature,
+            "temperature": number("temperature", temperature, has_zero=True),
             "max_tokens": max_tokens if max_tokens is None else whole("max_tokens", max_tokens, least=1),
-            "reasoning_effort": reasoning_effort,
+            "reasoning_effort": reasoning_effort
+            if reasoning_effort is None
+            else text("reasoning_effort", reasoning_effort),
         }
+        if not isinstance(journal, Journal | None):
+            raise UsageError(f"journal is {journal!r}; use a Journal, such as Journal(lambda: SQLStore.sqlite(path))")
         self._journal = journal
 
     @property
@@ -147,8 +152,12 @@ class Agent:
         return self._journal or defaults.journal()
 
     def session(self, title: str = "") -> Session:
-        """A new conversation in this agent's store, in which this agent answers what is sent."""
-        session = Session.new(self.journal, title)
+        """A new conversation in this agent's store, in which this agent answers what is sent; unrecorded inside `run_turn`."""
+        within = trace.current_trace()
+        around = within.driver.setup.journal if within is not None else None
+        # What an unrecorded run starts is not recorded either.
+        journal = around if isinstance(around, Unrecorded) else self.journal
+        session = Session.new(journal, text("title", title))
         session.agent = self
         return session
 
@@ -172,11 +181,15 @@ class Agent:
         """
         message = as_message(prompt)
         # All that can be wrong comes before anything is made: a run that begins has a record.
+        if not isinstance(is_attended, bool | None):
+            raise UsageError(f"is_attended is {is_attended!r}; use True, False or None")
+        if cell_id is not None:
+            text("cell_id", cell_id)
         within = trace.current_trace()
         limit = self.max_steps if max_steps is None else whole("max_steps", max_steps, least=1)
         if not self._has_max_steps and max_steps is None:
             limit = 0
-        judged_by: Mode = one_of("mode", mode or self.mode, MODES)
+        judged_by: Mode = one_of("mode", self.mode if mode is None else mode, MODES)
         timeout_s = self.timeout_s if timeout_s is None else number("timeout_s", timeout_s)
         wanted = self.output if output is None else OutputType(output)
         account = self._account(budget, within)
@@ -409,13 +422,23 @@ def _hooks(hook: Any) -> Hooks:
     return hook
 
 
+def _writer(writer: Any) -> TelemetryWriter:
+    if isinstance(writer, type) or not callable(getattr(writer, "write", None)):
+        raise UsageError(f"{writer!r} is no telemetry writer; use an object with write(record), such as MemoryWriter()")
+    return writer  # type: ignore[no-any-return]
+
+
 def _step_policy(policy: Any) -> StepPolicy | None:
-    if policy is not None and not (hasattr(policy, "should_continue") and hasattr(policy, "on_limit_reached")):
-        raise UsageError(f"step_policy is {policy!r}; it needs should_continue and on_limit_reached")
+    is_policy = hasattr(policy, "should_continue") and hasattr(policy, "on_limit_reached")
+    if policy is not None and (not is_policy or isinstance(policy, type)):
+        raise UsageError(f"step_policy is {policy!r}; use an object with should_continue and on_limit_reached")
     return policy  # type: ignore[no-any-return]
 
 
 def _limits(budget: Any) -> dict[str, Any]:
     if not isinstance(budget, Mapping):
         raise UsageError(f"budget is {budget!r}; use a Budget or a mapping such as {{'usd': 0.5}}")
+    known = (*RESOURCES, "unknown_prices")
+    if unknown := [name for name in budget if name not in known]:
+        raise UsageError(f"a budget has no limit called {', '.join(map(repr, unknown))}; use {', '.join(known)}")
     return dict(budget)
