@@ -441,3 +441,8 @@ def test_a_call_whose_start_could_not_be_recorded_says_that_it_did_not_run() -> 
     run = agent.run_sync("go")
     assert (run.status, run.state.error_kind, ran) == ("failed", "store", [])
     assert run.tool_calls[0].content == "The run was stopped before this call ran."
+
+
+def test_a_hook_of_another_name_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(UsageError, match="no hook called 'before_tools'; use before_model, after_model, before_tool"):
+        Hooks(before_tools=print)  # type: ignore[call-arg]

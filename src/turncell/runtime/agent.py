@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from turncell import settings
 from turncell.core import events as ev
@@ -425,14 +425,14 @@ def _hooks(hook: Any) -> Hooks:
 def _writer(writer: Any) -> TelemetryWriter:
     if isinstance(writer, type) or not callable(getattr(writer, "write", None)):
         raise UsageError(f"{writer!r} is no telemetry writer; use an object with write(record), such as MemoryWriter()")
-    return writer  # type: ignore[no-any-return]
+    return cast(TelemetryWriter, writer)
 
 
 def _step_policy(policy: Any) -> StepPolicy | None:
     is_policy = hasattr(policy, "should_continue") and hasattr(policy, "on_limit_reached")
     if policy is not None and (not is_policy or isinstance(policy, type)):
         raise UsageError(f"step_policy is {policy!r}; use an object with should_continue and on_limit_reached")
-    return policy  # type: ignore[no-any-return]
+    return policy
 
 
 def _limits(budget: Any) -> dict[str, Any]:
