@@ -312,6 +312,15 @@ class TestSchemas:
         assert status[0] == "paused" and status.cat.categories[-1] == "paused"
 
     @pytest.mark.parametrize("backend", BACKENDS)
+    def test_an_odd_value_is_unknown_and_costs_no_other_row(self, session: list[Drive], backend: Any) -> None:
+        good = [json.loads(r.payload) for r in as_records(session[0].recorded)]
+        odd = [{**line, "run_id": "run_odd"} for line in good]
+        odd[0] |= {"is_attended": "no", "depth": "deep"}
+        frame = runs_frame([*good, *odd], backend=backend)
+        assert list(frame.is_attended.isna()) == [False, True] and list(frame.depth.isna()) == [False, True]
+        pd.testing.assert_frame_equal(frame[:1], runs_frame(good, backend=backend), check_categorical=False)
+
+    @pytest.mark.parametrize("backend", BACKENDS)
     def test_text_that_is_no_unicode_is_shown_escaped(self, backend: Any) -> None:
         frame = runs_frame(Drive().begin("half a \ud83d pair").recorded, backend=backend)
         assert frame.prompt[0] in ("half a \\ud83d pair", "half a \ud83d pair")

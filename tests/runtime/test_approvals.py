@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from tests.runtime.test_hooks import notes, read
 from tests.runtime.test_runs import Mailbox, until, weather
@@ -417,3 +418,35 @@ class TestGuard:
             hooks=Hooks(),
         ).run_sync("go")  # fmt: skip
         assert [c.status for c in run.tool_calls] == ["denied"] * 4
+
+
+@pytest.mark.feature("B7")
+def test_a_rule_book_that_is_locked_by_another_kernel_holds_up_no_other_run(mailbox: Mailbox) -> None:
+    agent = Agent(mails("ana"), tools=[mailbox.tool()])
+    run = ask(agent)
+    request = run.requests[0].request
+    assert request is not None
+    book = rulebook()
+    book.path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{book.path}.lock"):
+        answered = run.answer(request.request_id, "approve", digest=request.digest, scope="always")
+        assert Agent(ScriptedModel(["one"])).start("go").result(3).text == "one"
+        assert not answered.done() and run.status == "waiting", "it counts when the rule is on disk"
+    answered.result(10)
+    assert run.result(5).status == "completed" and [str(kept.rule) for kept in book.rules()] == ["allow mail"]
+
+
+@pytest.mark.feature("B7")
+def test_who_answers_while_a_rule_is_on_its_way_to_the_disk_is_the_first(mailbox: Mailbox) -> None:
+    run = ask(Agent(mails("ana"), tools=[mailbox.tool()]))
+    request = run.requests[0].request
+    assert request is not None
+    book = rulebook()
+    book.path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{book.path}.lock"):
+        late = run.answer(request.request_id, "approve", digest=request.digest, scope="always")
+        run.deny("no")
+    with pytest.raises(AnswerRefused, match="not open any more"):
+        late.result(10)
+    run.result(5)
+    assert not mailbox.sent

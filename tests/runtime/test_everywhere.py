@@ -269,6 +269,12 @@ class TestTurnsAsFunctionCalls:
         assert (request.instructions, request.temperature, request.max_tokens) == ("Be brief.", 0.5, 99)
         assert len(runs_df()) == 0
 
+    def test_its_sub_agents_store_nothing_either(self) -> None:
+        inner = Agent(ScriptedModel(["Found."]), name="clerk")
+        model = ScriptedModel([call("clerk", task="Find it."), "Done."])
+        run = asyncio.run(run_turn(model=model, message="go", tools=[inner.as_tool()]))
+        assert run.tool_calls[0].content == "Found." and len(runs_df()) == 0
+
     def test_any_number_side_by_side(self) -> None:
         async def main() -> list[str]:
             turns = [run_turn(model=ScriptedModel([f"turn {n}"]), message="go") for n in range(50)]

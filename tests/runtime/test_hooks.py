@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.runtime.pieces import LONG_S, Gate
 from tests.runtime.test_runs import Mailbox, until, weather
 from turncell import (
     Agent,
@@ -26,6 +28,7 @@ from turncell import (
 from turncell.core.events import MessageAdded, Noted, RecordedEvent, RunEnded
 from turncell.core.fold import RunState
 from turncell.runtime import defaults
+from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.ports import ModelRequest
 from turncell.runtime.run import Run
 from turncell.testing import ScriptedModel, call, say
@@ -387,3 +390,59 @@ def test_what_is_no_function_is_refused_when_it_is_written() -> None:
         Hooks(before_tool=3)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no set of hooks"):
         Agent(ScriptedModel([]), hooks=[lambda: None])  # type: ignore[list-item]
+
+
+class TestExit:
+    """sys.exit() in people's code is a failure of their run, and of no other."""
+
+    @pytest.mark.parametrize("at", ["RunStarted", "MessageAdded", "RunEnded"])
+    @pytest.mark.parametrize("when", ["before_journal", "after_journal"])
+    def test_in_a_hook_around_the_journal_leaves_the_other_runs_alone(self, when: str, at: str) -> None:
+        def leave(event: RecordedEvent) -> None:
+            if event.type == at:
+                sys.exit(3)
+
+        gate = Gate()
+        other = Agent(ScriptedModel([gate.say("fine")])).start("go")
+        gate.was_reached()
+        run = Agent(ScriptedModel(["one"]), hooks=Hooks(**{when: leave})).start("go").result(LONG_S)
+        gate.open()
+        assert other.result(LONG_S).status == "completed"
+        assert run.status == ("failed" if when == "before_journal" else "completed")
+        if when == "after_journal":
+            assert [event.seq for event in run.events] == list(range(1, len(run.events) + 1))
+            assert Session.load(run.session.id, run.session.journal).runs == (run.state,)
+
+    def test_in_a_task_or_a_callback_of_the_loop_does_not_end_its_thread(self) -> None:
+        async def leave() -> None:
+            sys.exit(3)
+
+        loop = BackgroundLoop.current()
+        loop.loop.call_soon_threadsafe(sys.exit, 3)
+        with pytest.raises(SystemExit):
+            loop.spawn(leave()).result(LONG_S)
+        assert BackgroundLoop.current() is loop and loop.call(lambda: "there").result(LONG_S) == "there"
+
+
+@pytest.mark.feature("A12")
+def test_a_call_whose_start_could_not_be_recorded_says_that_it_did_not_run() -> None:
+    ran: list[str] = []
+
+    @tool
+    def mail() -> str:
+        """Send a mail."""
+        ran.append("mail")
+        return "sent"
+
+    def refuse(event: RecordedEvent) -> Veto | None:
+        return Veto() if event.type == "CallStarted" else None
+
+    agent = Agent(ScriptedModel([call("mail"), "Done."]), tools=[mail], mode="auto", hooks=Hooks(before_journal=refuse))
+    run = agent.run_sync("go")
+    assert (run.status, run.state.error_kind, ran) == ("failed", "store", [])
+    assert run.tool_calls[0].content == "The run was stopped before this call ran."
+
+
+def test_a_hook_of_another_name_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(UsageError, match="no hook called 'before_tools'; use before_model, after_model, before_tool"):
+        Hooks(before_tools=print)  # type: ignore[call-arg]

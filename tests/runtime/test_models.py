@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from turncell import Route, Router, Tiers, UsageError
+from tests.runtime.pieces import LONG_S, Gate
+from turncell import Agent, Route, Router, Tiers, UsageError
 from turncell.adapters.scripted_model import ScriptedModel
 from turncell.errors import UnknownModelError
 from turncell.runtime.models import ModelSet, StepInfo
@@ -22,6 +23,20 @@ ALL = Tiers(SMALL, MID, FRONTIER)
 def names(models: ModelSet, step: StepInfo | None = None) -> list[str]:
     """The models in the order in which they are tried."""
     return [models.pick(step or StepInfo(), attempt).model.name for attempt in range(models.count)]
+
+
+def test_a_route_that_blocks_holds_up_no_other_run() -> None:
+    gate = Gate()
+
+    def when(step: StepInfo) -> bool:
+        gate.wait()
+        return True
+
+    slow = Agent(Tiers(small=ScriptedModel(["slow"])), router=Router([Route("small", when)])).start("go")
+    gate.was_reached()
+    assert Agent(ScriptedModel(["one"])).start("go").result(LONG_S).text == "one" and not slow.is_done
+    gate.open()
+    assert slow.result(LONG_S).text == "slow"
 
 
 class TestOneModel:

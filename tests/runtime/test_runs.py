@@ -14,7 +14,21 @@ from typing import Annotated, Any
 import pytest
 from pydantic import AfterValidator
 
-from turncell import Agent, AnswerRefused, ModelFailure, Rule, RunError, ToolContext, UsageError, tool
+from tests.runtime.pieces import Gate
+from turncell import (
+    Agent,
+    AnswerRefused,
+    MemoryWriter,
+    Message,
+    ModelFailure,
+    Rule,
+    RunError,
+    StepLimit,
+    Text,
+    ToolContext,
+    UsageError,
+    tool,
+)
 from turncell.adapters.scripted_model import Call, ScriptedModel, call, say
 from turncell.core.deltas import Finished, Fragment, TextFragment
 from turncell.core.events import Event, RunEnded, TextDelta
@@ -284,19 +298,17 @@ class TestCancelling:
         second = agent.run_sync("go on", session=session)
         assert (first.status, second.status) == ("completed", "completed")
 
-    def test_before_it_has_begun(self) -> None:
-        agent = Agent(ScriptedModel([say("one", delay_s=0.05), "two"]))
+    def test_before_its_turn_ends_it_at_once_and_leaves_no_record(self) -> None:
+        gate = Gate()
+        agent = Agent(ScriptedModel([gate.say("one"), "three"]))
         session = agent.session()
-        first, second = agent.start("go", session=session), agent.start("go on", session=session)
+        first, second, third = (agent.start(text, session=session) for text in ("go", "go on", "and on"))
         second.cancel("changed my mind")
-        first.result(5)
         second.result(5)
-        assert (first.status, second.status, second.state.error) == (
-            "completed",
-            "cancelled",
-            "changed my mind",
-        )
-        assert second.id and not second.state.steps and second.events[-1].run_id == second.id
+        assert (first.status, second.status, second.state.error) == ("running", "cancelled", "changed my mind")
+        gate.open()
+        assert third.result(5).text == "three" and third.state.previous == first.id and not second.events
+        assert len(Session.load(session.id, session.journal).runs) == 2
 
     def test_there_is_exactly_one_terminal_event(self) -> None:
         run = Agent(Silent("x")).start("go")
@@ -619,11 +631,118 @@ class TestSessions:
             Agent(ScriptedModel([])).start("  \n")
 
     @pytest.mark.parametrize(
-        ("option", "message"), [({"max_steps": 0}, "max_steps is 0"), ({"mode": "x"}, "mode is 'x'")]
+        ("option", "message"),
+        [
+            ({"max_steps": 0}, "max_steps is 0"),
+            ({"mode": "x"}, "mode is 'x'"),
+            ({"mode": ""}, "mode is ''"),
+            ({"is_attended": "no"}, "is_attended is 'no'"),
+            ({"cell_id": object()}, "cell_id is <object"),
+            ({"budget": {"dollars": 1}}, "no limit called 'dollars'; use steps, tokens, usd"),
+        ],
     )
     def test_what_cannot_be_is_refused_before_a_run_begins(self, option: dict[str, Any], message: str) -> None:
         with pytest.raises(UsageError, match=message):
             Agent(ScriptedModel([])).start("go", **option)
+
+
+@pytest.mark.feature("A1")
+class TestWhatIsGivenIsLookedAt:
+    @pytest.mark.parametrize(
+        ("option", "message"),
+        [
+            ({"fallbacks": "embedded"}, "fallbacks is 'embedded'; use a list"),
+            ({"telemetry": MemoryWriter}, "no telemetry writer"),
+            ({"telemetry": [object()]}, "no telemetry writer"),
+            ({"step_policy": StepLimit}, "step_policy is <class"),
+            ({"mode": ""}, "mode is ''"),
+            ({"temperature": "hot"}, "temperature is 'hot'"),
+            ({"reasoning_effort": 3}, "reasoning_effort is 3"),
+            ({"router": "x"}, "router is 'x'"),
+            ({"journal": "x.sqlite"}, "journal is 'x.sqlite'"),
+            ({"budget": {"dollars": 1}}, "no limit called 'dollars'; use steps, tokens, usd"),
+        ],
+    )
+    def test_by_an_agent(self, option: dict[str, Any], message: str) -> None:
+        with pytest.raises(UsageError, match=message):
+            Agent(ScriptedModel([]), **option)
+
+    def test_a_temperature_of_zero_is_one(self) -> None:
+        model = ScriptedModel(["one"])
+        Agent(model, temperature=0).run_sync("go")
+        assert model.requests[0].temperature == 0
+
+    @pytest.mark.parametrize("parts", ["hello", (Text(5),), ("hello",)])  # type: ignore[arg-type]
+    def test_by_a_prompt(self, parts: Any) -> None:
+        with pytest.raises(UsageError, match="a tuple of Text and Image"):
+            Agent(ScriptedModel([])).start(Message("user", parts))
+
+    def test_by_a_session(self) -> None:
+        with pytest.raises(UsageError, match="title is <object"):
+            Agent(ScriptedModel([])).session(title=object())  # type: ignore[arg-type]
+
+    def test_by_an_answer_and_the_request_stays_open(self, mailbox: Mailbox) -> None:
+        agent = Agent(ScriptedModel([call("mail", to="ana"), "Done."]), tools=[mailbox.tool()])
+        run: Any = agent.start("go", is_attended=True)
+        (waiting,) = run.wait_request(5)
+        odd: list[Callable[[], Any]] = [
+            lambda: run.cancel(object()),
+            lambda: run.deny(object()),
+            lambda: run.approve("w"),
+            lambda: run.approve(arguments=5),
+            lambda: run.approve(scope="ever"),
+            lambda: run.answer(waiting.request.request_id, "result", digest=waiting.digest, result=5).result(5),
+            lambda: run.answer(waiting.request.request_id, "result", digest=waiting.digest, result=[5]).result(5),
+            lambda: run.answer(waiting.request.request_id, "approve", digest=waiting.digest, by="me").result(5),
+        ]
+        for answer in odd:
+            with pytest.raises((UsageError, AnswerRefused)):
+                answer()
+            assert run.status == "waiting"
+        run.approve()
+        assert run.result(5).status == "completed" and mailbox.sent == [("ana", "hello")]
+
+    def test_by_waiting_which_says_what_it_waited_for(self) -> None:
+        gate = Gate()
+        run = Agent(ScriptedModel([gate.say("one")])).start("go")
+        with pytest.raises(TimeoutError, match="the run is running and has not ended within"):
+            run.result(0.01)
+        with pytest.raises(TimeoutError, match="nothing was asked within"):
+            run.wait_request(0.01)
+        with pytest.raises(UsageError, match="timeout_s is 'x'"):
+            run.result("x")  # type: ignore[arg-type]
+        gate.open()
+        assert run.result(5).text == "one"
+
+
+@pytest.mark.feature("B1")
+class TestWaitingForARequest:
+    def two(self, mailbox: Mailbox) -> Run:
+        script = [call("mail", to="ana"), call("mail", to="bo"), "Done."]
+        return Agent(ScriptedModel(script), tools=[mailbox.tool()]).start("go", is_attended=True)
+
+    def test_from_a_script(self, mailbox: Mailbox) -> None:
+        run = self.two(mailbox)
+        seen = []
+        while waiting := run.wait_request(5):
+            seen += [one.arguments["to"] for one in waiting if one.arguments]
+            run.approve(waiting[0])
+        assert seen == ["ana", "bo"] and run.result(5).text == "Done." and run.wait_request() == ()
+
+    def test_on_any_event_loop(self, mailbox: Mailbox) -> None:
+        async def main() -> str:
+            run = self.two(mailbox)
+            while waiting := await asyncio.wait_for(run.next_request(), 5):
+                run.approve(waiting[0])
+            return (await run).text
+
+        assert asyncio.run(main()) == "Done." and len(mailbox.sent) == 2
+        assert BackgroundLoop.current().spawn(main()).result(5) == "Done."
+
+    def test_on_the_loop_of_all_runs_it_is_refused(self) -> None:
+        run = Agent(ScriptedModel(["one"])).run_sync("go")
+        with pytest.raises(UsageError, match=r"await run.next_request\(\)"):
+            BackgroundLoop.current().call(run.wait_request).result(5)
 
 
 def test_blocking_the_loop_that_runs_live_on_is_refused() -> None:

@@ -303,6 +303,18 @@ class TestAsking:
         assert str(inner_model.requests[-1].messages).count("chose b") == 2, "it is not asked twice"
         assert list(run.session.answers.values()) == ["b"], "nor by the next one in this session"
 
+    @pytest.mark.parametrize("scope", ["session", "always"])
+    def test_a_question_has_no_scope_and_is_answered_all_the_same(self, scope: Any) -> None:
+        @tool(effect="read")
+        async def choose(context: ToolContext) -> str:
+            """Choose."""
+            return f"chose {await context.ask('Which?', ['a', 'b'])}"
+
+        run = start(over(Agent(ScriptedModel([call("choose"), "Chosen."]), name="clerk", tools=[choose])))
+        request = asked(run.requests[0])
+        run.answer(request.request_id, "result", digest=request.digest, result="b", scope=scope).result(5)
+        assert run.result(5).status == "completed" and not run.session.rules
+
     def test_from_three_deep(self, box: Mailbox) -> None:
         middle = Agent(
             ScriptedModel([call("clerk", task="x"), "Passed on."]), name="middle",

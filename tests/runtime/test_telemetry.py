@@ -133,3 +133,17 @@ class TestJsonLines:
         with caplog.at_level(logging.ERROR, "turncell"):
             JsonLinesWriter(tmp_path / "file" / "runs.jsonl").write(record_of(started(run_id="run_7")))
         assert "the record of run 'run_7' could not be written" in caplog.text
+
+
+def test_a_writer_that_exits_or_blocks_harms_no_run() -> None:
+    threads: list[threading.Thread] = []
+
+    class Leaves:
+        def write(self, record: RunRecord) -> None:
+            threads.append(threading.current_thread())
+            sys.exit(3)
+
+    kept = MemoryWriter()
+    run = Agent(ScriptedModel(["one"]), telemetry=[Leaves(), kept]).start("go").result(20)
+    assert run.status == "completed" and [record.run_id for record in kept.records] == [run.id]
+    assert threads[0].name != "turncell", "not on the loop of all runs"

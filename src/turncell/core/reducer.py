@@ -769,7 +769,7 @@ def _stop(turn: _Turn, s: Stop) -> None:
             turn.withdraw(call, "cancel", s.message or "")
         if call.is_open:
             content = "The run was stopped before this call ran."
-            if call.started_at is not None and call.call_id != s.not_begun:
+            if call.started_at is not None and call.call_id not in s.not_begun:
                 content = "The run was stopped while this call was running; its effect may or may not have happened."
             turn.finish(call, "cancelled", content)
     turn.end(s.status, s.kind, s.message)

@@ -250,8 +250,8 @@ class Stop:
     status: ev.EndStatus = "cancelled"
     kind: str | None = None
     message: str | None = None
-    not_begun: str | None = None
-    """A call whose intent is recorded and which certainly did nothing."""
+    not_begun: frozenset[str] = frozenset()
+    """Calls that were to start and certainly did nothing."""
 
 
 @dataclass(frozen=True, slots=True)

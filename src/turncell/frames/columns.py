@@ -22,6 +22,22 @@ def frame_of(table: Table, rows: list[tuple[Any, ...]], backend: Backend) -> pd.
 
 
 def _array(column: Column, values: tuple[Any, ...], backend: Backend) -> Any:
+    try:
+        return _built(column, values, backend)
+    except (TypeError, ValueError):
+        # A record of another hand: one odd value is unknown, and costs no other row.
+        return _built(column, tuple(v if _is_fit(column, v, backend) else None for v in values), backend)
+
+
+def _is_fit(column: Column, value: Any, backend: Backend) -> bool:
+    try:
+        _built(column, (value,), backend)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _built(column: Column, values: tuple[Any, ...], backend: Backend) -> Any:
     if column.dtype == "category":
         unknown = dict.fromkeys(v for v in values if v is not None and v not in column.categories)
         return pd.Categorical(values, categories=[*column.categories, *unknown])

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from turncell.core import codec
 from turncell.core.events import Event, RequestAnswered, RequestOpened, Resumed, RunEnded, StepStarted
 from turncell.core.fold import snapshot
-from turncell.errors import AnswerRefused
+from turncell.errors import AnswerRefused, StoreError
 from turncell.notebook import wire
 from turncell.runtime.bus import merge_deltas
 from turncell.runtime.loop import BackgroundLoop
@@ -149,10 +149,13 @@ class Link:
             result=message.result,
             scope=message.scope,
         )
-        try:
-            answered.result()  # on the loop itself: it is done
-        except AnswerRefused as refusal:
-            self._try_send(wire.Refused(message.request_id, str(refusal)))
+
+        def tell(answered: Future[None]) -> None:  # on the loop
+            error = answered.exception()
+            if isinstance(error, AnswerRefused | StoreError):
+                self._try_send(wire.Refused(message.request_id, str(error)))
+
+        answered.add_done_callback(tell)
 
 
 def _clean(value: Any) -> Any:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from turncell import settings
 from turncell.core import events as ev
+from turncell.core.budget import RESOURCES
 from turncell.core.fold import RunState
 from turncell.core.parts import Message
 from turncell.core.policy import MODES, Mode, Rule
@@ -21,12 +23,12 @@ from turncell.runtime.approvals import Policy, RuleFunction
 from turncell.runtime.budget import Budget, limits_of
 from turncell.runtime.bus import Bus
 from turncell.runtime.driver import Driver, Setup
-from turncell.runtime.hooks import Hooks, HookSet
+from turncell.runtime.hooks import Hooks, HookSet, called
 from turncell.runtime.inputs import Waiting
-from turncell.runtime.journal import Journal
+from turncell.runtime.journal import Journal, Unrecorded
 from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.models import ModelSet, Router, Tiers
-from turncell.runtime.options import number, one_of, whole
+from turncell.runtime.options import number, one_of, text, whole
 from turncell.runtime.output_type import ATTEMPTS, OutputType
 from turncell.runtime.ports import Model, capabilities_of
 from turncell.runtime.prompts import as_message, new_id
@@ -101,14 +103,14 @@ class Agent:
         journal: Journal | None = None,
     ) -> None:
         default = settings.current()
-        self.models = ModelSet(default.model if model is None else model, fallbacks, router)
+        self.models = ModelSet(default.model if model is None else model, _items("fallbacks", fallbacks), router)
         if not self.models.is_tiered:
             _ = self.models.first  # a model that nothing answers to is said now
-        self.name = _text("name", name)
+        self.name = text("name", name)
         self.tools = toolbox(_items("tools", tools))
-        self.instructions = _text("instructions", instructions)
+        self.instructions = text("instructions", instructions)
         self.rules = tuple(_rule(rule) for rule in _items("rules", rules))
-        self.mode: Mode = one_of("mode", mode or default.mode, MODES)
+        self.mode: Mode = one_of("mode", default.mode if mode is None else mode, MODES)
         self.step_policy = _step_policy(step_policy)
         if isinstance(self.step_policy, LoopDetection):
             self.step_policy = self.step_policy.of_tools(self.tools.values())
@@ -127,13 +129,17 @@ class Agent:
         self.request_timeout_s = default.request_timeout_s if timeout is None else timeout
         self.max_questions = whole("max_questions", max_questions, least=0)
         self.steering = one_of("steering", steering, ("all", "one"))
-        self.telemetry = tuple(_items("telemetry", telemetry, TelemetryWriter))
+        self.telemetry = tuple(_writer(one) for one in _items("telemetry", telemetry, TelemetryWriter))
         self.debug_latency = bool(debug_latency)
         self._options = {
-            "temperature": temperature,
+            "temperature": number("temperature", temperature, has_zero=True),
             "max_tokens": max_tokens if max_tokens is None else whole("max_tokens", max_tokens, least=1),
-            "reasoning_effort": reasoning_effort,
+            "reasoning_effort": reasoning_effort
+            if reasoning_effort is None
+            else text("reasoning_effort", reasoning_effort),
         }
+        if not isinstance(journal, Journal | None):
+            raise UsageError(f"journal is {journal!r}; use a Journal, such as Journal(lambda: SQLStore.sqlite(path))")
         self._journal = journal
 
     @property
@@ -147,8 +153,12 @@ class Agent:
         return self._journal or defaults.journal()
 
     def session(self, title: str = "") -> Session:
-        """A new conversation in this agent's store, in which this agent answers what is sent."""
-        session = Session.new(self.journal, title)
+        """A new conversation in this agent's store, in which this agent answers what is sent; unrecorded inside `run_turn`."""
+        within = trace.current_trace()
+        around = within.driver.setup.journal if within is not None else None
+        # What an unrecorded run starts is not recorded either.
+        journal = around if isinstance(around, Unrecorded) else self.journal
+        session = Session.new(journal, text("title", title))
         session.agent = self
         return session
 
@@ -176,6 +186,10 @@ class Agent:
         secrets.refresh()
         message = as_message(prompt)
         # All that can be wrong comes before anything is made: a run that begins has a record.
+        if not isinstance(is_attended, bool | None):
+            raise UsageError(f"is_attended is {is_attended!r}; use True, False or None")
+        if cell_id is not None:
+            text("cell_id", cell_id)
         within = trace.current_trace()
         setup, limit, terms = self._setup(
             within, session, message.text[:80], is_attended, mode, max_steps, output, budget, timeout_s
@@ -248,7 +262,7 @@ class Agent:
         limit = self.max_steps if max_steps is None else whole("max_steps", max_steps, least=1)
         if not self._has_max_steps and max_steps is None:
             limit = 0
-        judged_by: Mode = one_of("mode", mode or self.mode, MODES)
+        judged_by: Mode = one_of("mode", self.mode if mode is None else mode, MODES)
         timeout_s = self.timeout_s if timeout_s is None else number("timeout_s", timeout_s)
         wanted = self.output if output is None else OutputType(output)
         account = self._account(budget, within)
@@ -302,7 +316,7 @@ class Agent:
                 said = session.queue.begin(run_id)
                 if said is None:
                     # Taken back; or joined with a run, which has had its turn by now.
-                    return driver.withdrawn() if run.id == run_id else run.state
+                    return await asyncio.shield(asyncio.wrap_future(run.done))
                 session.running = run
                 try:
                     await session.claimed()
@@ -311,17 +325,28 @@ class Agent:
                     first = begin(run_id, said)
                 except TurncellError as error:  # whoever watches it must hear of its end
                     session.running = None
-                    driver.withdrawn(str(error))
+                    driver.withdrawn(str(error), is_refused=True)
                     raise
                 try:
                     state = await driver.drive(first)
                 finally:
                     session.running = None
                 session.add(state)
-                self._tell(state)
                 return state
 
-        _when_done(loop.spawn(turn()), run)
+        async def guarded() -> RunState:
+            try:
+                state = await turn()
+            except (asyncio.CancelledError, TurncellError):
+                raise
+            except BaseException as error:
+                log.exception("a run could not be driven to its end")
+                state = driver.failed(error)
+            if driver.has_begun:
+                await self._tell(state)
+            return state
+
+        _when_done(loop.spawn(guarded()), run)
         return run
 
     def _begin(
@@ -390,14 +415,13 @@ class Agent:
     def _has_schema_mode(self) -> bool:
         return not self.models.is_tiered and self.models.count == 1 and capabilities_of(self.model).schema
 
-    def _tell(self, state: RunState) -> None:
-        if not self.telemetry:
-            return
-        record = record_of(state, agent=self.name)
+    async def _tell(self, state: RunState) -> None:
         for writer in self.telemetry:
             try:
-                writer.write(record)
-            except Exception:
+                await called(writer.write, record_of(state, agent=self.name))
+            except asyncio.CancelledError:
+                raise
+            except BaseException:  # sys.exit() too
                 log.exception("the telemetry writer %r raised", writer)
 
     def as_tool(self, name: str | None = None, description: str = "", **options: Any) -> Tool:
@@ -488,12 +512,6 @@ def _items(name: str, given: Any, single: type | None = None) -> tuple[Any, ...]
     return tuple(given)
 
 
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise UsageError(f"{name} is {value!r}; use a text")
-    return value
-
-
 def _rule(rule: Any) -> Any:
     if not isinstance(rule, Rule) and not callable(rule):
         raise UsageError(f"{rule!r} is no rule; use Rule(tool, verdict) or a function of the call")
@@ -506,13 +524,23 @@ def _hooks(hook: Any) -> Hooks:
     return hook
 
 
+def _writer(writer: Any) -> TelemetryWriter:
+    if isinstance(writer, type) or not callable(getattr(writer, "write", None)):
+        raise UsageError(f"{writer!r} is no telemetry writer; use an object with write(record), such as MemoryWriter()")
+    return cast(TelemetryWriter, writer)
+
+
 def _step_policy(policy: Any) -> StepPolicy | None:
-    if policy is not None and not (hasattr(policy, "should_continue") and hasattr(policy, "on_limit_reached")):
-        raise UsageError(f"step_policy is {policy!r}; it needs should_continue and on_limit_reached")
-    return policy  # type: ignore[no-any-return]
+    is_policy = hasattr(policy, "should_continue") and hasattr(policy, "on_limit_reached")
+    if policy is not None and (not is_policy or isinstance(policy, type)):
+        raise UsageError(f"step_policy is {policy!r}; use an object with should_continue and on_limit_reached")
+    return policy
 
 
 def _limits(budget: Any) -> dict[str, Any]:
     if not isinstance(budget, Mapping):
         raise UsageError(f"budget is {budget!r}; use a Budget or a mapping such as {{'usd': 0.5}}")
+    known = (*RESOURCES, "unknown_prices")
+    if unknown := [name for name in budget if name not in known]:
+        raise UsageError(f"a budget has no limit called {', '.join(map(repr, unknown))}; use {', '.join(known)}")
     return dict(budget)

@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 from turncell.core.digest import call_digest, canonical_json
 from turncell.core.events import Answer, AnsweredBy, Scope
@@ -222,6 +222,14 @@ def check_answer(
         raise AnswerRefused(f"this answer was for other arguments of {call.name} than those that would run; look again")
     if decision not in get_args(Answer):
         raise AnswerRefused(f"{decision!r} is no answer; use {', '.join(map(repr, get_args(Answer)))}")
+    if not isinstance(cast(object, reason), str):
+        raise AnswerRefused(f"a reason is a text; found {reason!r}")
+    if by not in get_args(AnsweredBy):
+        raise AnswerRefused(f"by is {by!r}; use {', '.join(map(repr, get_args(AnsweredBy)))}")
+    if not isinstance(cast(object, arguments), str | Mapping | None):
+        raise AnswerRefused(f"arguments are a mapping or JSON text; found {arguments!r}")
+    if not _is_result(result):
+        raise AnswerRefused(f"a result is a text or a list of texts; found {result!r}")
     if arguments is not None and decision != "edit":
         raise AnswerRefused(f"arguments go with 'edit', not with {decision!r}; nothing was answered")
     if request.kind == "in_doubt" and decision == "edit":
@@ -269,6 +277,12 @@ def check_answer(
         arguments=valid,
         digest=edited,
         scope=scope,
+    )
+
+
+def _is_result(result: object) -> bool:
+    return isinstance(result, str | None) or (
+        isinstance(result, list | tuple) and all(isinstance(one, str) for one in result)
     )
 
 

@@ -122,6 +122,8 @@ class Driver:
         """Write calls in threads that went over their time limit: the tool's name, and what is still to come of them."""
         self.pauses: dict[str, Callable[[bool], None]] = {}
         """By running call: stops the clock of its time limit while a person is asked, and starts it again."""
+        self.not_begun: set[str] = set()
+        """Calls whose start is an event already, while they wait for their record, a laggard or the budget."""
         self._complained: set[str] = set()
         self._nucleus: Nucleus[LoopState, Signal, Event] = Nucleus(LoopState(), reduce)
         self._inbox: deque[Signal] = deque()
@@ -156,6 +158,11 @@ class Driver:
     def is_tainted(self) -> bool:
         """Whether the model may be speaking for somebody outside."""
         return self.loop_state.run.is_tainted or self.setup.session.is_tainted or self.setup.is_tainted
+
+    @property
+    def has_begun(self) -> bool:
+        """Not waiting for its turn, nor withdrawn before it."""
+        return bool(self.loop_state.run.run_id)
 
     @property
     def is_over(self) -> bool:
@@ -196,14 +203,22 @@ class Driver:
                     reason="nobody is attending this run",
                 ))  # fmt: skip
 
-    def withdrawn(self, failure: str | None = None) -> RunState:
-        """Taken back before its turn, or refused for a `failure`: nothing has happened and nothing is recorded."""
+    def withdrawn(self, reason: str, *, is_refused: bool = False) -> RunState:
+        """Taken back before its turn, or refused: nothing has happened and nothing is recorded."""
         if self._unrecorded is None:
             self._unrecorded = RunState(
-                status="cancelled" if failure is None else "failed", ended_at=time.time(),
-                error_kind="cancelled" if failure is None else "store", error=failure or "taken back before its turn",
+                status="failed" if is_refused else "cancelled", ended_at=time.time(),
+                error_kind="store" if is_refused else "cancelled", error=reason,
             )  # fmt: skip
             self.bus.close()
+        return self._unrecorded
+
+    def failed(self, error: BaseException) -> RunState:
+        """It could not be driven to its end: whatever was recorded, it has not ended well."""
+        self._unrecorded = evolve(
+            self._nucleus.state.run, status="failed", ended_at=time.time(), error_kind="internal", error=say(error)
+        )
+        self.bus.close()
         return self._unrecorded
 
     async def _settle(self) -> None:
@@ -229,7 +244,7 @@ class Driver:
             self._is_feeding = False
 
     def stop(self, status: Any = "cancelled", kind: str | None = None, message: str | None = None) -> None:
-        self.feed(Stop(time.time(), status, kind, message))
+        self.feed(Stop(time.time(), status, kind, message, frozenset(self.not_begun)))
 
     def note(self, kind: Any, message: str, call_id: str | None = None, data: Any = None) -> None:
         self.feed(Note(time.time(), kind, message, call_id, data))
@@ -319,6 +334,7 @@ class Driver:
         elif isinstance(command, Judge):
             self._start(tool_call.judge_calls(self, command))
         elif isinstance(command, StartCall):
+            self.not_begun.add(command.call.call_id)
             self._start(tool_call.run_call(self, command.call, written if command.call.effect != "read" else None))
         elif isinstance(command, Reply):
             reply = self._replies.pop(command.key, None)

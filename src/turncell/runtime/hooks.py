@@ -78,6 +78,12 @@ class Hooks:
     before_finish: Callable[[RunState], Maybe[str | Message]] | None = None
     after_step: Callable[[RunState], Maybe[bool]] | None = None
 
+    def __new__(cls, **given: Any) -> Hooks:
+        known = [field.name for field in fields(cls)]
+        if unknown := [name for name in given if name not in known]:
+            raise UsageError(f"there is no hook called {', '.join(map(repr, unknown))}; use {', '.join(known)}")
+        return object.__new__(cls)
+
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
@@ -126,7 +132,7 @@ class HookSet:
         for hook in self._of[name]:
             try:
                 said = hook(value)
-            except Exception as error:
+            except BaseException as error:  # sys.exit() too: it would skip the journal and end the loop of all runs
                 raise HookFailed(f"{_named(name, hook)} raised {say(error)}") from error
             if name.startswith("before"):
                 value = _checked(name, hook, said, value, kind)

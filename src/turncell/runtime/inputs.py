@@ -50,14 +50,14 @@ class InputQueue:
         with self._lock:
             self._waiting.append(waiting)
 
-    def remove(self, input_id: str) -> bool:
+    def remove(self, input_id: str, reason: str = "taken back before its turn") -> bool:
         """Whether there was such a message."""
         with self._lock:
             found = [waiting for waiting in self._waiting if waiting.input_id == input_id]
             for waiting in found:
                 self._waiting.remove(waiting)
         for waiting in found:
-            waiting.run.withdraw()
+            waiting.run.withdraw(reason)
         return bool(found)
 
     def clear(self) -> int:
@@ -71,12 +71,11 @@ class InputQueue:
             if mine is None:
                 return None
             taken = [mine]
-            if self.mode == "all" and not mine.run.is_stopped:
+            if self.mode == "all":
                 for other in self._waiting[self._waiting.index(mine) + 1 :]:
                     if other.terms != mine.terms:
                         break
-                    if not other.run.is_stopped:
-                        taken.append(other)
+                    taken.append(other)
             for waiting in taken:
                 self._waiting.remove(waiting)
         for other in taken:

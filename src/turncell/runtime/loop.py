@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextvars
+import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine
@@ -16,6 +17,8 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from turncell.errors import UsageError
+
+log = logging.getLogger("turncell")
 
 T = TypeVar("T")
 
@@ -99,7 +102,14 @@ class BackgroundLoop:
 
     def _main(self) -> None:
         asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
+        while True:
+            try:
+                self.loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):
+                # asyncio lets these two through, of a task as of a callback; the other runs have no part in it.
+                log.exception("code on the background loop wanted to end the program; the loop goes on")
+            else:
+                return
 
     def _leave(self) -> None:
         """The program ends: whatever is in the middle stays as it is in the record, and does not complain."""

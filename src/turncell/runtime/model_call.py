@@ -95,9 +95,15 @@ async def _pick(driver: Driver, command: CallModel, request: ModelRequest) -> Mo
     if command.model > driver.picked:
         driver.picked = command.model
         driver.given_up.append(driver.label)
-    choice = models.choose(info, given_up=driver.given_up)
+    # A route is code of other people, and may block: not on the loop.
+    given_up = tuple(driver.given_up)
+    choice = (
+        await in_thread(models.choose, info, given_up=given_up)
+        if models.has_routes
+        else models.choose(info, given_up=given_up)
+    )
     driver.label = choice.label
-    # Building one is code of other people, and may take seconds: not on the loop.
+    # So is building one, which may take seconds.
     picked = choice.pick() if choice.is_built else await in_thread(choice.pick)
     if picked.model.name != run.steps[-1].model or picked.tier != run.steps[-1].tier:
         driver.feed(Chosen(time.time(), picked.model.name, picked.tier, picked.reason))

@@ -71,7 +71,7 @@ class StepInfo:
     is_summary: bool = False
     """The step only sums up: after a limit was reached, or to shorten a conversation."""
     failures: int = 0
-    """Model calls of this run that have failed."""
+    """Tool calls of this run that have failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class Router:
         for number, route in enumerate(self.routes, 1):
             try:
                 matches = bool(route.when(step))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 return Routed(self.default, f"route {number} (to {route.tier}) failed with {say(error)}")
             if matches:
                 return Routed(route.tier, route.reason or f"route {number}")
@@ -187,6 +187,8 @@ class ModelSet:
         fallbacks: Iterable[ModelSource] = (),
         router: Router | None = None,
     ) -> None:
+        if not isinstance(router, Router | None):
+            raise UsageError(f"router is {router!r}; use Router([Route(tier, when), ...])")
         self._tiers = primary if isinstance(primary, Tiers) else None
         self._router = router or Router()
         self._slots: dict[Tier | None, _Slot] = {}
@@ -208,6 +210,11 @@ class ModelSet:
     def is_tiered(self) -> bool:
         """Whether a router picks the model of each step."""
         return self._tiers is not None
+
+    @property
+    def has_routes(self) -> bool:
+        """Whether choosing calls code of other people."""
+        return bool(self._router.routes)
 
     @property
     def first(self) -> Model:

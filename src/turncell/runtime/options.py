@@ -16,6 +16,12 @@ def one_of(name: str, value: T, allowed: tuple[T, ...]) -> T:
     return value
 
 
+def text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise UsageError(f"{name} is {value!r}; use a text")
+    return value
+
+
 def whole(name: str, value: Any, *, least: int) -> int:
     """A whole number."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -23,10 +29,11 @@ def whole(name: str, value: Any, *, least: int) -> int:
     return value
 
 
-def number(name: str, value: Any) -> float | None:
-    """A finite number of seconds (or of anything), more than 0; None stays None."""
+def number(name: str, value: Any, *, has_zero: bool = False) -> float | None:
+    """A finite number of seconds (or of anything), more than 0, or from 0 on; None stays None."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-        raise UsageError(f"{name} is {value!r}; use a number, more than 0")
+    is_number = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+    if not is_number or value < 0 or (value == 0 and not has_zero):
+        raise UsageError(f"{name} is {value!r}; use a number, {'0 or more' if has_zero else 'more than 0'}")
     return float(value)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 import time
+from typing import Any, cast
 
-from turncell.core.parts import Message, Text
+from turncell.core.parts import Image, Message, Text
 from turncell.core.values import evolve
 from turncell.errors import UsageError
 from turncell.runtime.output import clean
@@ -37,7 +38,13 @@ def as_message(prompt: str | Message) -> Message:
         raise UsageError(f"a prompt is text or a Message; found {prompt!r}")
     if message.role != "user":
         raise UsageError(f"a prompt is a message of the user; found one of the {message.role}")
+    if not isinstance(cast(object, message.parts), tuple | list) or not all(map(_is_part, message.parts)):
+        raise UsageError(f"the parts of a prompt are a tuple of Text and Image; found {message.parts!r}")
     if not any(part.type != "text" for part in message.parts) and not message.text.strip():
         raise UsageError("the prompt is empty; write what you want the agent to do")
     parts = tuple(Text(clean(part.text)) if isinstance(part, Text) else part for part in message.parts)
     return evolve(message, parts=parts)
+
+
+def _is_part(part: Any) -> bool:
+    return isinstance(part, Image) or (isinstance(part, Text) and isinstance(part.text, str))

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from turncell.core.events import (
     Answer,
@@ -26,15 +26,17 @@ from turncell.core.events import (
 )
 from turncell.core.fold import CallState, RequestState, RunState, as_deltas
 from turncell.core.parts import Json, Message, Usage
-from turncell.core.policy import Rule
-from turncell.core.signals import Steer
+from turncell.core.policy import Rule, Verdict
+from turncell.core.signals import Answered, Steer
 from turncell.errors import AnswerRefused, RunError, UsageError
 from turncell.runtime.approvals import check_answer
 from turncell.runtime.budget import Budget, limits_of
 from turncell.runtime.bus import Subscriber, Subscription
 from turncell.runtime.loop import BackgroundLoop
+from turncell.runtime.options import number, text
 from turncell.runtime.prompts import as_message, new_id
 from turncell.runtime.rulebook import rulebook
+from turncell.runtime.threads import in_background
 
 if TYPE_CHECKING:
     from turncell.runtime.agent import Agent
@@ -136,8 +138,49 @@ class Run:
             raise UsageError("run.result() would block the loop that the run lives on; in async tools use 'await run'")
         if not self.done.done():
             self._loop.check_process()
-        self.done.result(timeout_s)
+        timeout_s = number("timeout_s", timeout_s, has_zero=True)
+        try:
+            self.done.result(timeout_s)
+        except TimeoutError:
+            if self.done.done():
+                raise
+            raise TimeoutError(
+                f"the run is {self.status} and has not ended within {timeout_s:g} s; it goes on"
+            ) from None
         return self
+
+    def wait_request(self, timeout_s: float | None = None) -> tuple[CallState, ...]:
+        """Wait until something waits for an answer, or the run has ended: `requests`, empty where it has ended.
+
+        Raises TimeoutError when `timeout_s` seconds have passed; the run goes on.
+        """
+        if self._loop.is_here:
+            raise UsageError("run.wait_request() would block the loop that the run lives on; await run.next_request()")
+        timeout_s = number("timeout_s", timeout_s, has_zero=True)
+
+        async def wait() -> tuple[CallState, ...] | None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    return await self.next_request()
+            return None
+
+        found = self._loop.spawn(wait()).result() if not self.is_done else ()
+        if found is None:
+            raise TimeoutError(f"the run is {self.status} and nothing was asked within {timeout_s:g} s; it goes on")
+        return found
+
+    async def next_request(self) -> tuple[CallState, ...]:
+        """`wait_request`, on any event loop."""
+        if self.is_done:
+            return ()
+        subscription = Subscription(self._driver.bus)
+        self._loop.call(lambda: self._driver.bus.add(subscription, ())).result()
+        try:
+            while not (found := self.requests) and await subscription.burst():
+                pass
+            return found
+        finally:
+            self._loop.call(subscription.close)
 
     def __await__(self) -> Generator[Any, None, Run]:
         async def wait() -> Run:
@@ -243,8 +286,13 @@ class Run:
         self._loop.call(lambda: self._driver.set_budget(limits_of(self.budget)))
 
     def cancel(self, reason: str = "cancelled by the user") -> None:
-        """End the run as cancelled, from any thread; one that has ended is left alone."""
-        self._loop.call(lambda: self._driver.stop("cancelled", "cancelled", reason))
+        """End the run as cancelled, from any thread; one that has ended is left alone.
+
+        One that waits for its turn ends at once and leaves no record, as with `session.queue.remove`.
+        """
+        text("reason", reason)
+        if not self.session.queue.remove(self.id, reason):
+            self._loop.call(lambda: self._driver.stop("cancelled", "cancelled", reason))
 
     def answer(
         self,
@@ -262,48 +310,70 @@ class Run:
 
         `digest` is that of what was shown; `arguments` (a dict or JSON text) go with "edit", `result` with "result":
         the answer to a question, or words in the tool's place. With `scope` "session" or "always" the decision holds
-        for later calls of this tool too.
+        for later calls of this tool too; with "always" it counts when the rule is on disk.
         """
 
-        def take() -> None:
-            driver = self._driver
-            if (mirrored := driver.mirrored(request_id)) is not None:
-                inner, inner_id = mirrored
-                inner.answer(
-                    inner_id,
-                    decision,
-                    digest=digest,
-                    arguments=arguments,
-                    reason=reason,
-                    result=result,
-                    scope=scope,
-                    by=by,
-                ).result(0)
-                if scope == "session" and by == "person":
-                    # A sub-agent's own session ends with its task; "this session" is the one that the person is in.
-                    asked = next(
-                        c.request for c in self.state.calls if c.request and c.request.request_id == request_id
-                    )
-                    self.session.remember(Rule(asked.name, "deny" if decision == "deny" else "allow", reason=reason))
-                return
-            call = next((c for c in self.state.calls if c.request and c.request.request_id == request_id), None)
-            signal = check_answer(
-                call, driver.setup.tools, at=time.time(), decision=decision, by=by, digest=digest,
+        done: Future[None] = Future()
+
+        def requested() -> CallState | None:
+            return next((c for c in self.state.calls if c.request and c.request.request_id == request_id), None)
+
+        def checked() -> Answered:
+            return check_answer(
+                requested(), self._driver.setup.tools, at=time.time(), decision=decision, by=by, digest=digest,
                 arguments=arguments, reason=reason, result=result, scope=scope,
             )  # fmt: skip
-            if call is not None and signal.scope != "once" and by == "person":
-                rule = Rule(call.name, "deny" if signal.answer == "deny" else "allow", reason=signal.reason)
-                self._remember(rule, signal.scope)
-                driver.note("rule", f"{rule}, {signal.scope}", call.call_id)
-            driver.feed(signal)
 
-        return self._loop.call(take)
+        def take() -> None:
+            call = requested()
+            if call is not None and call.request is not None and (mirrored := self._driver.mirrored(request_id)):
+                inner, inner_id = mirrored
+                # A sub-agent's own session ends with its task; "this session" is the one that the person is in.
+                is_kept = scope == "session" and by == "person" and call.request.kind == "approval"
+                rule = Rule(call.request.name, _verdict(decision), reason=reason) if is_kept else None
+                inner.answer(
+                    inner_id, decision, digest=digest, arguments=arguments, reason=reason, result=result, scope=scope,
+                    by=by,
+                ).add_done_callback(lambda told: _settle(done, lambda: remember(told, rule)))  # fmt: skip
+                return
+            signal = checked()
+            if call is None or signal.scope == "once" or by != "person":
+                self._driver.feed(signal)
+                done.set_result(None)
+                return
+            rule = Rule(call.name, _verdict(signal.answer), reason=signal.reason)
+            if signal.scope == "session":
+                _settle(done, lambda: finish(call, rule, None))
+                return
+            # The file may be locked by another kernel, for seconds: not on the loop.
+            kept = in_background(rulebook().remember, rule)
+            kept.add_done_callback(lambda kept: soon(lambda: _settle(done, lambda: finish(call, rule, kept))))
 
-    def _remember(self, rule: Rule, scope: Scope) -> None:
-        if scope == "session":
-            self.session.remember(rule)
-        else:
-            rulebook().remember(rule)
+        def remember(told: Future[None], rule: Rule | None) -> None:
+            told.result()
+            if rule is not None:
+                self.session.remember(rule)
+
+        def finish(call: CallState, rule: Rule, kept: Future[Any] | None) -> None:
+            if kept is not None:
+                kept.result()
+            signal = checked()  # again: while the rule was kept, somebody else may have answered
+            if kept is None:
+                self.session.remember(rule)
+            self._driver.note("rule", f"{rule}, {signal.scope}", call.call_id)
+            self._driver.feed(signal)
+
+        def soon(fn: Callable[[], None]) -> None:
+            self._loop.loop.call_soon_threadsafe(fn)
+
+        def begin() -> None:
+            try:
+                take()
+            except BaseException as error:
+                done.set_exception(error)
+
+        self._loop.call(begin)
+        return done
 
     def approve(
         self,
@@ -318,12 +388,12 @@ class Run:
         """
         request = self._request(call, "approval", "in_doubt")
         decision: Answer = "approve" if arguments is None else "edit"
-        self.answer(request.request_id, decision, digest=request.digest, arguments=arguments, scope=scope).result()
+        self._wait(self.answer(request.request_id, decision, digest=request.digest, arguments=arguments, scope=scope))
 
     def deny(self, reason: str = "", call: CallState | None = None, *, scope: Scope = "once") -> None:
         """Deny a call that waits (the first, if none is given), or decline a question; the model reads the reason."""
         request = self._request(call)
-        self.answer(request.request_id, "deny", digest=request.digest, reason=reason, scope=scope).result()
+        self._wait(self.answer(request.request_id, "deny", digest=request.digest, reason=reason, scope=scope))
 
     def reply(self, answer: str | Sequence[str], call: CallState | None = None) -> None:
         """Answer a question (of the first call that asks one, if none is given): a label, some labels, or a text.
@@ -331,9 +401,16 @@ class Run:
         For a write that is in doubt it says that it has happened, and what came of it.
         """
         request = self._request(call, "question", "in_doubt")
-        self.answer(request.request_id, "result", digest=request.digest, result=answer).result()
+        self._wait(self.answer(request.request_id, "result", digest=request.digest, result=answer))
+
+    def _wait(self, answered: Future[None]) -> None:
+        """On the loop, which must not wait, a rule for "always" may still be on its way to the disk."""
+        if answered.done() or not self._loop.is_here:
+            answered.result()
 
     def _request(self, call: CallState | None, *kinds: RequestKind) -> RequestState:
+        if not isinstance(cast(object, call), CallState | None):
+            raise UsageError(f"{call!r} is no call; use one of run.requests")
         open_ = [call] if call is not None else self.requests
         requests = [
             one.request for one in open_ if one.request is not None and (not kinds or one.request.kind in kinds)
@@ -343,11 +420,6 @@ class Run:
                 f"no {kinds[0] if kinds else 'request'} waits for an answer in this run; it is {self.status}"
             )
         return requests[0]
-
-    @property
-    def is_stopped(self) -> bool:
-        """It was cancelled while it waited for its turn."""
-        return self._driver.loop_state.stop is not None
 
     def join(self, other: Run) -> None:
         """On the loop: become another handle of the run that this message was joined with.
@@ -371,11 +443,11 @@ class Run:
 
         other.done.add_done_callback(finish)
 
-    def withdraw(self) -> None:
+    def withdraw(self, reason: str) -> None:
         """End it, because its message was taken back before its turn."""
 
         def main() -> None:
-            state = self._driver.withdrawn()
+            state = self._driver.withdrawn(reason)
             if not self.done.done():
                 self.done.set_result(state)
 
@@ -385,3 +457,16 @@ class Run:
         state = self.state
         text = state.text if len(state.text) <= 60 else state.text[:59] + "…"
         return f"<Run {state.status}, {len(state.steps)} step{'s' * (len(state.steps) != 1)}: {text!r}>"
+
+
+def _verdict(answer: Answer) -> Verdict:
+    return "deny" if answer == "deny" else "allow"
+
+
+def _settle(done: Future[None], fn: Callable[[], None]) -> None:
+    try:
+        fn()
+    except BaseException as error:
+        done.set_exception(error)
+    else:
+        done.set_result(None)

@@ -117,8 +117,9 @@ def record_of(state: RunState, *, tier: str = "", agent: str = "") -> RunRecord:
 class TelemetryWriter(Protocol):
     """Where records go.
 
-    `write` is called once for each run that ended, whatever its status, from any thread. It must return soon, and
-    should not raise: a record that cannot be written is no reason for a run to fail.
+    `write` is called once for each run that has begun and ended, whatever its status, in a thread of its own; the run
+    is done when it has returned, or after HOOK_TIMEOUT_S. It should not raise: a record that cannot be written is no
+    reason for a run to fail.
     """
 
     def write(self, record: RunRecord) -> None: ...

@@ -15,7 +15,7 @@ from turncell.core.digest import call_digest
 from turncell.core.events import CallEnd, File
 from turncell.core.fold import CallState
 from turncell.core.parts import Json
-from turncell.core.signals import CallReturned, Judge, Judged, Progressed, Question, Stop, TellDenial
+from turncell.core.signals import CallReturned, Judge, Judged, Progressed, Question, TellDenial
 from turncell.errors import Declined, StoreError, say
 from turncell.runtime import trace
 from turncell.runtime.approvals import judge
@@ -80,8 +80,6 @@ async def run_call(driver: Driver, call: CallState, written: Future[None] | None
             await asyncio.wrap_future(written)
         except StoreError:
             return  # the driver ends the run; without a record of the intent nothing happens
-    if driver.is_over:
-        return  # stopped meanwhile: what has not begun does not begin any more
     tool = driver.setup.tools[call.name]
     if call_digest(call.name, call.arguments) != call.digest:
         _returned(driver, call, "error", f"{call.name} was not run: its arguments are not those that were judged.")
@@ -90,10 +88,13 @@ async def run_call(driver: Driver, call: CallState, written: Future[None] | None
         content = f"{call.name} was not run: {laggard}, which went over its time limit, is still running."
         _returned(driver, call, "error", content)
         return
+    if driver.is_over:
+        return  # stopped meanwhile: what has not begun does not begin any more
     reserved = driver.setup.budget.reserve(calls=0 if tool.is_answer else 1)
     if isinstance(reserved, Refusal):
-        driver.feed(Stop(time.time(), "budget", "budget", reserved.message, not_begun=call.call_id))
+        driver.stop("budget", "budget", reserved.message)
         return
+    driver.not_begun.discard(call.call_id)
     trace.current.set(trace.Trace((*driver.chain, driver.loop_state.run.run_id), call.call_id, driver))
     try:
         await _Running(driver, tool, call).run()

@@ -90,6 +90,8 @@ class Tool:
     - `trusted`: what it returns comes from nobody outside.
     - `edits_notebook`: it changes nothing but the notebook (mode "edits").
 
+    Validators of the annotated types run on the loop of all runs: they must return at once.
+
     A tool with state is a subclass with a method `run`. Options are class attributes, or methods where they are
     callables; its `__init__` is its own and need not call this one. The names of the options, and `function`,
     are taken.
