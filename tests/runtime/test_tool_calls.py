@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from tests.runtime.pieces import written
 from tests.runtime.test_hooks import notes, read
-from tests.runtime.test_runs import Mailbox, until
+from tests.runtime.test_runs import Mailbox, until, weather
 from turncell import Agent, Output, ToolContext, tool
+from turncell.adapters.scripted_model import Call
 from turncell.core.events import CallFinished, CallProgress, CallStarted, Event
 from turncell.core.reducer import MAX_PARALLEL
 from turncell.runtime.run import Run
@@ -426,3 +428,28 @@ def test_what_was_stopped_before_it_began_is_not_said_to_have_happened() -> None
     assert [c.status for c in run.tool_calls] == ["ok", "cancelled"]
     assert run.tool_calls[1].content == "The run was stopped before this call ran."
     assert sum(isinstance(event, CallStarted) for event in run.events) == 2
+
+
+class TestNestedTooDeeply:
+    """No model is told to nest so deeply, and no run may end because of it."""
+
+    @pytest.mark.feature("A3")
+    @pytest.mark.parametrize("levels", [150, 950, 5000])
+    def test_such_arguments_are_an_invalid_call_and_the_session_can_be_read(self, levels: int) -> None:
+        deep = Call("look", '{"at": ' + "[" * levels + "]" * levels + "}")
+
+        @tool(effect="read")
+        def look(at: Any) -> str:
+            """Look."""
+            return "seen"
+
+        run = Agent(ScriptedModel([deep, "Done."]), tools=[look]).run_sync("go")
+        assert (run.status, run.text, run.tool_calls[0].status) == ("completed", "Done.", "invalid")
+        assert "nested too deeply" in (run.tool_calls[0].content or "")
+        assert written(run)[0].messages() == run.messages
+
+    @pytest.mark.feature("A3")
+    def test_text_that_never_closes_is_an_invalid_call_too(self) -> None:
+        run = Agent(ScriptedModel([Call("weather", "[" * 5000), "Done."]), tools=[weather]).run_sync("go")
+        assert (run.status, run.tool_calls[0].status) == ("completed", "invalid")
+        assert written(run)[0].text == "Done."

@@ -173,7 +173,7 @@ def _begins_another(block: Block, piece: CallFragment) -> bool:
 def _is_whole(arguments: str) -> bool:
     try:
         json.loads(arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 

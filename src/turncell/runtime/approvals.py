@@ -17,7 +17,7 @@ from typing import Literal, TypeAlias, get_args
 from turncell.core.digest import call_digest, canonical_json
 from turncell.core.events import Answer, AnsweredBy, Scope
 from turncell.core.fold import CallState, RunState
-from turncell.core.parts import Json
+from turncell.core.parts import MAX_DEPTH, Json, depth
 from turncell.core.policy import Decision, Effect, Mode, Rule, Verdict, decide
 from turncell.core.signals import Answered, Judgement, Traits
 from turncell.errors import AnswerRefused, ToolError, say
@@ -278,9 +278,17 @@ def _parse(text: str, tool: str) -> dict[str, Json]:
         value = json.loads(text, parse_constant=_no_constant)
     except ValueError as error:
         raise ToolError(f"the arguments of {tool} are not valid JSON ({error}): {text[:200]!r}") from error
+    except RecursionError as error:
+        raise ToolError(_too_deep(text, tool)) from error
+    if depth(value) > MAX_DEPTH:
+        raise ToolError(_too_deep(text, tool))
     if not isinstance(value, dict):
         raise ToolError(f"the arguments of {tool} must be a JSON object; found {text[:200]!r}")
     return value
+
+
+def _too_deep(text: str, tool: str) -> str:
+    return f"the arguments of {tool} are nested too deeply, more than {MAX_DEPTH} levels: {text[:200]!r}"
 
 
 def _no_constant(name: str) -> Json:
