@@ -239,7 +239,7 @@ class TestLimits:
         model = ScriptedModel([[call("stubborn"), call("save", what="one")], let_go, "Done."])
         run = Agent(model, tools=[stubborn, save], mode="auto").start("go").result(10)
         assert [c.status for c in run.tool_calls] == ["timeout", "error", "ok"] and done == ["two"]
-        assert "stubborn, which went over its time limit, is still running" in (run.tool_calls[1].content or "")
+        assert "stubborn, which could not be stopped, is still running" in (run.tool_calls[1].content or "")
         assert "its effect may have happened" in (run.tool_calls[0].content or "")
 
     def test_a_tool_may_end_the_run(self, gauge: Gauge) -> None:
@@ -453,3 +453,53 @@ class TestNestedTooDeeply:
         run = Agent(ScriptedModel([Call("weather", "[" * 5000), "Done."]), tools=[weather]).run_sync("go")
         assert (run.status, run.tool_calls[0].status) == ("completed", "invalid")
         assert written(run)[0].text == "Done."
+
+
+@pytest.mark.feature("B5")
+class TestLeftBehind:
+    def test_a_write_that_outlives_its_cancelled_run_holds_back_those_of_the_next(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("turncell.runtime.tool_call.LAGGARD_S", 0.2)
+        release, begun, done = threading.Event(), threading.Event(), []
+
+        @tool
+        def stubborn() -> str:
+            """Do not stop."""
+            begun.set()
+            release.wait(20)
+            return "late"
+
+        @tool
+        def save(what: str) -> str:
+            """Save."""
+            done.append(what)
+            return "saved"
+
+        def let_go(request: Any) -> Any:
+            release.set()
+            return call("save", what="two")
+
+        model = ScriptedModel([call("stubborn"), call("save", what="one"), let_go, "Done."])
+        session = Agent(model, tools=[stubborn, save], mode="auto").session()
+        first = session.send("go")
+        assert begun.wait(20)
+        first.cancel()
+        first.result(10)
+        run = session.send("again").result(10)
+        assert [c.status for c in run.tool_calls] == ["error", "ok"] and done == ["two"]
+        assert "stubborn, which could not be stopped, is still running" in (run.tool_calls[0].content or "")
+
+    def test_a_tool_that_was_stopped_by_its_time_limit_is_told(self) -> None:
+        told = threading.Event()
+
+        @tool(effect="read", timeout_s=0.1)
+        def patient(context: ToolContext) -> str:
+            """Wait until it is told to stop."""
+            while not context.is_cancelled():
+                time.sleep(0.01)
+            told.set()
+            return "stopped"
+
+        run = Agent(ScriptedModel([call("patient"), "Done."]), tools=[patient]).run_sync("go")
+        assert (run.status, run.tool_calls[0].status) == ("completed", "timeout") and told.wait(10)

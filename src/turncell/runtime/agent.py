@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -184,6 +185,7 @@ class Agent:
             session = self.session(message.text[:80])
             if within is not None:  # what a person has said above need not be said again
                 session.answers = within.driver.setup.session.answers
+                session.left_behind = within.driver.setup.session.left_behind
         session.agent = session.agent or self
         if is_attended is None:
             is_attended = within.driver.setup.policy.is_attended if within else False
@@ -195,6 +197,7 @@ class Agent:
             (lambda: (*of_session.rules, *above())) if above else (
                 lambda: (*of_session.rules, *(kept.rule for kept in rulebook().rules()))
             ),
+            within.driver.setup.policy if within else None,
         )  # fmt: skip
         setup = Setup(
             models=self.models, tools=self._tools(wanted), policy=policy, session=session, journal=session.journal,
@@ -202,6 +205,8 @@ class Agent:
             output=wanted, output_attempts=self.output_attempts, max_questions=self.max_questions,
             silence_s=self.silence_s, timeout_s=timeout_s, has_latency=self.debug_latency,
             chain=(*within.chain,) if within else (), is_tainted=within is not None and within.driver.is_tainted,
+            writes=within.writes if within else asyncio.Lock(),
+            outermost=(within.driver.setup.outermost or within.driver) if within else None,
         )  # fmt: skip
         loop = BackgroundLoop.current()
         driver = Driver(setup, Bus(loop.loop))
@@ -302,8 +307,10 @@ class Agent:
         """This agent as a tool of another: a run of its own, with its own row in the history.
 
         It shares the budget of the run that calls it, is cancelled with it, and what it asks is shown there. `options`
-        are those of `tool` (`timeout_s`, `concurrency`); `effect` is "read" unless told otherwise, because every call
-        of the inner run is judged by itself.
+        are those of `tool` (`timeout_s`, `concurrency`), without `retries`: what the inner run has written it would
+        write again. `effect` is "read" unless told otherwise, because every call of the inner run is judged by itself:
+        by this agent's policy, and what the rules in code or the mode of the outer run deny is denied there too.
+        Writes of the runs inside one another take turns, as those of one run do.
         """
         from turncell.runtime.answer_tool import agent_tool
 

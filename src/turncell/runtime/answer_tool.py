@@ -52,6 +52,12 @@ class AnswerTool(Tool):
 def agent_tool(agent: Agent, name: str, description: str, options: Mapping[str, Any]) -> Tool:
     """See `Agent.as_tool`."""
 
+    if options.get("retries"):
+        raise ToolError(
+            f"tool {name!r}: retries is {options['retries']!r}; use 0: a second attempt would be another run, "
+            "which does again what the first one has done"
+        )
+
     async def ask(task: str) -> Output:
         """Hand a task to an agent of its own.
 

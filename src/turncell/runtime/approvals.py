@@ -57,6 +57,8 @@ class Policy:
     request_timeout_s: float = 3600.0
     remembered: Callable[[], Sequence[Rule]] = tuple
     """What people have asked to remember, the latest first; read anew for each call, so that revoking works at once."""
+    around: Policy | None = None
+    """That of the run which this one was started inside."""
 
     async def judge(self, tool: Tool, use: ToolUse, is_tainted: bool) -> Decision:
         """By rules, the tool's own check and the mode. What fails denies."""
@@ -65,6 +67,8 @@ class Policy:
             return Decision("allow", "the output that is wanted")
         rules = [rule async for rule in self._as_values(use)]
         check = await _check(tool, use)
+        if (denied := await self._denied_around(tool, use)) is not None:
+            return denied
         decision = decide(
             rules, self.mode, tool.name, use.arguments, tool.effect, tool.edits_notebook,
             remembered=self.remembered(), check=check, is_tainted=is_tainted,
@@ -74,6 +78,30 @@ class Policy:
         if self.unattended == "allow":
             return Decision("allow", UNATTENDED.by, "nobody is attending and the setting allows it")
         return UNATTENDED
+
+    async def denial(self, tool: Tool, use: ToolUse) -> Decision | None:
+        """What denies arguments that a person has put in the place of the model's: a rule in code or the tool's check.
+
+        All else that `judge` asks is what the person was asked for.
+        """
+        check = await _check(tool, use)
+        if check is not None and check.verdict == "deny":
+            return check
+        rules = [rule async for rule in self._as_values(use)]
+        first = next((rule for rule in rules if rule.matches(use.name, use.arguments)), None)
+        if first is not None and first.verdict == "deny":
+            return Decision("deny", f"rule {first}", first.reason)
+        return await self._denied_around(tool, use)
+
+    async def _denied_around(self, tool: Tool, use: ToolUse) -> Decision | None:
+        """What the rules in code and the mode of the runs around this one deny: a run inside can only be narrower."""
+        if self.around is None:
+            return None
+        rules = [rule async for rule in self.around._as_values(use)]
+        said = decide(rules, self.around.mode, use.name, use.arguments, tool.effect, tool.edits_notebook)
+        if said.verdict == "deny":
+            return Decision("deny", f"{said.by} of the run around this one", said.reason)
+        return await self.around._denied_around(tool, use)
 
     async def _as_values(self, use: ToolUse) -> AsyncIterator[Rule]:
         """The rules with each function replaced by what it says of this call; no function after a match is asked."""

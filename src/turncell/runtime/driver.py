@@ -95,6 +95,10 @@ class Setup:
     """The ids of the runs that this one was started inside, the outermost first."""
     is_tainted: bool = False
     """The run around it has read untrusted output, and may have passed it on."""
+    writes: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by the write that runs: shared by runs inside one another, which would else write at once."""
+    outermost: Driver | None = None
+    """Of the run that a person sees, where this one is inside it."""
 
 
 class Driver:
@@ -117,8 +121,6 @@ class Driver:
         """The labels of the models that have failed."""
         self.label = ""
         """Of the model that was picked last."""
-        self.left_behind: list[tuple[str, Future[Any]]] = []
-        """Write calls in threads that went over their time limit: the tool's name, and what is still to come of them."""
         self.pauses: dict[str, Callable[[bool], None]] = {}
         """By running call: stops the clock of its time limit while a person is asked, and starts it again."""
         self._complained: set[str] = set()
@@ -374,7 +376,7 @@ class Driver:
             except BaseException as error:
                 is_stopped = isinstance(error, asyncio.CancelledError)
                 done.set_exception(Declined("the run was stopped") if is_stopped else error)
-                if not isinstance(error, Declined):
+                if is_stopped:
                     raise
                 return
             if answered.answer == "result":

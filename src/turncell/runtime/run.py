@@ -27,11 +27,12 @@ from turncell.core.events import (
 from turncell.core.fold import CallState, RequestState, RunState, as_deltas
 from turncell.core.parts import Json, Message, Usage
 from turncell.core.policy import Rule
-from turncell.core.signals import Steer
+from turncell.core.signals import Answered, Steer
 from turncell.errors import AnswerRefused, RunError, UsageError
 from turncell.runtime.approvals import check_answer
 from turncell.runtime.budget import Budget, limits_of
 from turncell.runtime.bus import Subscriber, Subscription
+from turncell.runtime.hooks import ToolUse
 from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.prompts import as_message, new_id
 from turncell.runtime.rulebook import rulebook
@@ -265,11 +266,12 @@ class Run:
         for later calls of this tool too.
         """
 
-        def take() -> None:
+        def take() -> Future[None] | None:
+            """What is still to come of it, where the answer cannot be judged at once."""
             driver = self._driver
             if (mirrored := driver.mirrored(request_id)) is not None:
                 inner, inner_id = mirrored
-                inner.answer(
+                inner_answer = inner.answer(
                     inner_id,
                     decision,
                     digest=digest,
@@ -278,26 +280,57 @@ class Run:
                     result=result,
                     scope=scope,
                     by=by,
-                ).result(0)
-                if scope == "session" and by == "person":
-                    # A sub-agent's own session ends with its task; "this session" is the one that the person is in.
-                    asked = next(
-                        c.request for c in self.state.calls if c.request and c.request.request_id == request_id
-                    )
-                    self.session.remember(Rule(asked.name, "deny" if decision == "deny" else "allow", reason=reason))
-                return
+                )
+                asked = next(c.request for c in self.state.calls if c.request and c.request.request_id == request_id)
+
+                def inner_took() -> None:
+                    if scope == "session" and by == "person":
+                        # A sub-agent's own session ends with its task; "this session" is the one that the person is in.
+                        rule = Rule(asked.name, "deny" if decision == "deny" else "allow", reason=reason)
+                        self.session.remember(rule)
+
+                if inner_answer.done():
+                    inner_answer.result()
+                    inner_took()
+                    return None
+
+                async def inner_judged() -> None:
+                    await asyncio.wrap_future(inner_answer)
+                    inner_took()
+
+                return self._loop.spawn(inner_judged())
+            call, signal = checked()
+            if call is None or signal.answer != "edit":
+                feed(call, signal)
+                return None
+            return self._loop.spawn(judged(call, signal))
+
+        def checked() -> tuple[CallState | None, Answered]:
             call = next((c for c in self.state.calls if c.request and c.request.request_id == request_id), None)
-            signal = check_answer(
-                call, driver.setup.tools, at=time.time(), decision=decision, by=by, digest=digest,
+            return call, check_answer(
+                call, self._driver.setup.tools, at=time.time(), decision=decision, by=by, digest=digest,
                 arguments=arguments, reason=reason, result=result, scope=scope,
             )  # fmt: skip
+
+        async def judged(call: CallState, signal: Answered) -> None:
+            """What denies the model's arguments denies a person's too: they were not seen when the call was judged."""
+            setup = self._driver.setup
+            use = ToolUse(call.call_id, call.name, signal.arguments or {}, call.effect)
+            denied = await setup.policy.denial(setup.tools[call.name], use)
+            if denied is not None:
+                why = f": {denied.reason}" if denied.reason else ""
+                raise AnswerRefused(f"{call.name} cannot run with these arguments, denied by {denied.by}{why}")
+            feed(*checked())  # meanwhile somebody else may have answered
+
+        def feed(call: CallState | None, signal: Answered) -> None:
+            driver = self._driver
             if call is not None and signal.scope != "once" and by == "person":
                 rule = Rule(call.name, "deny" if signal.answer == "deny" else "allow", reason=signal.reason)
                 self._remember(rule, signal.scope)
                 driver.note("rule", f"{rule}, {signal.scope}", call.call_id)
             driver.feed(signal)
 
-        return self._loop.call(take)
+        return _flat(self._loop.call(take))
 
     def _remember(self, rule: Rule, scope: Scope) -> None:
         if scope == "session":
@@ -315,7 +348,13 @@ class Run:
         """Approve a call that waits (the first, if none is given), with other arguments if given."""
         request = self._request(call, "approval")
         decision: Answer = "approve" if arguments is None else "edit"
-        self.answer(request.request_id, decision, digest=request.digest, arguments=arguments, scope=scope).result()
+        answered = self.answer(request.request_id, decision, digest=request.digest, arguments=arguments, scope=scope)
+        if self._loop.is_here and not answered.done():
+            raise UsageError(
+                "approve(arguments=...) would block the loop that judges them; "
+                "use 'await asyncio.wrap_future(run.answer(...))'"
+            )
+        answered.result()
 
     def deny(self, reason: str = "", call: CallState | None = None, *, scope: Scope = "once") -> None:
         """Deny a call that waits (the first, if none is given), or decline a question; the model reads the reason."""
@@ -375,3 +414,20 @@ class Run:
         state = self.state
         text = state.text if len(state.text) <= 60 else state.text[:59] + "…"
         return f"<Run {state.status}, {len(state.steps)} step{'s' * (len(state.steps) != 1)}: {text!r}>"
+
+
+def _flat(outer: Future[Future[None] | None]) -> Future[None]:
+    """Done when both are."""
+    done: Future[None] = Future()
+
+    def finish(future: Future[Any]) -> None:
+        error = future.exception() if not future.cancelled() else AnswerRefused("the loop was stopped")
+        if error is not None:
+            done.set_exception(error)
+        elif (inner := future.result()) is not None:
+            inner.add_done_callback(finish)
+        else:
+            done.set_result(None)
+
+    outer.add_done_callback(finish)
+    return done

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Iterable
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,8 @@ class Session:
         """The run whose turn it is."""
         self.answers: dict[str, str] = {}
         """What people have answered to questions, by the question's digest: it is not asked twice."""
+        self.left_behind: list[tuple[str, Future[Any]]] = []
+        """Writes in threads that could not be stopped: the tool's name, and what is still to come of them."""
         self.pid = os.getpid()
         self._rules: list[Rule] = []
         self._runs: list[RunState] = []
