@@ -459,3 +459,26 @@ class TestEditedArguments:
             edited.result(5)
         run.result(5)
         assert mailbox.sent == [("ana", "hello")]
+
+
+@pytest.mark.feature("B7")
+class TestRulesThatDoNothing:
+    @pytest.mark.parametrize(
+        ("rule", "said"),
+        [
+            (Rule("Mail*", "deny"), "matches no tool; globs are case-sensitive, and the tools are: clerk, mail"),
+            (Rule("mail", "deny", {"too": "*"}), "has the arguments too; found are: body, to"),
+        ],
+    )
+    def test_they_are_warned_of_when_the_agent_is_made(
+        self, mailbox: Mailbox, caplog: pytest.LogCaptureFixture, rule: Rule, said: str
+    ) -> None:
+        inner = Agent(mails("ana"), tools=[mailbox.tool()], name="clerk")
+        caplog.clear()
+        Agent(mails("ana"), tools=[inner.as_tool()], rules=[rule])
+        assert [said in record.getMessage() for record in caplog.records] == [True]
+
+    def test_those_that_may_match_are_not(self, mailbox: Mailbox, caplog: pytest.LogCaptureFixture) -> None:
+        rules = [Rule("*", "ask"), Rule("ma?l", "deny", {"to": "rival"}), lambda use: None]
+        Agent(mails("ana"), tools=[mailbox.tool(), weather], rules=rules)
+        assert not caplog.records

@@ -503,3 +503,19 @@ class TestLeftBehind:
 
         run = Agent(ScriptedModel([call("patient"), "Done."]), tools=[patient]).run_sync("go")
         assert (run.status, run.tool_calls[0].status) == ("completed", "timeout") and told.wait(10)
+
+
+@pytest.mark.feature("B6")
+def test_what_is_said_beside_results_is_cut_too() -> None:
+    @tool(effect="idempotent", retries=1, retry_wait_s=0.0, preview=lambda: "p" * 1_000_000)
+    def fragile() -> str:
+        """Fail."""
+        raise ValueError("e" * 1_000_000)
+
+    run = Agent(ScriptedModel([call("fragile"), "Done."]), tools=[fragile]).start("go", is_attended=True)
+    until(lambda: run.status == "waiting")
+    request = run.requests[0].request
+    assert request and request.preview and len(request.preview) < 20_000 and "cut here" in request.preview
+    run.approve()
+    retries = [note.message for note in run.result(10).state.notes if note.kind == "retry"]
+    assert len(retries) == 1 and len(retries[0]) < 20_000 and "cut here" in retries[0]

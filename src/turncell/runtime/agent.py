@@ -17,7 +17,7 @@ from turncell.core.policy import MODES, Mode, Rule
 from turncell.core.signals import Begin, Review
 from turncell.errors import StoreError, UsageError
 from turncell.runtime import defaults, trace
-from turncell.runtime.approvals import Policy, RuleFunction
+from turncell.runtime.approvals import Policy, RuleFunction, warn_of_idle
 from turncell.runtime.budget import Budget, limits_of
 from turncell.runtime.bus import Bus
 from turncell.runtime.driver import Driver, Setup
@@ -108,6 +108,7 @@ class Agent:
         self.tools = toolbox(_items("tools", tools))
         self.instructions = _text("instructions", instructions)
         self.rules = tuple(_rule(rule) for rule in _items("rules", rules))
+        warn_of_idle(self.rules, self.tools)
         self.mode: Mode = one_of("mode", mode or default.mode, MODES)
         self.step_policy = _step_policy(step_policy)
         if isinstance(self.step_policy, LoopDetection):

@@ -75,9 +75,11 @@ def agent_tool(agent: Agent, name: str, description: str, options: Mapping[str, 
             "input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens, "cost_usd": state.cost_usd,
         })  # fmt: skip
 
-    return Tool(
+    made = Tool(
         ask,
         name=name,
         description=description or f"Hand a task to {name}, an agent of its own.",
         **{"effect": "read"} | dict(options),
     )
+    made.inside = agent.tools
+    return made

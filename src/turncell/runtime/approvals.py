@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias, get_args
 
 from turncell.core.digest import call_digest, canonical_json
@@ -23,6 +24,7 @@ from turncell.core.signals import Answered, Judgement, Traits
 from turncell.errors import AnswerRefused, ToolError, say
 from turncell.runtime import hooks
 from turncell.runtime.hooks import HookFailed, HookSet, ToolUse, Vetoed, called
+from turncell.runtime.output import shorten
 from turncell.runtime.questions import check_result
 from turncell.runtime.tools import Check, Tool
 
@@ -144,6 +146,34 @@ async def _check(tool: Tool, use: ToolUse) -> Decision | None:
     if said is None:
         return None
     return Decision(said.verdict, by, _in_words(said))
+
+
+def warn_of_idle(rules: Sequence[Rule | RuleFunction], tools: Mapping[str, Tool]) -> None:
+    """Log the rules that no call can ever match: most likely a name is misspelt, and what it denies is not denied."""
+    known = list(_with_those_inside(tools))
+    for rule in rules if known else ():
+        if not isinstance(rule, Rule):
+            continue
+        matching = [tool for tool in known if fnmatchcase(tool.name, rule.tool)]
+        if not matching:
+            names = ", ".join(sorted({tool.name for tool in known}))
+            log.warning(
+                "the rule %r matches no tool; globs are case-sensitive, and the tools are: %s", str(rule), names
+            )
+            continue
+        given = [set(tool.spec.schema.get("properties", {})) for tool in matching]
+        if not any(rule.where.keys() <= names for names in given):
+            found = ", ".join(sorted(set().union(*given))) or "none"
+            log.warning(
+                "the rule %r matches no call: no tool that it names has the arguments %s; found are: %s",
+                str(rule), ", ".join(rule.where), found,
+            )  # fmt: skip
+
+
+def _with_those_inside(tools: Mapping[str, Tool]) -> Iterator[Tool]:
+    for tool in tools.values():
+        yield tool
+        yield from _with_those_inside(tool.inside)
 
 
 def _in_words(check: Check) -> str:
@@ -329,9 +359,10 @@ async def _preview(tool: Tool, arguments: Mapping[str, Json]) -> str | None:
         return None
     try:
         async with asyncio.timeout(PREVIEW_TIMEOUT_S):
-            return await tool.run_preview(arguments)
+            shown = await tool.run_preview(arguments)
+            return None if shown is None else shorten(shown)
     except asyncio.CancelledError:
         raise
     except BaseException as error:
         log.exception("the preview of %s raised", tool.name)
-        return f"(the preview failed: {say(error)})"
+        return f"(the preview failed: {shorten(say(error))})"

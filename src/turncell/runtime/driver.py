@@ -164,7 +164,10 @@ class Driver:
 
     async def drive(self, begin: Begin) -> RunState:
         """From the first signal to the last record on disk."""
-        self._context.run(trace.running.set, (*self.chain, begin.started.run_id))
+        chain = (*self.chain, begin.started.run_id)
+        self._context.run(trace.running.set, chain)
+        # Rules, checks, previews and hooks may start runs too: children of this run, in none of its calls.
+        self._context.run(trace.current.set, trace.Trace(chain, "", self, self.setup.writes))
         self.feed(begin)
         ticker = asyncio.create_task(self._tick())
         limit = self._limit_time()

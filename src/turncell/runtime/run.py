@@ -239,7 +239,10 @@ class Run:
         return self.session.send(message, agent=self._agent, **options)
 
     def set_budget(self, **limits: float | None) -> None:
-        """Change the limits while it runs: `tokens`, `usd`, `seconds`, `steps`, `calls`; None lifts one. Recorded."""
+        """Change the limits while it runs: `tokens`, `usd`, `seconds`, `steps`, `calls`; None lifts one. Recorded.
+
+        Those of this run only: a Budget that it shares (`run.budget.parent`) holds besides, and is raised with its `set`.
+        """
         self.budget.set(**limits)
         self._loop.call(lambda: self._driver.set_budget(limits_of(self.budget)))
 

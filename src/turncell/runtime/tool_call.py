@@ -24,7 +24,7 @@ from turncell.runtime.budget import Refusal
 from turncell.runtime.context import Shown, ToolContext
 from turncell.runtime.hooks import HookFailed, ToolUse, Vetoed
 from turncell.runtime.loop import BackgroundLoop
-from turncell.runtime.output import Output, to_json, to_output
+from turncell.runtime.output import Output, shorten, to_json, to_output
 from turncell.runtime.output_type import ANSWER_TOOL
 from turncell.runtime.threads import in_thread
 from turncell.runtime.tools import Tool
@@ -70,7 +70,7 @@ async def tell_denial(driver: Driver, command: TellDenial) -> None:
         raise
     except BaseException as error:
         log.exception("on_denied of %s raised", call.name)
-        driver.note("hook", f"on_denied of {call.name} raised {say(error)}", call.call_id)
+        driver.note("hook", f"on_denied of {call.name} raised {shorten(say(error))}", call.call_id)
     driver.feed(CallReturned(time.time(), call.call_id, "denied", to_output(content).content))
 
 
@@ -142,7 +142,7 @@ class _Running:
             status, value = await self._try()
             if status == "ok" or self._driver.is_over or attempt == self._tool.retries or isinstance(value, Declined):
                 break
-            text = f"{self._tool.name} failed and is tried again: {_plain(value)}"
+            text = f"{self._tool.name} failed and is tried again: {shorten(_plain(value))}"
             self._driver.note("retry", text, self._call.call_id, {"attempt": attempt + 1})
             await asyncio.sleep(self._tool.retry_wait_s * 2**attempt)
         self._driver.tell_latency("call", time.monotonic() - started, self._call.call_id)
@@ -209,7 +209,7 @@ class _Running:
             soon(driver.feed, Progressed(call_id, to_output(text).content if text else "", data))
 
         def notice(text: str) -> None:
-            said = to_output(str(text)).content
+            said = shorten(str(text))
             soon(driver.note, "notice", said, call_id)
             if (outermost := driver.setup.outermost) is not None:  # the run inside has no next message of a person
                 soon(outermost.note, "notice", said)
