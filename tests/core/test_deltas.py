@@ -105,6 +105,18 @@ ODD_STREAMS: dict[str, tuple[list[Fragment], list[Call]]] = {
         [("f", "{}", "a"), ("g", "{}", "b")],
     ),
     "no name ever": ([p(0, "a", None, "{}")], [("", "{}", "a")]),
+    "a placeholder, then the arguments": (
+        [p(0, "a", "f", "{}"), p(0, None, None, '{"x":'), p(0, None, None, "1}"), p(1, "b", "g", "{}")],
+        [("f", '{"x":1}', "a"), ("g", "{}", "b")],
+    ),
+    "an id made up for every piece": (
+        [p(0, "a", "f", '{"x"'), p(0, "b", None, ":"), p(0, "c", None, "1}"), p(0, "d", "f", "{}")],
+        [("f", '{"x":1}', "a"), ("f", "{}", "d")],
+    ),
+    "an id first, the index later": (
+        [p(None, "a", "f", '{"x":'), p(0, None, None, "1"), p(0, None, None, "}"), p(1, "b", "g", "{}")],
+        [("f", '{"x":1}', "a"), ("g", "{}", "b")],
+    ),
     "no arguments ever": ([p(0, "a", "f"), p(1, "b", "f")], [("f", "", "a"), ("f", "", "b")]),
 }  # fmt: skip
 

@@ -74,3 +74,19 @@ def test_run_feeds_signals_until_one_is_terminal() -> None:
     nucleus = Nucleus(0, add)
     assert asyncio.run(nucleus.run(signals())) == 10
     assert nucleus.is_terminal
+
+
+def test_subscribers_hear_what_one_of_them_has_caused_after_what_came_before() -> None:
+    nucleus = Nucleus(0, add)
+    first: list[str] = []
+    second: list[str] = []
+
+    def steps(event: str) -> None:
+        first.append(event)
+        if event == "+1":
+            nucleus.step(2)
+
+    nucleus.subscribe(steps)
+    nucleus.subscribe(second.append)
+    nucleus.step(1)
+    assert first == second == ["+1", "+2"]

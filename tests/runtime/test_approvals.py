@@ -450,3 +450,67 @@ def test_who_answers_while_a_rule_is_on_its_way_to_the_disk_is_the_first(mailbox
         late.result(10)
     run.result(5)
     assert not mailbox.sent
+
+
+class TestEditedArguments:
+    @pytest.mark.parametrize("by", ["check", "rule"])
+    def test_what_denies_the_models_arguments_denies_a_persons_and_the_request_stays_open(
+        self, mailbox: Mailbox, by: str
+    ) -> None:
+        async def no_rivals(to: str, body: str) -> Check | None:
+            return Check("deny", "no mail to rivals") if to == "rival" else None
+
+        def says_no(use: ToolUse) -> Check | None:
+            return Check("deny", "no mail to rivals") if use.arguments["to"] == "rival" else None
+
+        tools = [mailbox.tool(check=no_rivals if by == "check" else None)]
+        run = ask(Agent(mails("ana"), tools=tools, rules=[says_no] if by == "rule" else []))
+        with pytest.raises(AnswerRefused, match="no mail to rivals"):
+            run.approve(arguments={"to": "rival"})
+        assert run.status == "waiting" and not mailbox.sent
+        run.approve(arguments={"to": "bo"})
+        run.result(5)
+        assert mailbox.sent == [("bo", "hello")]
+
+    def test_the_answer_that_comes_while_they_are_judged_wins(self, mailbox: Mailbox) -> None:
+        judging, judged = threading.Event(), threading.Event()
+
+        def slow(to: str, body: str) -> None:
+            if to == "bo":
+                judging.set()
+                judged.wait(20)
+
+        run = ask(Agent(mails("ana"), tools=[mailbox.tool(check=slow)]))
+        request = run.requests[0].request
+        assert request is not None
+        edited = run.answer(request.request_id, "edit", digest=request.digest, arguments={"to": "bo"})
+        assert judging.wait(20)
+        run.approve()
+        judged.set()
+        with pytest.raises(AnswerRefused, match="not open any more"):
+            edited.result(5)
+        run.result(5)
+        assert mailbox.sent == [("ana", "hello")]
+
+
+@pytest.mark.feature("B7")
+class TestRulesThatDoNothing:
+    @pytest.mark.parametrize(
+        ("rule", "said"),
+        [
+            (Rule("Mail*", "deny"), "matches no tool; globs are case-sensitive, and the tools are: clerk, mail"),
+            (Rule("mail", "deny", {"too": "*"}), "has the arguments too; found are: body, to"),
+        ],
+    )
+    def test_they_are_warned_of_when_the_agent_is_made(
+        self, mailbox: Mailbox, caplog: pytest.LogCaptureFixture, rule: Rule, said: str
+    ) -> None:
+        inner = Agent(mails("ana"), tools=[mailbox.tool()], name="clerk")
+        caplog.clear()
+        Agent(mails("ana"), tools=[inner.as_tool()], rules=[rule])
+        assert [said in record.getMessage() for record in caplog.records] == [True]
+
+    def test_those_that_may_match_are_not(self, mailbox: Mailbox, caplog: pytest.LogCaptureFixture) -> None:
+        rules = [Rule("*", "ask"), Rule("ma?l", "deny", {"to": "rival"}), lambda use: None]
+        Agent(mails("ana"), tools=[mailbox.tool(), weather], rules=rules)
+        assert not caplog.records

@@ -262,3 +262,12 @@ class TestSideBySide:
                 held += wanted
             assert budget.spent.tokens == spent
             assert budget.left().tokens == max(0, 100 - spent - held)
+
+
+def test_a_refusal_says_which_budget_has_to_be_raised() -> None:
+    shared = Budget(steps=1)
+    shared.reserve(steps=1)
+    refused = shared.child(steps=5).reserve(steps=1)
+    assert isinstance(refused, Refusal) and refused.message == (
+        "the parent's budget has 0 steps left of 1 step, but 1 step is wanted; raise it with budget.parent.set(steps=...)"
+    )

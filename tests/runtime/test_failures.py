@@ -13,8 +13,9 @@ from tests.runtime.pieces import LONG_S, Gate, Silent, ends, told, until, writte
 from turncell import Agent, ModelFailure, Route, Router, Tiers, UsageError, steps_df, tool
 from turncell.adapters.scripted_model import Call, ScriptedModel, call, say, stop, think
 from turncell.core import reducer
-from turncell.core.deltas import Finished, Fragment, TextFragment
+from turncell.core.deltas import CallFragment, Finished, Fragment, TextFragment
 from turncell.core.events import ModelChosen
+from turncell.core.parts import Usage
 from turncell.runtime.ports import ModelRequest
 
 
@@ -265,3 +266,38 @@ class TestHowItEnds:
         assert run.status == "failed" and run.state.steps[0].usage.output_tokens and run.usage.input_tokens
         message = run.state.steps[1].message
         assert message is not None and message.is_partial and message.text == "half"
+
+
+class Odd:
+    """A model that yields what it is given."""
+
+    name = "odd"
+
+    def __init__(self, *bursts: Any) -> None:
+        self.bursts = bursts
+
+    async def stream(self, request: ModelRequest) -> AsyncIterator[Any]:
+        for burst in self.bursts:
+            yield burst
+
+
+@pytest.mark.feature("A2")
+class TestOddModels:
+    @pytest.mark.parametrize(
+        "burst",
+        [
+            "plain text", ["plain text"], {"text": "x"}, [TextFragment(7)], [CallFragment(0, "a", "f", {"x": 1})],  # type: ignore[arg-type]
+            [TextFragment("x"), Finished("stop", cost_usd=float("nan"))], [Finished("stop", Usage(1.5, 2))],  # type: ignore[arg-type]
+            [Finished("stop", Usage(output_tokens=-1))], [Finished("done")], [CallFragment("0", "a", "f")],  # type: ignore[arg-type]
+        ],
+    )  # fmt: skip
+    def test_what_is_no_fragment_fails_as_protocol_and_says_what_was_found(self, burst: Any) -> None:
+        run = Agent(Odd(burst, [Finished("stop")]), attempts=1).run_sync("go")
+        assert (run.status, run.state.error_kind) == ("failed", "protocol")
+        found = repr(burst[-1]) if isinstance(burst, list) else repr(burst)
+        assert "odd" in (run.state.error or "") and found in (run.state.error or "")
+
+    @pytest.mark.parametrize("kind", [list, tuple])
+    def test_the_models_own_list_is_left_as_it_is_and_a_tuple_does_too(self, kind: Any) -> None:
+        burst = kind([TextFragment("Hello."), Finished("stop")])
+        assert Agent(Odd(burst)).run_sync("go").text == "Hello." and len(burst) == 2

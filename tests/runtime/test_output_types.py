@@ -9,7 +9,7 @@ from datetime import date
 from typing import Any, Literal, Optional
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from tests.runtime.test_hooks import notes
 from tests.runtime.test_runs import Mailbox, until, weather
@@ -194,3 +194,29 @@ def test_the_type_is_named_as_it_is_written() -> None:
     assert "the output is no list[int]" in (run.state.error or "")
     run = Agent(ScriptedModel(["x"]), output=Literal["a"], output_attempts=1).run_sync("go")
     assert "the output is no Literal['a']" in (run.state.error or "")
+
+
+class Even(BaseModel):
+    number: int
+
+    @field_validator("number")
+    @classmethod
+    def halves(cls, number: int) -> int:
+        return {0: 0, 2: 1, 4: 2}[number] * 2  # a KeyError is no ValidationError to pydantic
+
+
+@pytest.mark.parametrize("deep", ["[" * 5000, "[" * 950 + "]" * 950])
+def test_an_answer_that_is_nested_too_deeply_is_told_to_the_model(deep: str) -> None:
+    model = SchemaModel(deep, '{"number": 2}')
+    run = Agent(model, output=Even).run_sync("go")
+    assert (run.status, run.output) == ("completed", Even(number=2))
+
+
+def test_a_validator_that_raises_anything_is_told_to_the_model() -> None:
+    model = SchemaModel('{"number": 3}', '{"number": 2}')
+    run = Agent(model, output=Even).run_sync("go")
+    assert (run.status, run.output) == ("completed", Even(number=2))
+    assert "KeyError" in model.requests[1].messages[-1].text
+    by_tool = Agent(ScriptedModel([call("final_answer", number=3), call("final_answer", number=2)]), output=Even)
+    run = by_tool.run_sync("go")
+    assert (run.status, run.output) == ("completed", Even(number=2)) and "KeyError" in (run.tool_calls[0].content or "")

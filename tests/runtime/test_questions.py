@@ -361,3 +361,10 @@ def test_a_tool_called_by_hand_cannot_ask() -> None:
             await ToolContext("c", "r", "s").ask("Who?")
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("timeout_s", ["5", 0, float("nan")])
+def test_a_time_limit_that_is_none_is_told_to_the_tool_and_the_run_goes_on(timeout_s: Any) -> None:
+    run = Agent(ScriptedModel([call("asks"), "Done."]), tools=[asking(timeout_s=timeout_s)]).run_sync("go")
+    assert (run.status, run.tool_calls[0].status) == ("completed", "error")
+    assert f"timeout_s is {timeout_s!r}" in (run.tool_calls[0].content or "")

@@ -11,7 +11,8 @@ import pytest
 
 from tests.runtime.test_hooks import read
 from tests.runtime.test_runs import Mailbox, Silent, until, weather
-from turncell import Agent, AnswerRefused, Budget, ToolContext, ToolError, calls_df, rulebook, runs_df, tool
+from tests.runtime.test_tool_calls import Gauge
+from turncell import Agent, AnswerRefused, Budget, Rule, ToolContext, ToolError, calls_df, rulebook, runs_df, tool
 from turncell.core.fold import CallState, RequestState
 from turncell.runtime.run import Run
 from turncell.testing import ScriptedModel, call
@@ -394,3 +395,71 @@ class TestAsking:
         run.result(10)
         assert run.text == "Done." and not box.sent and left[0].tool_calls[0].status == "denied"
         assert "the call is not running" in (left[0].tool_calls[0].content or "")
+
+
+class TestNarrower:
+    """What a run may not do, the runs inside it may not do either."""
+
+    @pytest.mark.parametrize("mode", ["plan", "never"])
+    def test_the_outer_mode_holds_inside(self, box: Mailbox, mode: Any) -> None:
+        run = over(clerk(box, "ana", mode="auto"), mode=mode, rules=[Rule("clerk", "allow")]).run_sync("go")
+        assert run.status == "completed" and not box.sent
+        denied = calls_df().set_index("name").loc["mail"]
+        assert denied["status"] == "denied" and "of the run around this one" in denied["judged_by"]
+
+    def test_what_a_rule_of_the_outer_agent_denies_is_denied_inside(self, box: Mailbox) -> None:
+        inner = clerk(box, "rival", "ana", mode="auto", rules=[Rule("mail", "allow")])
+        rules = [Rule("mail", "deny", {"to": "rival"}, "no mail to rivals")]
+        over(over_inner(inner), calls=[call("boss", task="x")], mode="auto", rules=rules).run_sync("go")
+        assert box.sent == [("ana", "hello")]
+
+    def test_edited_arguments_are_held_to_it_too(self, box: Mailbox) -> None:
+        run = start(over(clerk(box, "ana"), rules=[Rule("mail", "deny", {"to": "rival"}, "no mail to rivals")]))
+        with pytest.raises(AnswerRefused, match="no mail to rivals"):
+            run.approve(arguments={"to": "rival"})
+        run.approve(arguments={"to": "bo"})
+        run.result(10)
+        assert box.sent == [("bo", "hello")]
+
+    def test_it_cannot_be_retried(self) -> None:
+        with pytest.raises(ToolError, match="retries is 2"):
+            Agent(ScriptedModel([]), name="clerk").as_tool(retries=2)
+
+    def test_the_writes_of_runs_inside_one_another_take_turns(self) -> None:
+        gauge = Gauge()
+
+        @tool
+        async def save(name: str) -> str:
+            """Save."""
+            return await gauge.visit(name, 0.05)
+
+        def inner(name: str) -> Agent:
+            return Agent(ScriptedModel([call("save", name=name), "Saved."]), name=name, tools=[save], mode="auto")
+
+        step = [call("a", task="x"), call("b", task="x"), call("save", name="c")]
+        tools = [inner("a").as_tool(), inner("b").as_tool(), save]
+        run = Agent(ScriptedModel([step, "Done."]), tools=tools, mode="auto").start("go").result(10)
+        assert [c.status for c in run.tool_calls] == ["ok"] * 3
+        assert gauge.most == 1 and len(gauge.log) == 6
+
+    def test_a_write_that_starts_a_run_which_writes_does_not_wait_for_itself(self, box: Mailbox) -> None:
+        agent = over(clerk(box, "ana", mode="auto"), mode="auto", as_tool={"effect": "write"})
+        agent.start("go").result(10)
+        assert box.sent == [("ana", "hello")]
+
+
+def over_inner(inner: Agent) -> Agent:
+    return Agent(ScriptedModel([call("clerk", task="x"), "Done."]), name="boss", tools=[inner.as_tool()], mode="auto")
+
+
+def test_a_notice_of_a_tool_inside_stands_before_the_persons_next_message() -> None:
+    @tool(effect="read")
+    def look(context: ToolContext) -> str:
+        """Look."""
+        context.notice("the disk is nearly full")
+        return "seen"
+
+    inner = Agent(ScriptedModel([call("look"), "Seen."]), name="clerk", tools=[look])
+    assert over(over_inner(inner), calls=[call("boss", task="x")]).run_sync("go").state.notices == (
+        "the disk is nearly full",
+    )

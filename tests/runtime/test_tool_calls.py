@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from tests.runtime.pieces import written
 from tests.runtime.test_hooks import notes, read
-from tests.runtime.test_runs import Mailbox, until
+from tests.runtime.test_runs import Mailbox, until, weather
 from turncell import Agent, Output, ToolContext, tool
+from turncell.adapters.scripted_model import Call
 from turncell.core.events import CallFinished, CallProgress, CallStarted, Event
 from turncell.core.reducer import MAX_PARALLEL
 from turncell.runtime.run import Run
@@ -237,7 +239,7 @@ class TestLimits:
         model = ScriptedModel([[call("stubborn"), call("save", what="one")], let_go, "Done."])
         run = Agent(model, tools=[stubborn, save], mode="auto").start("go").result(10)
         assert [c.status for c in run.tool_calls] == ["timeout", "error", "ok"] and done == ["two"]
-        assert "stubborn, which went over its time limit, is still running" in (run.tool_calls[1].content or "")
+        assert "stubborn, which could not be stopped, is still running" in (run.tool_calls[1].content or "")
         assert "its effect may have happened" in (run.tool_calls[0].content or "")
 
     def test_a_tool_may_end_the_run(self, gauge: Gauge) -> None:
@@ -426,3 +428,94 @@ def test_what_was_stopped_before_it_began_is_not_said_to_have_happened() -> None
     assert [c.status for c in run.tool_calls] == ["ok", "cancelled"]
     assert run.tool_calls[1].content == "The run was stopped before this call ran."
     assert sum(isinstance(event, CallStarted) for event in run.events) == 2
+
+
+class TestNestedTooDeeply:
+    """No model is told to nest so deeply, and no run may end because of it."""
+
+    @pytest.mark.feature("A3")
+    @pytest.mark.parametrize("levels", [150, 950, 5000])
+    def test_such_arguments_are_an_invalid_call_and_the_session_can_be_read(self, levels: int) -> None:
+        deep = Call("look", '{"at": ' + "[" * levels + "]" * levels + "}")
+
+        @tool(effect="read")
+        def look(at: Any) -> str:
+            """Look."""
+            return "seen"
+
+        run = Agent(ScriptedModel([deep, "Done."]), tools=[look]).run_sync("go")
+        assert (run.status, run.text, run.tool_calls[0].status) == ("completed", "Done.", "invalid")
+        assert "nested too deeply" in (run.tool_calls[0].content or "")
+        assert written(run)[0].messages() == run.messages
+
+    @pytest.mark.feature("A3")
+    def test_text_that_never_closes_is_an_invalid_call_too(self) -> None:
+        run = Agent(ScriptedModel([Call("weather", "[" * 5000), "Done."]), tools=[weather]).run_sync("go")
+        assert (run.status, run.tool_calls[0].status) == ("completed", "invalid")
+        assert written(run)[0].text == "Done."
+
+
+@pytest.mark.feature("B5")
+class TestLeftBehind:
+    def test_a_write_that_outlives_its_cancelled_run_holds_back_those_of_the_next(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("turncell.runtime.tool_call.LAGGARD_S", 0.2)
+        release, begun, done = threading.Event(), threading.Event(), []
+
+        @tool
+        def stubborn() -> str:
+            """Do not stop."""
+            begun.set()
+            release.wait(20)
+            return "late"
+
+        @tool
+        def save(what: str) -> str:
+            """Save."""
+            done.append(what)
+            return "saved"
+
+        def let_go(request: Any) -> Any:
+            release.set()
+            return call("save", what="two")
+
+        model = ScriptedModel([call("stubborn"), call("save", what="one"), let_go, "Done."])
+        session = Agent(model, tools=[stubborn, save], mode="auto").session()
+        first = session.send("go")
+        assert begun.wait(20)
+        first.cancel()
+        first.result(10)
+        run = session.send("again").result(10)
+        assert [c.status for c in run.tool_calls] == ["error", "ok"] and done == ["two"]
+        assert "stubborn, which could not be stopped, is still running" in (run.tool_calls[0].content or "")
+
+    def test_a_tool_that_was_stopped_by_its_time_limit_is_told(self) -> None:
+        told = threading.Event()
+
+        @tool(effect="read", timeout_s=0.1)
+        def patient(context: ToolContext) -> str:
+            """Wait until it is told to stop."""
+            while not context.is_cancelled():
+                time.sleep(0.01)
+            told.set()
+            return "stopped"
+
+        run = Agent(ScriptedModel([call("patient"), "Done."]), tools=[patient]).run_sync("go")
+        assert (run.status, run.tool_calls[0].status) == ("completed", "timeout") and told.wait(10)
+
+
+@pytest.mark.feature("B6")
+def test_what_is_said_beside_results_is_cut_too() -> None:
+    @tool(effect="idempotent", retries=1, retry_wait_s=0.0, preview=lambda: "p" * 1_000_000)
+    def fragile() -> str:
+        """Fail."""
+        raise ValueError("e" * 1_000_000)
+
+    run = Agent(ScriptedModel([call("fragile"), "Done."]), tools=[fragile]).start("go", is_attended=True)
+    until(lambda: run.status == "waiting")
+    request = run.requests[0].request
+    assert request and request.preview and len(request.preview) < 20_000 and "cut here" in request.preview
+    run.approve()
+    retries = [note.message for note in run.result(10).state.notes if note.kind == "retry"]
+    assert len(retries) == 1 and len(retries[0]) < 20_000 and "cut here" in retries[0]

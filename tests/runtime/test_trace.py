@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.runtime.pieces import LONG_S, Gate, Silent, until
-from turncell import Agent, Run, ToolContext, TraceFilter, run_turn, runs_df, tool
+from turncell import Agent, Hooks, Run, ToolContext, TraceFilter, run_turn, runs_df, tool
 from turncell.adapters.scripted_model import ScriptedModel, call
 from turncell.core.events import RunStarted
 from turncell.runtime.trace import current_trace
@@ -204,3 +204,29 @@ print("end")
         heads = {line.split()[0] for line in done.stdout.splitlines() if line.startswith(("turncell", "asyncio"))}
         assert "turncell" in heads and "raised on RunStarted" in done.stdout
         assert "asyncio ERROR" not in done.stdout and "never retrieved" not in done.stdout
+
+
+@pytest.mark.parametrize("where", ["rule", "check", "preview", "hook"])
+def test_a_run_that_is_started_while_a_call_is_judged_is_a_child_too(where: str) -> None:
+    inner = Agent(ScriptedModel(["Fine."]), name="judge")
+
+    async def asks(*_: Any, **__: Any) -> None:
+        await inner.run("Is it fine?")
+
+    @tool(check=asks if where == "check" else None, preview=asks if where == "preview" else None)
+    def save() -> str:
+        """Save."""
+        return "saved"
+
+    outer = Agent(
+        ScriptedModel([call("save"), "Done."]), tools=[save], rules=[asks] if where == "rule" else [],
+        hooks=Hooks(before_tool=asks) if where == "hook" else (),
+    )  # fmt: skip
+    run = outer.start("go", is_attended=True)
+    until(lambda: run.status == "waiting" or run.is_done)
+    run.approve()
+    run.result(10)
+    table = runs_df().set_index("agent")
+    assert (run.status, table.loc["judge", "parent_run_id"], table.loc["judge", "status"]) == (
+        "completed", run.id, "completed",
+    )  # fmt: skip

@@ -5,12 +5,18 @@ or on none; every index 0, or none at all, or the first one 1; the name repeated
 in this order (`Assembly.join`):
 
 1. an id that is known names its call; an unknown id begins a call, or fills in the id of the latest call (at that
-   index, where there is one) if that one has none yet;
+   index, where there is one) if that one has none yet. A piece with an index and a fresh id that can only go on in the
+   middle of the arguments begins none: there are servers that make up an id for every piece;
 2. without an id, the latest call at that index goes on, unless the piece names another tool, or the call's
    arguments are already whole and the piece begins new ones: then a call begins (of the same tool, if it has no name).
    An empty piece never begins one: servers that repeat the name also send it with the last, empty piece, and a call
    made of that would run;
-3. without id and index, the same holds for the latest call of all.
+3. without id and index, the same holds for the latest call of all. A call that began without an index gets that of
+   the next piece without an id;
+4. `{}` may be a placeholder: a piece with an index, and without an id and a name, takes its place.
+
+What cannot be told apart: pieces without ids, each with the name, after a placeholder (two calls, as in rule 2), and a
+fresh id on a piece that could as well begin a call (a name, or arguments that begin with `{`).
 
 Text is kept as a rope of doubling pieces: appending costs O(log n) amortised, the values stay immutable, and
 nobody copies the whole answer for every token.
@@ -125,10 +131,13 @@ class Assembly:
             number = len(self.blocks)
         else:
             block = self.blocks[number]
+            if _is_placeholder(block, piece):
+                block = evolve(block, rope=())
         block = evolve(
             block,
             rope=rope_add(block.rope, piece.arguments) if piece.arguments else block.rope,
             name=block.name or piece.name or "",
+            index=piece.index if block.index is None else block.index,
             provider_id=block.provider_id or piece.provider_id,
         )
         return Assembly((*self.blocks[:number], block, *self.blocks[number + 1 :])), number
@@ -142,7 +151,9 @@ class Assembly:
                 if block.provider_id == piece.provider_id:
                     return number
             if candidates and candidates[-1][1].provider_id:
-                return None
+                return candidates[-1][0] if _only_goes_on(candidates[-1][1], piece) else None
+        elif not candidates and calls and calls[-1][1].index is None:
+            candidates = calls
         if not candidates or _begins_another(candidates[-1][1], piece):
             return None
         return candidates[-1][0]
@@ -160,10 +171,25 @@ class Assembly:
         return any(block.kind == "call" or any(block.rope) for block in self.blocks)
 
 
+def _only_goes_on(block: Block, piece: CallFragment) -> bool:
+    """It stands at the index of a call in the middle of its arguments, and has nothing that a call begins with."""
+    is_open = bool(block.rope) and block.rope[-1].rstrip()[-1:] != "}"
+    return piece.index is not None and is_open and not piece.name and _goes_on(piece.arguments)
+
+
+def _goes_on(arguments: str) -> bool:
+    return bool(arguments) and not arguments.lstrip().startswith("{")
+
+
+def _is_placeholder(block: Block, piece: CallFragment) -> bool:
+    is_bare = piece.index is not None and not piece.provider_id and not piece.name
+    return is_bare and piece.arguments.lstrip().startswith("{") and block.rope == ("{}",)
+
+
 def _begins_another(block: Block, piece: CallFragment) -> bool:
     if piece.name and block.name and piece.name != block.name:
         return True
-    if not piece.arguments.lstrip().startswith("{"):
+    if not piece.arguments.lstrip().startswith("{") or _is_placeholder(block, piece):
         return False
     # Only text that ends like an object is worth parsing: long arguments would else cost the square of their pieces.
     end = block.rope[-1].rstrip() if block.rope else "-"
@@ -173,7 +199,7 @@ def _begins_another(block: Block, piece: CallFragment) -> bool:
 def _is_whole(arguments: str) -> bool:
     try:
         json.loads(arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 
 from turncell.core import events as ev
 from turncell.core.deltas import Block, rope_add
-from turncell.core.parts import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult, Usage
+from turncell.core.parts import MAX_DEPTH, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult, Usage, depth
 from turncell.core.policy import Effect, Verdict
 from turncell.core.values import evolve
 
@@ -620,6 +620,6 @@ def _as_run(part: Part, closed: dict[str, CallState]) -> Part | None:
 def _object(text: str) -> dict[str, Json]:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
-    return value if isinstance(value, dict) else {"unreadable_arguments": text}
+    return value if isinstance(value, dict) and depth(value) <= MAX_DEPTH else {"unreadable_arguments": text}

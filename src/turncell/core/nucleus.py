@@ -13,6 +13,7 @@ The agent's loop (`core.reducer`) is one reducer on this machine.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -57,6 +58,8 @@ class Nucleus(Generic[S, I, E]):
         self._reducer = reducer
         self._is_terminal = False
         self._subscribers: list[Callable[[E], object]] = []
+        self._untold: deque[E] = deque()
+        self._is_telling = False
 
     @property
     def state(self) -> S:
@@ -83,13 +86,25 @@ class Nucleus(Generic[S, I, E]):
         transition = self._reducer(self._state, signal)
         self._state, self._is_terminal = transition.state, transition.terminal
         if self._subscribers:
-            for event in transition.events:
+            self._untold.extend(transition.events)
+            self._tell()
+        return transition
+
+    def _tell(self) -> None:
+        """A subscriber that feeds a signal itself only adds to what is told: the others hear it after what came before."""
+        if self._is_telling:
+            return
+        self._is_telling = True
+        try:
+            while self._untold:
+                event = self._untold.popleft()
                 for subscriber in tuple(self._subscribers):
                     try:
                         subscriber(event)
                     except Exception:
                         log.exception("subscriber %r raised on %r", subscriber, event)
-        return transition
+        finally:
+            self._is_telling = False
 
     async def run(self, signals: AsyncIterable[I]) -> S:
         """Feed signals until one is terminal or they end; returns the last state."""

@@ -97,3 +97,20 @@ class Usage:
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
     is_estimated: bool = False
+
+
+MAX_DEPTH = 100
+"""Levels of nesting of a call's arguments: far more than any tool wants, far less than what Python can take."""
+
+
+def depth(value: Json) -> int:
+    """Levels of lists and objects; counted level by level, because recursion is what must not be asked of it.
+
+    >>> depth(1), depth([]), depth({"a": [1, {"b": 2}]})
+    (0, 1, 3)
+    """
+    levels, found = 0, [value]
+    while found := [one for one in found if isinstance(one, dict | list)]:
+        levels += 1
+        found = [inner for one in found for inner in (one.values() if isinstance(one, dict) else one)]
+    return levels

@@ -45,8 +45,9 @@ class Rule:
     """One line of a policy.
 
     `tool` is a glob over tool names; `where` maps argument names to globs over their text (a string as it is,
-    anything else as JSON would write it). All of them must match. `tainted=True`: an allow of this rule stands also
-    after untrusted output was read. Raises UsageError for what is none of these.
+    anything else as JSON would write it). All of them must match, upper and lower case told apart.
+    `tainted=True`: an allow of this rule stands also after untrusted output was read.
+    Raises UsageError for what is none of these.
 
     >>> Rule("mail", "alow")
     Traceback (most recent call last):

@@ -19,7 +19,7 @@ from turncell.core.signals import Begin, Resume, Review
 from turncell.core.values import evolve
 from turncell.errors import StoreError, TurncellError, UsageError
 from turncell.runtime import defaults, secrets, trace
-from turncell.runtime.approvals import Policy, RuleFunction
+from turncell.runtime.approvals import Policy, RuleFunction, warn_of_idle
 from turncell.runtime.budget import Budget, limits_of
 from turncell.runtime.bus import Bus
 from turncell.runtime.driver import Driver, Setup
@@ -110,6 +110,7 @@ class Agent:
         self.tools = toolbox(_items("tools", tools))
         self.instructions = text("instructions", instructions)
         self.rules = tuple(_rule(rule) for rule in _items("rules", rules))
+        warn_of_idle(self.rules, self.tools)
         self.mode: Mode = one_of("mode", default.mode if mode is None else mode, MODES)
         self.step_policy = _step_policy(step_policy)
         if isinstance(self.step_policy, LoopDetection):
@@ -271,6 +272,7 @@ class Agent:
             session = self.session(title)
             if within is not None:  # what a person has said above need not be said again
                 session.answers = within.driver.setup.session.answers
+                session.left_behind = within.driver.setup.session.left_behind
         session.agent = session.agent or self
         if is_attended is None:
             is_attended = within.driver.setup.policy.is_attended if within else False
@@ -282,6 +284,7 @@ class Agent:
             (lambda: (*of_session.rules, *above())) if above else (
                 lambda: (*of_session.rules, *(kept.rule for kept in rulebook().rules()))
             ),
+            within.driver.setup.policy if within else None,
         )  # fmt: skip
         setup = Setup(
             models=self.models, tools=self._tools(wanted), policy=policy, session=session, journal=session.journal,
@@ -289,6 +292,8 @@ class Agent:
             output=wanted, output_attempts=self.output_attempts, max_questions=self.max_questions,
             silence_s=self.silence_s, timeout_s=timeout_s, has_latency=self.debug_latency,
             chain=(*within.chain,) if within else (), is_tainted=within is not None and within.driver.is_tainted,
+            writes=within.writes if within else asyncio.Lock(),
+            outermost=(within.driver.setup.outermost or within.driver) if within else None,
         )  # fmt: skip
         terms = (self, judged_by, limit, is_attended, output, budget, timeout_s, within and within.chain)
         return setup, limit, terms
@@ -428,8 +433,10 @@ class Agent:
         """This agent as a tool of another: a run of its own, with its own row in the history.
 
         It shares the budget of the run that calls it, is cancelled with it, and what it asks is shown there. `options`
-        are those of `tool` (`timeout_s`, `concurrency`); `effect` is "read" unless told otherwise, because every call
-        of the inner run is judged by itself.
+        are those of `tool` (`timeout_s`, `concurrency`), without `retries`: what the inner run has written it would
+        write again. `effect` is "read" unless told otherwise, because every call of the inner run is judged by itself:
+        by this agent's policy, and what the rules in code or the mode of the outer run deny is denied there too.
+        Writes of the runs inside one another take turns, as those of one run do.
         """
         from turncell.runtime.answer_tool import agent_tool
 

@@ -52,6 +52,12 @@ class AnswerTool(Tool):
 def agent_tool(agent: Agent, name: str, description: str, options: Mapping[str, Any]) -> Tool:
     """See `Agent.as_tool`."""
 
+    if options.get("retries"):
+        raise ToolError(
+            f"tool {name!r}: retries is {options['retries']!r}; use 0: a second attempt would be another run, "
+            "which does again what the first one has done"
+        )
+
     async def ask(task: str) -> Output:
         """Hand a task to an agent of its own.
 
@@ -69,9 +75,11 @@ def agent_tool(agent: Agent, name: str, description: str, options: Mapping[str, 
             "input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens, "cost_usd": state.cost_usd,
         })  # fmt: skip
 
-    return Tool(
+    made = Tool(
         ask,
         name=name,
         description=description or f"Hand a task to {name}, an agent of its own.",
         **{"effect": "read"} | dict(options),
     )
+    made.inside = agent.tools
+    return made

@@ -10,19 +10,21 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias, cast, get_args
 
 from turncell.core.digest import call_digest, canonical_json
 from turncell.core.events import Answer, AnsweredBy, Scope
 from turncell.core.fold import CallState, RunState
-from turncell.core.parts import Json
+from turncell.core.parts import MAX_DEPTH, Json, depth
 from turncell.core.policy import Decision, Effect, Mode, Rule, Verdict, decide
 from turncell.core.signals import Answered, Judgement
 from turncell.errors import AnswerRefused, ToolError, say
 from turncell.runtime import hooks
 from turncell.runtime.hooks import HookFailed, HookSet, ToolUse, Vetoed, called
+from turncell.runtime.output import shorten
 from turncell.runtime.questions import check_result
 from turncell.runtime.tools import Check, Tool
 
@@ -57,6 +59,8 @@ class Policy:
     request_timeout_s: float = 3600.0
     remembered: Callable[[], Sequence[Rule]] = tuple
     """What people have asked to remember, the latest first; read anew for each call, so that revoking works at once."""
+    around: Policy | None = None
+    """That of the run which this one was started inside."""
 
     async def judge(self, tool: Tool, use: ToolUse, is_tainted: bool) -> Decision:
         """By rules, the tool's own check and the mode. What fails denies."""
@@ -65,6 +69,8 @@ class Policy:
             return Decision("allow", "the output that is wanted")
         rules = [rule async for rule in self._as_values(use)]
         check = await _check(tool, use)
+        if (denied := await self._denied_around(tool, use)) is not None:
+            return denied
         decision = decide(
             rules, self.mode, tool.name, use.arguments, tool.effect, tool.edits_notebook,
             remembered=self.remembered(), check=check, is_tainted=is_tainted,
@@ -74,6 +80,30 @@ class Policy:
         if self.unattended == "allow":
             return Decision("allow", UNATTENDED.by, "nobody is attending and the setting allows it")
         return UNATTENDED
+
+    async def denial(self, tool: Tool, use: ToolUse) -> Decision | None:
+        """What denies arguments that a person has put in the place of the model's: a rule in code or the tool's check.
+
+        All else that `judge` asks is what the person was asked for.
+        """
+        check = await _check(tool, use)
+        if check is not None and check.verdict == "deny":
+            return check
+        rules = [rule async for rule in self._as_values(use)]
+        first = next((rule for rule in rules if rule.matches(use.name, use.arguments)), None)
+        if first is not None and first.verdict == "deny":
+            return Decision("deny", f"rule {first}", first.reason)
+        return await self._denied_around(tool, use)
+
+    async def _denied_around(self, tool: Tool, use: ToolUse) -> Decision | None:
+        """What the rules in code and the mode of the runs around this one deny: a run inside can only be narrower."""
+        if self.around is None:
+            return None
+        rules = [rule async for rule in self.around._as_values(use)]
+        said = decide(rules, self.around.mode, use.name, use.arguments, tool.effect, tool.edits_notebook)
+        if said.verdict == "deny":
+            return Decision("deny", f"{said.by} of the run around this one", said.reason)
+        return await self.around._denied_around(tool, use)
 
     async def _as_values(self, use: ToolUse) -> AsyncIterator[Rule]:
         """The rules with each function replaced by what it says of this call; no function after a match is asked."""
@@ -116,6 +146,34 @@ async def _check(tool: Tool, use: ToolUse) -> Decision | None:
     if said is None:
         return None
     return Decision(said.verdict, by, _in_words(said))
+
+
+def warn_of_idle(rules: Sequence[Rule | RuleFunction], tools: Mapping[str, Tool]) -> None:
+    """Log the rules that no call can ever match: most likely a name is misspelt, and what it denies is not denied."""
+    known = list(_with_those_inside(tools))
+    for rule in rules if known else ():
+        if not isinstance(rule, Rule):
+            continue
+        matching = [tool for tool in known if fnmatchcase(tool.name, rule.tool)]
+        if not matching:
+            names = ", ".join(sorted({tool.name for tool in known}))
+            log.warning(
+                "the rule %r matches no tool; globs are case-sensitive, and the tools are: %s", str(rule), names
+            )
+            continue
+        given = [set(tool.spec.schema.get("properties", {})) for tool in matching]
+        if not any(rule.where.keys() <= names for names in given):
+            found = ", ".join(sorted(set().union(*given))) or "none"
+            log.warning(
+                "the rule %r matches no call: no tool that it names has the arguments %s; found are: %s",
+                str(rule), ", ".join(rule.where), found,
+            )  # fmt: skip
+
+
+def _with_those_inside(tools: Mapping[str, Tool]) -> Iterator[Tool]:
+    for tool in tools.values():
+        yield tool
+        yield from _with_those_inside(tool.inside)
 
 
 def _in_words(check: Check) -> str:
@@ -297,9 +355,17 @@ def _parse(text: str, tool: str) -> dict[str, Json]:
         value = json.loads(text, parse_constant=_no_constant)
     except ValueError as error:
         raise ToolError(f"the arguments of {tool} are not valid JSON ({error}): {text[:200]!r}") from error
+    except RecursionError as error:
+        raise ToolError(_too_deep(text, tool)) from error
+    if depth(value) > MAX_DEPTH:
+        raise ToolError(_too_deep(text, tool))
     if not isinstance(value, dict):
         raise ToolError(f"the arguments of {tool} must be a JSON object; found {text[:200]!r}")
     return value
+
+
+def _too_deep(text: str, tool: str) -> str:
+    return f"the arguments of {tool} are nested too deeply, more than {MAX_DEPTH} levels: {text[:200]!r}"
 
 
 def _no_constant(name: str) -> Json:
@@ -312,9 +378,10 @@ async def _preview(tool: Tool, arguments: Mapping[str, Json]) -> str | None:
         return None
     try:
         async with asyncio.timeout(PREVIEW_TIMEOUT_S):
-            return await tool.run_preview(arguments)
+            shown = await tool.run_preview(arguments)
+            return None if shown is None else shorten(shown)
     except asyncio.CancelledError:
         raise
     except BaseException as error:
         log.exception("the preview of %s raised", tool.name)
-        return f"(the preview failed: {say(error)})"
+        return f"(the preview failed: {shorten(say(error))})"

@@ -69,7 +69,8 @@ class Reservation:
 class Budget:
     """What a run with its sub-agents, or a whole batch, may spend. May be used from any thread.
 
-    A limit that is None does not limit. `seconds` count from the first reservation, by `clock`. `unknown_prices` says
+    A limit that is None does not limit. `seconds` count from the first reservation, by `clock`, also while nothing runs:
+    a Budget that many runs share grows old between them. `unknown_prices` says
     what a cost that nobody knows does to a limit in `usd`: "ignore" counts nothing, "stop" refuses all that follows.
 
     >>> budget = Budget(usd=0.10, steps=2)
@@ -204,7 +205,7 @@ class Budget:
                 be = "is" if name == "usd" or want == 1 else "are"
                 return Refusal(
                     f"{whose} has {left} left of {amount(name, limit)}, but {amount(name, want)} {be} wanted; "
-                    f"raise it with budget.set({name}=...)",
+                    f"raise it with {'budget' if whose == 'the budget' else 'budget.parent'}.set({name}=...)",
                     name,
                 )
         return None

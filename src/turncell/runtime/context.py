@@ -13,6 +13,7 @@ from turncell.core.parts import Json
 from turncell.core.signals import Question
 from turncell.errors import UsageError
 from turncell.runtime.loop import BackgroundLoop
+from turncell.runtime.options import number
 from turncell.runtime.questions import make_question, read_answer
 
 Shown: TypeAlias = str | Mapping[str, Json]
@@ -32,7 +33,7 @@ class ToolContext:
     """Annotate a parameter of a tool with this type to get it.
 
     `progress(shown)` shows a line of text or a mime bundle in the card, from any thread. `is_cancelled()` says whether
-    the run was stopped. `notice(text)` stands in front of the person's next message. `file(path)` lists a file that
+    the run was stopped, or this attempt by its time limit. `notice(text)` stands in front of the person's next message. `file(path)` lists a file that
     the call has produced. `call_id` is unique for ever.
     """
 
@@ -67,6 +68,7 @@ class ToolContext:
         `timeout_s` seconds (None: the run's limit for requests), or where nobody attends, `default` is the answer.
         Raises Declined where there is none: nobody was there, nobody answered in time, or the person declined.
         """
+        number("timeout_s", timeout_s)
         asked = make_question(question, options, allows_text, allows_many, default)
         return read_answer(await asyncio.wrap_future(self.put(asked, timeout_s)), allows_many)
 
@@ -83,5 +85,6 @@ class ToolContext:
         """`ask` for tools that are not async."""
         if BackgroundLoop.current().is_here:
             raise UsageError("ask_blocking would block the loop that runs live on; use 'await context.ask(...)'")
+        number("timeout_s", timeout_s)
         asked = make_question(question, options, allows_text, allows_many, default)
         return read_answer(self.put(asked, timeout_s).result(), allows_many)

@@ -96,6 +96,10 @@ class Setup:
     """The ids of the runs that this one was started inside, the outermost first."""
     is_tainted: bool = False
     """The run around it has read untrusted output, and may have passed it on."""
+    writes: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by the write that runs: shared by runs inside one another, which would else write at once."""
+    outermost: Driver | None = None
+    """Of the run that a person sees, where this one is inside it."""
 
 
 class Driver:
@@ -118,8 +122,6 @@ class Driver:
         """The labels of the models that have failed."""
         self.label = ""
         """Of the model that was picked last."""
-        self.left_behind: list[tuple[str, Future[Any]]] = []
-        """Write calls in threads that went over their time limit: the tool's name, and what is still to come of them."""
         self.pauses: dict[str, Callable[[bool], None]] = {}
         """By running call: stops the clock of its time limit while a person is asked, and starts it again."""
         self.not_begun: set[str] = set()
@@ -170,7 +172,10 @@ class Driver:
 
     async def drive(self, begin: Begin | Resume) -> RunState:
         """From the first signal to the last record on disk."""
-        self._context.run(trace.running.set, (*self.chain, begin.run_id))
+        chain = (*self.chain, begin.run_id)
+        self._context.run(trace.running.set, chain)
+        # Rules, checks, previews and hooks may start runs too: children of this run, in none of its calls.
+        self._context.run(trace.current.set, trace.Trace(chain, "", self, self.setup.writes))
         self.feed(begin)
         if isinstance(begin, Resume) and not self.setup.policy.is_attended:
             self._answer_for_nobody()
@@ -403,7 +408,7 @@ class Driver:
             except BaseException as error:
                 is_stopped = isinstance(error, asyncio.CancelledError)
                 done.set_exception(Declined("the run was stopped") if is_stopped else error)
-                if not isinstance(error, Declined):
+                if is_stopped:
                     raise
                 return
             if answered.answer == "result":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from turncell.core.deltas import Finished
+from turncell.core.deltas import CallFragment, Finished, ReasoningFragment, TextFragment
+from turncell.core.events import FinishReason
 from turncell.core.parts import Message, Usage
 from turncell.core.signals import CallModel, Chosen, ModelFailed, ModelFinished, Stop, Streamed
 from turncell.core.values import evolve
@@ -16,6 +18,7 @@ from turncell.errors import ModelFailure, UnknownModelError, say
 from turncell.runtime.budget import Refusal, Reservation
 from turncell.runtime.hooks import HookFailed, Vetoed
 from turncell.runtime.models import StepInfo
+from turncell.runtime.output import shorten
 from turncell.runtime.ports import Model, ModelRequest
 from turncell.runtime.threads import in_thread
 
@@ -134,6 +137,45 @@ def _refused(driver: Driver, error: Exception) -> None:
     driver.feed(ModelFailed(time.time(), kind, str(error)))
 
 
+def _odd(burst: Any) -> str | None:
+    """What is wrong with what a model has yielded, in words; None where nothing is."""
+    if not isinstance(burst, list | tuple):
+        return f"{_shown(burst)} where a list of fragments is wanted"
+    for fragment in burst:
+        if isinstance(fragment, TextFragment | ReasoningFragment):
+            is_odd = not isinstance(fragment.text, str)
+        elif isinstance(fragment, CallFragment):
+            texts = (fragment.provider_id or "", fragment.name or "", fragment.arguments)
+            is_odd = not all(isinstance(text, str) for text in texts) or not _is_count(fragment.index)
+        elif isinstance(fragment, Finished):
+            is_odd = not _is_end(fragment)
+        else:
+            return f"{_shown(fragment)} where a fragment is wanted"
+        if is_odd:
+            return f"a fragment with values of a wrong kind: {_shown(fragment)}"
+    return None
+
+
+def _is_end(end: Any) -> bool:
+    usage = end.usage
+    if not isinstance(usage, Usage) or end.finish_reason not in get_args(FinishReason):
+        return False
+    tokens = (
+        usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens, usage.reasoning_tokens,
+    )  # fmt: skip
+    cost = end.cost_usd
+    is_cost = cost is None or (isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < math.inf)
+    return is_cost and all(_is_count(count) for count in tokens)
+
+
+def _is_count(value: Any) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
+
+
+def _shown(value: Any) -> str:
+    return shorten(repr(value), 500)
+
+
 class _Stream:
     """One stream, and what is known of it."""
 
@@ -172,10 +214,17 @@ class _Stream:
                         gap_s = now - last
                         driver.tell_latency("gap", gap_s)
                     last = now
-                    if burst and isinstance(burst[-1], Finished):
-                        self.finished = burst.pop()  # type: ignore[assignment]
-                    if burst:
-                        driver.feed(Streamed(time.time(), burst))
+                    if (odd := _odd(burst)) is not None:
+                        self._failure = ("protocol", f"the model {self._model.name} has sent {odd}", None)
+                        break
+                    # The list is the model's own, and may be one that it keeps.
+                    end = burst[-1] if burst else None
+                    fragments = list(burst)
+                    if isinstance(end, Finished):
+                        self.finished = end
+                        fragments.pop()
+                    if fragments:
+                        driver.feed(Streamed(time.time(), fragments))
                     if self.finished is not None:
                         break
         except ModelFailure as failure:
@@ -184,7 +233,7 @@ class _Stream:
             log.exception("the model %s raised", self._model.name)
             self._failure = ("unknown", say(error), None)
         else:
-            if self.finished is None:
+            if self.finished is None and self._failure is None:
                 self._failure = ("protocol", f"the stream of {self._model.name} stopped before its end", None)
         driver.tell_latency("model", time.monotonic() - started)
         self._times = {"first_token_s": first_s, "longest_gap_s": gap_s if first_s is not None else None}

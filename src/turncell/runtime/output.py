@@ -28,6 +28,8 @@ from turncell.core.parts import Json
 
 MODEL_LIMIT = 50_000
 """Characters of one result that the model reads; the rest is cut with a visible mark."""
+SIDE_LIMIT = 10_000
+"""Characters of what is said beside results: a preview, a note, a notice, what an attempt has failed of."""
 DETAILS_LIMIT = 250_000
 """Characters of JSON beyond which a returned value is not kept beside its text: it would travel to every view."""
 DISPLAY_LIMIT_BYTES = 2_000_000
@@ -348,6 +350,11 @@ def clean(text: str) -> str:
 
 def _text(text: str) -> str:
     """As the model reads it."""
-    if len(text) <= MODEL_LIMIT:
+    return shorten(text, MODEL_LIMIT)
+
+
+def shorten(text: str, limit: int = SIDE_LIMIT) -> str:
+    """Fit to be kept, with a visible mark where the rest was cut."""
+    if len(text) <= limit:
         return clean(text)
-    return f"{clean(text[:MODEL_LIMIT])}\n[cut here: {len(text) - MODEL_LIMIT:,} more characters of {len(text):,}]"
+    return f"{clean(text[:limit])}\n[cut here: {len(text) - limit:,} more characters of {len(text):,}]"

@@ -13,7 +13,7 @@ from inspect import isroutine
 from typing import Any
 
 from turncell.core.parts import Json
-from turncell.errors import UsageError
+from turncell.errors import UsageError, say
 from turncell.runtime.ports import ToolSpec
 
 ANSWER_TOOL = "final_answer"
@@ -64,6 +64,9 @@ class OutputType:
             return self._adapter.validate_json(json.dumps(data))
         except ValidationError as error:
             return Misfit("; ".join(f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in error.errors()))
+        except Exception as error:
+            # A validator may raise what it likes, and what is nested too deeply cannot be written again.
+            return Misfit(f"value: {say(error)}")
 
     def parse_text(self, text: str) -> Any:
         """The value that a text is the JSON of, or a Misfit. A fenced block around it is taken off."""
@@ -72,7 +75,7 @@ class OutputType:
             inner = inner.partition("\n")[2].rpartition("```")[0]
         try:
             data = json.loads(inner)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return Misfit(f"the answer is not JSON: {error}")
         if self._is_wrapped and not (isinstance(data, dict) and set(data) == {"value"}):
             data = {"value": data}

@@ -69,7 +69,7 @@ def _answers(request: RequestState, result: str | Sequence[str] | None) -> list[
     if isinstance(result, str) and request.allows_many:
         try:
             parsed = json.loads(result)
-        except ValueError:
+        except (ValueError, RecursionError):
             parsed = result
         return [str(one) for one in parsed] if isinstance(parsed, list) else [result]
     if result is None or isinstance(result, str):

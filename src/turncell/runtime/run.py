@@ -32,11 +32,11 @@ from turncell.errors import AnswerRefused, RunError, UsageError
 from turncell.runtime.approvals import check_answer
 from turncell.runtime.budget import Budget, limits_of
 from turncell.runtime.bus import Subscriber, Subscription
+from turncell.runtime.hooks import ToolUse
 from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.options import number, text
 from turncell.runtime.prompts import as_message, new_id
 from turncell.runtime.rulebook import rulebook
-from turncell.runtime.threads import in_background
 
 if TYPE_CHECKING:
     from turncell.runtime.agent import Agent
@@ -281,7 +281,10 @@ class Run:
         return self.session.send(message, agent=self._agent, **options)
 
     def set_budget(self, **limits: float | None) -> None:
-        """Change the limits while it runs: `tokens`, `usd`, `seconds`, `steps`, `calls`; None lifts one. Recorded."""
+        """Change the limits while it runs: `tokens`, `usd`, `seconds`, `steps`, `calls`; None lifts one. Recorded.
+
+        Those of this run only: a Budget that it shares (`run.budget.parent`) holds besides, and is raised with its `set`.
+        """
         self.budget.set(**limits)
         self._loop.call(lambda: self._driver.set_budget(limits_of(self.budget)))
 
@@ -337,34 +340,41 @@ class Run:
                 ).add_done_callback(lambda told: _settle(done, lambda: remember(told, rule)))  # fmt: skip
                 return
             signal = checked()
-            if call is None or signal.scope == "once" or by != "person":
-                self._driver.feed(signal)
+            is_kept = call is not None and signal.scope != "once" and by == "person"
+            if call is not None and (signal.answer == "edit" or (is_kept and signal.scope == "always")):
+                self._loop.spawn(conclude_later(call, signal, is_kept)).add_done_callback(
+                    lambda concluded: _settle(done, concluded.result)
+                )
+            else:
+                conclude(call if is_kept else None, signal)
                 done.set_result(None)
-                return
-            rule = Rule(call.name, _verdict(signal.answer), reason=signal.reason)
-            if signal.scope == "session":
-                _settle(done, lambda: finish(call, rule, None))
-                return
-            # The file may be locked by another kernel, for seconds: not on the loop.
-            kept = in_background(rulebook().remember, rule)
-            kept.add_done_callback(lambda kept: soon(lambda: _settle(done, lambda: finish(call, rule, kept))))
+
+        async def conclude_later(call: CallState, signal: Answered, is_kept: bool) -> None:
+            setup = self._driver.setup
+            if signal.answer == "edit":
+                # What denies the model's arguments denies a person's too: they were not seen when the call was judged.
+                use = ToolUse(call.call_id, call.name, signal.arguments or {}, call.effect)
+                denied = await setup.policy.denial(setup.tools[call.name], use)
+                if denied is not None:
+                    why = f": {denied.reason}" if denied.reason else ""
+                    raise AnswerRefused(f"{call.name} cannot run with these arguments, denied by {denied.by}{why}")
+            if is_kept and signal.scope == "always":
+                # The file may be locked by another kernel, for seconds: not on the loop.
+                await in_thread(rulebook().remember, Rule(call.name, _verdict(signal.answer), reason=signal.reason))
+            conclude(call if is_kept else None, checked())  # again: somebody else may have answered meanwhile
+
+        def conclude(kept: CallState | None, signal: Answered) -> None:
+            if kept is not None:
+                rule = Rule(kept.name, _verdict(signal.answer), reason=signal.reason)
+                if signal.scope == "session":
+                    self.session.remember(rule)
+                self._driver.note("rule", f"{rule}, {signal.scope}", kept.call_id)
+            self._driver.feed(signal)
 
         def remember(told: Future[None], rule: Rule | None) -> None:
             told.result()
             if rule is not None:
                 self.session.remember(rule)
-
-        def finish(call: CallState, rule: Rule, kept: Future[Any] | None) -> None:
-            if kept is not None:
-                kept.result()
-            signal = checked()  # again: while the rule was kept, somebody else may have answered
-            if kept is None:
-                self.session.remember(rule)
-            self._driver.note("rule", f"{rule}, {signal.scope}", call.call_id)
-            self._driver.feed(signal)
-
-        def soon(fn: Callable[[], None]) -> None:
-            self._loop.loop.call_soon_threadsafe(fn)
 
         def begin() -> None:
             try:
@@ -388,6 +398,11 @@ class Run:
         """
         request = self._request(call, "approval", "in_doubt")
         decision: Answer = "approve" if arguments is None else "edit"
+        if arguments is not None and self._loop.is_here:
+            raise UsageError(
+                "approve(arguments=...) would block the loop that judges them; "
+                "use 'await asyncio.wrap_future(run.answer(...))'"
+            )
         self._wait(self.answer(request.request_id, decision, digest=request.digest, arguments=arguments, scope=scope))
 
     def deny(self, reason: str = "", call: CallState | None = None, *, scope: Scope = "once") -> None:

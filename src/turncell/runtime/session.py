@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -66,6 +67,8 @@ class Session:
         self.conversation = Conversation()
         self.seq = 0
         """The last sequence number of its journal."""
+        self.left_behind: list[tuple[str, Future[Any]]] = []
+        """Writes in threads that could not be stopped: the tool's name, and what is still to come of them."""
         self.pid = os.getpid()
         self._rules: list[Rule] = []
         self._all: dict[str, RunState] = {}

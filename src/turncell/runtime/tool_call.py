@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ from turncell.runtime.budget import Refusal
 from turncell.runtime.context import Shown, ToolContext
 from turncell.runtime.hooks import HookFailed, ToolUse, Vetoed
 from turncell.runtime.loop import BackgroundLoop
-from turncell.runtime.output import Output, to_json, to_output
+from turncell.runtime.output import Output, shorten, to_json, to_output
 from turncell.runtime.output_type import ANSWER_TOOL
 from turncell.runtime.threads import in_thread
 from turncell.runtime.tools import Tool
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("turncell")
 
 LAGGARD_S = 2.0
-"""How long a write waits for one before it that went over its time limit and cannot be stopped."""
+"""How long a write waits for one before it, of this run or an earlier one, that cannot be stopped."""
 SMALL = 10_000
 """Characters of a returned text that are looked at on the loop itself."""
 
@@ -69,7 +70,7 @@ async def tell_denial(driver: Driver, command: TellDenial) -> None:
         raise
     except BaseException as error:
         log.exception("on_denied of %s raised", call.name)
-        driver.note("hook", f"on_denied of {call.name} raised {say(error)}", call.call_id)
+        driver.note("hook", f"on_denied of {call.name} raised {shorten(say(error))}", call.call_id)
     driver.feed(CallReturned(time.time(), call.call_id, "denied", to_output(content).content))
 
 
@@ -80,22 +81,33 @@ async def run_call(driver: Driver, call: CallState, written: Future[None] | None
             await asyncio.wrap_future(written)
         except StoreError:
             return  # the driver ends the run; without a record of the intent nothing happens
-    tool = driver.setup.tools[call.name]
+    tool, writes = driver.setup.tools[call.name], driver.setup.writes
+    if tool.effect == "read" or tool.parallel:
+        await _run_now(driver, tool, call, writes)
+        return
+    async with writes:
+        # Its own turn is taken: what runs inside it takes turns among itself, and must not wait for its end.
+        await _run_now(driver, tool, call, asyncio.Lock())
+
+
+async def _run_now(driver: Driver, tool: Tool, call: CallState, writes: asyncio.Lock) -> None:
+    if driver.is_over:
+        return  # stopped meanwhile: what has not begun does not begin any more
     if call_digest(call.name, call.arguments) != call.digest:
         _returned(driver, call, "error", f"{call.name} was not run: its arguments are not those that were judged.")
         return
     if (laggard := await _laggard(driver, tool)) is not None:
-        content = f"{call.name} was not run: {laggard}, which went over its time limit, is still running."
+        content = f"{call.name} was not run: {laggard}, which could not be stopped, is still running."
         _returned(driver, call, "error", content)
         return
     if driver.is_over:
-        return  # stopped meanwhile: what has not begun does not begin any more
+        return  # type: ignore[unreachable]  # it was awaited meanwhile
     reserved = driver.setup.budget.reserve(calls=0 if tool.is_answer else 1)
     if isinstance(reserved, Refusal):
         driver.stop("budget", "budget", reserved.message)
         return
     driver.not_begun.discard(call.call_id)
-    trace.current.set(trace.Trace((*driver.chain, driver.loop_state.run.run_id), call.call_id, driver))
+    trace.current.set(trace.Trace((*driver.chain, driver.loop_state.run.run_id), call.call_id, driver, writes))
     try:
         await _Running(driver, tool, call).run()
     finally:
@@ -107,7 +119,9 @@ async def _laggard(driver: Driver, tool: Tool) -> str | None:
     if tool.effect == "read" or tool.parallel:
         return None
     deadline = time.monotonic() + LAGGARD_S
-    while alive := [name for name, done in driver.left_behind if not done.done()]:
+    left = driver.setup.session.left_behind
+    left[:] = [one for one in left if not one[1].done()]
+    while alive := [name for name, done in left if not done.done()]:
         if time.monotonic() > deadline:
             return alive[0]
         await asyncio.sleep(0.02)
@@ -131,7 +145,7 @@ class _Running:
             status, value = await self._try()
             if status == "ok" or self._driver.is_over or attempt == self._tool.retries or isinstance(value, Declined):
                 break
-            text = f"{self._tool.name} failed and is tried again: {_plain(value)}"
+            text = f"{self._tool.name} failed and is tried again: {shorten(_plain(value))}"
             self._driver.note("retry", text, self._call.call_id, {"attempt": attempt + 1})
             await asyncio.sleep(self._tool.retry_wait_s * 2**attempt)
         self._driver.tell_latency("call", time.monotonic() - started, self._call.call_id)
@@ -150,20 +164,21 @@ class _Running:
     async def _try(self) -> tuple[str, Any]:
         """("ok", value), ("timeout", error) or ("error", error)."""
         limit: asyncio.Timeout | None = None
+        ended = threading.Event()  # this attempt: its thread may go on, and is told by `is_cancelled`
         try:
             async with asyncio.timeout(self._tool.timeout_s) as limit:
                 self._limit = limit
                 arguments = self._call.arguments or {}
-                return "ok", await self._tool.call(arguments, self._context(), on_background=self._on_background)
+                return "ok", await self._tool.call(arguments, self._context(ended), on_background=self._on_background)
         except TimeoutError as error:
             if limit is not None and limit.expired():
-                if self._background is not None and self._tool.effect != "read":
-                    self._driver.left_behind.append((self._tool.name, self._background))
+                self._leave_behind()
                 return "timeout", error
             return "error", error
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
+                self._leave_behind()
                 raise
             return "error", RuntimeError(f"{self._call.name} cancelled itself.")
         except BaseException as error:
@@ -171,11 +186,16 @@ class _Running:
             return "error", error
         finally:
             self._limit = None  # a question that is still open must not move it any more
+            ended.set()
+
+    def _leave_behind(self) -> None:
+        if self._background is not None and self._tool.effect != "read" and not self._background.done():
+            self._driver.setup.session.left_behind.append((self._tool.name, self._background))
 
     def _on_background(self, done: Future[Any]) -> None:
         self._background = done
 
-    def _context(self) -> ToolContext:
+    def _context(self, ended: threading.Event) -> ToolContext:
         driver, call_id = self._driver, self._call.call_id
         loop, run = BackgroundLoop.current(), driver.loop_state.run
 
@@ -192,13 +212,16 @@ class _Running:
             soon(driver.feed, Progressed(call_id, to_output(text).content if text else "", data))
 
         def notice(text: str) -> None:
-            soon(driver.note, "notice", to_output(str(text)).content, call_id)
+            said = shorten(str(text))
+            soon(driver.note, "notice", said, call_id)
+            if (outermost := driver.setup.outermost) is not None:  # the run inside has no next message of a person
+                soon(outermost.note, "notice", said)
 
         def put(question: Question, timeout_s: float | None) -> Future[str]:
             return driver.ask(call_id, question, timeout_s)
 
         return ToolContext(
-            call_id, run.run_id, run.session_id, progress, lambda: driver.is_over, notice,
+            call_id, run.run_id, run.session_id, progress, lambda: driver.is_over or ended.is_set(), notice,
             lambda path: self._files.append(os.fspath(path)), put,
         )  # fmt: skip
 

@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypedDict, Unpack, cast, overload
 
 from turncell.core.parts import Json
@@ -82,7 +83,7 @@ class Tool:
       the arguments as JSON; check and preview get them as values of the annotated types. All three may be async.
     - `timeout_s`: bounds one call.
     - `retries`, `retry_wait_s`: how often a call that failed may run again, and after what time. Never for a write.
-    - `concurrency`: how many calls of this tool may run side by side.
+    - `concurrency`: how many calls of this tool may run side by side in one run; each run counts its own.
     - `parallel`: this write is safe beside other calls.
     - `terminate`: the run ends after a call of it.
     - `polling`: the same call again and again is what it is for. `loop_key(arguments)`: calls with the same text count
@@ -131,6 +132,8 @@ class Tool:
     loop_key: Callable[[dict[str, Json]], str] | None = None
     trusted: bool = False
     edits_notebook: bool = False
+    inside: Mapping[str, Tool] = MappingProxyType({})
+    """The tools of the agent that it hands tasks to: rules for them make sense outside too."""
     is_answer: ClassVar[bool] = False
     """Takes the output of a run and touches nothing: not for policies to judge, nor for budgets to count."""
 

@@ -7,6 +7,7 @@ are started with the context (`asyncio.to_thread`; not a bare `threading.Thread`
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ class Trace:
     chain: tuple[str, ...]
     call_id: str
     driver: Driver
+    writes: asyncio.Lock
+    """What the writes of runs inside this call take turns with."""
 
     @property
     def run_id(self) -> str:
