@@ -83,7 +83,10 @@ async def run_call(driver: Driver, call: CallState, written: Future[None] | None
             return  # the driver ends the run; without a record of the intent nothing happens
     if driver.is_over:
         return  # stopped meanwhile: what has not begun does not begin any more
-    tool = driver.setup.tools[call.name]
+    tool = driver.setup.tools.get(call.name)
+    if tool is None:  # the run was begun by an agent with other tools
+        _returned(driver, call, "error", f"{call.name} was not run: this agent has no such tool.")
+        return
     if call_digest(call.name, call.arguments) != call.digest:
         _returned(driver, call, "error", f"{call.name} was not run: its arguments are not those that were judged.")
         return

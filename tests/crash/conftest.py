@@ -1,0 +1,3 @@
+from tests.adapters.conftest import postgres_server
+
+__all__ = ["postgres_server"]
