@@ -55,9 +55,9 @@ def lines_of(path: Path) -> list[str]:
 class Scene:
     """The files and the agent. The agent reads its place in the script from the conversation, as a real model would."""
 
-    def __init__(self, folder: Path, pace: float = 1.0) -> None:
+    def __init__(self, folder: Path, pace: float = 1.0, request_timeout_s: float = 3600.0) -> None:
         self.world, self.again, self.screen = folder / "world", folder / "again", folder / "screen"
-        self.pace = pace
+        self.pace, self.request_timeout_s = pace, request_timeout_s
 
     def agent(self, journal: Journal) -> Agent:
         @tool
@@ -81,7 +81,12 @@ class Scene:
             time.sleep(0.03 * self.pace)
             return f"nothing new at {at}"
 
-        return Agent(ScriptedModel(self._answer), tools=[put, sync, look], journal=journal)
+        return Agent(
+            ScriptedModel(self._answer),
+            tools=[put, sync, look],
+            journal=journal,
+            request_timeout_s=self.request_timeout_s,
+        )
 
     def _answer(self, request: ModelRequest) -> Any:
         said = [(message.role, message.text, message.is_partial) for message in request.messages]
@@ -101,13 +106,16 @@ class Scene:
 
     # In the child
 
-    def play(self, journal: Journal) -> None:
+    def play(self, journal: Journal, is_answered: bool = True) -> None:
         session = self.agent(journal).session("A session that dies")
         self._log({"session": session.id})
         for prompt in PROMPTS:
             run = session.send(prompt, is_attended=True)
             run.attach(self._watch)
-            attend(run, lambda asked: time.sleep(0.03 * self.pace) or approve(asked))
+            if is_answered:
+                attend(run, lambda asked: time.sleep(0.03 * self.pace) or approve(asked))
+            else:
+                run.result(60)
         self._log({"end": True})
 
     def _log(self, seen: dict[str, Any]) -> None:
@@ -170,11 +178,19 @@ class Fatal:
         )
 
 
-def live(where: str, folder: str, nth: int = 0, is_before: bool = False, pace: float = 1.0) -> None:
-    """What a child does."""
-    scene = Scene(Path(folder), pace)
+def live(
+    where: str, folder: str, nth: int = 0, is_before: bool = False, pace: float = 1.0,
+    request_timeout_s: float = 3600.0, is_answered: bool = True, file_bytes: int = 0,
+) -> None:  # fmt: skip
+    """What a child does. `file_bytes` is how large its files may become: a disk that gets full."""
+    if file_bytes:
+        import resource
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+    scene = Scene(Path(folder), pace, request_timeout_s)
     journal = Journal(lambda: Fatal(open_store(where), nth, is_before, Path(folder) / "changes"))  # type: ignore[return-value]
-    scene.play(journal)
+    scene.play(journal, is_answered)
     journal.close()
 
 

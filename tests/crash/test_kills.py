@@ -12,7 +12,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -32,13 +32,6 @@ SESSION_S = 4.3
 CHANGES = 18
 """How often a session changes its store, about: what is recorded at the same time goes together."""
 TABLE = Path(__file__).parents[2] / "docs" / "crash.md"
-
-
-@pytest.fixture(scope="module")
-def template() -> Iterator[Template]:
-    template = Template()
-    yield template
-    template.close()
 
 
 @pytest.fixture(params=["sqlite", "markdown", "postgres"])

@@ -247,8 +247,8 @@ def _resume(turn: _Turn, s: Resume) -> None:
     """Go on where the record ends. Nothing that is finished is done again."""
     if turn.run.run_id:
         return
-    turn.set(begin=s.begin, traits=s.traits, stop=None)
     stop, early = turn.state.stop, turn.state.early
+    turn.set(begin=s.begin, traits=s.traits, stop=None)
     turn.run = evolve(s.run, seq=s.seq)
     turn.record(ev.Resumed)
     for steered in early:
