@@ -60,10 +60,10 @@ class TestAHole:
 
             refused = ""
 
-            def append(self, records: Sequence[Record], *, durable: bool) -> None:
+            def append(self, records: Sequence[Record], *, durable: bool, token: str | None = None) -> None:
                 if any(r.session_id == self.refused and r.seq == 2 for r in records):
                     raise OSError("the disk is gone")
-                super().append(records, durable=durable)
+                super().append(records, durable=durable, token=token)
 
         journal = Journal(lambda: Flaky.sqlite(path))
         agent = Agent(ScriptedModel([say("some text", delay_s=0.1)] * 4), journal=journal)

@@ -131,6 +131,8 @@ def postgres_engine(url: str) -> sa.Engine:
 def prepare(connection: sa.Connection, where: str) -> str | None:
     """Make the tables that are missing. Returns the version of a newer turncell's database, which is left as it is."""
     is_sqlite = connection.dialect.name == "sqlite"
+    if is_sqlite and _is_ready(connection):
+        return None
     connection.exec_driver_sql("BEGIN IMMEDIATE" if is_sqlite else f"SELECT pg_advisory_xact_lock({OPENING_LOCK})")
     there = set(sa.inspect(connection).get_table_names())
     found: str | None = None
@@ -151,6 +153,17 @@ def prepare(connection: sa.Connection, where: str) -> str | None:
         connection.execute(sa.insert(meta).values(key="schema_version", value=str(SCHEMA_VERSION)))
     connection.commit()
     return None
+
+
+def _is_ready(connection: sa.Connection) -> bool:
+    """Whether nothing is to be made: found without the lock, which a process stopped in its transaction may hold for long."""
+    try:
+        if not set(metadata.tables) <= set(sa.inspect(connection).get_table_names()):
+            return False
+        found = connection.execute(sa.select(meta.c.value).where(meta.c.key == "schema_version")).scalar()
+        return bool(found == str(SCHEMA_VERSION))
+    finally:
+        connection.rollback()
 
 
 _SQLITE_ADVICE = {

@@ -67,8 +67,9 @@ from turncell.core.values import evolve
 
 MAX_PARALLEL = 8
 """Calls that run side by side."""
-SAVE_EVERY_S = 1.0
-"""Text on the screen for longer than this is in the journal."""
+SAVE_EVERY_S = 0.5
+"""Text is put into the journal this often. It is there a second after it was shown: the driver's clock ticks every quarter
+of a second, the journal lingers, and a disk takes its time."""
 TRANSIENT = frozenset({"rate_limit", "overloaded", "connection", "timeout", "protocol"})
 """Failures of a model that trying again may mend."""
 HOPELESS = frozenset({"bad_request", "context_length", "filter", "hook", "budget"})
@@ -86,6 +87,8 @@ RESTARTED = (
     "[The program was restarted in the middle of this turn. Variables and open connections of before are gone; what is in "
     "files and in this conversation is still there.]"
 )
+INTERRUPTED = "interrupted"
+"""The error of a step in whose middle the program ended."""
 IN_DOUBT_SKIPPED = (
     "The program ended while this call was running. It was not run again; whether its effect has happened is not known."
 )
@@ -251,12 +254,11 @@ def _resume(turn: _Turn, s: Resume) -> None:
     turn.record(ev.Resumed)
     for steered in early:
         turn.record(ev.Steered, input_id=steered.input_id, message=steered.message)
-    is_streaming = bool(turn.run.steps) and turn.run.steps[-1].message is None and not _is_failed(turn.run)
-    if is_streaming:
+    if turn.run.steps and turn.run.steps[-1].message is None and not turn.run.steps[-1].error_kind:
         parts = tuple(_saved_part(block) for block in turn.run.steps[-1].blocks if block.kind != "call" and block.text)
         if parts:
             turn.record(ev.MessageAdded, message=Message("assistant", parts, is_partial=True))
-        turn.record(ev.StepFailed, kind="interrupted", message="the program ended while the model was writing",
+        turn.record(ev.StepFailed, kind=INTERRUPTED, message="the program ended while the model was writing",
                     usage=Usage(), duration_s=0.0)  # fmt: skip
     if stop is not None:
         _stop(turn, evolve(stop, at=s.at))
@@ -289,17 +291,13 @@ def _resume(turn: _Turn, s: Resume) -> None:
     elif unjudged:
         turn.set(is_judging=True)
         turn.commands.append(Judge(unjudged))
-    elif not turn.calls and not is_streaming and (message := turn.run.steps[-1].message) is not None:
-        if message.is_partial:
+    elif not turn.calls and (last := turn.run.steps[-1]).message is not None and last.error_kind != INTERRUPTED:
+        if last.message.is_partial:
             turn.end("truncated", "length", "the answer was cut at the model's output limit")
         else:
             _finish(turn)
     else:
         _advance(turn)
-
-
-def _is_failed(run: RunState) -> bool:
-    return run.steps[-1].error_kind is not None
 
 
 def _saved_part(block: Block) -> Text | Reasoning:
@@ -320,7 +318,9 @@ def _close_answered(turn: _Turn, call: CallState) -> None:
 
 def _next_step(turn: _Turn) -> None:
     step = len(turn.run.steps) + 1
-    if 0 < turn.run.max_steps < step:
+    # A step that a crash has cut short is begun again, and does not count: else a run of one step could not be resumed.
+    taken = sum(done.error_kind != INTERRUPTED for done in turn.run.steps)
+    if 0 < turn.run.max_steps <= taken:
         _limit(turn, None)
     else:
         _call_model(turn, step)
@@ -397,8 +397,13 @@ def _streamed(turn: _Turn, s: Streamed) -> None:
         turn.set(assembly=assembly, thinking_since=s.at)
     else:
         turn.set(assembly=assembly, thinking_since=None, thought_s=turn.state.reasoning_s(s.at))
-    if s.at - turn.state.saved_at >= SAVE_EVERY_S:
+    if _is_save_due(turn):
         _save_partial(turn)
+
+
+def _is_save_due(turn: _Turn) -> bool:
+    # A clock that was set back must not stop the saving until it has caught up.
+    return abs(turn.at - turn.state.saved_at) >= SAVE_EVERY_S
 
 
 def _save_partial(turn: _Turn) -> None:
@@ -777,7 +782,7 @@ def _stop(turn: _Turn, s: Stop) -> None:
 
 def _clock(turn: _Turn, s: Clock) -> None:
     if turn.state.is_streaming:
-        if s.at - turn.state.saved_at >= SAVE_EVERY_S:
+        if _is_save_due(turn):
             _save_partial(turn)
         return
     for call in turn.run.open_requests:

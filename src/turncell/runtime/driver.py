@@ -67,6 +67,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("turncell")
 
 TICK_S = 0.25
+STOPPED_S = 5.0
+"""A tick that comes later than this: the process was stopped (SIGSTOP, a closed laptop), and heard nothing."""
 LEAVE_S = 0.2
 """How long the end of a run waits for its tasks: a tool in a thread cannot be stopped, only left behind."""
 
@@ -379,10 +381,14 @@ class Driver:
         return self.bus.loop.call_later(limit_s, self.stop, "timeout", "timeout", message)
 
     async def _tick(self) -> None:
+        before = time.monotonic()
         while True:
             await asyncio.sleep(TICK_S)
             self.feed(Clock(time.time()))
             now = time.monotonic()
+            if now - before > STOPPED_S and self.heard_at is not None:
+                self.heard_at = now  # what the model said meanwhile has not been read yet
+            before = now
             if overrun := self.setup.budget.overrun():
                 self.stop("budget", "budget", overrun)
             elif self.heard_at is not None and now - self.heard_at >= self.setup.silence_s:

@@ -104,7 +104,10 @@ class SessionInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writer:
-    """Who writes a session: `token` is theirs alone; `born_at` tells a process from a later one with the same pid."""
+    """Who writes a session: `token` is theirs alone; `born_at` tells a process from a later one with the same pid.
+
+    It is in seconds, from a beginning that is the same for all processes of the machine (its boot, or 1970).
+    """
 
     token: str
     host: str

@@ -37,6 +37,7 @@ from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.options import number, text
 from turncell.runtime.prompts import as_message, new_id
 from turncell.runtime.rulebook import rulebook
+from turncell.runtime.threads import in_thread
 
 if TYPE_CHECKING:
     from turncell.runtime.agent import Agent

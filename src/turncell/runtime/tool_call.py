@@ -81,7 +81,10 @@ async def run_call(driver: Driver, call: CallState, written: Future[None] | None
             await asyncio.wrap_future(written)
         except StoreError:
             return  # the driver ends the run; without a record of the intent nothing happens
-    tool, writes = driver.setup.tools[call.name], driver.setup.writes
+    tool, writes = driver.setup.tools.get(call.name), driver.setup.writes
+    if tool is None:  # the run was begun by an agent with other tools
+        _returned(driver, call, "error", f"{call.name} was not run: this agent has no such tool.")
+        return
     if tool.effect == "read" or tool.parallel:
         await _run_now(driver, tool, call, writes)
         return
