@@ -75,7 +75,7 @@ class Kills:
             wait_for_end(pid)
             return check(folder, where, killed_at, seed)
 
-        return {f"after {after_s:.3f} s": case}
+        return {f"after {after_s:.3f} s (seed {seed})": case}
 
 
 def play(cases: Cases, folder: Path) -> dict[str, Found]:

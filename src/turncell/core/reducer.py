@@ -91,6 +91,7 @@ INTERRUPTED = "interrupted"
 IN_DOUBT_SKIPPED = (
     "The program ended while this call was running. It was not run again; whether its effect has happened is not known."
 )
+DAMAGED = "Part of the record of this call is missing. It was not run."
 SKIPPED = "skipped: a new message arrived"
 LAST_WORD = (
     "The limit of steps of this run is reached, and no tools are at hand any more. Say what was found out and done so far, "
@@ -266,7 +267,9 @@ def _resume(turn: _Turn, s: Resume) -> None:
     if turn.run.queued:
         _skip(turn)
     for call in turn.calls:
-        if call.status == "in_doubt" and call.digest is not None:
+        if _is_damaged(call):
+            turn.finish(call, "skipped", DAMAGED if call.started_at is None else IN_DOUBT_SKIPPED)
+        elif call.status == "in_doubt":
             turn.record(
                 ev.RequestOpened, request_id=f"{call.call_id}-doubt-{call.requests + 1}", call_id=call.call_id,
                 digest=call.digest, kind="in_doubt", expires_at=None,
@@ -297,6 +300,13 @@ def _resume(turn: _Turn, s: Resume) -> None:
             _finish(turn)
     else:
         _advance(turn)
+
+
+def _is_damaged(call: CallState) -> bool:
+    """Part of its record is missing: nobody can say any more what would run, and it would stay open for ever."""
+    if call.status == "proposed":
+        return call.verdict == "ask" and call.request is None
+    return call.is_open and call.digest is None
 
 
 def _saved_part(block: Block) -> Text | Reasoning:
