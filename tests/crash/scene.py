@@ -102,7 +102,8 @@ class Scene:
             ],
             "run 2": [[call("put", line="2-a")], say("Done with the second. " + LONG, delay_s=slow)],
         }  # fmt: skip
-        return script[said[began][1]][step]
+        steps = script[said[began][1]]
+        return steps[step] if step < len(steps) else say("There is nothing more to do.")  # of a history with holes
 
     # In the child
 
@@ -116,6 +117,7 @@ class Scene:
                 attend(run, lambda asked: time.sleep(0.03 * self.pace) or approve(asked))
             else:
                 run.result(60)
+            self._log({"status": run.status, "error": run.state.error})
         self._log({"end": True})
 
     def _log(self, seen: dict[str, Any]) -> None:
@@ -180,14 +182,18 @@ class Fatal:
 
 def live(
     where: str, folder: str, nth: int = 0, is_before: bool = False, pace: float = 1.0,
-    request_timeout_s: float = 3600.0, is_answered: bool = True, file_bytes: int = 0,
+    request_timeout_s: float = 3600.0, is_answered: bool = True, file_bytes: int = 0, uid: int = 0,
 ) -> None:  # fmt: skip
-    """What a child does. `file_bytes` is how large its files may become: a disk that gets full."""
+    """What a child does. `file_bytes` is how large its files may become: a disk that gets full; `uid` is who it is."""
     if file_bytes:
         import resource
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+    if uid:
+        os.setgroups([])
+        os.setgid(uid)
+        os.setuid(uid)
     scene = Scene(Path(folder), pace, request_timeout_s)
     journal = Journal(lambda: Fatal(open_store(where), nth, is_before, Path(folder) / "changes"))  # type: ignore[return-value]
     scene.play(journal, is_answered)
@@ -238,11 +244,22 @@ def wait_for_end(pid: int, timeout_s: float = 60.0) -> None:
         time.sleep(0.01)
 
 
+def _import_all() -> None:
+    """What a child would import, once for all; no thread may begin here."""
+    import filelock  # noqa: F401
+    import psutil  # noqa: F401
+
+    from turncell.core import codec
+    from turncell.runtime import model_call, review, tool_call  # noqa: F401
+    from turncell.runtime.journal import Unrecorded
+
+    codec.event_adapter()
+    Scene(Path()).agent(Unrecorded())
+    SQLStore.sqlite(":memory:").close()
+
+
 def _serve() -> None:
-    import psutil  # noqa: F401  (what a child would import, once)
-
-    import turncell.runtime.driver  # noqa: F401
-
+    _import_all()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
         pid = os.fork()

@@ -75,7 +75,7 @@ class Kills:
             wait_for_end(pid)
             return check(folder, where, killed_at, seed)
 
-        return {f"after {after_s:.3f} s": case}
+        return {f"after {after_s:.3f} s (seed {seed})": case}
 
 
 def play(cases: Cases, folder: Path) -> dict[str, Found]:
@@ -128,7 +128,8 @@ in each case: before and after each change of the store, and at seeded random mo
 and resumes it. In every case that is counted here: the record has no gap, no write ran twice, every write with an
 intent and without a result was in doubt, everything that was on the screen for longer than a second was in the history,
 the session was gone on with to its end, and its messages are such as providers accept. One case where this does not
-hold fails the test. Written by `TURNCELL_FULL=1 pytest tests/crash`, on {system}.
+hold fails the test. A kill is not a loss of power: what the operating system had taken is still there, so this says
+nothing about fsync. Rows are written one by one and may be of different days and versions. Written by `TURNCELL_FULL=1 pytest tests/crash`, on {system}.
 
 | store | killed at | cases | run was open | of these in doubt | run again / has happened / skipped | oldest loss, s | date |
 |---|---|---|---|---|---|---|---|

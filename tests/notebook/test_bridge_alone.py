@@ -57,7 +57,7 @@ def test_there_is_one_bridge_and_no_tap(bridge: KernelBridge) -> None:
 
 def test_the_bridge_imports_neither_ipython_nor_zmq() -> None:
     code = "import sys, turncell.notebook.bridge as b; b.KernelBridge.current(); print(*sys.modules)"
-    child = pexpect.spawn(sys.executable, ["-c", code], encoding="utf-8", timeout=20)
+    child = pexpect.spawn(sys.executable, ["-c", code], encoding="utf-8", use_poll=True, timeout=20)
     child.expect(pexpect.EOF)
     loaded = set(child.before.split())
     assert "turncell.notebook.bridge" in loaded
@@ -232,6 +232,7 @@ def test_ipython_in_a_terminal_asks_and_is_interrupted() -> None:
         sys.executable,
         ["-m", "IPython", "--simple-prompt", "--no-banner", "--colors=NoColor"],
         encoding="utf-8",
+        use_poll=True,
         timeout=20,
         env=os.environ | {"TERM": "dumb"},
     )
@@ -288,7 +289,7 @@ print("ends", ends["interrupted"], ends["gone"] > 0, ends["gone"] + ends["said"]
 
 
 def test_questions_that_are_given_up_at_any_moment_interrupt_nobody() -> None:
-    child = pexpect.spawn(sys.executable, ["-c", QUESTIONS], encoding="utf-8", timeout=30)
+    child = pexpect.spawn(sys.executable, ["-c", QUESTIONS], encoding="utf-8", use_poll=True, timeout=30)
     while child.expect([r"\? ", r"ends (\d+ \w+ \d+)"]) == 0:
         if len(child.before) % 2:
             child.sendline("y")

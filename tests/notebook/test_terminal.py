@@ -36,6 +36,7 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pexpect.spawn
         sys.executable,
         ["-m", "IPython", "--simple-prompt", "--no-banner", "--colors=NoColor"],
         encoding="utf-8",
+        use_poll=True,
         timeout=20,
         cwd=str(folder),
         env=os.environ | {"TERM": "dumb", "IPYTHONDIR": str(folder)},

@@ -92,6 +92,7 @@ INTERRUPTED = "interrupted"
 IN_DOUBT_SKIPPED = (
     "The program ended while this call was running. It was not run again; whether its effect has happened is not known."
 )
+DAMAGED = "Part of the record of this call is missing. It was not run."
 SKIPPED = "skipped: a new message arrived"
 LAST_WORD = (
     "The limit of steps of this run is reached, and no tools are at hand any more. Say what was found out and done so far, "
@@ -267,7 +268,9 @@ def _resume(turn: _Turn, s: Resume) -> None:
     if turn.run.queued:
         _skip(turn)
     for call in turn.calls:
-        if call.status == "in_doubt" and call.digest is not None:
+        if _is_damaged(call):
+            turn.finish(call, "skipped", DAMAGED if call.started_at is None else IN_DOUBT_SKIPPED)
+        elif call.status == "in_doubt":
             turn.record(
                 ev.RequestOpened, request_id=f"{call.call_id}-doubt-{call.requests + 1}", call_id=call.call_id,
                 digest=call.digest, kind="in_doubt", expires_at=None,
@@ -298,6 +301,13 @@ def _resume(turn: _Turn, s: Resume) -> None:
             _finish(turn)
     else:
         _advance(turn)
+
+
+def _is_damaged(call: CallState) -> bool:
+    """Part of its record is missing: nobody can say any more what would run, and it would stay open for ever."""
+    if call.status == "proposed":
+        return call.verdict == "ask" and call.request is None
+    return call.is_open and call.digest is None
 
 
 def _saved_part(block: Block) -> Text | Reasoning:
@@ -416,13 +426,9 @@ def _save_partial(turn: _Turn) -> None:
             text = block.text[: len(block.text) - _open_word(block.text)]
             if len(text) <= saved[number]:
                 continue
-            turn.record(
-                ev.PartialSaved,
-                kind=block.kind,
-                block=number,
-                offset=saved[number],
-                text=text[saved[number] :],
-            )
+            # From the beginning of the word that goes on: only whole is a key seen to be one.
+            offset = saved[number] - len(_word_at_end(text[: saved[number]])) if saved[number] else 0
+            turn.record(ev.PartialSaved, kind=block.kind, block=number, offset=offset, text=text[offset:])
             saved[number] = len(text)
     turn.set(saved=tuple(saved), saved_at=turn.at)
 
@@ -434,12 +440,17 @@ def _chosen(turn: _Turn, s: Chosen) -> None:
 
 
 def _open_word(text: str) -> int:
-    """The length of a long word that may not be whole yet: half a key is no key that anybody would recognise."""
-    found = _LONG_WORD.search(text, max(0, len(text) - 400))
-    return len(found[0]) if found else 0
+    """How much of the end is a word that may become a key: half a key is none that anybody would recognise."""
+    word = _word_at_end(text)
+    return len(word) if len(word) >= 12 or not word.isalpha() else 0
 
 
-_LONG_WORD = re.compile(r"[A-Za-z0-9_./+=-]{12,}\Z")
+def _word_at_end(text: str) -> str:
+    found = _WORD.search(text, max(0, len(text) - 400))
+    return found[0] if found else ""
+
+
+_WORD = re.compile(r"[A-Za-z0-9_./+=-]+\Z")
 
 
 def _model_finished(turn: _Turn, s: ModelFinished) -> None:

@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 from turncell.core import codec
 from turncell.core.events import Event, Recorded, RunEnded
 from turncell.core.values import evolve
-from turncell.errors import SessionBusy, StoreError, TurncellError
+from turncell.errors import SessionBusy, StoreError, TurncellError, say
 from turncell.runtime import secrets
 from turncell.runtime.ports import Record, Store
 from turncell.runtime.process import has_ended, this_writer
@@ -55,6 +55,17 @@ def to_record(event: Any) -> Record:
     if len(payload) > codec.BLOB_BYTES or b'"$blob"' in payload:
         payload, blobs = codec.outline(payload)
     return Record(event.session_id, event.seq, event.run_id, event.step, event.type, event.at, payload, blobs)
+
+
+def to_event(record: Record) -> Event:
+    """The event of a record. StoreError where its bytes are none: the disk, or somebody's editor, has changed them."""
+    try:
+        return codec.decode(record.payload)
+    except ValueError as error:  # pydantic's too
+        raise StoreError(
+            f"record {record.seq} ({record.type}) of session {record.session_id} is damaged and cannot be read: "
+            f"{say(error).splitlines()[0]}; other sessions are not affected"
+        ) from error
 
 
 def read_whole(store: Store, **which: Any) -> Iterator[Record]:

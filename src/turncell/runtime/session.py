@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
 
-from turncell.core import codec
 from turncell.core.conversation import Conversation, arrange
 from turncell.core.events import Arranged, Event, RequestAnswered, RequestOpened, RunStarted
 from turncell.core.fold import RunState, at_rest, fold
@@ -26,7 +25,7 @@ from turncell.core.values import evolve
 from turncell.errors import SessionBusy, UsageError
 from turncell.runtime import defaults
 from turncell.runtime.inputs import InputQueue
-from turncell.runtime.journal import Journal, read_whole, to_record
+from turncell.runtime.journal import Journal, read_whole, to_event, to_record
 from turncell.runtime.ports import SessionInfo, Store
 from turncell.runtime.prompts import new_id
 from turncell.runtime.secrets import redactor
@@ -118,7 +117,7 @@ class Session:
         events: dict[str, builtins.list[Event]] = {}
         conversation, asking, seq = Conversation(), [], 0
         for record in read_whole(store, session_id=self.id):
-            event = codec.decode(record.payload)
+            event = to_event(record)
             events.setdefault(record.run_id, []).append(event)
             conversation = arrange(conversation, event)
             seq = record.seq
@@ -235,7 +234,8 @@ class Session:
     @property
     def left_open(self) -> RunState | None:
         """`interrupted`, also for the run that is about to go on with it, or to end it."""
-        return next((run for run in reversed(self._all.values()) if not run.is_ended), None)
+        # One whose beginning is lost (a damaged record) cannot be gone on with.
+        return next((run for run in reversed(self._all.values()) if run.run_id and not run.is_ended), None)
 
     def add(self, run: RunState) -> None:
         """A run has ended."""
@@ -506,7 +506,7 @@ def _copy(store: Store, source: str, target: str, path: tuple[str, ...], token: 
     for run_id in path:
         records = []
         for record in read_whole(store, session_id=source, run_id=run_id):
-            event = codec.decode(record.payload)
+            event = to_event(record)
             if isinstance(event, Arranged):
                 continue
             seq += 1

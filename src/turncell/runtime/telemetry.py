@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from turncell.core.codec import encode
-from turncell.core.fold import RunState
+from turncell.core.fold import CallState, RequestState, RunState
 
 log = logging.getLogger("turncell")
 
@@ -108,9 +108,16 @@ def record_of(state: RunState, *, tier: str = "", agent: str = "") -> RunRecord:
         waiting_s=_covered_s(
             (request.opened_at, call.ended_at if request.answered_at is None else request.answered_at)
             for call, request in requests
-        ),
+        )
+        + sum(_earlier_s(call, request) for call, request in requests),
         tool_calls=tuple((call.name, call.status, call.duration_s) for call in calls),
     )
+
+
+def _earlier_s(call: CallState, latest: RequestState) -> float:
+    """Seconds that the requests of a call before its latest one waited: the state keeps their sum."""
+    latest_s = 0.0 if latest.answered_at is None else max(0.0, latest.answered_at - latest.opened_at)
+    return max(0.0, call.waited_s - latest_s)
 
 
 @runtime_checkable
