@@ -17,7 +17,7 @@ from turncell.core.parts import Message
 from turncell.core.policy import MODES, Mode, Rule
 from turncell.core.signals import Begin, Resume, Review
 from turncell.core.values import evolve
-from turncell.errors import StoreError, TurncellError, UsageError
+from turncell.errors import SessionBusy, StoreError, TurncellError, UsageError
 from turncell.runtime import defaults, secrets, trace
 from turncell.runtime.approvals import Policy, RuleFunction, warn_of_idle
 from turncell.runtime.budget import Budget, limits_of
@@ -342,8 +342,10 @@ class Agent:
         async def guarded() -> RunState:
             try:
                 state = await turn()
-            except (asyncio.CancelledError, TurncellError):
+            except (asyncio.CancelledError, SessionBusy, UsageError):
                 raise
+            except StoreError:
+                state = driver.state  # it is failed, and says so
             except BaseException as error:
                 log.exception("a run could not be driven to its end")
                 state = driver.failed(error)

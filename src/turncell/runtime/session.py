@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
 
+from turncell.core import codec
 from turncell.core.conversation import Conversation, arrange
 from turncell.core.events import Arranged, Event, RequestAnswered, RequestOpened, RunStarted
 from turncell.core.fold import RunState, at_rest, fold
