@@ -235,8 +235,9 @@ class TestTables:
 
 class TestPictures:
     def test_a_matplotlib_figure_is_its_picture(self) -> None:
-        figure_module = pytest.importorskip("matplotlib.figure")
-        figure = figure_module.Figure(figsize=(6.4, 4.8), dpi=100)
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6.4, 4.8), dpi=100)
         axes = figure.subplots()
         axes.plot([1, 2])
         part = figure.subfigures(1, 2)[0]
@@ -246,17 +247,19 @@ class TestPictures:
             assert base64.b64decode(output.display[0]["image/png"]).startswith(b"\x89PNG")
 
     def test_a_pil_image_is_its_picture(self) -> None:
-        image_module = pytest.importorskip("PIL.Image")
-        output = to_output(image_module.new("RGB", (30, 20)))
+        from PIL import Image
+
+        output = to_output(Image.new("RGB", (30, 20)))
         assert output.content == "An image, 30 × 20 pixels." and list(output.display[0]) == ["image/png"]
 
     def test_an_image_that_cannot_be_a_png_is_described(self) -> None:
-        image_module = pytest.importorskip("PIL.Image")
-        output = to_output(image_module.new("HSV", (30, 20)))
+        from PIL import Image
+
+        output = to_output(Image.new("HSV", (30, 20)))
         assert output == Output("An image, 30 × 20 pixels, not shown.")
 
     def test_an_object_that_shows_itself_as_png_is_its_picture(self) -> None:
-        image_module = pytest.importorskip("PIL.Image")
+        from PIL import Image
 
         class Map:
             def __init__(self, is_drawn: bool) -> None:
@@ -266,7 +269,7 @@ class TestPictures:
                 return "Map()"
 
             def _repr_png_(self) -> Any:
-                return image_module.new("RGB", (3, 2))._repr_png_() if self.is_drawn else None
+                return Image.new("RGB", (3, 2))._repr_png_() if self.is_drawn else None
 
         assert to_output(Map(True)).content == "An image, 3 × 2 pixels."
         assert to_output(Map(False)) == Output("Map()")

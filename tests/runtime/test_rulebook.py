@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -143,7 +142,6 @@ def test_the_rule_book_of_the_settings_lies_beside_the_history(own_history: Path
     assert rulebook() is rulebook()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="permissions are another matter there")
 def test_only_the_owner_can_read_it(book: RuleBook) -> None:
     book.remember(MAIL)
     assert book.path.stat().st_mode & 0o077 == 0

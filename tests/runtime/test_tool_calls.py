@@ -348,12 +348,12 @@ class TestShowing:
         assert read(run) == "two rows" and "secret" not in str(model.requests[1].messages)
 
     def test_a_figure_is_shown(self) -> None:
-        figure = pytest.importorskip("matplotlib.figure")
+        from matplotlib.figure import Figure
 
         @tool(effect="read")
         def plot() -> Any:
             """Plot."""
-            drawn = figure.Figure()
+            drawn = Figure()
             drawn.add_subplot().plot([1, 2])
             return drawn
 
