@@ -342,7 +342,8 @@ class TestAnswers:
         run.approve(first, arguments={"to": "cy"})
         run.approve(second, arguments={"to": "bo", "body": "hello"})
         run.result(5)
-        assert "cy" in str(model.requests[1].messages) and "ana" not in str(model.requests[1].messages)
+        seen = str(model.requests[1].messages)
+        assert '"cy"' in seen and '"ana"' not in seen
         assert [c.request.answer for c in run.tool_calls if c.request] == ["edit", "approve"]
 
 

@@ -166,7 +166,7 @@ class TestBeforeATool:
         run.approve()
         run.result(5)
         assert mailbox.sent == [("ana", "hello")]
-        assert '"ana"' in str(model.requests[1].messages) and "eve" not in str(model.requests[1].messages)
+        assert '"ana"' in str(model.requests[1].messages) and '"eve"' not in str(model.requests[1].messages)
 
     def test_what_the_model_asked_for_is_kept_also_when_a_person_edits_after_the_hook(self, mailbox: Mailbox) -> None:
         hooks = Hooks(before_tool=lambda use: {**use.arguments, "to": "ana"})
@@ -237,7 +237,7 @@ class TestAfterATool:
         ).run_sync("go")
         oslo, bern, rome = run.tool_calls
         assert (oslo.status, oslo.content) == ("ok", "a mild day")
-        assert bern.status == "error" and "classified" in (bern.content or "") and "3.5" not in str(bern)
+        assert bern.status == "error" and "classified" in (bern.content or "") and "temp_c" not in str(bern)
         assert rome.status == "ok" and "3.5" in (rome.content or "")
 
     def test_it_sees_failures_too_and_may_mend_their_words(self) -> None:

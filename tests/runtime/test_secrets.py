@@ -62,11 +62,11 @@ def test_a_key_that_is_being_written_is_not_saved_in_halves(history: Path, monke
 
 
 def test_what_people_declare_and_their_patterns_are_secrets_too(history: Path) -> None:
-    redact("opensesame-1001", patterns=[r"patient \d{5}"])
+    redact("opensesame-1001", patterns=[r"patient [A-Z]\d{5}"])
     journal = Journal(lambda: SQLStore.sqlite(history))
-    Agent(ScriptedModel(["Of patient 12345: opensesame-1001."]), journal=journal).run_sync("Who?")
+    Agent(ScriptedModel(["Of patient Q12345: opensesame-1001."]), journal=journal).run_sync("Who?")
     journal.close()
-    assert b"12345" not in bytes_of(history) and b"opensesame" not in bytes_of(history)
+    assert b"Q12345" not in bytes_of(history) and b"opensesame" not in bytes_of(history)
 
 
 @pytest.mark.parametrize(("declare", "said"), [(("short",), "8 characters"), ((None,), "8 characters")])
