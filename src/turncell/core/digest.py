@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+
+import orjson
 
 from turncell.core.parts import Json
 
@@ -17,7 +20,18 @@ def canonical_json(value: Json) -> str:
     >>> canonical_json({"b": 1, "a": "\\u00e9"})
     '{"a":"\\\\u00e9","b":1}'
     """
+    try:
+        quick = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+        if quick.isascii() and not _DIFFERS.search(quick):
+            return quick.decode()
+    except TypeError:
+        pass
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+_DIFFERS = re.compile(rb"null|\d[eE]")
+"""Where orjson, at a tenth of the price, writes another text than the standard library: floats with an exponent, and NaN,
+which becomes null. (And what is not ASCII.)"""
 
 
 def call_digest(tool: str, arguments: Json) -> str:

@@ -87,7 +87,10 @@ class Redactor:
 
     def may_be_in(self, data: bytes) -> bool:
         """Whether JSON may hold a secret: quick, and never wrong about a no."""
-        return self._has_patterns or any(mark in data for mark in self._marks)
+        for mark in self._marks:  # a loop: this is asked of every record, and `any` costs three times as much
+            if mark in data:
+                return True
+        return self._has_patterns
 
     def text(self, text: str) -> str:
         for why, rule in self._rules:

@@ -117,6 +117,8 @@ class LoopState:
     begin: Begin | None = None
     reviewing: Review | None = None
     """Who is being asked; nothing begins meanwhile."""
+    cut_short: int = 0
+    """Steps in whose middle the program has ended."""
     is_last_word: bool = False
     """The steps are used up and the model is writing a summary."""
     model: int = 0
@@ -261,6 +263,7 @@ def _resume(turn: _Turn, s: Resume) -> None:
             turn.record(ev.MessageAdded, message=Message("assistant", parts, is_partial=True))
         turn.record(ev.StepFailed, kind=INTERRUPTED, message="the program ended while the model was writing",
                     usage=Usage(), duration_s=0.0)  # fmt: skip
+    turn.set(cut_short=sum(step.error_kind == INTERRUPTED for step in turn.run.steps))
     if stop is not None:
         _stop(turn, evolve(stop, at=s.at))
         return
@@ -329,8 +332,7 @@ def _close_answered(turn: _Turn, call: CallState) -> None:
 def _next_step(turn: _Turn) -> None:
     step = len(turn.run.steps) + 1
     # A step that a crash has cut short is begun again, and does not count: else a run of one step could not be resumed.
-    taken = sum(done.error_kind != INTERRUPTED for done in turn.run.steps)
-    if 0 < turn.run.max_steps <= taken:
+    if 0 < turn.run.max_steps <= len(turn.run.steps) - turn.state.cut_short:
         _limit(turn, None)
     else:
         _call_model(turn, step)

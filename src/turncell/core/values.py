@@ -15,6 +15,7 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 V = TypeVar("V")
+_put_dict = object.__setattr__
 
 
 def evolve(value: V, **changes: Any) -> V:
@@ -25,7 +26,7 @@ def evolve(value: V, **changes: Any) -> V:
     Text(text='b', type='text')
     """
     kind = type(value)
-    copy = kind.__new__(kind)
+    copy = object.__new__(kind)
     old = getattr(value, "__dict__", None)
     if old is None:
         read, setters, setter_of = _slots(kind)  # type: ignore[arg-type]  # a class is hashable
@@ -34,11 +35,10 @@ def evolve(value: V, **changes: Any) -> V:
         for name, new in changes.items():
             setter_of[name](copy, new)
         return copy
-    if not changes.keys() <= old.keys():
+    new = old | changes  # a copy of the whole at once; filling an empty one takes twice as long
+    if len(new) != len(old):
         raise KeyError(f"{kind.__name__} has no field {', '.join(changes.keys() - old.keys())}")
-    new_values = copy.__dict__
-    new_values.update(old)
-    new_values.update(changes)
+    _put_dict(copy, "__dict__", new)
     return copy
 
 

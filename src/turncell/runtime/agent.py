@@ -276,13 +276,13 @@ class Agent:
         session.agent = session.agent or self
         if is_attended is None:
             is_attended = within.driver.setup.policy.is_attended if within else False
-        of_session = session
+        of_session, book = session, rulebook()
         above = within.driver.setup.policy.remembered if within else None
         policy = Policy(
             self.rules, judged_by, is_attended, "allow" if settings.current().unattended == "allow" else "deny",
             self.request_timeout_s,
             (lambda: (*of_session.rules, *above())) if above else (
-                lambda: (*of_session.rules, *(kept.rule for kept in rulebook().rules()))
+                lambda: (*of_session.rules, *(kept.rule for kept in book.rules()))
             ),
             within.driver.setup.policy if within else None,
         )  # fmt: skip

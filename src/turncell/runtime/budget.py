@@ -19,6 +19,7 @@ from enum import Enum
 from typing import Any, Final, Literal
 
 from turncell.core.budget import RESOURCES, Left, Limits, Resource, Spent, amount, exceeded, is_over
+from turncell.core.values import evolve
 from turncell.errors import UsageError
 
 
@@ -37,6 +38,9 @@ class Refusal:
     resource: Resource
 
 
+_NO_LIMITS: Final = Limits()
+
+
 class Reservation:
     """An amount that is set aside. It ends once, by `settle` or `release`; after that both change nothing."""
 
@@ -53,7 +57,7 @@ class Reservation:
         """
         _not_negative(tokens=tokens, usd=0 if isinstance(usd, _Unchanged) else usd)
         is_unknown = usd is None
-        actual = replace(
+        actual = evolve(
             self.wanted,
             tokens=self.wanted.tokens if tokens is None else tokens,
             usd=self.wanted.usd if usd is None or isinstance(usd, _Unchanged) else usd,
@@ -188,10 +192,13 @@ class Budget:
             budget = budget.parent
 
     def _spent(self) -> Spent:
-        return replace(self._settled, seconds=0.0 if self._began_at is None else self._clock() - self._began_at)
+        return evolve(self._settled, seconds=0.0 if self._began_at is None else self._clock() - self._began_at)
 
     def _refusal(self, wanted: Spent, whose: str) -> Refusal | None:
-        limits, spent = self._limits, self._spent()
+        limits = self._limits
+        if limits == _NO_LIMITS:
+            return None
+        spent = self._spent()
         message = exceeded(limits, spent)
         if message is not None:
             return Refusal(message.replace("the budget", whose, 1), _passed(limits, spent))

@@ -133,6 +133,10 @@ class Driver:
         self._inbox: deque[Signal] = deque()
         self._is_feeding = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ending: asyncio.Task[None] | None = None
+        """The task that has nothing more to do than what it feeds now."""
+        self._next: Coroutine[Any, Any, None] | None = None
+        """What that task goes on with."""
         self._context = contextvars.copy_context()
         self._written: Future[None] | None = None
         """The latest record. The journal writes in order, and nothing of a session after what it could not write."""
@@ -337,9 +341,9 @@ class Driver:
 
     def _fulfil(self, command: object, written: Future[None] | None) -> None:
         if isinstance(command, CallModel):
-            self.stream_task = self._start(model_call.call_model(self, command))
+            self.stream_task = self._go_on(model_call.call_model(self, command))
         elif isinstance(command, Judge):
-            self._start(tool_call.judge_calls(self, command))
+            self._go_on(tool_call.judge_calls(self, command))
         elif isinstance(command, StartCall):
             self.not_begun.add(command.call.call_id)
             self._start(tool_call.run_call(self, command.call, written if command.call.effect != "read" else None))
@@ -360,10 +364,29 @@ class Driver:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    def _go_on(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start it in the task that asks for it and is at its end, if there is one: a task less, and a turn of the loop."""
+        task = self._ending
+        if task is None or task.cancelling():
+            return self._start(coroutine)
+        self._ending, self._next = None, coroutine
+        return task
+
+    def feed_last(self, signal: Signal) -> None:
+        """`feed`, as the last thing that a task does."""
+        self._ending = asyncio.current_task()
+        try:
+            self.feed(signal)
+        finally:
+            self._ending = None
+
     async def _guard(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """A task that fails ends its run; SystemExit and KeyboardInterrupt must not end the loop of all runs."""
+        following: Coroutine[Any, Any, None] | None = coroutine
         try:
-            await coroutine
+            while following is not None:
+                await following
+                following, self._next = self._next, None
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():

@@ -34,7 +34,7 @@ from turncell.runtime.process import has_ended, this_writer
 
 T = TypeVar("T")
 
-LINGER_S = 0.02
+LINGER_S = 0.05
 """Far below what a person notices, and below the second for which text may be on the screen only."""
 
 

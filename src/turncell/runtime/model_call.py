@@ -254,7 +254,7 @@ class _Stream:
                     driver.note("hook", str(error))
                 driver.feed(ModelFailed(time.time(), "hook", str(error), end.usage, **self._times))
                 return
-        driver.feed(ModelFinished(time.time(), end, message=message, **self._times))
+        driver.feed_last(ModelFinished(time.time(), end, message=message, **self._times))
 
     async def _reviewed(self, is_last_word: bool) -> Message | None:
         parts = self._driver.loop_state.assembly.parts(with_calls=not is_last_word)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 async def review(driver: Driver, kind: Review) -> None:
     """Ask them, and feed what they say. One that fails is noted and asked no further."""
-    driver.feed(await (_after_step(driver) if kind == "step" else _before_finish(driver)))
+    driver.feed_last(await (_after_step(driver) if kind == "step" else _before_finish(driver)))
 
 
 async def _after_step(driver: Driver) -> Reviewed:

@@ -17,9 +17,12 @@ import json
 import re
 import typing
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Literal, Optional
+
+import orjson
 
 from turncell.core.digest import canonical_json
 from turncell.core.parts import Json
@@ -71,8 +74,7 @@ class Parameters:
         from pydantic import ValidationError
 
         # As JSON, not as Python values: a strict model takes a date from a JSON string, but not from a Python one.
-        text = b"{%s}" % b",".join(b"%s:%s" % (_json(self.tool, name, name), _json(self.tool, name, value))
-                                   for name, value in arguments.items())  # fmt: skip
+        text = _json_of(self.tool, arguments)
         try:
             return self.model.model_validate_json(text)
         except ValidationError as error:
@@ -241,6 +243,19 @@ def _quiet_schema() -> Any:
         ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - pydantic's own form
 
     return QuietSchema
+
+
+def _json_of(tool: str, arguments: Mapping[str, Json]) -> bytes:
+    with suppress(TypeError):  # a lone surrogate, a large integer, or what is no JSON at all
+        text = orjson.dumps(dict(arguments), option=_PLAIN_ONLY)
+        if b"null" not in text:  # which may be a NaN
+            return text
+    return b"{%s}" % b",".join(
+        b"%s:%s" % (_json(tool, name, name), _json(tool, name, value)) for name, value in arguments.items()
+    )
+
+
+_PLAIN_ONLY = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 
 
 def _json(tool: str, name: str, value: Json) -> bytes:
