@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from turncell import Agent, StoreError
-from turncell.adapters.scripted_model import ScriptedModel
+from turncell import Agent, Session, StoreError, tool
+from turncell.adapters.scripted_model import ScriptedModel, call
 from turncell.adapters.sql_store import SQLStore
 from turncell.core import codec
 from turncell.core.events import RunEnded
@@ -395,3 +395,24 @@ while run.status != "completed":
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
     with sqlite3.connect(own_history) as connection:
         assert connection.execute("SELECT count(*) FROM events WHERE type = 'RunEnded'").fetchone() == (1,)
+
+
+@pytest.mark.feature("C7", "B4")
+def test_a_large_result_is_kept_whole_and_once_however_often_a_tool_returns_it(tmp_path: Path) -> None:
+    text = "".join(f"row {number}\n" for number in range(20_000))
+
+    @tool(effect="read")
+    def read() -> str:
+        """Read a large file."""
+        return text
+
+    path = tmp_path / "history.sqlite"
+    journal = Journal(lambda: SQLStore.sqlite(path))
+    run = Agent(
+        ScriptedModel([call("read"), call("read"), call("read"), "Done."]), tools=[read], journal=journal
+    ).run_sync("go")
+    loaded = Session.load(run.session.id, journal)
+    assert all(one.details == {"text": text} and "cut here" in (one.content or "") for one in loaded.runs[0].calls)
+    journal.close()
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM blobs WHERE length(content) > 200000").fetchone() == (1,)

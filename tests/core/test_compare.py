@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from turncell import Agent, Run, compare, tool
+from turncell import Agent, Run, UsageError, compare, tool
 from turncell.adapters.scripted_model import Entry, ScriptedModel, call, stop
 
 pytestmark = pytest.mark.feature("C12")
@@ -128,3 +128,9 @@ def test_one_is_not_true() -> None:
 
     a, b = (Agent(ScriptedModel([call("keep", value=v), "."]), tools=[keep]).run_sync("Go") for v in (1, True))
     assert where(a, b) == 'step 1: call 1 (keep): arguments: {"value": 1} against {"value": true}'
+
+
+@pytest.mark.parametrize("odd", ["run_1", b"", None, 3, [], [1], object()])
+def test_what_is_no_run_is_refused(odd: Any) -> None:
+    with pytest.raises(UsageError, match="compare takes runs"):
+        compare(odd, run("Hello."))

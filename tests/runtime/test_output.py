@@ -51,6 +51,12 @@ class TestWhatTheModelReads:
         assert len(content) < MODEL_LIMIT + 100
         assert content.endswith("[cut here: 49,950,000 more characters of 50,000,000]")
 
+    def test_what_is_too_long_for_the_model_is_kept_for_programs(self) -> None:
+        text = "".join(f"line {number}\n" for number in range(10_000))
+        output = to_output(text)
+        assert output.details == {"text": text} and len(output.content) < MODEL_LIMIT + 100
+        assert to_output(text[:100]).details is None
+
     def test_a_50_mb_string_inside_costs_no_more_however_often_it_is_there(self) -> None:
         output = to_output(["x" * 50_000_000] * 1000)
         assert len(output.content) < MODEL_LIMIT + 100 and output.details is None

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from turncell import Agent, UsageError, calls_df, redact, tool
+from turncell import Agent, UsageError, calls_df, redact, runs_df, tool
 from turncell.adapters.sql_store import SQLStore
+from turncell.frames.export import export_html, export_markdown
 from turncell.frames.transcript import mimebundle
 from turncell.runtime import secrets
 from turncell.runtime.journal import Journal
@@ -45,7 +46,10 @@ def test_what_a_tool_lets_out_reaches_the_model_and_no_disk(history: Path, what:
     assert secret in model.requests[1].messages[-1].parts[0].content  # type: ignore[union-attr]
     shown = mimebundle(secrets.redactor().value(run.state))
     content = calls_df(run.session)["content"].iloc[0]
+    exits = [export_html([run.state], f"About {secret}"), export_markdown([run.state], f"About {secret}")]
+    exits += [repr(run), repr(run.state), runs_df(run).to_csv(), calls_df(run).to_csv()]
     journal.close()
+    assert not any(secret in text for text in exits) and all("harmless" in text for text in exits[:2])
     assert "[redacted: " in content and "harmless" in content
     assert secret.encode() not in bytes_of(history)
     assert not any(secret in text for text in shown.values()) and "[redacted: " in shown["text/markdown"]

@@ -332,6 +332,10 @@ def test_copies_are_not_counted_twice() -> None:
     assert copies.text.tolist() == ["A1", "A2", "A3"]
     assert copies.copy_of.iloc[:2].tolist() == [run.run_id for run in session.runs] and copies.copy_of.isna().iloc[2]
     assert len(runs_df(has_copies=True)) == 7
+    third = session.fork()
+    session.delete()
+    assert len(runs_df(again)) == 3 and len(runs_df()) == 3  # what was spent still counts, and once
+    assert runs_df(third).text.tolist() == ["A1", "A2"]
 
 
 @pytest.mark.feature("C9")

@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from turncell.core.events import Event
 from turncell.core.fold import CallState, RunState, StepState, fold
 from turncell.core.parts import Json, Message, Text
+from turncell.errors import UsageError
 
 CONTEXT_CHARS = 24
 """How much of two texts is shown before and after the place where they part."""
@@ -49,6 +50,8 @@ class Divergence:
 
 def compare(run_a: Comparable, run_b: Comparable) -> Divergence | None:
     """The first difference between two runs, given as such, as states or as the events of one run; None: there is none.
+
+    UsageError for anything else.
 
     >>> from turncell.core.events import MessageAdded
     >>> def asked(text):
@@ -122,7 +125,14 @@ def _state(run: Comparable) -> RunState:
     if isinstance(run, RunState):
         return run
     state = getattr(run, "state", None)
-    return state if isinstance(state, RunState) else fold(run)  # type: ignore[arg-type]  # then it is events
+    if isinstance(state, RunState):
+        return state
+    events: list[Any] = list(run) if isinstance(run, Iterable) else []
+    if not events or not all(hasattr(event, "run_id") for event in events):
+        raise UsageError(
+            f"compare takes runs, their states (session.runs has them) or the events of one run; found {run!r}"
+        )
+    return fold(events)
 
 
 def _said(message: Message | None) -> Json:

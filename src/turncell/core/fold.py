@@ -154,6 +154,10 @@ class RunState:
     error_kind: str | None = None
     error: str | None = None
 
+    def __repr__(self) -> str:
+        """Short: the whole is a conversation, and would stand in a notebook."""
+        return f"<RunState {self.run_id or 'of no run'}: {self.status}, {len(self.steps)} step{'s' * (len(self.steps) != 1)}>"
+
     @property
     def run_id(self) -> str:
         return self.started.run_id

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
+from turncell.core import codec
 from turncell.core.events import RunStarted
 from turncell.errors import UsageError
 from turncell.frames import tables
 from turncell.frames.columns import Backend
 from turncell.runtime import defaults
 from turncell.runtime.journal import read_whole
-from turncell.runtime.ports import Store
+from turncell.runtime.ports import Record, Store
 from turncell.runtime.process import has_ended
 from turncell.runtime.run import Run
+from turncell.runtime.secrets import redactor
 from turncell.runtime.session import Session
 
 if TYPE_CHECKING:
@@ -26,35 +28,38 @@ Scope: TypeAlias = Run | Session | None
 def runs_df(of: Scope = None, *, has_copies: bool = False, backend: Backend = "numpy_nullable") -> pd.DataFrame:
     """One row per run: what was asked and answered, status, tokens, cost (`<NA>` where unknown), times.
 
-    Without `has_copies` the runs that a fork has copied are left out here, as in the other two: their originals count.
+    Without `has_copies` the runs that a fork has copied are left out here, as in the other two: their originals count,
+    as long as there are any.
     """
-    records, alive = _history(of)
-    return tables.runs_frame(records, backend=backend, alive=alive, has_copies=has_copies)
+    records, alive, elsewhere = _history(of)
+    return tables.runs_frame(records, backend=backend, alive=alive, has_copies=has_copies, elsewhere=elsewhere)
 
 
 def steps_df(of: Scope = None, *, has_copies: bool = False, backend: Backend = "numpy_nullable") -> pd.DataFrame:
     """One row per model call: the usage table. Joins `runs_df` on `run_id`."""
-    return tables.steps_frame(_history(of)[0], backend=backend, has_copies=has_copies)
+    records, _, elsewhere = _history(of)
+    return tables.steps_frame(records, backend=backend, has_copies=has_copies, elsewhere=elsewhere)
 
 
 def calls_df(of: Scope = None, *, has_copies: bool = False, backend: Backend = "numpy_nullable") -> pd.DataFrame:
     """One row per tool call, with what was decided about it, by whom, and what came of it."""
-    records, alive = _history(of)
-    return tables.calls_frame(records, backend=backend, alive=alive, has_copies=has_copies)
+    records, alive, elsewhere = _history(of)
+    return tables.calls_frame(records, backend=backend, alive=alive, has_copies=has_copies, elsewhere=elsewhere)
 
 
-History: TypeAlias = tuple[Sequence[tables.Source], Collection[str] | None]
-"""The events, and the open runs among them that a living process writes (None: all of them)."""
+History: TypeAlias = tuple[Sequence[tables.Source], Collection[str] | None, Collection[str]]
+"""The events, the open runs among them that a living process writes (None: all of them), and the originals of copied
+runs that are not among them but in the store."""
 
 
 def _history(of: Scope) -> History:
     if isinstance(of, Run):
         run, events = of, of.events
         if not events or isinstance(events[0], RunStarted):
-            return events, None
+            return redactor().value(list(events)), None, ()
         # It goes on after a restart: its beginning was another process's.
         which = {"session_id": run.session.id, "run_id": run.id}
-        return run.session.journal.ask(lambda store: list(read_whole(store, **which))), None
+        return run.session.journal.ask(lambda store: list(read_whole(store, **which))), None, ()
     if isinstance(of, Session):
         session_id = of.id
         return of.journal.ask(lambda store: _read(store, session_id=session_id))
@@ -71,4 +76,11 @@ def _read(store: Store, **which: str) -> History:
             open_runs.pop(record.run_id, None)
     writers = {session_id: store.writer(session_id) for session_id in set(open_runs.values())}
     living = {session_id for session_id, writer in writers.items() if writer is not None and not has_ended(writer)}
-    return records, {run_id for run_id, session_id in open_runs.items() if session_id in living}
+    alive = {run_id for run_id, session_id in open_runs.items() if session_id in living}
+    return records, alive, _originals(store, records) if which else ()
+
+
+def _originals(store: Store, records: Iterable[Record]) -> set[str]:
+    began = (codec.decode_json(record.payload) for record in records if record.type == "RunStarted")
+    copied = {event["copy_of"] for event in began if event.get("copy_of")}
+    return {run_id for run_id in copied if any(True for _ in store.read(run_id=run_id, types=("RunStarted",)))}

@@ -41,6 +41,7 @@ def tables(
     backend: Backend = "numpy_nullable",
     alive: Collection[str] | None = None,
     has_copies: bool = True,
+    elsewhere: Collection[str] = (),
 ) -> Tables:
     """Runs, steps and calls, one row each, in the order in which they began.
 
@@ -48,9 +49,10 @@ def tables(
     `alive` names the runs that some process still drives. An open run that is not among them is at rest: a write that
     had begun is `in_doubt`, and so is the run; else the run is `waiting` for a person, or `interrupted`. Without it an
     open run is `running` or `waiting`, as its events tell, since no journal knows of a crash.
-    Without `has_copies` the runs that a fork has copied are left out, with their steps and calls.
+    Without `has_copies` the runs that a fork has copied are left out, with their steps and calls, where the originals are
+    among the records or `elsewhere`: what was spent counts once, also when the original has been deleted.
     """
-    runs = _read(records, alive, has_copies)
+    runs = _read(records, alive, has_copies, elsewhere)
     steps = [step for run in runs for step in run.steps]
     calls = [call for step in steps for call in step.calls.values()]
     return Tables(
@@ -66,16 +68,23 @@ def runs_frame(
     backend: Backend = "numpy_nullable",
     alive: Collection[str] | None = None,
     has_copies: bool = True,
+    elsewhere: Collection[str] = (),
 ) -> pd.DataFrame:
     """One row per run. Arguments as for `tables`."""
-    return frame_of("runs", [run.row() for run in _read(records, alive, has_copies)], backend)
+    return frame_of("runs", [run.row() for run in _read(records, alive, has_copies, elsewhere)], backend)
 
 
 def steps_frame(
-    records: Iterable[Source], *, backend: Backend = "numpy_nullable", has_copies: bool = True
+    records: Iterable[Source],
+    *,
+    backend: Backend = "numpy_nullable",
+    has_copies: bool = True,
+    elsewhere: Collection[str] = (),
 ) -> pd.DataFrame:
     """One row per model call: the usage table. Arguments as for `tables`."""
-    return frame_of("steps", [step.row() for run in _read(records, None, has_copies) for step in run.steps], backend)
+    return frame_of(
+        "steps", [step.row() for run in _read(records, None, has_copies, elsewhere) for step in run.steps], backend
+    )
 
 
 def calls_frame(
@@ -84,9 +93,10 @@ def calls_frame(
     backend: Backend = "numpy_nullable",
     alive: Collection[str] | None = None,
     has_copies: bool = True,
+    elsewhere: Collection[str] = (),
 ) -> pd.DataFrame:
     """One row per tool call, with what was decided about it and by whom. Arguments as for `tables`."""
-    found = _read(records, alive, has_copies)
+    found = _read(records, alive, has_copies, elsewhere)
     rows = [call.row() for run in found for step in run.steps for call in step.calls.values()]
     return frame_of("calls", rows, backend)
 
@@ -291,7 +301,12 @@ def _json_text(value: Any) -> str | None:
 # Reading. One function for each event that a table shows; each changes the last step only, as in the fold.
 
 
-def _read(records: Iterable[Source], alive: Collection[str] | None, has_copies: bool = True) -> list[_Run]:
+def _read(
+    records: Iterable[Source],
+    alive: Collection[str] | None,
+    has_copies: bool = True,
+    elsewhere: Collection[str] = (),
+) -> list[_Run]:
     runs: dict[str, _Run] = {}
     loads = orjson.loads
     for record in records:
@@ -319,7 +334,16 @@ def _read(records: Iterable[Source], alive: Collection[str] | None, has_copies: 
         if alive is not None and run.ended_at is None and run.run_id not in alive:
             run.is_at_rest = True
             run.rest()
-    return [run for run in runs.values() if has_copies or run.started.get("copy_of") is None]
+    if has_copies:
+        return list(runs.values())
+    counted: set[str | None] = {*runs, *elsewhere}
+    kept = []
+    for run in runs.values():
+        original = run.started.get("copy_of")
+        if original is None or original not in counted:
+            kept.append(run)
+            counted.add(original)  # of several copies whose original is gone, the first one counts
+    return kept
 
 
 def _run_started(run: _Run, e: dict[str, Any]) -> None:

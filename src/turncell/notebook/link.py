@@ -21,8 +21,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from turncell.core import codec
-from turncell.core.events import Event, RequestAnswered, RequestOpened, Resumed, RunEnded, StepStarted
-from turncell.core.fold import snapshot
+from turncell.core.events import CallFinished, Event, RequestAnswered, RequestOpened, Resumed, RunEnded, StepStarted
+from turncell.core.fold import CallState, snapshot
+from turncell.core.values import evolve
 from turncell.errors import AnswerRefused, StoreError
 from turncell.notebook import wire
 from turncell.runtime.bus import merge_deltas
@@ -103,13 +104,17 @@ class Link:
         self._seq += 1
         self._flushed_at = time.monotonic()
         is_resumed = any(isinstance(event, Resumed) for event in events)
-        self._try_send(self._snapshot() if is_resumed else wire.Events(self._seq, events, time.time()))
+        thin = [_without_details(event) for event in events]
+        self._try_send(self._snapshot() if is_resumed else wire.Events(self._seq, thin, time.time()))
         if any(isinstance(event, _CHECKPOINTS) for event in events):
             self._checkpoint(codec.encode(_clean(self._snapshot())).decode())
 
     def _snapshot(self) -> dict[str, Any]:
         assert self._run is not None
-        return {"type": "snapshot", "seq": self._seq, "run": snapshot(self._run.state), "now": time.time()}
+        run = snapshot(self._run.state)
+        for step in run["steps"]:
+            step["calls"] = [_without_details(call) for call in step["calls"]]
+        return {"type": "snapshot", "seq": self._seq, "run": run, "now": time.time()}
 
     def _try_send(self, message: Any) -> None:
         try:
@@ -156,6 +161,11 @@ class Link:
                 self._try_send(wire.Refused(message.request_id, str(error)))
 
         answered.add_done_callback(tell)
+
+
+def _without_details(value: Any) -> Any:
+    """What is for programs, and may be large, the page has no use for."""
+    return evolve(value, details=None) if isinstance(value, CallState | CallFinished) and value.details else value
 
 
 def _clean(value: Any) -> Any:

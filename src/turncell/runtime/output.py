@@ -30,8 +30,9 @@ MODEL_LIMIT = 50_000
 """Characters of one result that the model reads; the rest is cut with a visible mark."""
 SIDE_LIMIT = 10_000
 """Characters of what is said beside results: a preview, a note, a notice, what an attempt has failed of."""
-DETAILS_LIMIT = 250_000
-"""Characters of JSON beyond which a returned value is not kept beside its text: it would travel to every view."""
+DETAILS_LIMIT = 2_000_000
+"""Characters of what is kept of a result for programs beside the text that the model reads: of a returned value all or
+nothing, of a text that was cut for the model the beginning."""
 DISPLAY_LIMIT_BYTES = 2_000_000
 """All that one result shows to people; what goes beyond it is left out with a visible mark."""
 TABLE = "application/vnd.turncell.table+json"
@@ -52,7 +53,8 @@ Bundle: TypeAlias = Mapping[str, Json]
 class Output:
     """A tool may return one of these to say itself what the model reads and what people see.
 
-    `content` is the text for the model; another value becomes text as if it had been returned itself. `files` are paths
+    `content` is the text for the model; another value becomes text as if it had been returned itself. Of a text that is
+    too long for the model, the whole is kept as `details["text"]`. `files` are paths
     or `File`s; `display` holds bundles, or figures and tables themselves. With `terminate` the run ends after this call.
     """
 
@@ -76,7 +78,8 @@ def to_output(value: Any) -> Output:
     if value is None:
         return Output("Done. The tool returned nothing.")
     if isinstance(value, str):
-        return Output(_text(str.__str__(value)))
+        said = str.__str__(value)
+        return Output(_text(said), {"text": shorten(said, DETAILS_LIMIT)} if len(said) > MODEL_LIMIT else None)
     if isinstance(value, bytes | bytearray | memoryview):
         return Output(_binary(value))
     if isinstance(value, Iterator | AsyncIterator):
@@ -92,7 +95,8 @@ def to_output(value: Any) -> Output:
     content = _text(text)
     if reader.is_cut and len(text) > MODEL_LIMIT:
         content = f"{text[:MODEL_LIMIT]}\n[cut here: the whole is too large to be read]"
-    return Output(content, plain if len(text) <= DETAILS_LIMIT and not isinstance(plain, str) else None)
+    is_kept = len(text) <= DETAILS_LIMIT and not isinstance(plain, str) and not reader.is_cut
+    return Output(content, plain if is_kept else None)
 
 
 def to_json(value: Any) -> Json:

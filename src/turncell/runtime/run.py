@@ -37,6 +37,7 @@ from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.options import number, text
 from turncell.runtime.prompts import as_message, new_id
 from turncell.runtime.rulebook import rulebook
+from turncell.runtime.secrets import redactor
 from turncell.runtime.threads import in_thread
 
 if TYPE_CHECKING:
@@ -471,7 +472,8 @@ class Run:
 
     def __repr__(self) -> str:
         state = self.state
-        text = state.text if len(state.text) <= 60 else state.text[:59] + "…"
+        text = redactor().text(state.text)
+        text = text if len(text) <= 60 else text[:59] + "…"
         return f"<Run {state.status}, {len(state.steps)} step{'s' * (len(state.steps) != 1)}: {text!r}>"
 
 
