@@ -110,6 +110,11 @@ def _info(journal: Journal, session_id: str) -> SessionInfo:
 
 def import_file(path: Path, journal: Journal) -> Session:
     """See `Session.import_file`."""
+    return Session.load(copy_in(path, journal), journal)
+
+
+def copy_in(path: Path, journal: Journal) -> str:
+    """Import a file without loading it; returns the session's id. What this holds does not depend on the file's size."""
     path = path.expanduser()
     _check_suffix(path)
     with _reading(path) as file, _said_of(path):
@@ -117,7 +122,7 @@ def import_file(path: Path, journal: Journal) -> Session:
         file.seek(0)
         _, _, events = _parsed(file, path.suffix)
         _write(journal, info, (to_record(event) for event in events))
-    return Session.load(info.session_id, journal)
+    return info.session_id
 
 
 def _checked(file: BinaryIO, suffix: str, journal: Journal) -> SessionInfo:
