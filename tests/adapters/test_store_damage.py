@@ -9,9 +9,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.adapters.conftest import Make
+from tests.adapters.postgres_server import PostgresServer
 from turncell import Agent, Session, StoreError, runs_df, tool
 from turncell.adapters.markdown_store import MarkdownStore
 from turncell.adapters.scripted_model import ScriptedModel, call, say
@@ -31,8 +33,6 @@ Spoil = Callable[[str, int], None]
 def sql_of(where: str, statement: str, *values: Any) -> None:
     """Behind the store's back; `?` stands for a value."""
     if where.startswith("postgresql:"):
-        import psycopg
-
         with psycopg.connect(where) as connection:
             connection.execute(statement.replace("?", "%s"), values)
         return
@@ -329,3 +329,41 @@ def test_what_an_export_of_a_damaged_session_holds_is_said_in_its_first_line(tmp
     header, *events = session.export(tmp_path / "it.jsonl").read_text().splitlines()
     assert json.loads(header)["records"] == len(events) == hurt - 1
     journal.close()
+
+
+def test_a_damaged_page_of_postgres_takes_only_the_rest_of_its_session_with_it(postgres_server: PostgresServer) -> None:
+    store = SQLStore.postgres(postgres_server.url)
+    names = [f"ses_page_{number}" for number in range(3)]
+    for name in names:
+        store.create_session(name, title=name, project="", at=1.0)
+        text = b'{"text":"%s"}' % (b"x" * 500)
+        store.append([Record(name, seq, "r", 1, "T", 1.0, text) for seq in range(1, 201)], durable=True)
+    store.close()
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        connection.execute("CHECKPOINT")
+        asked = "SELECT pg_relation_filepath('events'), ctid::text FROM events WHERE session_id = %s AND seq = 100"
+        row = connection.execute(asked, (names[1],)).fetchone()
+        assert row is not None
+    page = int(row[1].strip("()").split(",")[0])
+    postgres_server.crash()
+    try:
+        with postgres_server.file(row[0]).open("r+b") as file:
+            file.seek(page * 8192)
+            whole = file.read(8192)
+            file.seek(page * 8192)
+            file.write(b"\xff" * 64)
+        postgres_server.start()
+        store = SQLStore.postgres(postgres_server.url)
+        assert len(list(store.read(session_id=names[0]))) == len(list(store.read(session_id=names[2]))) == 200
+        kept = [record.seq for record in store.read(session_id=names[1])]
+        damage = store.damage(names[1])
+        assert 50 < len(kept) < 100 and kept == list(range(1, len(kept) + 1))
+        assert damage is not None and damage.seq == len(kept) + 1 and "invalid page" in damage.found
+        assert set(names) <= {info.session_id for info in store.sessions()}
+        store.close()
+    finally:
+        postgres_server.crash()
+        with postgres_server.file(row[0]).open("r+b") as file:
+            file.seek(page * 8192)
+            file.write(whole)
+        postgres_server.start()
