@@ -33,7 +33,7 @@ from typing import Any, Literal, TypeAlias
 from turncell.adapters.rules_model import RulesModel
 from turncell.adapters.scripted_model import Call, ScriptedModel, call, say, stop, think
 from turncell.core.parts import Json, Usage
-from turncell.testing_store import STORE_CLAUSES, check_store
+from turncell.testing_store import STORE_CLAUSES, check_damage, check_store
 
 __all__ = [
     "STORE_CLAUSES",
@@ -43,6 +43,7 @@ __all__ = [
     "RulesModel",
     "ScriptedModel",
     "call",
+    "check_damage",
     "check_store",
     "fault",
     "raw",

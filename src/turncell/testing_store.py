@@ -13,6 +13,8 @@ one by one, so that a failure reads as a sentence:
     @pytest.mark.parametrize("clause", STORE_CLAUSES, ids=lambda clause: clause.__name__)
     def test_my_store(clause): clause(make)
 
+What happens to damaged records is checked by `check_damage(make, spoil)`: only its author knows how to damage a store.
+
 What cannot be checked from outside is left to its author: that `durable` survives a loss of power.
 """
 
@@ -41,6 +43,45 @@ def check_store(make: Make) -> None:
         except Exception as error:
             words = clause.__name__.replace("_", " ")
             raise AssertionError(f"the store does not hold this: {words}\n{inspect.getdoc(clause) or ''}\n{error!r}") from error  # fmt: skip
+
+
+def check_damage(make: Make, spoil: Callable[[str, int], object]) -> None:
+    """Check what the contract of `Store` says of damage. AssertionError where it does not hold.
+
+    `spoil(session_id, seq)` changes the stored bytes of that record, behind the store's back and while it is open.
+    """
+    with _opened(make, 2) as (one, two):
+        hurt, well = _new(one), _new(one)
+        payload = b'{"text":"some letters"}'
+        one.append([_record(name, seq, payload) for name in (hurt, well) for seq in range(1, 6)], durable=True)
+        blob, digest = _with_blob(hurt, 6, uuid.uuid4().bytes)
+        one.append([blob], durable=True)
+        _equal(two.damage(hurt), None, "damage before there is any")
+        spoil(hurt, 4)
+        for store in (one, two):
+            _equal(_seqs(store, hurt), [1, 2, 3], "the records before the damage")
+            damage = store.damage(hurt)
+            assert damage is not None, "the damage is not known after it was read"
+            _equal((damage.session_id, damage.seq), (hurt, 4), "where the damage is")
+            assert damage.found.strip(), "what was found is not said"
+            found = [(record.session_id, record.seq) for record in store.read() if record.session_id in (hurt, well)]
+            expected = [(hurt, 1), (hurt, 2), (hurt, 3)], [(well, seq) for seq in range(1, 6)]
+            _equal(sorted(found), sorted([*expected[0], *expected[1]]), "all that is whole")
+            assert 4 not in [record.seq for record in store.read(session_id=hurt, types=["T"])], (
+                "a damaged record is read"
+            )
+            assert {hurt, well} <= {info.session_id for info in store.sessions()}, "a session is hidden"
+            with _refused("a record after the damage"):
+                store.append([_record(hurt, 7)], durable=False)
+            _equal((_seqs(store, well), store.damage(well)), ([1, 2, 3, 4, 5], None), "the other session")
+            _equal(store.blob(digest), next(iter(blob.blobs.values())), "a blob behind the damage")
+        two.append([_record(well, 6)], durable=True)
+        mine = _writer()
+        _equal(one.claim(hurt, mine), None, "the claim of a damaged session")
+        one.release(hurt, mine.token)
+        one.delete([hurt])
+        _equal((_seqs(one, hurt), one.damage(hurt)), ([], None), "a damaged session that was deleted")
+        _equal(_seqs(one, well), [1, 2, 3, 4, 5, 6], "the other session")
 
 
 def _new(store: Store, *, title: str = "A title", at: float = 1000.0) -> str:
@@ -345,6 +386,21 @@ def a_deleted_session_is_gone_and_others_stay(make: Make) -> None:
             two.blob(shared_digest)
 
 
+def a_session_ends_before_a_number_that_is_missing(make: Make) -> None:
+    with _opened(make, 2) as (one, two):
+        gap, late, whole = _new(one), _new(one), _new(one)
+        one.append([_record(gap, 1), _record(gap, 2), _record(gap, 4), _record(whole, 1)], durable=False)
+        one.append([_record(late, 2)], durable=False)
+        for store in (one, two):
+            _equal((_seqs(store, gap), _seqs(store, late), _seqs(store, whole)), ([1, 2], [], [1]), "the records")
+            found = [store.damage(name) for name in (gap, late, whole)]
+            _equal([damage and damage.seq for damage in found], [3, 1, None], "where they are damaged")
+            with _refused("a record of a session with a hole"):
+                store.append([_record(gap, 5)], durable=False)
+        two.append([_record(whole, 2)], durable=False)
+        one.delete([gap, late, whole])
+
+
 def two_openings_write_different_sessions_at_once(make: Make) -> None:
     with _opened(make) as (store,):
         session_ids = [_new(store) for _ in range(3)]
@@ -387,5 +443,6 @@ STORE_CLAUSES: tuple[Clause, ...] = (
     sessions_are_listed_the_newest_first,
     a_session_can_be_renamed,
     a_deleted_session_is_gone_and_others_stay,
+    a_session_ends_before_a_number_that_is_missing,
     two_openings_write_different_sessions_at_once,
 )

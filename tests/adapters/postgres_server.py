@@ -55,6 +55,10 @@ class PostgresServer:
             if path.is_file() and text in path.read_bytes()
         ]
 
+    def file(self, path: str) -> Path:
+        """A file of the server's data, as `pg_relation_filepath` names it."""
+        return self._data / path
+
     def remove(self) -> None:
         self.crash()
         shutil.rmtree(self._folder, ignore_errors=True)

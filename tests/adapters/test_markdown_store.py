@@ -149,7 +149,7 @@ def test_at_whatever_byte_the_writer_dies_an_append_is_there_or_not(store: Markd
         following = [message(seq, "new") for seq in range(found[-1] + 1, 6)]
         fresh.append(following, durable=False)
         assert seqs(MarkdownStore(store.root)) == [1, 2, 3, 4, 5]
-        assert not fresh._holes
+        assert fresh.damage("s") is None
 
 
 @hypothesis.settings(
@@ -159,7 +159,7 @@ def test_at_whatever_byte_the_writer_dies_an_append_is_there_or_not(store: Markd
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
-def test_whatever_happens_to_the_bytes_the_rest_is_read_and_nothing_is_made_up(
+def test_whatever_happens_to_the_bytes_what_was_before_is_read_and_nothing_is_made_up(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     store = MarkdownStore(tmp_path_factory.mktemp("root"))
@@ -178,13 +178,14 @@ def test_whatever_happens_to_the_bytes_the_rest_is_read_and_nothing_is_made_up(
         found = list(fresh.read(session_id="s"))
     except StoreError:
         return  # the first line is damaged
-    assert [record for record in records if record in found] == found
-    try:
-        fresh.append([message(7, "new")], durable=False)
-    except StoreError:
-        assert fresh._holes
+    assert found == records[: len(found)]
+    new = message(len(found) + 1, "new")
+    if fresh.damage("s") is not None:
+        with pytest.raises(StoreError, match=r"session 's' is damaged: record \d cannot be read"):
+            fresh.append([new], durable=False)
     else:
-        assert list(MarkdownStore(store.root).read(session_id="s")) == [*found, message(7, "new")]
+        fresh.append([new], durable=False)
+        assert list(MarkdownStore(store.root).read(session_id="s")) == [*found, new]
 
 
 def test_zeros_that_a_loss_of_power_leaves_are_no_record(store: MarkdownStore) -> None:
@@ -208,17 +209,21 @@ def test_what_people_add_by_hand_stays(store: MarkdownStore) -> None:
     assert seqs(fresh) == [1, 2, 3], "an editor of Windows has saved it"
 
 
-def test_a_broken_record_in_the_middle_is_skipped_said_and_nothing_is_written_after_it(
-    store: MarkdownStore, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize("broken", [2, 4])
+def test_a_broken_record_ends_the_session_and_nothing_is_written_after_it(store: MarkdownStore, broken: int) -> None:
     for seq in range(1, 5):
         store.append([message(seq, f"text {seq}")], durable=False)
     data = document(store).read_bytes()
-    document(store).write_bytes(data.replace(b'\\"text 2', b'\\"text X'))
+    document(store).write_bytes(data.replace(b'\\"text %d' % broken, b'\\"text X'))
+    words = (
+        rf"session 's' is damaged: record {broken} cannot be read \(its check sum is another; in .*s.md at byte \d+\)"
+    )
     fresh = MarkdownStore(store.root)
-    assert seqs(fresh) == [1, 3, 4]
-    assert "cannot be read: its check sum is another; it is left out" in caplog.text
-    with pytest.raises(StoreError, match="nothing can follow a hole: repair the file or begin a new session"):
+    if broken == 4:
+        with pytest.raises(StoreError, match=words):
+            fresh.append([message(4, "x")], durable=False)  # also unread: the end of the document is looked at
+    assert seqs(fresh) == list(range(1, broken))
+    with pytest.raises(StoreError, match=words):
         fresh.append([message(5, "x")], durable=False)
     document(store).write_bytes(data)
     assert seqs(fresh) == [1, 2, 3, 4]
@@ -258,21 +263,26 @@ def test_a_file_that_is_not_what_it_seems_is_refused_and_hides_no_other(
     assert Path("/etc/passwd").read_text().startswith("root")
 
 
-def test_records_of_another_session_and_deep_or_giant_ones_are_skipped(
-    store: MarkdownStore, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("foreign", "words"),
+    [
+        ([lines.record_line(message(2, "x", "other"), "{}", [], 0)], "it belongs to session 'other'"),
+        ([lines._line("record", {"session_id": "s", "seq": "2"})], "a value has another type"),
+        ([b"<!-- turncell record " + b"[" * 100_000 + b" 00000000 -->\n"], "its check sum is another"),
+        ([b"<!-- turncell record ", *[b"x" * (1 << 20)] * 110, b"\n"], "it is not whole"),
+    ],
+    ids=["another", "typeless", "deep", "giant"],
+)
+def test_a_record_of_another_session_a_deep_or_a_giant_one_is_damage(
+    store: MarkdownStore, foreign: list[bytes], words: str
 ) -> None:
     store.append([message(1, "one")], durable=False)
     with document(store).open("ab") as file:
-        file.write(lines.record_line(message(2, "x", "other"), "{}", [], 0))
-        file.write(lines._line("record", {"session_id": "s", "seq": "2"}))
-        file.write(b"<!-- turncell record " + b"[" * 100_000 + b" 00000000 -->\n")
-        file.write(b"<!-- turncell record ")
-        for _ in range(110):
-            file.write(b"x" * (1 << 20))
-        file.write(b"\n" + lines.record_line(message(3, "x"), "{}", [], 0))
-    assert seqs(store) == [1, 3]
-    for words in ("it belongs to session 'other'", "a value has another type", "check sum", "it is not whole"):
-        assert words in caplog.text
+        file.writelines(foreign)
+        file.write(lines.record_line(message(3, "x"), "{}", [], 0))
+    assert seqs(store) == [1]
+    damage = store.damage("s")
+    assert damage is not None and damage.seq == 2 and words in damage.found
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_a_flipped_bit_is_said_or_harmless(template: Template, tmp_path: Path, s
     remains = Remains(template, tmp_path / "it", store)
     whole_at = remains.copy(tmp_path / "whole")
     with opened(whole_at) as journal:
-        whole = {event.seq: event for event in events_of(journal, remains.session_id)}
+        whole = events_of(journal, remains.session_id)
     remains.folder = whole_at.parent  # closed: with SQLite everything is in one file now
     dice = random.Random(SEED)
     outcomes = []
@@ -119,10 +119,11 @@ def test_a_flipped_bit_is_said_or_harmless(template: Template, tmp_path: Path, s
             with opened(where) as journal:
                 session = Session.load(remains.session_id, journal)
                 kept = events_of(journal, remains.session_id)
-                if store == "markdown":  # SQLite has no check sums of what it keeps
-                    assert all(whole[event.seq] == event for event in kept), "something is made up"
-                    assert len(kept) >= len(whole) - 12, "one append at most is lost"
+                assert kept == whole[: len(kept)], "something is made up, or read behind a hole"
+                # A flip of the last end of a line looks as if the writer had died there: then it goes on.
+                is_damaged = journal.damage(remains.session_id) is not None
                 why = go_on(where, journal, session)
+                assert why or not is_damaged or session.interrupted is None, "it is written behind the damage"
         except TurncellError as error:
             why = str(error)
         assert not why or str(where) in why or remains.session_id in why, why

@@ -36,18 +36,16 @@ def read(file: BinaryIO) -> tuple[int, SessionInfo, Iterator[Record]]:
 
 
 def _records(file: BinaryIO, session_id: str) -> Iterator[Record]:
-    damage = doc.Damage([])
+    ending = doc.Ending()
     digests: set[str] = set()
-    for record in doc.records(file, session_id, damage, digests):
+    for record in doc.records(file, session_id, ending, digests):
         if digests:
             raise StoreError(
                 f"it keeps large texts in files of its own ({min(digests)[:12]}…), as the documents of a history do; "
                 "write one that stands alone with session.export(path)"
             )
-        if damage.holes:
-            break
         yield record
-    for offset, why in damage.holes:
-        raise StoreError(f"a record at byte {offset} cannot be read: {why}")
-    if damage.torn_at is not None:
-        raise StoreError(f"it ends in the middle of a record, at byte {damage.torn_at}")
+    if ending.damaged_at is not None:
+        raise StoreError(f"a record at byte {ending.damaged_at} cannot be read: {ending.why}")
+    if ending.torn_at is not None:
+        raise StoreError(f"it ends in the middle of a record, at byte {ending.torn_at}")

@@ -5,7 +5,7 @@ People read the rendered text; programs read only the comments (see markdown_sto
 
 All that changes something does so under one lock of the whole root, which is held for a write and not for an fsync. An
 append looks at the end of the document and not at the rest: damage further up it knows, and refuses to write after, once
-the session has been read here, as it is before it goes on. An append to several sessions is checked for all of them
+the session has been read here, as it is before it goes on (see markdown_store_lines). An append to several sessions is checked for all of them
 before the first byte is written, and taken back where a later one fails; only the death of the process between two
 files can leave it in one and not in the other.
 """
@@ -28,7 +28,7 @@ from turncell.adapters import markdown_store_text as text
 from turncell.adapters import store_text
 from turncell.core.events import SCHEMA_VERSION
 from turncell.errors import StoreError
-from turncell.runtime.ports import Record, SessionInfo, Writer
+from turncell.runtime.ports import Damage, Record, SessionInfo, Writer
 
 log = logging.getLogger("turncell")
 
@@ -52,7 +52,7 @@ class MarkdownStore:
         self._ends: dict[str, tuple[tuple[int, int], int]] = {}
         """Size and inode of a document, and its last record: known, as long as nobody else has written."""
         self._infos: dict[str, tuple[tuple[int, int], SessionInfo]] = {}
-        self._holes: dict[str, str] = {}
+        self._damaged: dict[str, Damage] = {}
         self._unsynced: set[Path] = set()
         self._told: set[tuple[str, int]] = set()
         with files.failing(self.root, "made"):
@@ -126,17 +126,17 @@ class MarkdownStore:
         header = self._header(session_id, path)
         store_text.check_writer(session_id, files.read_writer(path.with_suffix(".lock")), token)
         _check_version(header, path)
-        if session_id in self._holes:
-            raise StoreError(
-                f"{self._holes[session_id]}; nothing can follow a hole: repair the file or begin a new session"
-            )
+        store_text.check_damage(self._damaged.get(session_id))
         with _opened(path) as file:
             found = os.fstat(file.fileno())
             known = self._ends.get(session_id)
             if known is not None and known[0] == (found.st_size, found.st_ino):
                 return doc.Tail(known[1], None, True)
             with files.failing(path, "read"):
-                return doc.tail(file, found.st_size, session_id)
+                tail = doc.tail(file, found.st_size, session_id)
+        if tail.damaged_at is not None:
+            raise StoreError(str(_damage(session_id, (tail.seq or 0) + 1, path, tail.damaged_at, tail.why)))
+        return tail
 
     def _write(
         self, session_id: str, tail: doc.Tail, chunk: bytes, last_seq: int, undo: list[tuple[Path, int]]
@@ -214,7 +214,8 @@ class MarkdownStore:
                 in_use: set[str] = set()
                 for session_id, path in self._documents():
                     if session_id not in doomed and path.is_file():
-                        self._add_digests(session_id, path, in_use)
+                        with _opened(path) as file, files.failing(path, "read"):
+                            in_use |= doc.digests(file, session_id)
                 files.sweep_blobs(self.root, in_use)
             for session_id, path in doomed.items():
                 with suppress(StoreError), files.failing(path, "unlinked"):
@@ -222,11 +223,6 @@ class MarkdownStore:
                 with files.failing(path, "deleted"):
                     files.remove(path)
                 self._forget(session_id)
-
-    def _add_digests(self, session_id: str, path: Path, digests: set[str]) -> None:
-        with _opened(path) as file, files.failing(path, "read"):
-            for _ in doc.records(file, session_id, doc.Damage([]), digests):
-                pass
 
     # Reading
 
@@ -253,19 +249,22 @@ class MarkdownStore:
         )
 
     def _records(self, session_id: str, path: Path) -> Iterator[Record]:
-        damage = doc.Damage([])
+        ending, seq = doc.Ending(), 0
         with _opened(path) as file, files.failing(path, "read"):
-            yield from doc.records(file, session_id, damage)
-        self._holes.pop(session_id, None)
-        for offset, why in damage.holes:
-            words = f"a record in the middle of {path}, at byte {offset}, cannot be read: {why}"
-            self._holes.setdefault(session_id, words)
-            self._tell(session_id, offset, f"{words}; it is left out, and what follows is read")
-        if damage.torn_at is not None:
+            for record in doc.records(file, session_id, ending):
+                seq = record.seq
+                yield record
+        self._damaged.pop(session_id, None)
+        if ending.damaged_at is not None:
+            self._damaged[session_id] = _damage(session_id, seq + 1, path, ending.damaged_at, ending.why)
+        if ending.torn_at is not None:
             words = (
-                f"the last record of {path}, at byte {damage.torn_at}, is not whole and left out; its writer has died"
+                f"the last record of {path}, at byte {ending.torn_at}, is not whole and left out; its writer has died"
             )
-            self._tell(session_id, damage.torn_at, words)
+            self._tell(session_id, ending.torn_at, words)
+
+    def damage(self, session_id: str) -> Damage | None:
+        return self._damaged.get(session_id)
 
     def _tell(self, session_id: str, offset: int, words: str) -> None:
         if (session_id, offset) not in self._told:
@@ -345,7 +344,7 @@ class MarkdownStore:
         return path
 
     def _forget(self, session_id: str) -> None:
-        for known in (self._paths, self._headers, self._ends, self._infos, self._holes):
+        for known in (self._paths, self._headers, self._ends, self._infos, self._damaged):
             known.pop(session_id, None)
 
     def _header(self, session_id: str, path: Path) -> doc.Header:
@@ -364,6 +363,10 @@ class MarkdownStore:
                 )
             self._headers[session_id] = header
         return self._headers[session_id]
+
+
+def _damage(session_id: str, seq: int, path: Path, offset: int, why: str) -> Damage:
+    return Damage(session_id=session_id, seq=seq, found=f"{why}; in {path} at byte {offset}")
 
 
 def _check_version(header: doc.Header, path: Path) -> None:

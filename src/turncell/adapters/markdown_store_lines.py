@@ -8,15 +8,16 @@ string, so that it comes back byte for byte. The last word is the CRC-32 of the 
 same append follow: an append that did not reach its `left: 0` never happened. Rendered text never begins a line with `<`,
 so that nothing a model says is read as a record.
 
-At the end of a file, what is not whole is torn: a process died while it wrote. It is left out, and cut off by the next
-append. Before the end it is a hole: damage, or somebody's editor. Reading skips it, says so and goes on; writing is
-refused, because nothing may follow records whose causes are missing.
+A process that died while it wrote leaves the beginning of what it meant to write: the last line has no end, or the last
+append is not whole. That is torn: it never happened, and the next append cuts it off. Any other line of ours that is not
+whole, and a number that is not the next one, is damage: nothing that follows is read, and nothing is written.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ MAX_LINE_BYTES = 96 << 20
 """A record of more is neither written nor read: what is read must fit into memory. A text of 5 million characters fits."""
 _PIECE_BYTES = 1 << 16
 _TAIL_BYTES = 1 << 16
+_DIGEST = re.compile(rb"[0-9a-f]{64}")
 
 
 class Broken(ValueError):
@@ -52,10 +54,11 @@ class Header:
 
 
 @dataclass(slots=True)
-class Damage:
-    """What a reading has left out. Offsets are bytes from the beginning of the file."""
+class Ending:
+    """Why a reading ended before the end of the file. Offsets are bytes from its beginning."""
 
-    holes: list[tuple[int, str]]
+    damaged_at: int | None = None
+    why: str = ""
     torn_at: int | None = None
 
 
@@ -66,6 +69,8 @@ class Tail:
     seq: int | None
     torn_at: int | None
     ends_with_newline: bool
+    damaged_at: int | None = None
+    why: str = ""
 
 
 def header_line(header: Header) -> bytes:
@@ -155,47 +160,59 @@ def _is_time(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def lines(file: BinaryIO, offset: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Our lines and where they begin, never more than MAX_LINE_BYTES of one (then it has no end and is broken)."""
+def lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Our lines and where they begin. One of more than MAX_LINE_BYTES is cut short and has an end: it is damage."""
+    offset = file.tell()
     while piece := file.readline(_PIECE_BYTES):
         begin = offset
         offset += len(piece)
         is_ours = piece.startswith(MARK)
         if is_ours and not piece.endswith(b"\n"):
-            rest = file.readline(MAX_LINE_BYTES)
-            offset += len(rest)
-            piece += rest
-        if is_ours:
+            # Measured before it is held: a line without an end must not fill the memory.
+            length = len(piece)
+            while length <= MAX_LINE_BYTES and (more := file.readline(_PIECE_BYTES)):
+                length += len(more)
+                if more.endswith(b"\n"):
+                    break
+            if length > MAX_LINE_BYTES:
+                yield begin, piece[:80] + b"\n"
+            else:
+                file.seek(begin)
+                piece = b""
+                yield begin, file.read(length)
+            offset = begin + length
+            file.seek(offset)
+            piece = b"\n" if length <= MAX_LINE_BYTES else b"x"
+        elif is_ours:
             yield begin, piece
         while piece and not piece.endswith(b"\n"):
             piece = file.readline(_PIECE_BYTES)
             offset += len(piece)
 
 
-def records(file: BinaryIO, session_id: str, damage: Damage, digests: set[str] | None = None) -> Iterator[Record]:
-    """The whole records in order, one append at a time; what is left out goes into `damage`, blobs named into `digests`."""
+def records(file: BinaryIO, session_id: str, ending: Ending, blobs_named: set[str] | None = None) -> Iterator[Record]:
+    """The whole records in order, one append at a time, up to the first damage."""
     held: list[Record] = []  # of an append whose end has not come yet
     held_at = 0
-    left_before = 0
-    broken: list[tuple[int, str]] = []  # a hole as soon as something whole follows
-    last_seq: int | None = None
+    left_before = last_seq = 0
     for offset, line in lines(file):
         if line.startswith(MARK + b"session "):
             continue  # the caller has read it
         try:
             record, left, named = _parse_record(line, session_id)
-            if last_seq is not None and record.seq <= last_seq:
-                raise Broken(f"its number {record.seq} comes after {last_seq}")
+            if record.seq != last_seq + 1:
+                raise Broken(f"its number is {record.seq} and comes after {last_seq}")
+            if held and left != left_before - 1:
+                raise Broken(f"the records before it are not whole: {left_before} more were to come")
         except Broken as error:
-            broken.append((offset, str(error)))
-            continue
-        if digests is not None:
-            digests.update(named)
-        damage.holes += broken
-        broken = []
-        if held and left != left_before - 1:
-            yield from held  # part of its append is in a hole
-            held = []
+            if not line.endswith(b"\n"):
+                ending.torn_at = held_at if held else offset
+                return
+            yield from held
+            ending.damaged_at, ending.why = offset, str(error)
+            return
+        if blobs_named is not None:
+            blobs_named.update(named)
         if not held:
             held_at = offset
         last_seq, left_before = record.seq, left
@@ -203,8 +220,21 @@ def records(file: BinaryIO, session_id: str, damage: Damage, digests: set[str] |
         if left == 0:
             yield from held
             held = []
-    torn = [offset for offset, _ in broken[:1]] + ([held_at] if held else [])
-    damage.torn_at = min(torn, default=None)
+    if held:
+        ending.torn_at = held_at
+
+
+def digests(file: BinaryIO, session_id: str) -> set[str]:
+    """The blobs that a document names, also behind damage: whoever repairs it will want them."""
+    found: set[str] = set()
+    for _, line in lines(file):
+        if line.startswith(MARK + b"session "):
+            continue
+        try:
+            found.update(_parse_record(line, session_id)[2])
+        except Broken:
+            found.update(one.decode("ascii") for one in _DIGEST.findall(line))
+    return found
 
 
 def tail(file: BinaryIO, size: int, session_id: str) -> Tail:
@@ -214,15 +244,17 @@ def tail(file: BinaryIO, size: int, session_id: str) -> Tail:
         begin = max(0, size - span)
         file.seek(begin)
         if begin:
-            begin += len(file.readline(span))  # the rest of a line
+            file.readline(span)  # the rest of a line
         seq, torn_at, is_found = None, None, False
-        for offset, line in lines(file, begin):
+        for offset, line in lines(file):
             try:
                 if line.startswith(MARK + b"session "):
                     seq, torn_at, is_found = None, None, True
                     continue
                 record, left, _ = _parse_record(line, session_id)
-            except Broken:
+            except Broken as error:
+                if line.endswith(b"\n"):
+                    return Tail(seq, None, True, offset, str(error))
                 left = 1
             if left:
                 torn_at = offset if torn_at is None else torn_at

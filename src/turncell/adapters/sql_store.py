@@ -11,14 +11,17 @@ BEGIN IMMEDIATE on; in PostgreSQL whoever writes, claims or erases a session hol
 Erasing: SQLite overwrites what is deleted (`secure_delete`), but copies of a row may stay in the gaps of pages that
 were split since, and in the WAL. So the file is rebuilt (VACUUM) and the WAL cut to nothing. In PostgreSQL the tables
 are rewritten (VACUUM FULL); the server's own WAL, replicas and backups are its administrator's.
+
+Damage: neither database tells of every bit that flips, so a record has a check sum, compared when it is read. Where a
+page cannot be read, the rows are fetched in smaller and smaller pieces up to it.
 """
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +32,13 @@ from sqlalchemy.exc import DBAPIError
 from turncell.adapters import sql_store_schema as schema
 from turncell.adapters import store_text
 from turncell.adapters.sql_store_schema import BUSY_TIMEOUT_S, blob_uses, blobs, events, failure, sessions, writers
+from turncell.core import codec
 from turncell.core.events import SCHEMA_VERSION
 from turncell.errors import StoreError
-from turncell.runtime.ports import Record, SessionInfo, Writer
+from turncell.runtime.ports import Damage, Record, SessionInfo, Writer
 from turncell.settings import without_secrets
 
-log = logging.getLogger("turncell")
-
-_COLUMNS = ("session_id", "seq", "run_id", "step", "type", "at", "payload")
+_COLUMNS = ("session_id", "seq", "run_id", "step", "type", "at", "payload", "check_sum")
 _MANY = 500
 """How many values one IN list takes; SQLite's old limit for all parameters of a statement is 999."""
 
@@ -49,6 +51,7 @@ class SQLStore:
         self._engine = engine
         self._where = where
         self._is_sqlite = engine.dialect.name == "sqlite"
+        self._damaged: dict[str, Damage] = {}
         # Compiled once, for the driver itself: SQLAlchemy's way through a statement costs more than SQLite's.
         self._insert = sa.insert(events).compile(dialect=engine.dialect)
         self._select_writer = (
@@ -92,8 +95,11 @@ class SQLStore:
         if not records:
             return
         store_text.check_order(records)
+        for record in records if self._damaged else ():
+            store_text.check_damage(self._damaged.get(record.session_id))
         rows: list[Any] = [
-            (r.session_id, r.seq, r.run_id, r.step, r.type, r.at, store_text.payload_text(r)) for r in records
+            (r.session_id, r.seq, r.run_id, r.step, r.type, r.at, store_text.payload_text(r), store_text.check_sum(r))
+            for r in records
         ]
         if not self._insert.positional:
             rows = [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
@@ -162,6 +168,8 @@ class SQLStore:
             for table in (events, writers, blob_uses, sessions):
                 for some in _pieces(ids):
                     connection.execute(sa.delete(table).where(table.c.session_id.in_(some)))
+            for session_id in ids:
+                self._damaged.pop(session_id, None)
             in_use = sa.exists().where(blob_uses.c.digest == blobs.c.digest)
             for some in _pieces(sorted(digests)):
                 connection.execute(sa.delete(blobs).where(blobs.c.digest.in_(some), ~in_use))
@@ -196,27 +204,108 @@ class SQLStore:
     def read(
         self, *, session_id: str | None = None, run_id: str | None = None, types: Sequence[str] | None = None
     ) -> Iterable[Record]:
-        query = sa.select(*(events.c[name] for name in _COLUMNS))
-        query = query.join(sessions).order_by(sessions.c.created_at, sessions.c.session_id, events.c.seq)
+        columns = sa.select(*(events.c[name] for name in _COLUMNS))
+        if run_id is not None or types is not None:
+            return self._filtered(columns, session_id, run_id, types)
+        if session_id is not None:
+            query = columns.where(events.c.session_id == session_id).order_by(events.c.seq)
+            try:
+                rows = self._rows(query)
+            except _Damaged as error:
+                return self._whole(session_id, *self._up_to_damage(session_id, error))
+            return self._whole(session_id, rows)
+        query = columns.join(sessions).order_by(sessions.c.created_at, sessions.c.session_id, events.c.seq)
+        try:
+            rows = self._rows(query)
+        except _Damaged:
+            return [record for one in self._session_ids() for record in self.read(session_id=one)]
+        by_session = groupby(rows, key=lambda row: row[0])
+        return [record for one, its_rows in by_session for record in self._whole(one, its_rows)]
+
+    def _filtered(
+        self, columns: Any, session_id: str | None, run_id: str | None, types: Sequence[str] | None
+    ) -> list[Record]:
+        query = columns.join(sessions).order_by(sessions.c.created_at, sessions.c.session_id, events.c.seq)
+        if session_id is not None:
+            query = query.where(events.c.session_id == session_id)
         if run_id is not None:
             query = query.where(events.c.run_id == run_id)
         if types is not None:
             query = query.where(events.c.type.in_(types))
-        if session_id is not None:
-            return [_record(row) for row in self._rows(query.where(events.c.session_id == session_id))]
         try:
-            return [_record(row) for row in self._rows(query)]
+            records = [self._record(row)[0] for row in self._rows(query)]
         except _Damaged:
-            return [
-                _record(row)
-                for one in self._session_ids()
-                for row in self._intact(query.where(events.c.session_id == one), one)
-            ]
+            records = list(self.read(session_id=session_id))
+        return [
+            one
+            for one in records
+            if one is not None and run_id in (None, one.run_id) and (types is None or one.type in types)
+        ]
+
+    def _whole(self, session_id: str, rows: Iterable[Any], why: str = "") -> list[Record]:
+        """The records of a session up to the first that is not whole. `why` there are no more rows, where that is damage."""
+        records: list[Record] = []
+        found = why
+        for row in rows:
+            record, wrong = self._record(row)
+            if record is not None and record.seq != len(records) + 1:
+                wrong = f"it is missing, the next one is {record.seq}"
+            if wrong or record is None:
+                found = wrong
+                break
+            records.append(record)
+        self._damaged.pop(session_id, None)
+        if found:
+            damage = Damage(session_id=session_id, seq=len(records) + 1, found=f"{found}; in {self._where}")
+            self._damaged[session_id] = damage
+        return records
+
+    def _record(self, row: Any) -> tuple[Record | None, str]:
+        """The record of a row, or None, and what is wrong with it."""
+        session_id, seq, run_id, step, kind, at, payload, check_sum = row
+        if not (
+            type(seq) is type(step) is int and type(payload) is type(run_id) is type(kind) is str and type(at) is float
+        ):
+            return None, f"a column has another type: {[type(value).__name__ for value in row]}"
+        record = Record(session_id, seq, run_id, step, kind, at, payload.encode("utf-8", "replace"))
+        if check_sum is not None:
+            is_whole = store_text.check_sum(record) == check_sum
+            return (record, "") if is_whole else (None, "its check sum is another")
+        try:
+            codec.decode_json(record.payload)
+        except (ValueError, RecursionError) as error:
+            return None, f"it is no JSON: {str(error)[:120]}"
+        return record, ""
+
+    def _up_to_damage(self, session_id: str, why: Exception) -> tuple[list[Any], str]:
+        """The rows of a session before the first that its page hides, and what the database says of that one."""
+        query = sa.select(*(events.c[name] for name in _COLUMNS)).where(events.c.session_id == session_id)
+        query = query.order_by(events.c.seq)
+        rows: list[Any] = []
+        count = _MANY
+        while True:
+            try:
+                # By the index: a walk through the whole table would come across the damaged page whatever is asked.
+                some = self._rows(query.where(events.c.seq > len(rows)).limit(count), by_index=True)
+            except _Damaged as error:
+                if count == 1:
+                    return rows, str(error)
+                count = max(1, count // 8)
+                continue
+            rows += some
+            if not some:
+                return rows, str(why)  # the page of what follows cannot even be looked for
+            if some[-1].seq != len(rows):
+                return rows, ""  # a number is missing, which is found by whoever counts
+
+    def damage(self, session_id: str) -> Damage | None:
+        return self._damaged.get(session_id)
 
     def sessions(self) -> list[SessionInfo]:
+        columns = [sessions.c[name] for name in ("session_id", "title", "project", "created_at")]
         query = (
             sa.select(
-                *(sessions.c[name] for name in ("session_id", "title", "project", "created_at")),
+                *columns,
                 sa.func.coalesce(sa.func.max(events.c.at), sessions.c.created_at).label("updated_at"),
                 sa.func.count(sa.distinct(events.c.run_id)).label("runs"),
             )
@@ -227,25 +316,22 @@ class SQLStore:
         try:
             rows = self._rows(query)
         except _Damaged:
-            rows = [
-                row
-                for one in self._session_ids()
-                for row in self._intact(query.where(sessions.c.session_id == one), one)
-            ]
-            rows.sort(key=lambda row: row.updated_at, reverse=True)
+            rows = None
+        if rows is None or not all(isinstance(row.updated_at, float) for row in rows):
+            found = [self._info(row) for row in self._rows(sa.select(*columns))]
+            return sorted(found, key=lambda info: (info.updated_at, info.created_at, info.session_id), reverse=True)
         return [SessionInfo(*row) for row in rows]
+
+    def _info(self, row: Any) -> SessionInfo:
+        """What is known of a session where a damaged page may hide some of it."""
+        records = list(self.read(session_id=row.session_id))
+        updated_at = max((record.at for record in records), default=row.created_at)
+        runs = len({record.run_id for record in records})
+        return SessionInfo(row.session_id, row.title, row.project, row.created_at, updated_at, runs)
 
     def _session_ids(self) -> list[str]:
         query = sa.select(sessions.c.session_id).order_by(sessions.c.created_at, sessions.c.session_id)
         return [row[0] for row in self._rows(query)]
-
-    def _intact(self, query: Any, session_id: str) -> Sequence[Any]:
-        """The rows of one session; none where a damaged page hides them: the others must stay readable."""
-        try:
-            return self._rows(query)
-        except _Damaged as error:
-            log.error("session %r is left out: %s", session_id, error)
-            return []
 
     def blob(self, digest: str) -> bytes:
         if not store_text.is_digest(digest):
@@ -289,9 +375,18 @@ class SQLStore:
             for row in rows
         }  # fmt: skip
 
-    def _rows(self, query: Any) -> Sequence[Any]:
-        with self._reading():
-            return self._connection.execute(query).all()
+    def _rows(self, query: Any, *, by_index: bool = False) -> Sequence[Any]:
+        try:
+            with self._reading():
+                if by_index and not self._is_sqlite:
+                    self._connection.exec_driver_sql(
+                        "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off"
+                    )
+                return self._connection.execute(query).all()
+        except _NoText:  # from here on, what is no UTF-8 is read as something else, and its check sum says so
+            driver: Any = self._connection.connection.dbapi_connection
+            driver.text_factory = lambda data: data.decode("utf-8", "replace")
+            return self._rows(query)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -299,6 +394,8 @@ class SQLStore:
             yield
         except (DBAPIError, UnicodeEncodeError) as error:
             found = failure(error, self._where, "read")
+            if schema.is_no_text(error):
+                raise _NoText(str(found)) from error
             raise (_Damaged(str(found)) if schema.is_corrupt(error) else found) from error
         finally:
             self._roll_back()
@@ -348,8 +445,8 @@ class _Damaged(StoreError):
     """A page of the file cannot be read; other sessions may be well."""
 
 
-def _record(row: Any) -> Record:
-    return Record(row[0], row[1], row[2], row[3], row[4], row[5], row[6].encode("utf-8"))
+class _NoText(StoreError):
+    """The bytes of a text are no UTF-8."""
 
 
 def _pieces(values: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -41,6 +41,8 @@ events = sa.Table(
     sa.Column("type", sa.Text, nullable=False),
     sa.Column("at", sa.Float, nullable=False),
     sa.Column("payload", sa.Text, nullable=False),
+    # See store_text.check_sum. Without one: written before there were any.
+    sa.Column("check_sum", sa.BigInteger),
     sqlite_with_rowid=False,
 )
 writers = sa.Table(
@@ -148,6 +150,8 @@ def prepare(connection: sa.Connection, where: str) -> str | None:
     if found is not None and int(found) > SCHEMA_VERSION:
         connection.rollback()
         return found
+    if "events" in there and not _has_check_sums(connection):
+        connection.exec_driver_sql("ALTER TABLE events ADD COLUMN check_sum BIGINT")
     metadata.create_all(connection)
     if found is None:
         connection.execute(sa.insert(meta).values(key="schema_version", value=str(SCHEMA_VERSION)))
@@ -155,10 +159,16 @@ def prepare(connection: sa.Connection, where: str) -> str | None:
     return None
 
 
+def _has_check_sums(connection: sa.Connection) -> bool:
+    return "check_sum" in {column["name"] for column in sa.inspect(connection).get_columns("events")}
+
+
 def _is_ready(connection: sa.Connection) -> bool:
     """Whether nothing is to be made: found without the lock, which a process stopped in its transaction may hold for long."""
     try:
         if not set(metadata.tables) <= set(sa.inspect(connection).get_table_names()):
+            return False
+        if not _has_check_sums(connection):
             return False
         found = connection.execute(sa.select(meta.c.value).where(meta.c.key == "schema_version")).scalar()
         return bool(found == str(SCHEMA_VERSION))
@@ -173,7 +183,7 @@ _SQLITE_ADVICE = {
     "SQLITE_READONLY": "the file or its folder may not be written by this user; change that or set TURNCELL_STORE",
     "SQLITE_CANTOPEN": "is the folder there and writable by this user?",
     "SQLITE_NOTADB": "it is something else; set TURNCELL_STORE to another file",
-    "SQLITE_CORRUPT": "part of the file is damaged; undamaged sessions can still be read, `sqlite3 FILE .recover` saves them",
+    "SQLITE_CORRUPT": "part of the file is damaged; what is not can still be read, `sqlite3 FILE .recover` saves it",
     "SQLITE_IOERR": "the disk failed; is there room, and is it still there?",
     "SQLITE_PERM": "this user may not use the file",
 }
@@ -205,7 +215,14 @@ def is_integrity(error: Exception) -> bool:
 
 def is_corrupt(error: Exception) -> bool:
     original = getattr(error, "orig", None)
+    if getattr(original, "sqlstate", None) in ("XX001", "XX002"):
+        return True
     return isinstance(error, DBAPIError) and getattr(original, "sqlite_errorname", "").startswith("SQLITE_CORRUPT")
+
+
+def is_no_text(error: Exception) -> bool:
+    """SQLite keeps whatever bytes a text has; Python's driver then fails for all rows of the query."""
+    return isinstance(error, sa.exc.OperationalError) and "Could not decode to UTF-8" in str(error.orig)
 
 
 def _is_duplicate_record(original: Any) -> bool:

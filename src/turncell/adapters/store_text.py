@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 
 from turncell.errors import StoreError
-from turncell.runtime.ports import Record, Writer
+from turncell.runtime.ports import Damage, Record, Writer
 
 # Inside a JSON string the quotes would be escaped, so that a text which talks about blobs names none.
 _REFERENCE = re.compile(rb'"\$blob"\s*:\s*"([0-9a-f]{64})"')
@@ -27,6 +28,13 @@ def payload_text(record: Record) -> str:
             f"record {record.seq} of session {record.session_id!r} is not UTF-8 ({error.reason} at byte {error.start}); "
             "a payload is ASCII-escaped JSON"
         ) from error
+
+
+def check_sum(record: Record) -> int:
+    """CRC-32 of all of a record but its blobs, which have their digests."""
+    at = float(record.at) + 0.0  # SQLite makes 0.0 of -0.0
+    columns = f"{record.session_id}\0{record.seq}\0{record.run_id}\0{record.step}\0{record.type}\0{at!r}\0"
+    return zlib.crc32(record.payload, zlib.crc32(columns.encode("utf-8", "surrogatepass")))
 
 
 def blob_digests(record: Record) -> set[str]:
@@ -76,6 +84,11 @@ def check_writer(session_id: str, writer: Writer | None, token: str | None) -> N
             f"session {session_id!r} is being written by process {writer.pid} on {writer.host!r}; "
             "end that one, or begin a new session"
         )
+
+
+def check_damage(damage: Damage | None) -> None:
+    if damage is not None:
+        raise StoreError(str(damage))
 
 
 def no_session(session_id: str, where: str) -> StoreError:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import orjson
 
@@ -91,6 +91,12 @@ def event_adapter() -> TypeAdapter[events.Event]:
     from pydantic import Field, TypeAdapter
 
     return TypeAdapter(Annotated[events.Event, Field(discriminator="type")])
+
+
+@cache
+def recorded_types() -> frozenset[str]:
+    """The names that the type of a recorded event may have."""
+    return frozenset(str(kind.__name__) for kind in get_args(events.Event) if issubclass(kind, events.Recorded))
 
 
 def _plain(value: Any) -> Any:

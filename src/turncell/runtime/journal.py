@@ -9,11 +9,15 @@ this thread: the error goes to the futures of the batch.
 A record that could not be written leaves a hole. Nothing may follow a hole: a session read back would fold events
 whose cause is missing. So a session whose records failed once is broken for this journal, and what comes later fails
 with the first failure's words, though the store may be well again. Other sessions go on.
+
+So it is with damage that reading comes across: the records before it are read, and the session is written no more until
+it is read whole again. It is claimed before it is read and read before it is written, so none is written unseen.
 """
 
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import queue
 import threading
@@ -29,9 +33,10 @@ from turncell.core.events import Event, Recorded, RunEnded
 from turncell.core.values import evolve
 from turncell.errors import SessionBusy, StoreError, TurncellError, say
 from turncell.runtime import secrets
-from turncell.runtime.ports import Record, Store
+from turncell.runtime.ports import Damage, Record, Store
 from turncell.runtime.process import has_ended, this_writer
 
+log = logging.getLogger("turncell")
 T = TypeVar("T")
 
 LINGER_S = 0.05
@@ -60,20 +65,53 @@ def to_record(event: Any) -> Record:
 def to_event(record: Record) -> Event:
     """The event of a record. StoreError where its bytes are none: the disk, or somebody's editor, has changed them."""
     try:
-        return codec.decode(record.payload)
+        return _known_event(record)
     except ValueError as error:  # pydantic's too
-        raise StoreError(
-            f"record {record.seq} ({record.type}) of session {record.session_id} is damaged and cannot be read: "
-            f"{say(error).splitlines()[0]}; other sessions are not affected"
-        ) from error
+        found = say(error).splitlines()[0]
+        raise StoreError(str(Damage(session_id=record.session_id, seq=record.seq, found=found))) from error
+
+
+def _known_event(record: Record) -> Event:
+    last = getattr(_here, "last", None)
+    return last[1] if last is not None and last[0] is record else codec.decode(record.payload)
+
+
+_here = threading.local()
+"""On a journal's thread: the `journal`, and the `last` record that was decoded, which is about to be asked for again."""
 
 
 def read_whole(store: Store, **which: Any) -> Iterator[Record]:
-    """The records that `store.read(**which)` finds, with their blobs put in."""
+    """The records that `store.read(**which)` finds, with their blobs put in; of a damaged session those before the damage.
+
+    More can be wrong with a record than a store can see: a blob that is gone, an event that nobody knows. What is asked
+    by `session_id` alone is decoded here, so that a session which can be read can also be folded.
+    """
+    is_session, is_all = which.keys() == {"session_id"}, not which
+    damaged: dict[str, Damage] = {}
+    seen: set[str] = {which["session_id"]} if is_session else set()
     for record in store.read(**which):
-        if b'"$blob"' in record.payload:
-            record = evolve(record, payload=codec.inline(record.payload, store.blob))
+        if record.session_id in damaged:
+            continue
+        if is_all:
+            seen.add(record.session_id)
+        try:
+            if b'"$blob"' in record.payload:
+                record = evolve(record, payload=codec.inline(record.payload, store.blob))
+            if is_session:
+                _here.last = (record, codec.decode(record.payload))
+            elif record.type not in codec.recorded_types():
+                raise ValueError(f"an event of type {record.type!r}, which this turncell does not know")
+        except (StoreError, ValueError, RecursionError) as error:
+            found = " ".join(say(error).split())[:300]
+            damaged[record.session_id] = Damage(session_id=record.session_id, seq=record.seq, found=found)
+            continue
         yield record
+    _here.last = None
+    journal = getattr(_here, "journal", None)
+    for session_id in seen | damaged.keys():
+        damage = damaged.get(session_id) or (store.damage(session_id) if session_id in seen else None)
+        if journal is not None and (damage is not None or is_session):
+            journal.found(session_id, damage)
 
 
 @dataclass(slots=True)
@@ -99,6 +137,7 @@ class Journal:
         self._hurry = threading.Event()
         self._broken: dict[str, StoreError] = {}
         """The first failure of each session that has a hole."""
+        self._damaged: dict[str, Damage] = {}
         self._thread = threading.Thread(target=self._main, name="turncell-journal", daemon=True)
         self._thread.start()
         atexit.register(self.close)  # a script that ends must not take along what it has recorded
@@ -106,9 +145,15 @@ class Journal:
     def record(self, events: Sequence[Event], *, durable: bool = False) -> Future[None]:
         """Queue the recorded ones among the events; returns at once. Done when written, fails with StoreError.
 
-        Raises StoreError in a forked child, as all that needs the thread does.
+        Raises StoreError in a forked child, as all that needs the thread does. Has failed already where the session is
+        damaged: nothing may be begun that cannot be recorded.
         """
         records = [to_record(event) for event in events if isinstance(event, Recorded)]
+        damage = next((self._damaged[r.session_id] for r in records if r.session_id in self._damaged), None)
+        if damage is not None:
+            refused: Future[None] = Future()
+            refused.set_exception(StoreError(str(damage)))
+            return refused
         may_wait = not durable and not any(isinstance(event, RunEnded) for event in events)
         return self._put(_Job(records, Future(), durable, may_wait))
 
@@ -150,6 +195,24 @@ class Journal:
         self._claimed.discard(session_id)
         return self.submit(lambda store: store.release(session_id, self.writer.token))
 
+    def damage(self, session_id: str) -> Damage | None:
+        """Read a session, and say where it stops being whole; None where it does not. Blocks: not for the event loop."""
+
+        def look(store: Store) -> Damage | None:
+            for _ in read_whole(store, session_id=session_id):
+                pass
+            return self._damaged.get(session_id)
+
+        return self.ask(look)
+
+    def found(self, session_id: str, damage: Damage | None) -> None:
+        """What reading it has come across; on the journal's thread. Said once."""
+        if damage is None:
+            self._damaged.pop(session_id, None)
+        elif self._damaged.get(session_id) != damage:
+            self._damaged[session_id] = damage
+            log.warning("%s", damage)
+
     def flush(self) -> None:
         """Wait until all that was recorded before is written. Blocks: not for the event loop."""
         self._put(_Job([], Future())).result()
@@ -171,6 +234,7 @@ class Journal:
         self._thread.join(10)
 
     def _main(self) -> None:
+        _here.journal = self
         is_open = True
         while is_open:
             jobs = [self._jobs.get()]

@@ -82,8 +82,10 @@ def _lines(info: SessionInfo, count: int, records: Iterable[Record]) -> Iterator
 
 
 def _stored(journal: Journal, session_id: str) -> list[Record]:
-    """Its records with large texts still left out: those are fetched one by one."""
-    return journal.ask(lambda store: list(store.read(session_id=session_id)))
+    """Its records with large texts still left out: those are fetched one by one. Of a damaged one those before the damage."""
+    damage = journal.damage(session_id)
+    records = journal.ask(lambda store: list(store.read(session_id=session_id)))
+    return records if damage is None else [record for record in records if record.seq < damage.seq]
 
 
 def _inlined(record: Record, journal: Journal) -> Record:
@@ -108,6 +110,11 @@ def _info(journal: Journal, session_id: str) -> SessionInfo:
 
 def import_file(path: Path, journal: Journal) -> Session:
     """See `Session.import_file`."""
+    return Session.load(copy_in(path, journal), journal)
+
+
+def copy_in(path: Path, journal: Journal) -> str:
+    """Import a file without loading it; returns the session's id. What this holds does not depend on the file's size."""
     path = path.expanduser()
     _check_suffix(path)
     with _reading(path) as file, _said_of(path):
@@ -115,7 +122,7 @@ def import_file(path: Path, journal: Journal) -> Session:
         file.seek(0)
         _, _, events = _parsed(file, path.suffix)
         _write(journal, info, (to_record(event) for event in events))
-    return Session.load(info.session_id, journal)
+    return info.session_id
 
 
 def _checked(file: BinaryIO, suffix: str, journal: Journal) -> SessionInfo:
@@ -185,13 +192,25 @@ def _parsed(file: BinaryIO, suffix: str) -> tuple[SessionInfo, int | None, Itera
 
 def _payloads(file: BinaryIO) -> Iterator[bytes]:
     number = 0
-    while line := file.readline(MAX_LINE_BYTES + 1):
+    while length := _length_of_line(file):
         number += 1
-        if len(line) > MAX_LINE_BYTES:
+        if length > MAX_LINE_BYTES:
             raise StoreError(f"record {number} is longer than {MAX_LINE_BYTES} bytes")
+        line = file.read(length)
         if not line.endswith(b"\n"):
             raise StoreError(f"it ends in the middle of record {number}")
         yield line
+
+
+def _length_of_line(file: BinaryIO) -> int:
+    """Of the line that comes, up to somewhat more than MAX_LINE_BYTES: measured before it is held."""
+    begin, length = file.tell(), 0
+    while length <= MAX_LINE_BYTES and (piece := file.readline(1 << 16)):
+        length += len(piece)
+        if piece.endswith(b"\n"):
+            break
+    file.seek(begin)
+    return length
 
 
 def _header(file: BinaryIO) -> tuple[SessionInfo, int, int]:
@@ -278,10 +297,14 @@ def move(session_id: str, from_journal: Journal, to_journal: Journal) -> Session
     """Put a session into another history and take it out of this one; returns it there, byte for byte.
 
     It is deleted here only when all of it is on disk there. SessionBusy where somebody writes it, StoreError where the
-    other history has one of this id. Sessions of its sub-agents stay.
+    other history has one of this id, and where it is damaged: what is behind the damage may still be repaired here.
+    Sessions of its sub-agents stay.
     """
     session = Session.load(session_id, from_journal)
     session.hold()
+    damage = from_journal.damage(session_id)
+    if damage is not None:
+        raise StoreError(str(damage))
     info = _info(from_journal, session_id)
     _write(to_journal, info, (_with_blobs(record, from_journal) for record in _stored(from_journal, session_id)))
     from_journal.ask(lambda store: store.delete([session_id]))

@@ -90,6 +90,23 @@ class Record:
     blobs: Mapping[str, bytes] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damage:
+    """Where the records of a session stop being whole."""
+
+    session_id: str
+    seq: int
+    """The first record that cannot be read, or is missing. Those before it are whole."""
+    found: str
+    """What was found in its place, and where."""
+
+    def __str__(self) -> str:
+        return (
+            f"session {self.session_id!r} is damaged: record {self.seq} cannot be read ({self.found}). What was before it "
+            "can be read, shown and exported, and nothing is written after it; go on in a copy, session.fork()"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
     """One line of a list of sessions. Times are seconds since 1970-01-01 UTC."""
@@ -122,6 +139,10 @@ class Store(Protocol):
 
     Every failure is a StoreError that says which file or server, what was found and what to do. A store that was
     written by a newer turncell can be read, and refuses to be written; the message names both versions.
+
+    Damage (a bit that flipped, a record that is gone) is not a failure: a session is read up to its first record that is
+    not whole, and no further, for what follows may have its cause in what is lost, and a fold over a hole would lie. All
+    other sessions are read as ever. What a dying process has not written whole is no damage: it never happened.
     """
 
     def create_session(self, session_id: str, *, title: str, project: str, at: float) -> None:
@@ -132,7 +153,8 @@ class Store(Protocol):
         """Write all records with their blobs or none, in order.
 
         Must refuse a `seq` that the session already has, and, where the session is claimed, a `token` that is not that
-        of its writer: two writers must never interleave. With `durable` it must return only when the records, and all
+        of its writer: two writers must never interleave. Must refuse a session that a `read` of this opening has found
+        damaged, until another one finds it whole; need not look for damage itself. With `durable` it must return only when the records, and all
         before them, survive a loss of power; otherwise they must survive the death of the process. A blob that is
         there already is not written again.
         """
@@ -141,7 +163,16 @@ class Store(Protocol):
     def read(
         self, *, session_id: str | None = None, run_id: str | None = None, types: Sequence[str] | None = None
     ) -> Iterable[Record]:
-        """Records by (session's creation, seq), filtered. May be lazy; what another process writes meanwhile may be missing."""
+        """Records by (session's creation, seq), filtered. May be lazy; what another process writes meanwhile may be missing.
+
+        Must not yield a record whose bytes have changed. Without `run_id` and `types`, must end each session before the
+        first record that is damaged or whose number is not the next one (the first is 1), and must then know its
+        `damage`. With them, may yield what follows damage that it did not come across: fold only what was read whole.
+        """
+        ...
+
+    def damage(self, session_id: str) -> Damage | None:
+        """Where the last `read` of this whole session, in this opening, had to end it; None where it was whole."""
         ...
 
     def blob(self, digest: str) -> bytes:
@@ -165,11 +196,11 @@ class Store(Protocol):
     def rename(self, session_id: str, title: str) -> None: ...
 
     def delete(self, session_ids: Sequence[str]) -> None:
-        """Erase them so that nothing of them is left in the store's files, blobs that nobody else has included."""
+        """Erase them, damaged ones too, so that nothing of them is left in the store's files, blobs that nobody else has included."""
         ...
 
     def sessions(self) -> list[SessionInfo]:
-        """All sessions, the newest first."""
+        """All sessions, the newest first. A damaged one is there, as far as it can be read."""
         ...
 
     def close(self) -> None: ...
