@@ -125,13 +125,14 @@ class Session:
         conversation, asking, seq, rules = Conversation(), [], 0, self._rules if self._has_new_rules else ()
         for record in read_whole(store, session_id=self.id):
             event = to_event(record)
+            seq = record.seq
+            if isinstance(event, RulesChanged):  # also after the end of its run, which it must not change
+                rules = event.rules
+                continue
             events.setdefault(record.run_id, []).append(event)
             conversation = arrange(conversation, event)
-            seq = record.seq
             if isinstance(event, RequestOpened | RequestAnswered):
                 asking.append(event)
-            elif isinstance(event, RulesChanged):
-                rules = event.rules
         self.title, self.conversation, self.seq = infos[self.id].title, conversation, seq
         folded = ((run_id, at_rest(fold(of_run))) for run_id, of_run in events.items())
         self._all = {run_id: run for run_id, run in folded if run.run_id}
