@@ -124,6 +124,7 @@ function newCall(callId: string, step: number, name: string, argumentsText: stri
     requests: 0,
     waited_s: 0,
     is_trusted: false,
+    terminates: false,
     content: null,
     details: NO_JSON,
     files: [],
@@ -207,6 +208,8 @@ function change(run: RunView, e: Event, touch: Touch): boolean {
       run.budget = e.budget;
       touch(run);
       break;
+    case "RulesChanged":
+      break;
     case "StepStarted":
       run.steps.push(emptyStep(e.step, e.model, e.at));
       touch(run);
@@ -239,10 +242,10 @@ function change(run: RunView, e: Event, touch: Touch): boolean {
       onCall(e.call_id, { status: "running", started_at: e.at });
       break;
     case "CallFinished": {
-      const { status, content, details, duration_s, files, display } = e;
+      const { status, content, details, duration_s, files, display, terminates } = e;
       const call = step?.calls.find((each) => each.call_id === e.call_id);
       if (call !== undefined && call.started_at !== null && !call.is_trusted) run.is_tainted = true;
-      const ended = { status, content, details, duration_s, files, display, ended_at: e.at };
+      const ended = { status, content, details, duration_s, files, display, terminates, ended_at: e.at };
       onCall(e.call_id, { ...ended, progress: "", progress_data: NO_JSON });
       break;
     }

@@ -213,6 +213,7 @@ export interface CallState {
     | ("streaming" | "proposed" | "waiting" | "allowed" | "running" | "in_doubt")
     | ("ok" | "error" | "denied" | "invalid" | "cancelled" | "skipped" | "timeout");
   step: number;
+  terminates: boolean;
   verdict: ("allow" | "deny" | "ask") | null;
   waited_s: number;
 }
@@ -304,6 +305,7 @@ export interface Events {
     | PartialSaved
     | Noted
     | BudgetChanged
+    | RulesChanged
     | Arranged
     | Resumed
     | RunEnded
@@ -665,6 +667,7 @@ export interface CallFinished {
   session_id: string;
   status: "ok" | "error" | "denied" | "invalid" | "cancelled" | "skipped" | "timeout";
   step: number;
+  terminates: boolean;
   type: "CallFinished";
 }
 /**
@@ -721,6 +724,48 @@ export interface BudgetChanged {
   session_id: string;
   step: number;
   type: "BudgetChanged";
+}
+/**
+ * What people have asked to remember for this session from now on, all of it, the latest last.
+ *
+ * Between runs, `run_id` is the run that began last.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "RulesChanged".
+ */
+export interface RulesChanged {
+  at: number;
+  rules: Rule[];
+  run_id: string;
+  seq: number;
+  session_id: string;
+  step: number;
+  type: "RulesChanged";
+}
+/**
+ * One line of a policy.
+ *
+ * `tool` is a glob over tool names; `where` maps argument names to globs over their text (a string as it is,
+ * anything else as JSON would write it). All of them must match, upper and lower case told apart.
+ * `tainted=True`: an allow of this rule stands also after untrusted output was read.
+ * Raises UsageError for what is none of these.
+ *
+ * >>> Rule("mail", "alow")
+ * Traceback (most recent call last):
+ *     ...
+ * turncell.errors.UsageError: rule for 'mail': verdict is 'alow'; use 'allow', 'deny' or 'ask'
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "Rule".
+ */
+export interface Rule {
+  reason: string;
+  tainted: boolean;
+  tool: string;
+  verdict: "allow" | "deny" | "ask";
+  where: {
+    [k: string]: string;
+  };
 }
 /**
  * From now on the conversation consists of the runs of `path`; nothing is erased. `run_id` is the run it is about.

@@ -302,3 +302,40 @@ class TestCassetteOf:
         write_cassette(path, cassette_of(run.session))
         with cassette(path):
             assert compare(world.agent().run_sync("Look"), run) is None
+
+
+class TestFromTheSessionAndTheRun:
+    def test_a_session_replays_itself_also_when_it_was_loaded(self, world: World) -> None:
+        run = world.agent(call("send", to="Ana"), "Ana knows.", "Yes.").run_sync("Tell Ana.")
+        run.session.send("Does she?").result()
+        done = list(world.sent)
+        for session in (run.session, Session.load(run.session.id)):
+            again = session.replay()
+            assert [one.text for one in again] == ["Ana knows.", "Yes."]
+            assert [compare(a, b) for a, b in zip(session.runs, again, strict=True)] == [None, None]
+        assert run.session.replay(tools=world.tools)[0].text == "Ana knows."
+        assert world.sent == done and len(runs_df()) == 2
+
+    def test_a_run_asks_another_model_again(self, world: World) -> None:
+        run = world.agent(call("look", city="Oslo"), "Cold.").run_sync("How is Oslo?")
+        again = run.reask(2, ScriptedModel(["Fresh."]))
+        assert (again.text, len(again.state.steps), world.sent) == ("Fresh.", 2, ["looked at Oslo"])
+        with pytest.raises(UsageError, match="this run has steps 1 to 2"):
+            run.reask(3, "embedded")
+
+    def test_neither_holds_up_the_loop(self, world: World) -> None:
+        told: list[str] = []
+
+        @tool(effect="read")
+        async def look_back() -> str:
+            """Look back."""
+            for ask in (lambda: run.session.replay(), lambda: run.reask(1, "embedded")):
+                try:
+                    ask()
+                except UsageError as error:
+                    told.append(str(error))
+            return "looked"
+
+        run = world.agent("Hello.").run_sync("Hello?")
+        Agent(ScriptedModel([call("look_back"), "Done."]), tools=[look_back]).run_sync("go")
+        assert ["would block the loop" in text for text in told] == [True, True]

@@ -17,6 +17,7 @@ from turncell.core.digest import call_digest
 from turncell.core.events import EndStatus, Event, File, FinishReason, NoteKind, Option, Recorded, RunStarted
 from turncell.core.fold import at_rest, fold, snapshot
 from turncell.core.parts import Json, Message, Text, Usage
+from turncell.core.policy import Rule
 from turncell.core.reducer import LoopState, reduce
 from turncell.core.signals import (
     Answered,
@@ -35,6 +36,7 @@ from turncell.core.signals import (
     Resume,
     Reviewed,
     SetBudget,
+    SetRules,
     Signal,
     Steer,
     Stop,
@@ -484,7 +486,8 @@ def noted() -> Play:
     play.call("count", of="stars")
     play.finish("tool_calls")
     play.judge()
-    play.note("rule", "allow count, session", play.call_id())
+    play.feed(lambda at: SetRules(at, (Rule("count", "allow", {"of": "s*"}),)))
+    play.note("rule", "allow count(of=s*), session", play.call_id())
     play.answer("approve", scope="session")
     play.note("notice", "the count goes on", play.call_id())
     play.returned("ValueError: no sky", status="error")
@@ -598,11 +601,24 @@ def read_again() -> Play:
     return play
 
 
+def ended_by_a_tool() -> Play:
+    """Killed when one call had ended the run and another was still at work: the model is not asked again."""
+    play = Play("What is the weather?")
+    play.call("weather", city="Oslo")
+    play.call("weather", city="Bergen")
+    play.finish("tool_calls")
+    play.judge("read", "allow")
+    play.returned("3.5 °C, and that is all", terminates=True)
+    play.restart()
+    play.returned("rain", 1)
+    return play
+
+
 PLAYS: tuple[Callable[[], Play], ...] = (
     answer, approved, edited, two_requests, waiting, invalid, failed, cancelled, streaming, max_steps,
     steered, queued, asked, asking, sub_agent, last_word, closed, retried, over_budget, timed_out, shown, noted,
     edited_by_a_hook, interrupted, interrupted_at_an_approval, in_doubt, in_doubt_runs_again, in_doubt_has_happened,
-    in_doubt_is_skipped, read_again,
+    in_doubt_is_skipped, read_again, ended_by_a_tool,
 )  # fmt: skip
 
 

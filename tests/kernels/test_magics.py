@@ -79,10 +79,17 @@ def printed(kernel: Kernel, code: str) -> str:
         ("%agent tools --none send_note", "--none and names do not go together"),
         (
             "%agent dance",
-            "there is no such command; use one of calls, delete, export, fork, new, redo, rename, "
-            "resume, runs, sessions, status, steps, tools, undo",
+            "there is no such command; use one of calls, delete, export, fork, import, new, redo, rename, "
+            "resume, rules, runs, sessions, status, steps, tools, undo",
         ),
-        ("%agent export", "%agent export: missing a required argument: 'path'; write %agent export PATH"),
+        (
+            "%agent export",
+            "%agent export: the following arguments are required: PATH; write %agent export [--session] PATH",
+        ),
+        ("%agent import", "%agent import: missing a required argument: 'path'; write %agent import PATH"),
+        ("%agent import no.md", "no.md cannot be read: No such file or directory"),
+        ("%agent rules revoke", "say which; write %agent rules revoke ID"),
+        ("%agent rules revoke rule_x", "there is no remembered rule 'rule_x'; %agent rules lists them"),
         ("%agent runs", "this notebook has no session yet; begin one with %%agent"),
         ("%agent status 'unclosed", "%agent status 'unclosed: No closing quotation"),
         ("%agent tools no_tool", "'no_tool' is not defined in this notebook"),
@@ -267,9 +274,34 @@ def test_the_commands_of_the_line_magic(notebook: Kernel, tmp_path: Path) -> Non
     for table, column in [("runs", "status"), ("steps", "finish_reason"), ("calls", "arguments")]:
         assert column in result(notebook, notebook.execute(f"%agent {table}"))["text/html"]
     for name in ("out.html", "out.md"):
-        assert printed(notebook, f"%agent export {tmp_path / name}") == str(tmp_path / name)
+        told = printed(notebook, f"%agent export {tmp_path / name}")
+        assert told.startswith(f"{tmp_path / name}\na transcript, to read") and "export --session PATH" in told
         assert "Ana knows." in (tmp_path / name).read_text(encoding="utf-8")
     assert "No such file or directory" in failed(notebook, f"%agent export {tmp_path / 'no' / 'out.md'}")
+    assert "write %agent export --session PATH" in failed(notebook, f"%agent export {tmp_path / 'out.jsonl'}")
+    assert "is not imported" in failed(notebook, f"%agent import {tmp_path / 'out.md'}")
+
+
+@pytest.mark.feature("B7", "D8")
+def test_what_is_remembered_is_listed_and_revoked(notebook: Kernel) -> None:
+    notebook.run("script([call('send_note', to='Ana')], 'Ana knows.', mode='auto')")
+    assert printed(notebook, "%agent rules") == "none"
+    result(notebook, notebook.execute("%%agent -a demo -o run\nTell Ana."))
+    notebook.run(
+        "from turncell import Rule, rulebook\n"
+        "run.session.remember(Rule('send_note', 'allow', {'to': 'Ana'}))\n"
+        "rulebook().remember(Rule('pay', 'deny', reason='no money'))"
+    )
+    mine, always = printed(notebook, "%agent rules").splitlines()
+    assert mine.endswith("  allow send_note(to=Ana), for this session") and always.endswith(
+        "  deny pay, always: no money"
+    )
+    for line, told in [
+        (mine, "revoked: allow send_note(to=Ana), for this session"),
+        (always, "revoked: deny pay, always"),
+    ]:
+        assert printed(notebook, f"%agent rules revoke {line.split()[0]}") == told
+    assert printed(notebook, "%agent rules") == "none" and notebook.value("run.session.rules") == ()
 
 
 @pytest.mark.feature("D8")

@@ -101,15 +101,22 @@ def test_a_mistake_is_told_in_one_line(notebook: Kernel, cell: str, message: str
 
 
 @pytest.mark.feature("C9")
-def test_a_session_is_exported_whole(notebook: Kernel, tmp_path: Path) -> None:
-    notebook.run("script('A1')")
+@pytest.mark.parametrize("name", ["whole.jsonl", "whole.md"])
+def test_a_session_is_exported_whole_and_imported(notebook: Kernel, tmp_path: Path, name: str) -> None:
+    notebook.run("script('A1', 'A2')")
     turn(notebook, "a")
-    path = tmp_path / "whole.jsonl"
-    assert printed(notebook, f"%agent export {path}") == str(path)
+    path = tmp_path / name
+    told = printed(notebook, f"%agent export --session {path}")
+    assert told == f"{path}\nthe session whole; %agent import reads it"
     session = notebook.value(SESSION)
     printed(notebook, f"%agent delete {session}")
-    notebook.run(f"from turncell import Session; Session.import_file({str(path)!r}).close()")
-    assert "1 run; the next cell goes on" in printed(notebook, "%agent resume")
+    told = printed(notebook, f"%agent import {path}")
+    assert told.startswith(f"{session}: ") and told.endswith(
+        f"1 run; go on with %agent resume {session}, or %%agent --session {session}"
+    )
+    assert "1 run; the next cell goes on" in printed(notebook, f"%agent resume {session}")
+    turn(notebook, "b")
+    assert notebook.value(PROMPTS) == ["a", "A1", "b"]
 
 
 @pytest.mark.feature("B11", "C11", "D8")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from turncell import Agent, Session, StoreError, UsageError, runs_df, tool
+from turncell import Agent, Session, StoreError, UsageError, rulebook, runs_df, tool
 from turncell.errors import SessionBusy
 from turncell.testing import ScriptedModel
 
@@ -352,3 +352,54 @@ def test_two_histories_of_one_process_keep_each_other_out(own_history: Path) -> 
     with pytest.raises(StoreError, match=f"is written by process {os.getpid()}"):
         agent.start("b", session=Session.load(session.id, other)).result()
     other.close()
+
+
+@pytest.mark.feature("B7", "C11")
+def test_what_a_person_asked_to_remember_is_known_after_a_crash(program: Program, outbox: Path) -> None:
+    dies(program("""
+    from turncell import Rule
+    script = [call("mail", to="ana"), call("mail", to="bo"), call("mail", to="hang")]
+    run = Agent(ScriptedModel(script), tools=[tool(mail, trusted=True)]).start("go", is_attended=True)
+    run.session.remember(Rule("pay", "allow"))
+    run.wait_request()
+    run.approve(scope="session", where={"to": "[!b]*"})
+    wait(lambda: run.status == "waiting")
+    run.session.revoke(Rule("pay", "allow"))
+    run.approve(scope="always", where={"to": "bo"})
+    wait(lambda: open(outbox).read() == "ana\\nbo\\nhang\\n")
+    held()
+    """))  # fmt: skip
+    assert [str(rule) for rule in the_session().rules] == ["allow mail(to=[!b]*)"]
+    assert [str(kept.rule) for kept in rulebook().rules()] == ["allow mail(to=bo)"]
+
+
+@pytest.mark.feature("B6", "C11")
+@pytest.mark.parametrize("kind", ["tool", "output"])
+def test_a_call_that_ends_the_run_does_so_after_a_crash(program: Program, outbox: Path, kind: str) -> None:
+    dies(program("""
+    import sys
+    @tool(effect="read", terminate=True)
+    def finish() -> str:
+        "Finish."
+        return "all is done"
+
+    kind = sys.argv[1]
+    last = call("finish") if kind == "tool" else call("final_answer", value=3)
+    agent = Agent(ScriptedModel([[last, call("mail", to="hang")]]), tools=[mail, finish], mode="auto")
+    run = agent.start("go", output=int if kind == "output" else None)
+    wait(lambda: run.tool_calls and run.tool_calls[0].status == "ok" and os.path.exists(outbox))
+    run.session.journal.flush()
+    held()
+    """, kind))  # fmt: skip
+
+    @tool
+    def mail(to: str) -> str:
+        """Send."""
+        raise AssertionError("it has happened")
+
+    agent, model = speaker("never said", tools=[mail])
+    run = agent.resume(the_session(), is_attended=True, output=int if kind == "output" else None)
+    run.wait_request()
+    run.reply("sent")
+    assert run.result(LONG_S).status == "completed" and model.requests == []
+    assert (run.output, outbox.read_text()) == (3 if kind == "output" else None, "hang\n")

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from turncell.core.parts import Json, Message, Usage
-from turncell.core.policy import Effect, Verdict
+from turncell.core.policy import Effect, Rule, Verdict
 
 SCHEMA_VERSION = 1
 
@@ -263,6 +263,8 @@ class CallFinished(Recorded):
     files: tuple[File, ...] = ()
     display: tuple[dict[str, Json], ...] = ()
     """Mime bundles: figures and tables."""
+    terminates: bool = False
+    """The run ends when the calls of this step are closed."""
     type: Literal["CallFinished"] = "CallFinished"
 
 
@@ -294,6 +296,17 @@ class BudgetChanged(Recorded):
 
     budget: dict[str, Json]
     type: Literal["BudgetChanged"] = "BudgetChanged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RulesChanged(Recorded):
+    """What people have asked to remember for this session from now on, all of it, the latest last.
+
+    Between runs, `run_id` is the run that began last.
+    """
+
+    rules: tuple[Rule, ...]
+    type: Literal["RulesChanged"] = "RulesChanged"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -398,6 +411,7 @@ RecordedEvent: TypeAlias = (
     | PartialSaved
     | Noted
     | BudgetChanged
+    | RulesChanged
     | Arranged
     | Resumed
     | RunEnded

@@ -76,6 +76,8 @@ class CallState:
     waited_s: float = 0.0
     """Seconds that people took to answer."""
     is_trusted: bool = False
+    terminates: bool = False
+    """The run ends after it."""
     content: str | None = None
     details: Json = None
     files: tuple[ev.File, ...] = ()
@@ -523,7 +525,7 @@ def _call_finished(state: RunState, e: ev.CallFinished) -> RunState:
         state = evolve(state, failed=(*state.failed, call.digest))
     return _call(
         state, e.call_id, status=e.status, content=e.content, details=e.details, duration_s=e.duration_s, ended_at=e.at,
-        files=tuple(e.files), display=tuple(e.display), progress="", progress_data=None,
+        files=tuple(e.files), display=tuple(e.display), terminates=e.terminates, progress="", progress_data=None,
     )  # fmt: skip
 
 
@@ -533,6 +535,10 @@ def _noted(state: RunState, e: ev.Noted) -> RunState:
 
 def _resumed(state: RunState, e: ev.Resumed) -> RunState:
     return at_rest(state)
+
+
+def _rules_changed(state: RunState, e: ev.RulesChanged) -> RunState:
+    return state  # the session's; here it only takes its number
 
 
 def _budget_changed(state: RunState, e: ev.BudgetChanged) -> RunState:
@@ -598,6 +604,7 @@ _CHANGES: dict[type, Any] = {
     ev.PartialSaved: _partial_saved,
     ev.Noted: _noted,
     ev.BudgetChanged: _budget_changed,
+    ev.RulesChanged: _rules_changed,
     ev.Resumed: _resumed,
     ev.RunEnded: _run_ended,
     ev.TextDelta: _delta,

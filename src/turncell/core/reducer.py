@@ -55,6 +55,7 @@ from turncell.core.signals import (
     Review,
     Reviewed,
     SetBudget,
+    SetRules,
     Signal,
     StartCall,
     Steer,
@@ -292,6 +293,8 @@ def _resume(turn: _Turn, s: Resume) -> None:
         elif call.status == "proposed" and call.problem is not None:
             turn.finish(call, "invalid", call.problem)
     unjudged = tuple(call for call in turn.calls if call.status == "proposed")
+    if s.run.steps and all(added.by == "restart" for added in s.run.steps[-1].after):
+        turn.set(terminates=any(call.terminates for call in turn.calls))
     if not turn.run.steps:
         _next_step(turn)
     elif unjudged:
@@ -737,8 +740,9 @@ def _call_returned(turn: _Turn, s: CallReturned) -> None:
     else:
         if call.status == "waiting":  # it ended while it was asking: its time limit, or a task of its own
             turn.withdraw(call, "cancel", "the call ended before the answer came")
-        turn.finish(call, s.status, s.content, details=s.details, files=s.files, display=s.display)
-        if s.terminates and s.status == "ok":
+        is_last = s.terminates and s.status == "ok"
+        turn.finish(call, s.status, s.content, details=s.details, files=s.files, display=s.display, terminates=is_last)
+        if is_last:
             turn.set(terminates=True)
     _advance(turn)
 
@@ -771,6 +775,10 @@ def _note(turn: _Turn, s: Note) -> None:
 
 def _set_budget(turn: _Turn, s: SetBudget) -> None:
     turn.record(ev.BudgetChanged, budget=s.budget)
+
+
+def _set_rules(turn: _Turn, s: SetRules) -> None:
+    turn.record(ev.RulesChanged, rules=s.rules)
 
 
 def _stop(turn: _Turn, s: Stop) -> None:
@@ -823,6 +831,7 @@ _ON: dict[type, Callable[[_Turn, Any], None]] = {
     Reviewed: _reviewed,
     Note: _note,
     SetBudget: _set_budget,
+    SetRules: _set_rules,
     Judged: _judged,
     Answered: _answered,
     Progressed: _progressed,

@@ -10,7 +10,7 @@ from turncell.core import events as ev
 from turncell.core.deltas import Finished, Fragment
 from turncell.core.fold import CallState, RunState
 from turncell.core.parts import Json, Message, Usage
-from turncell.core.policy import Effect, Verdict
+from turncell.core.policy import Effect, Rule, Verdict
 
 Review: TypeAlias = Literal["step", "finish"]
 """Who is asked before the run goes on: a step policy after each step, hooks and the output's type before the end."""
@@ -243,6 +243,14 @@ class SetBudget:
 
 
 @dataclass(frozen=True, slots=True)
+class SetRules:
+    """What is remembered for the session from now on."""
+
+    at: float
+    rules: tuple[Rule, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """End the run now, whatever it is doing."""
 
@@ -275,6 +283,7 @@ Signal: TypeAlias = (
     | Reviewed
     | Note
     | SetBudget
+    | SetRules
     | Stop
     | Clock
 )

@@ -24,6 +24,7 @@ from turncell.frames.visible import visible
 from turncell.notebook.turn import run_turn
 from turncell.runtime.agent import Agent
 from turncell.runtime.portable import prune
+from turncell.runtime.rulebook import rule_id, rulebook
 from turncell.runtime.run import Run
 from turncell.runtime.session import Session
 
@@ -33,8 +34,8 @@ FAILS_THE_CELL = ("failed", "budget", "timeout", "in_doubt")
 
 
 _WORDS = {
-    "delete": "ID", "export": "PATH", "rename": "TITLE", "resume": "[ID] [-a AGENT]",
-    "sessions": "[--all] [prune --older 90d]", "tools": "[NAMES | --none]",
+    "delete": "ID", "export": "[--session] PATH", "import": "PATH", "rename": "TITLE", "resume": "[ID] [-a AGENT]",
+    "rules": "[revoke ID]", "sessions": "[--all] [prune --older 90d]", "tools": "[NAMES | --none]",
 }  # fmt: skip
 """What the commands of %agent take."""
 
@@ -93,8 +94,12 @@ class AgentMagics(Magics):
     @no_var_expand
     @line_magic("agent")
     def line(self, line: str) -> Any:
-        """%agent status | new | tools [NAMES | --none] | runs | steps | calls | export PATH |
-        sessions [--all] [prune --older 90d] | resume [ID] [-a AGENT] | undo | redo | fork | rename TITLE | delete ID"""
+        """%agent status | new | tools [NAMES | --none] | rules [revoke ID] | runs | steps | calls |
+        sessions [--all] [prune --older 90d] | resume [ID] [-a AGENT] | undo | redo | fork | rename TITLE | delete ID |
+        export PATH | export --session PATH | import PATH
+
+        `export PATH` writes a transcript to read (.html or .md); `export --session PATH` writes the session whole (.md or
+        .jsonl), and only that can be imported again."""
         try:
             command, *words = shlex.split(line) or ["status"]
             do = getattr(self, f"_do_{command}", None)
@@ -329,17 +334,52 @@ class AgentMagics(Magics):
 
         display(calls_df(self._a_session()))
 
-    def _do_export(self, path: str) -> None:
+    def _do_export(self, *words: str) -> None:
         from turncell.frames.export import export_html, export_markdown
 
-        session, target = self._a_session(), Path(path).expanduser()
-        if target.suffix == ".jsonl":
-            print(session.export(target).resolve())  # noqa: T201
+        given = _EXPORT.parse_args(list(words))
+        session, target = self._a_session(), Path(given.path).expanduser()
+        if given.session:
+            print(f"{session.export(target).resolve()}\nthe session whole; %agent import reads it")  # noqa: T201
             return
+        if target.suffix not in (".html", ".md"):
+            raise UsageError(
+                f"%agent export {given.path}: a transcript is .html or .md; write %agent export --session PATH for the "
+                "session whole (.md or .jsonl), which %agent import reads"
+            )
         title = next((run.prompt.text for run in session.runs if run.prompt), "Agent session")[:80]
         text = export_markdown(session.runs) if target.suffix == ".md" else export_html(session.runs, title)
         target.write_text(text, encoding="utf-8")
-        print(target.resolve())  # noqa: T201
+        print(f"{target.resolve()}\na transcript, to read; %agent export --session PATH writes what can be imported")  # noqa: T201
+
+    def _do_import(self, path: str) -> None:
+        session = Session.import_file(Path(path).expanduser())
+        count = len(session.runs)
+        print(  # noqa: T201
+            f"{session.id}: {visible(session.title)!r}, {count} run{'s' * (count != 1)}; "
+            f"go on with %agent resume {session.id}, or %%agent --session {session.id}"
+        )
+
+    def _do_rules(self, *words: str) -> None:
+        given = _RULES.parse_args(list(words))
+        if (given.revoke is None) != (given.id is None):
+            raise UsageError("%agent rules revoke: say which; write %agent rules revoke ID")
+        mine = self.session.rules if self.session else ()
+        book = rulebook()
+        if given.id is None:
+            known = [(rule, "for this session") for rule in mine] + [(one.rule, "always") for one in book.rules()]
+            lines = [
+                f"{rule_id(rule)}  {visible(str(rule))}, {scope}" + (f": {visible(rule.reason)}" if rule.reason else "")
+                for rule, scope in known
+            ]
+            print("\n".join(lines) or "none")  # noqa: T201
+            return
+        found = [rule for rule in mine if rule_id(rule) == given.id]
+        gone = [f"{rule}, for this session" for rule in found if self._a_session().revoke(rule)]
+        gone += [f"{one.rule}, always" for one in book.rules() if one.rule_id == given.id and book.revoke(given.id)]
+        if not gone:
+            raise UsageError(f"there is no remembered rule {given.id!r}; %agent rules lists them")
+        print("\n".join(f"revoked: {visible(rule)}" for rule in gone))  # noqa: T201
 
     def _a_session(self) -> Session:
         if self.session is None:
@@ -358,6 +398,12 @@ _SESSIONS = _Parser(prog="%agent sessions", add_help=False)
 _SESSIONS.add_argument("prune", nargs="?", choices=["prune"])
 _SESSIONS.add_argument("--all", action="store_true")
 _SESSIONS.add_argument("--older")
+_EXPORT = _Parser(prog="%agent export", add_help=False)
+_EXPORT.add_argument("path", metavar="PATH")
+_EXPORT.add_argument("--session", action="store_true")
+_RULES = _Parser(prog="%agent rules", add_help=False)
+_RULES.add_argument("revoke", nargs="?", choices=["revoke"])
+_RULES.add_argument("id", nargs="?")
 _RESUME = _Parser(prog="%agent resume", add_help=False)
 _RESUME.add_argument("id", nargs="?")
 _RESUME.add_argument("-a", "--agent")

@@ -21,11 +21,12 @@ from turncell.core.fold import CallState, RunState
 from turncell.core.parts import MAX_DEPTH, Json, depth
 from turncell.core.policy import Decision, Effect, Mode, Rule, Verdict, decide
 from turncell.core.signals import Answered, Judgement
-from turncell.errors import AnswerRefused, ToolError, say
+from turncell.errors import AnswerRefused, ToolError, UsageError, say
 from turncell.runtime import hooks
 from turncell.runtime.hooks import HookFailed, HookSet, ToolUse, Vetoed, called
 from turncell.runtime.output import shorten
 from turncell.runtime.questions import check_result
+from turncell.runtime.rulebook import check_plain
 from turncell.runtime.tools import Check, Tool
 
 log = logging.getLogger("turncell")
@@ -268,6 +269,7 @@ def check_answer(
     reason: str = "",
     result: str | Sequence[str] | None = None,
     scope: Scope = "once",
+    where: Mapping[str, str] | None = None,
 ) -> Answered:
     """The signal of an answer that counts. Raises AnswerRefused, which says why it does not."""
     if call is None or call.request is None:
@@ -295,6 +297,8 @@ def check_answer(
             "a call that is in doubt has its arguments already; run it again (approve), say what came of it (result), "
             "or skip it (deny)"
         )
+    if where is not None and (request.kind == "question" or scope == "once"):
+        raise AnswerRefused("where says which later calls an answer holds for; use it with scope 'session' or 'always'")
     if request.kind == "question":
         if decision not in ("result", "deny"):
             raise AnswerRefused(f"{decision!r} is no answer to a question; use 'result' with the answer, or 'deny'")
@@ -310,6 +314,7 @@ def check_answer(
         if scope != "once":
             raise AnswerRefused(f"words in the place of {call.name} hold for this call only; found scope {scope!r}")
     if decision != "edit":
+        _check_where(where, call.name, call.arguments or {})
         text = result if result is None or isinstance(result, str) else ", ".join(result)
         return Answered(
             at=at, request_id=request.request_id, answer=decision, by=by, reason=reason, result=text, scope=scope
@@ -319,6 +324,7 @@ def check_answer(
         valid = tools[call.name].validate(given)
     except ToolError as error:
         raise AnswerRefused(str(error)) from error
+    _check_where(where, call.name, valid)
     edited = call_digest(call.name, valid)
     if edited == call.digest:
         return Answered(at=at, request_id=request.request_id, answer="approve", by=by, reason=reason, scope=scope)
@@ -336,6 +342,27 @@ def check_answer(
         digest=edited,
         scope=scope,
     )
+
+
+def _check_where(where: Mapping[str, str] | None, tool: str, arguments: Mapping[str, Json]) -> None:
+    """Raises AnswerRefused for what the call at hand does not match: it would be remembered, and never count."""
+    if where is None:
+        return
+    try:
+        rule = Rule(tool, "allow", where)
+        check_plain(rule)
+    except UsageError as error:
+        raise AnswerRefused(f"{error}; nothing was answered") from error
+    for name, glob in rule.where.items():
+        if name not in arguments:
+            found = ", ".join(arguments) or "none"
+            raise AnswerRefused(f"where names {name!r}, and this call of {tool} has the arguments {found}")
+        if not Rule(tool, "allow", {name: glob}).matches(tool, arguments):
+            said = shorten(canonical_json(arguments[name]), 200)
+            raise AnswerRefused(
+                f"where says {name}={glob!r}, which does not match this call of {tool}: its {name} is {said}; "
+                "use a glob that does, such as the value itself, with [*], [?] and [[] for those characters"
+            )
 
 
 def _is_result(result: object) -> bool:

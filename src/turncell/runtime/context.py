@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import wraps
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from turncell.core.events import Option
 from turncell.core.parts import Json
@@ -15,6 +16,9 @@ from turncell.errors import UsageError
 from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.options import number
 from turncell.runtime.questions import make_question, read_answer
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Shown: TypeAlias = str | Mapping[str, Json]
 """A line of text, or a mime bundle such as `{"image/png": "<base64>", "text/plain": "a plot"}`."""
@@ -26,6 +30,20 @@ def _nowhere(_: object) -> None:
 
 def _nobody(question: Question, timeout_s: float | None) -> Future[str]:
     raise UsageError(f"{question.question!r} can only be asked while a run calls the tool")
+
+
+def _blocking(ask: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """The same for tools that are not async: it waits for the answer."""
+
+    @wraps(ask)
+    def ask_blocking(*args: P.args, **options: P.kwargs) -> T:
+        loop = BackgroundLoop.current()
+        if loop.is_here:
+            raise UsageError("ask_blocking would block the loop that runs live on; use 'await context.ask(...)'")
+        return loop.spawn(ask(*args, **options)).result()
+
+    ask_blocking.__doc__ = "`ask` for tools that are not async."
+    return ask_blocking
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +90,4 @@ class ToolContext:
         asked = make_question(question, options, allows_text, allows_many, default)
         return read_answer(await asyncio.wrap_future(self.put(asked, timeout_s)), allows_many)
 
-    def ask_blocking(
-        self,
-        question: str,
-        options: Iterable[str | Option] = (),
-        *,
-        allows_text: bool | None = None,
-        allows_many: bool = False,
-        default: str | None = None,
-        timeout_s: float | None = None,
-    ) -> str | list[str]:
-        """`ask` for tools that are not async."""
-        if BackgroundLoop.current().is_here:
-            raise UsageError("ask_blocking would block the loop that runs live on; use 'await context.ask(...)'")
-        number("timeout_s", timeout_s)
-        asked = make_question(question, options, allows_text, allows_many, default)
-        return read_answer(self.put(asked, timeout_s).result(), allows_many)
+    ask_blocking = _blocking(ask)

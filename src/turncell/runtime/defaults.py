@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from turncell import settings
 from turncell.errors import UnknownModelError
 from turncell.runtime.journal import Journal
 from turncell.runtime.ports import Model, Record, SessionInfo, Store
+
+if TYPE_CHECKING:
+    from turncell.runtime.run import Run
+    from turncell.runtime.session import Session
+    from turncell.runtime.tools import Tool
 
 _journals: dict[str, Journal] = {}
 _lock = threading.Lock()
@@ -72,6 +77,22 @@ def read_document(file: BinaryIO) -> tuple[int, SessionInfo, Iterator[Record]]:
     from turncell.adapters.markdown_document import read
 
     return read(file)
+
+
+def replay(session: Session, tools: Iterable[Tool | Callable[..., Any]] | None) -> list[Run]:
+    """See `Session.replay`."""
+    from turncell.adapters.replay import replay
+
+    return replay(session, tools=tools)
+
+
+def reask(
+    run: Run, step: int, model: str | Model, tools: Iterable[Tool | Callable[..., Any]] | None, options: dict[str, Any]
+) -> Run:
+    """See `Run.reask`."""
+    from turncell.adapters.replay import reask
+
+    return reask(run, step, model, tools=tools, **options)
 
 
 if hasattr(os, "register_at_fork"):

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from turncell.core.events import Event, Latency, Recorded, RecordedEvent, RequestAnswered, RequestOpened
 from turncell.core.fold import CallState, RunState
 from turncell.core.nucleus import Nucleus
+from turncell.core.policy import Rule
 from turncell.core.reducer import LoopState, reduce
 from turncell.core.signals import (
     Answered,
@@ -41,6 +42,7 @@ from turncell.core.signals import (
     Reply,
     Resume,
     SetBudget,
+    SetRules,
     Signal,
     StartCall,
     Stop,
@@ -183,6 +185,8 @@ class Driver:
         # Rules, checks, previews and hooks may start runs too: children of this run, in none of its calls.
         self._context.run(trace.current.set, trace.Trace(chain, "", self, self.setup.writes))
         self.feed(begin)
+        if not self.is_over and (rules := self.setup.session.take_new_rules()):
+            self.set_rules(rules)
         if isinstance(begin, Resume) and not self.setup.policy.is_attended:
             self._answer_for_nobody()
         ticker = asyncio.create_task(self._tick())
@@ -553,6 +557,9 @@ class Driver:
 
     def set_budget(self, limits: dict[str, Any]) -> None:
         self.feed(SetBudget(time.time(), limits))
+
+    def set_rules(self, rules: tuple[Rule, ...]) -> None:
+        self.feed(SetRules(time.time(), rules))
 
 
 def _same_envelope(event: RecordedEvent, kept: Any) -> Any:

@@ -9,6 +9,8 @@ Files are data from outside. One is read twice: first everything is checked, and
 written, so that a file that is refused has left nothing behind. Neither holds more than a batch of it in memory. What
 is checked: the version, each event against its schema, numbers without gaps, one session, runs that begin once and
 before what belongs to them, runs that no other session of this history has, and that the fold of the whole does not fail.
+A file must not allow anything: of the rules that were remembered for its session only those that deny or ask hold here,
+which a record at its end says.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from turncell.core import codec
-from turncell.core.events import SCHEMA_VERSION, Arranged, Recorded, RunStarted
+from turncell.core.events import SCHEMA_VERSION, Arranged, Recorded, RulesChanged, RunStarted
 from turncell.core.fold import RunState, apply, at_rest
 from turncell.core.upcast import upcast
 from turncell.core.values import evolve
@@ -121,8 +123,23 @@ def copy_in(path: Path, journal: Journal) -> str:
         info = _checked(file, path.suffix, journal)
         file.seek(0)
         _, _, events = _parsed(file, path.suffix)
-        _write(journal, info, (to_record(event) for event in events))
+        _write(journal, info, (to_record(event) for event in _without_allows(events)))
     return info.session_id
+
+
+def _without_allows(events: Iterable[Recorded]) -> Iterator[Recorded]:
+    """The events, and at the end one more where a rule would allow something."""
+    changed: RulesChanged | None = None
+    last: Recorded | None = None
+    for last in events:
+        if isinstance(last, RulesChanged):
+            changed = last
+        yield last
+    if changed is None or last is None:
+        return
+    kept = tuple(rule for rule in changed.rules if rule.verdict != "allow")
+    if kept != tuple(changed.rules):
+        yield evolve(changed, seq=last.seq + 1, at=time.time(), rules=kept)
 
 
 def _checked(file: BinaryIO, suffix: str, journal: Journal) -> SessionInfo:
@@ -155,10 +172,10 @@ def _checked(file: BinaryIO, suffix: str, journal: Journal) -> SessionInfo:
         if isinstance(event, Arranged):
             if not begun.issuperset(event.path) or len(set(event.path)) != len(event.path):
                 raise StoreError(f"{where} arranges runs that have not begun, or one of them twice")
-        elif event.run_id not in open_runs:
-            raise StoreError(f"{where} ({event.type}) comes after the end of run {event.run_id}")
-        else:
+        elif event.run_id in open_runs:
             _fold(open_runs, event, where)
+        elif not isinstance(event, RulesChanged):
+            raise StoreError(f"{where} ({event.type}) comes after the end of run {event.run_id}")
     if expected is not None and count != expected:
         raise StoreError(f"it has {count} records, its first line says {expected}; it was cut")
     return info

@@ -32,6 +32,7 @@ from turncell.core.events import Scope
 from turncell.core.parts import Json
 from turncell.core.policy import Rule
 from turncell.errors import StoreError, UsageError
+from turncell.runtime.secrets import redactor
 
 LOCK_TIMEOUT_S = 5.0
 _VERSION = 1
@@ -65,6 +66,16 @@ def rule_id(rule: Rule) -> str:
     return f"rule_{sha256(text.encode()).hexdigest()[:12]}"
 
 
+def check_plain(rule: Rule) -> None:
+    """UsageError where its arguments hold a secret: written down it would be plain to read, or redacted another rule."""
+    where = dict(rule.where)
+    if redactor().value(where) != where:
+        names = ", ".join(where)
+        raise UsageError(
+            f"a rule for {rule.tool!r} would keep a secret that stands in its arguments ({names}); leave that one out"
+        )
+
+
 class RuleBook:
     """The remembered rules of one file. May be used from any thread and by any number of processes.
 
@@ -95,9 +106,10 @@ class RuleBook:
         return seen[1]
 
     def remember(self, rule: Rule, *, by: str = "person") -> Remembered:
-        """Keep a rule; on disk when this returns. UsageError for one with `tainted=True`."""
+        """Keep a rule; on disk when this returns. UsageError for one with `tainted=True` or a secret."""
         if rule.tainted:
             raise UsageError(f"rule {str(rule)!r} says tainted=True, which only rules in code can; remember it without")
+        check_plain(rule)
         entry = Remembered(rule_id(rule), rule, "always", time.time(), by)
         with self._writing():
             others = [old for old in self._read() if _aim(old.rule) != _aim(rule)]

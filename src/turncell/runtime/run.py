@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
@@ -29,6 +29,7 @@ from turncell.core.parts import Json, Message, Usage
 from turncell.core.policy import Rule, Verdict
 from turncell.core.signals import Answered, Steer
 from turncell.errors import AnswerRefused, RunError, UsageError
+from turncell.runtime import defaults
 from turncell.runtime.approvals import check_answer
 from turncell.runtime.budget import Budget, limits_of
 from turncell.runtime.bus import Subscriber, Subscription
@@ -43,7 +44,9 @@ from turncell.runtime.threads import in_thread
 if TYPE_CHECKING:
     from turncell.runtime.agent import Agent
     from turncell.runtime.driver import Driver
+    from turncell.runtime.ports import Model
     from turncell.runtime.session import Session
+    from turncell.runtime.tools import Tool
 
 
 class Run:
@@ -290,6 +293,30 @@ class Run:
         self.budget.set(**limits)
         self._loop.call(lambda: self._driver.set_budget(limits_of(self.budget)))
 
+    def take_rules(self, rules: tuple[Rule, ...]) -> bool:
+        """On the loop: record what its session remembers now. False where it has not begun, or has ended."""
+        if not self._driver.has_begun or self._driver.is_over:
+            return False
+        self._driver.set_rules(rules)
+        return True
+
+    def reask(
+        self,
+        step: int,
+        model: str | Model,
+        *,
+        tools: Iterable[Tool | Callable[..., Any]] | None = None,
+        **agent_options: Any,
+    ) -> Run:
+        """This run again with another model from `step` (1 ...) on; the steps before come from the record. Blocks.
+
+        The `tools` given here run for real from `step` on; without them calls are answered from the record. Nothing is
+        stored. `turncell.reask` does the same for a run of `session.runs`.
+        """
+        if self._loop.is_here:
+            raise UsageError("run.reask() would block the loop that runs live on; call it from a thread of your own")
+        return defaults.reask(self, step, model, tools, agent_options)
+
     def cancel(self, reason: str = "cancelled by the user") -> None:
         """End the run as cancelled, from any thread; one that has ended is left alone.
 
@@ -309,13 +336,15 @@ class Run:
         reason: str = "",
         result: str | Sequence[str] | None = None,
         scope: Scope = "once",
+        where: Mapping[str, str] | None = None,
         by: AnsweredBy = "person",
     ) -> Future[None]:
         """Answer a request. The future raises AnswerRefused where the answer cannot be taken; the first one wins.
 
         `digest` is that of what was shown; `arguments` (a dict or JSON text) go with "edit", `result` with "result":
         the answer to a question, or words in the tool's place. With `scope` "session" or "always" the decision holds
-        for later calls of this tool too; with "always" it counts when the rule is on disk.
+        for later calls of this tool too, or only for those that `where` matches: names of arguments and globs over their
+        text, which must match this call too. With "always" it counts when the rule is on disk.
         """
 
         done: Future[None] = Future()
@@ -326,8 +355,11 @@ class Run:
         def checked() -> Answered:
             return check_answer(
                 requested(), self._driver.setup.tools, at=time.time(), decision=decision, by=by, digest=digest,
-                arguments=arguments, reason=reason, result=result, scope=scope,
+                arguments=arguments, reason=reason, result=result, scope=scope, where=where,
             )  # fmt: skip
+
+        def rule_of(tool: str, said: Answer) -> Rule:
+            return Rule(tool, _verdict(said), dict(where or {}), reason)
 
         def take() -> None:
             call = requested()
@@ -335,11 +367,11 @@ class Run:
                 inner, inner_id = mirrored
                 # A sub-agent's own session ends with its task; "this session" is the one that the person is in.
                 is_kept = scope == "session" and by == "person" and call.request.kind == "approval"
-                rule = Rule(call.request.name, _verdict(decision), reason=reason) if is_kept else None
+                kept_tool = call.request.name if is_kept else None
                 inner.answer(
                     inner_id, decision, digest=digest, arguments=arguments, reason=reason, result=result, scope=scope,
-                    by=by,
-                ).add_done_callback(lambda told: _settle(done, lambda: remember(told, rule)))  # fmt: skip
+                    where=where, by=by,
+                ).add_done_callback(lambda told: _settle(done, lambda: remember(told, kept_tool)))  # fmt: skip
                 return
             signal = checked()
             is_kept = call is not None and signal.scope != "once" and by == "person"
@@ -362,21 +394,21 @@ class Run:
                     raise AnswerRefused(f"{call.name} cannot run with these arguments, denied by {denied.by}{why}")
             if is_kept and signal.scope == "always":
                 # The file may be locked by another kernel, for seconds: not on the loop.
-                await in_thread(rulebook().remember, Rule(call.name, _verdict(signal.answer), reason=signal.reason))
+                await in_thread(rulebook().remember, rule_of(call.name, signal.answer))
             conclude(call if is_kept else None, checked())  # again: somebody else may have answered meanwhile
 
         def conclude(kept: CallState | None, signal: Answered) -> None:
             if kept is not None:
-                rule = Rule(kept.name, _verdict(signal.answer), reason=signal.reason)
+                rule = rule_of(kept.name, signal.answer)
                 if signal.scope == "session":
                     self.session.remember(rule)
                 self._driver.note("rule", f"{rule}, {signal.scope}", kept.call_id)
             self._driver.feed(signal)
 
-        def remember(told: Future[None], rule: Rule | None) -> None:
+        def remember(told: Future[None], tool: str | None) -> None:
             told.result()
-            if rule is not None:
-                self.session.remember(rule)
+            if tool is not None:
+                self.session.remember(rule_of(tool, decision))
 
         def begin() -> None:
             try:
@@ -393,10 +425,12 @@ class Run:
         *,
         arguments: Mapping[str, Json] | None = None,
         scope: Scope = "once",
+        where: Mapping[str, str] | None = None,
     ) -> None:
         """Approve a call that waits (the first, if none is given), with other arguments if given.
 
-        A write that is in doubt runs again then.
+        With `scope` "session" or "always" later calls of the tool too, or those among them that `where` matches
+        (`where={"to": "*@home.example"}`). A write that is in doubt runs again then.
         """
         request = self._request(call, "approval", "in_doubt")
         decision: Answer = "approve" if arguments is None else "edit"
@@ -405,12 +439,28 @@ class Run:
                 "approve(arguments=...) would block the loop that judges them; "
                 "use 'await asyncio.wrap_future(run.answer(...))'"
             )
-        self._wait(self.answer(request.request_id, decision, digest=request.digest, arguments=arguments, scope=scope))
+        self._wait(
+            self.answer(
+                request.request_id, decision, digest=request.digest, arguments=arguments, scope=scope, where=where
+            )
+        )
 
-    def deny(self, reason: str = "", call: CallState | None = None, *, scope: Scope = "once") -> None:
-        """Deny a call that waits (the first, if none is given), or decline a question; the model reads the reason."""
+    def deny(
+        self,
+        reason: str = "",
+        call: CallState | None = None,
+        *,
+        scope: Scope = "once",
+        where: Mapping[str, str] | None = None,
+    ) -> None:
+        """Deny a call that waits (the first, if none is given), or decline a question; the model reads the reason.
+
+        `scope` and `where` are those of `approve`.
+        """
         request = self._request(call)
-        self._wait(self.answer(request.request_id, "deny", digest=request.digest, reason=reason, scope=scope))
+        self._wait(
+            self.answer(request.request_id, "deny", digest=request.digest, reason=reason, scope=scope, where=where)
+        )
 
     def reply(self, answer: str | Sequence[str], call: CallState | None = None) -> None:
         """Answer a question (of the first call that asks one, if none is given): a label, some labels, or a text.

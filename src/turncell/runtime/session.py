@@ -7,7 +7,7 @@ import builtins
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 
 from turncell.core import codec
 from turncell.core.conversation import Conversation, arrange
-from turncell.core.events import Arranged, Event, RequestAnswered, RequestOpened, RunStarted
+from turncell.core.events import Arranged, Event, RequestAnswered, RequestOpened, RulesChanged, RunStarted
 from turncell.core.fold import RunState, at_rest, fold
 from turncell.core.parts import Message, Usage
 from turncell.core.policy import Rule
@@ -27,13 +27,16 @@ from turncell.errors import SessionBusy, UsageError
 from turncell.runtime import defaults
 from turncell.runtime.inputs import InputQueue
 from turncell.runtime.journal import Journal, read_whole, to_event, to_record
+from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.ports import SessionInfo, Store
 from turncell.runtime.prompts import new_id
+from turncell.runtime.rulebook import check_plain
 from turncell.runtime.secrets import redactor
 
 if TYPE_CHECKING:
     from turncell.runtime.agent import Agent
     from turncell.runtime.run import Run
+    from turncell.runtime.tools import Tool
 
 _owners: WeakValueDictionary[tuple[int, str], Session] = WeakValueDictionary()
 """Which object writes a session of a journal: a claim is the process's, and two objects would not know of each other."""
@@ -70,7 +73,10 @@ class Session:
         self.left_behind: list[tuple[str, Future[Any]]] = []
         """Writes in threads that could not be stopped: the tool's name, and what is still to come of them."""
         self.pid = os.getpid()
-        self._rules: list[Rule] = []
+        self._rules: tuple[Rule, ...] = ()
+        """The latest last."""
+        self._has_new_rules = False
+        """There is no run yet to record them with: the first one does."""
         self._all: dict[str, RunState] = {}
         self._turn: asyncio.Lock | None = None
         self._is_claimed = False
@@ -116,18 +122,21 @@ class Session:
         if self.id not in infos:
             raise UsageError(f"there is no session {self.id!r} in this history")
         events: dict[str, builtins.list[Event]] = {}
-        conversation, asking, seq = Conversation(), [], 0
+        conversation, asking, seq, rules = Conversation(), [], 0, self._rules if self._has_new_rules else ()
         for record in read_whole(store, session_id=self.id):
             event = to_event(record)
+            seq = record.seq
+            if isinstance(event, RulesChanged):  # also after the end of its run, which it must not change
+                rules = event.rules
+                continue
             events.setdefault(record.run_id, []).append(event)
             conversation = arrange(conversation, event)
-            seq = record.seq
             if isinstance(event, RequestOpened | RequestAnswered):
                 asking.append(event)
         self.title, self.conversation, self.seq = infos[self.id].title, conversation, seq
         folded = ((run_id, at_rest(fold(of_run))) for run_id, of_run in events.items())
         self._all = {run_id: run for run_id, run in folded if run.run_id}
-        self.answers = _answers_in(asking)
+        self.answers, self._rules = _answers_in(asking), tuple(rules)
 
     async def claimed(self) -> None:
         """Be the one writer, and know all that was written before. Raises SessionBusy."""
@@ -354,7 +363,7 @@ class Session:
         self._claim_idle()
         mine = set(self._all)
         self.journal.ask(lambda store: store.delete([self.id, *_inside(store, mine)]))
-        self._all, self.conversation, self._is_claimed, self.seq = {}, Conversation(), False, 0
+        self._all, self.conversation, self._is_claimed, self.seq, self._rules = {}, Conversation(), False, 0, ()
 
     def fork(self, upto: str | None = None, title: str = "") -> Session:
         """A new session that begins with copies of this one's runs, up to and with `upto` (None: all that have ended).
@@ -380,6 +389,18 @@ class Session:
         self.journal.ask(forked._read)
         return forked
 
+    def replay(self, *, tools: Iterable[Tool | Callable[..., Any]] | None = None) -> builtins.list[Run]:
+        """Every run of the conversation again, from the record alone: offline, nothing done, nothing stored. Blocks.
+
+        `compare(run, again)` says where one differs. `tools` are those whose schemas and validation count; None makes
+        them of the record.
+        """
+        if BackgroundLoop.current().is_here:
+            raise UsageError(
+                "session.replay() would block the loop that runs live on; call it from a thread of your own"
+            )
+        return defaults.replay(self, tools)
+
     def export(self, path: str | Path) -> Path:
         """Write it into one file, whole: JSON lines (`.jsonl`) or a readable Markdown document (`.md`).
 
@@ -394,7 +415,7 @@ class Session:
         """A session that `export` has written, under its own id, in this history. StoreError for any other file.
 
         Also where this history has a session or a run of that id already: what was done must not be counted twice.
-        Nothing is imported then.
+        Nothing is imported then. What somebody allowed for the session is not taken over: a file must not allow anything.
         """
         from turncell.runtime import portable
 
@@ -450,17 +471,53 @@ class Session:
     @property
     def rules(self) -> tuple[Rule, ...]:
         """The latest first, which is the order in which they are tried."""
-        return tuple(reversed(self._rules))
+        return self._rules[::-1]
 
     def remember(self, rule: Rule) -> None:
-        """What was said last counts: it takes the place of what was said before of the same tool and arguments."""
-        self._rules = [*(old for old in self._rules if (old.tool, old.where) != (rule.tool, rule.where)), rule]
+        """Keep a rule for this session, also over a restart; recorded when this returns, but on the background loop.
+
+        What was said last counts: it takes the place of what was said before of the same tool and arguments. A fork
+        begins without rules. UsageError for one that holds a secret, SessionBusy where another process writes the session.
+        """
+        check_plain(rule)
+        kept = evolve(rule, where=dict(rule.where))
+        self._change_rules(
+            lambda rules: (*(old for old in rules if (old.tool, old.where) != (kept.tool, kept.where)), kept)
+        )
 
     def revoke(self, rule: Rule) -> bool:
-        """Whether there was such a rule."""
-        before = len(self._rules)
-        self._rules = [old for old in self._rules if old != rule]
-        return len(self._rules) < before
+        """Forget a rule, for good. Whether there was such a rule; SessionBusy where another process writes the session."""
+        return self._change_rules(lambda rules: tuple(old for old in rules if old != rule))
+
+    def _change_rules(self, change: Callable[[tuple[Rule, ...]], tuple[Rule, ...]]) -> bool:
+        """Whether that changes anything."""
+        self._claim()  # another process may have changed them since
+        loop = BackgroundLoop.current()
+        before, written = loop.call(lambda: (self._rules, self._set_rules(change(self._rules)))).result()
+        if written is not None and not loop.is_here:
+            written.result()
+        return before != self._rules
+
+    def _set_rules(self, rules: tuple[Rule, ...]) -> Future[None] | None:
+        """On the loop, where all numbers of a session are given out."""
+        if rules == self._rules:
+            return None
+        self._rules = rules
+        run = self.running
+        if run is not None and run.take_rules(rules):
+            return None
+        last = run.state if run is not None and run.state.run_id else next(reversed(self._all.values()), None)
+        if last is None:
+            self._has_new_rules = True
+            return None
+        self.seq = max(self.seq, last.seq) + 1
+        event = RulesChanged(seq=self.seq, session_id=self.id, run_id=last.run_id, step=0, at=time.time(), rules=rules)
+        return self.journal.record([event])
+
+    def take_new_rules(self) -> tuple[Rule, ...]:
+        """What was remembered before there was a run to record it with; once."""
+        is_new, self._has_new_rules = self._has_new_rules, False
+        return self._rules if is_new else ()
 
     # What was used.
 
@@ -508,7 +565,8 @@ def _copy(store: Store, source: str, target: str, path: tuple[str, ...], token: 
         records = []
         for record in read_whole(store, session_id=source, run_id=run_id):
             event = to_event(record)
-            if isinstance(event, Arranged):
+            # Who asked to remember something for this session has not said so of another one.
+            if isinstance(event, Arranged | RulesChanged):
                 continue
             seq += 1
             changes: dict[str, Any] = {"session_id": target, "seq": seq, "run_id": names[run_id]}
