@@ -17,6 +17,7 @@ from turncell.frames.markdown_source import fenced, inline_text
 from turncell.frames.static_html import clean, run_html
 from turncell.frames.transcript import markdown
 from turncell.frames.visible import visible
+from turncell.runtime.secrets import redactor
 
 SHEET = """
 :root { color-scheme: light dark;
@@ -149,8 +150,9 @@ def classes(role: str) -> str:
 
 
 def export_html(runs: Iterable[RunState], title: str) -> str:
-    """A self-contained page with the transcript of the runs, in the order given."""
-    runs = list(runs)
+    """A self-contained page with the transcript of the runs, in the order given, without secrets."""
+    known = redactor()
+    title, runs = known.text(title), [known.value(run) for run in runs]
     turns = "".join(f'<section class="tc-turn">{_prompt(run)}{clean(run_html(run, classes))}</section>' for run in runs)
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     return (
@@ -163,8 +165,9 @@ def export_html(runs: Iterable[RunState], title: str) -> str:
 
 
 def export_markdown(runs: Iterable[RunState], title: str = "Transcript") -> str:
-    """The transcript of the runs as Markdown: each prompt as a quotation, each answer as it was written."""
-    runs = list(runs)
+    """The transcript of the runs as Markdown: each prompt as a quotation, each answer as it was written, without secrets."""
+    known = redactor()
+    title, runs = known.text(title), [known.value(run) for run in runs]
     parts = [f"# {inline_text(title)}", _when(runs)]
     for run in runs:
         prompt = run.prompt.text if run.prompt else ""

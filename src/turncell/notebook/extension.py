@@ -43,6 +43,5 @@ def _formatters(shell: InteractiveShell) -> list[tuple[str, Any]]:
 
 def _render(run: Any, mime: str) -> str:
     from turncell.frames.transcript import mimebundle
-    from turncell.runtime.secrets import redactor
 
-    return str(mimebundle(redactor().value(run.state))[mime])
+    return str(mimebundle(run.state)[mime])

@@ -121,7 +121,7 @@ def _not_unseen(run: Run) -> Iterator[None]:
 def _static(run: Run) -> dict[str, Any]:
     from turncell.frames.transcript import mimebundle
 
-    return mimebundle(redactor().value(run.state))
+    return mimebundle(run.state)
 
 
 class _Echo:
