@@ -1,40 +1,10 @@
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { userEvent } from "vitest/browser";
-import "../src/style.css";
 import { applyEvent, emptyRun } from "../src/store";
-import { FakeModel, type Shown, show } from "./model";
+import { FakeModel, show } from "./model";
 import { scenes } from "./scenes";
 import { Script } from "./script";
-
-let shown: Shown | null = null;
-let place: HTMLElement;
-
-beforeEach(() => {
-  place = document.createElement("div");
-  document.body.append(place);
-});
-afterEach(() => {
-  shown?.dispose();
-  shown = null;
-  document.body.replaceChildren();
-});
-
-const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms));
-/** A little more than the time for which buttons are inert. */
-const steady = (): Promise<void> => sleep(750);
-
-function scene(name: string): Shown {
-  const script = scenes[name];
-  if (script === undefined) throw new Error(`no scene ${name}`);
-  shown = show(place, script().events);
-  return shown;
-}
-
-function named(text: string, root: ParentNode = place, nth = 0): HTMLButtonElement {
-  const found = [...root.querySelectorAll("button")].filter((button) => button.textContent === text)[nth];
-  if (found === undefined) throw new Error(`no button ${text}`);
-  return found;
-}
+import { named, place, scene, sleep, stage, steady } from "./stage";
 
 describe("an approval", () => {
   it("is sent for what is on the screen, but not in the first half second", async () => {
@@ -188,7 +158,7 @@ describe("an approval", () => {
       .finish()
       .propose("write", "ask")
       .ask("Does\u202e it.");
-    shown = show(place, script.events);
+    stage(script.events);
     const card = place.querySelector(".tc-ask") as HTMLElement;
     const cells = [...card.querySelectorAll("dd")].map((cell) => cell.textContent);
     expect(cells).toEqual(["a\\u202eb\\u200b", "12", '"12"', '""', "x\\u{e0041}", "true"]);
@@ -198,7 +168,7 @@ describe("an approval", () => {
 
   it("that expires cannot be given any more", async () => {
     const script = new Script("x").step().call("t", {}).finish().propose("write", "ask").ask("x", null, 1);
-    shown = show(place, script.events);
+    stage(script.events);
     await sleep(1400);
     expect(place.querySelector(".tc-ask")?.textContent).toContain("nobody answered in time");
     expect(named("Approve").checkVisibility()).toBe(false);
@@ -208,7 +178,7 @@ describe("an approval", () => {
 describe("the view", () => {
   it("keeps what is open, and the focus, over events and a new snapshot", async () => {
     const events = scenes["Steps, with an error and a denial"]?.().events ?? [];
-    shown = show(place, events.slice(0, -2));
+    const shown = stage(events.slice(0, -2));
     const { model } = shown;
     const line = place.querySelectorAll<HTMLElement>("summary.tc-line")[1];
     if (line === undefined) throw new Error("no line");
@@ -229,7 +199,7 @@ describe("the view", () => {
 
   it("draws a text once: what is selected in the answer stays when the run ends", async () => {
     const { events } = scenes.Done?.() ?? { events: [] };
-    shown = show(place, events.slice(0, -3));
+    const shown = stage(events.slice(0, -3));
     await expect.poll(() => place.querySelector(".tc-md table")).not.toBeNull();
     const nodes = [...place.querySelectorAll(".tc-md > *")];
     shown.model.events(events.slice(-3));
@@ -243,7 +213,7 @@ describe("the view", () => {
   it("of a saved notebook decides nothing", async () => {
     const run = (scenes.Approval?.().events ?? []).reduce((run, event) => applyEvent(run, event), emptyRun());
     const model = new FakeModel(JSON.stringify({ type: "snapshot", seq: 4, run, now: run.started_at }));
-    shown = show(place, [], model);
+    stage([], model);
     expect(named("Approve").getAttribute("aria-disabled")).toBe("true");
     await sleep(3300);
     expect(place.querySelector(".tc-ask")?.textContent).toContain("Expired");
@@ -268,7 +238,7 @@ describe("the view", () => {
     const script = scenes.Done;
     if (script === undefined) throw new Error("no scene");
     const { events } = script();
-    shown = show(place, events.slice(0, -1));
+    let shown = stage(events.slice(0, -1));
     const fold = place.querySelector(".tc-fold") as HTMLDetailsElement;
     expect(fold.open).toBe(true);
     shown.model.events(events.slice(-1));
@@ -277,7 +247,7 @@ describe("the view", () => {
       /^Thought.* used 3 tools, 1 approved by you, 1 denied by you/,
     );
     shown.dispose();
-    shown = show(place, events.slice(0, -1));
+    shown = stage(events.slice(0, -1));
     (place.querySelectorAll("summary.tc-line")[1] as HTMLElement).click();
     shown.model.events(events.slice(-1));
     expect((place.querySelector(".tc-fold") as HTMLDetailsElement).open).toBe(true);
@@ -289,7 +259,7 @@ describe("the view", () => {
     const shadow = host.attachShadow({ mode: "open" });
     const inner = document.createElement("div");
     shadow.append(inner);
-    shown = show(place, []);
+    const shown = stage([]);
     const { model } = shown;
     const again = show(inner, scenes.Approval?.().events ?? []);
     expect(inner.querySelector(".tc-request")).not.toBeNull();
@@ -302,7 +272,7 @@ describe("the view", () => {
   it("keeps the notebook's shortcuts away from everything that can have the focus", async () => {
     const focusable = "a[href], button, summary, input, textarea, select, [tabindex]";
     for (const name of Object.keys(scenes)) {
-      scene(name);
+      const shown = scene(name);
       for (const details of place.querySelectorAll("details")) details.open = true;
       await sleep(60);
       for (const element of place.querySelectorAll(focusable))
@@ -310,13 +280,13 @@ describe("the view", () => {
           element.getAttribute("data-lm-suppress-shortcuts"),
           `${name}: ${element.outerHTML.slice(0, 80)}`,
         ).toBe("true");
-      shown?.dispose();
+      shown.dispose();
     }
   });
 
   it("has no target smaller than 24 pixels", async () => {
     for (const name of Object.keys(scenes)) {
-      scene(name);
+      const shown = scene(name);
       for (const details of place.querySelectorAll("details")) details.open = true;
       await sleep(60);
       for (const target of place.querySelectorAll("button, summary")) {
@@ -324,7 +294,7 @@ describe("the view", () => {
         const { width, height } = target.getBoundingClientRect();
         expect(Math.min(width, height), `${name}: ${target.textContent}`).toBeGreaterThanOrEqual(24);
       }
-      shown?.dispose();
+      shown.dispose();
     }
   });
 });

@@ -1,48 +1,12 @@
 /** Questions, calls of sub-agents, messages in between, notes, figures: what came after the first approval card. */
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { userEvent } from "vitest/browser";
-import "../src/style.css";
 import { forbidden } from "./forbidden";
-import { type Shown, show } from "./model";
-import { asking, scenes } from "./scenes";
+import { asking } from "./scenes";
 import { Script } from "./script";
-
-let shown: Shown | null = null;
-let place: HTMLElement;
-
-beforeEach(() => {
-  place = document.createElement("div");
-  document.body.append(place);
-});
-afterEach(() => {
-  shown?.dispose();
-  shown = null;
-  document.body.replaceChildren();
-});
-
-const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms));
-/** A little more than the time for which buttons are inert. */
-const steady = (): Promise<void> => sleep(750);
-
-function play(script: Script): Shown {
-  shown = show(place, script.events);
-  return shown;
-}
-
-function scene(name: string): Shown {
-  const script = scenes[name];
-  if (script === undefined) throw new Error(`no scene ${name}`);
-  return play(script());
-}
-
-function named(text: string): HTMLButtonElement {
-  const found = [...place.querySelectorAll("button")].find((button) => button.textContent === text);
-  if (found === undefined) throw new Error(`no button ${text}`);
-  return found;
-}
+import { field, named, place, play, scene, steady } from "./stage";
 
 const boxes = (): HTMLInputElement[] => [...place.querySelectorAll<HTMLInputElement>(".tc-ask input")];
-const field = (): HTMLTextAreaElement => place.querySelector(".tc-ask textarea") as HTMLTextAreaElement;
 const lines = (): (string | undefined)[] =>
   [...place.querySelectorAll(".tc-step .tc-line")].map((line) => line.textContent?.trim());
 

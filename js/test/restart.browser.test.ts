@@ -1,40 +1,9 @@
 /** A run that goes on after its program ended, and the write of which nobody knows whether it has happened. */
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { userEvent } from "vitest/browser";
-import "../src/style.css";
 import { journals } from "./journals";
-import { type Shown, show } from "./model";
 import { inDoubt } from "./scenes";
-import type { Script } from "./script";
-
-let shown: Shown | null = null;
-let place: HTMLElement;
-
-beforeEach(() => {
-  place = document.createElement("div");
-  document.body.append(place);
-});
-afterEach(() => {
-  shown?.dispose();
-  shown = null;
-  document.body.replaceChildren();
-});
-
-/** A little more than the time for which buttons are inert. */
-const steady = (): Promise<void> => new Promise((done) => setTimeout(done, 750));
-
-function play(script: Script): Shown {
-  shown = show(place, script.events);
-  return shown;
-}
-
-function named(text: string): HTMLButtonElement {
-  const found = [...place.querySelectorAll("button")].find((button) => button.textContent === text);
-  if (found === undefined) throw new Error(`no button ${text}`);
-  return found;
-}
-
-const field = (): HTMLTextAreaElement => place.querySelector(".tc-ask textarea") as HTMLTextAreaElement;
+import { field, named, place, play, stage, steady } from "./stage";
 
 describe("a write in doubt", () => {
   it("stands on a card with its arguments, and with nothing that decides for longer than once", () => {
@@ -107,7 +76,7 @@ describe("a write in doubt", () => {
     ["in_doubt_has_happened", "Used 1 tool, 1 in doubt settled by you", "You said that it had happened."],
     ["in_doubt_is_skipped", "1 in doubt settled by you", "You skipped this call: The program ended"],
   ])("can be read later: %s", async (name, summary, words) => {
-    shown = show(place, structuredClone(journals[name]?.events ?? []));
+    stage(structuredClone(journals[name]?.events ?? []));
     expect(place.querySelector(".tc-fold > summary")?.textContent).toBe(summary);
     for (const details of place.querySelectorAll("details")) details.open = true;
     await expect.poll(() => place.querySelector(".tc-body")?.textContent).toContain(words);
@@ -117,14 +86,14 @@ describe("a write in doubt", () => {
 it("an approval that was open is asked again, as any other", async () => {
   const events = journals.interrupted_at_an_approval?.events ?? [];
   const until = events.map((event) => event.type).lastIndexOf("RequestOpened");
-  shown = show(place, structuredClone(events.slice(0, until + 1)));
+  const shown = stage(structuredClone(events.slice(0, until + 1)));
   await steady();
   await userEvent.click(named("Approve"));
   expect(shown.model.sentOf("answer")).toMatchObject([{ decision: "approve" }]);
 });
 
 it("what was being written stays, and what is written anew comes after it", () => {
-  shown = show(place, structuredClone(journals.interrupted?.events ?? []));
+  stage(structuredClone(journals.interrupted?.events ?? []));
   const work = place.querySelector(".tc-fold")?.textContent ?? "";
   expect(work.indexOf("Once upon a time. Once")).toBeGreaterThan(-1);
   expect(work.indexOf("The program was restarted")).toBeGreaterThan(work.indexOf("Once upon a time. Once"));
@@ -137,7 +106,7 @@ it.each([
 ] as const)("a run that is %s says so", (status, who) => {
   const { snapshot } = journals.in_doubt ?? {};
   if (snapshot === undefined) throw new Error("no journal");
-  shown = show(place, journals.in_doubt?.events.slice(0, 1) ?? []);
+  const shown = stage(journals.in_doubt?.events.slice(0, 1) ?? []);
   shown.model.takeOver({ ...structuredClone(snapshot), status });
   expect(place.querySelector(".tc-who")?.textContent).toBe(who);
 });

@@ -372,8 +372,8 @@ class TestTheFile:
         prompt = "My password is correct horse and the key sk-proj-abcdefghij0123456789."
         record(path, "I will not repeat 'correct horse'.", prompt=prompt)
         content = path.read_text()
-        assert "correct horse" not in content and "abcdefghij" not in content and content.count("[secret]") == 3
-        assert replayed(path, prompt).text == "I will not repeat '[secret]'."
+        assert "correct horse" not in content and "abcdefghij" not in content and content.count("[redacted: ") == 3
+        assert replayed(path, prompt).text == "I will not repeat '[redacted: SHOP_TOKEN]'."
 
     def test_what_every_text_may_hold_survives(self, path: Path) -> None:
         nasty = 'a\u2028b\x00c\ud800d \\n "quoted"\n\n' + "x" * 30

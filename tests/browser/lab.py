@@ -96,6 +96,11 @@ class Lab:
     def run_all(self) -> None:
         self.command("Run > Run All Cells")
 
+    def run(self, number: int) -> None:
+        """Run one cell."""
+        self.cell(number).locator(".jp-InputArea-editor").click()
+        self.page.keyboard.press("Shift+Enter")
+
     def interrupt(self) -> None:
         self.command("Kernel > Interrupt Kernel")
 

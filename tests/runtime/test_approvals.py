@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from tests.runtime.pieces import until
 from tests.runtime.test_hooks import notes, read
-from tests.runtime.test_runs import Mailbox, until, weather
+from tests.runtime.test_runs import Mailbox, weather
 from turncell import Agent, AnswerRefused, Check, Hooks, Rule, ToolUse, rulebook, settings, tool
 from turncell.runtime.run import Run
 from turncell.testing import ScriptedModel, call

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.test_runs import Silent, until, weather
+from tests.runtime.pieces import Silent, until
+from tests.runtime.test_runs import weather
 from turncell import Agent, Budget, JsonLinesWriter, MemoryWriter, ModelFailure, Tiers, UsageError, runs_df, tool
 from turncell.core.deltas import Finished, Fragment, TextFragment
 from turncell.core.events import BudgetChanged

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.pieces import LONG_S, Gate
-from tests.runtime.test_runs import Mailbox, until, weather
+from tests.runtime.pieces import LONG_S, Gate, until
+from tests.runtime.test_runs import Mailbox, weather
 from turncell import (
     Agent,
     Hooks,

@@ -11,8 +11,9 @@ from typing import Any, Literal, Optional
 import pytest
 from pydantic import BaseModel, Field, field_validator
 
+from tests.runtime.pieces import until
 from tests.runtime.test_hooks import notes
-from tests.runtime.test_runs import Mailbox, until, weather
+from tests.runtime.test_runs import Mailbox, weather
 from turncell import Agent, Rule, UsageError, tool
 from turncell.core.deltas import Finished, Fragment, TextFragment
 from turncell.core.parts import Usage

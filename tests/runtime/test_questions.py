@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.runtime.pieces import until
 from tests.runtime.test_hooks import read
-from tests.runtime.test_runs import until
 from turncell import Agent, AnswerRefused, Declined, Option, Session, ToolContext, ask_user, tool
 from turncell.core.events import RequestOpened
 from turncell.core.fold import RequestState

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import AfterValidator
 
-from tests.runtime.pieces import Gate
+from tests.runtime.pieces import Gate, Silent, until
 from turncell import (
     Agent,
     AnswerRefused,
@@ -37,13 +37,6 @@ from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.ports import ModelRequest
 from turncell.runtime.run import Run
 from turncell.runtime.session import Session
-
-
-def until(condition: Callable[[], Any], timeout_s: float = 5.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.005)
 
 
 class Mailbox:
@@ -208,25 +201,6 @@ class TestWatching:
     def test_something_that_cannot_subscribe_is_refused(self) -> None:
         with pytest.raises(UsageError, match="a subscriber is"):
             Agent(ScriptedModel(["x"])).start("go").subscribe(3)  # type: ignore[arg-type]
-
-
-class Silent:
-    """A provider that says nothing, or stops in the middle, until it is closed."""
-
-    name = "silent"
-
-    def __init__(self, first: str = "") -> None:
-        self.first = first
-        self.asked, self.closed = threading.Event(), threading.Event()
-
-    async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
-        self.asked.set()
-        try:
-            if self.first:
-                yield [TextFragment(self.first)]
-            await asyncio.sleep(60)
-        finally:
-            self.closed.set()
 
 
 @pytest.mark.feature("A11", "A12")

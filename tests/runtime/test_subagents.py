@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.runtime.pieces import Silent, until
 from tests.runtime.test_hooks import read
-from tests.runtime.test_runs import Mailbox, Silent, until, weather
+from tests.runtime.test_runs import Mailbox, weather
 from tests.runtime.test_tool_calls import Gauge
 from turncell import Agent, AnswerRefused, Budget, Rule, ToolContext, ToolError, calls_df, rulebook, runs_df, tool
 from turncell.core.fold import CallState, RequestState

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.test_runs import Mailbox, until
+from tests.runtime.pieces import until
+from tests.runtime.test_runs import Mailbox
 from turncell import Agent, Rule, Session, rulebook, tool
 from turncell.testing import ScriptedModel, call
 

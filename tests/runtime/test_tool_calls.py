@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.pieces import written
+from tests.runtime.pieces import until, written
 from tests.runtime.test_hooks import notes, read
-from tests.runtime.test_runs import Mailbox, until, weather
+from tests.runtime.test_runs import Mailbox, weather
 from turncell import Agent, Output, ToolContext, tool
 from turncell.adapters.scripted_model import Call
 from turncell.core.events import CallFinished, CallProgress, CallStarted, Event

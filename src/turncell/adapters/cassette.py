@@ -2,7 +2,7 @@
 
 While a cassette is active every model that an agent of this process picks is wrapped (`runtime.models.put_between`): the
 runtime, its budgets and its journal see a model of the same name. What a request is known by stands in `recordings`, the
-file in `cassette_file`. Secrets are blanked before a request is looked up and before an answer is kept. A miss in "replay"
+file in `cassette_file`. Secrets are redacted before a request is looked up and before an answer is kept. A miss in "replay"
 is a failed run, and a `with` block does not end in silence over it: a sub-agent's failure is only a word to the one above.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, TypeVar, get_args
 
-from turncell.adapters.cassette_file import Tape, blanked, blanked_recording, lines_of, read_cassette, secrets_here
+from turncell.adapters.cassette_file import Tape, lines_of, read_cassette
 from turncell.adapters.recordings import Recording, Recordings, missing, play, request_as_json
 from turncell.core.deltas import Finished, Fragment, assemble
 from turncell.core.parts import Json
@@ -27,6 +27,7 @@ from turncell.errors import ModelFailure, StoreError, UsageError
 from turncell.runtime import models
 from turncell.runtime.options import number, one_of
 from turncell.runtime.ports import Model, ModelRequest, capabilities_of
+from turncell.runtime.secrets import redactor
 
 CassetteMode: TypeAlias = Literal["replay", "record", "auto"]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -46,7 +47,6 @@ class Cassette:
         self.misses: list[ModelFailure] = []
         self._tape: Tape | None = None
         self._is_block = False
-        self._secrets: tuple[str, ...] = ()
 
     def start(self) -> Self:
         """Begin, from the first recording: for notebooks, whose cells no `with` can hold together.
@@ -68,7 +68,6 @@ class Cassette:
                     "process goes through it"
                 )
             self.misses = []
-            self._secrets = secrets_here()
             tape = Tape(self.path) if self.mode != "replay" else None
             try:
                 kept = self._kept()
@@ -144,7 +143,7 @@ class Cassette:
 
     async def answer(self, model: Model, request: ModelRequest) -> AsyncGenerator[list[Fragment], None]:
         """What the model says to this request, from the file or, as the mode allows, from itself."""
-        asked = blanked(request_as_json(request, model.name), self._secrets)
+        asked = redactor().value(request_as_json(request, model.name))
         recording = None if self.mode == "record" else self.recordings.take(asked)
         if recording is not None:
             source = play(recording, self.delay_s)
@@ -183,7 +182,7 @@ class Cassette:
                         end.cost_basis,
                         end.answered_by,
                     )
-                    recording = blanked_recording(recording, self._secrets)
+                    recording = redactor().value(recording)
                     try:
                         if tape.write(place, recording):
                             self.recordings.add(recording, is_taken=True)

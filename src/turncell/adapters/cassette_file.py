@@ -2,7 +2,7 @@
 
 In the order in which they were asked for, without times and ids, so that recording the same answers again changes
 nothing; a person can read it, and mend it. It is data from outside: read with a limit, validated, and refused as a whole
-where one line is wrong. One process writes it, others may read. Secrets are blanked before they get here.
+where one line is wrong. One process writes it, others may read. Secrets are redacted before they get here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import re
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -23,6 +22,7 @@ from turncell.core import codec
 from turncell.core.events import CostBasis, FinishReason
 from turncell.core.parts import Json, Part, Reasoning, Text, ToolCall, Usage
 from turncell.errors import FailureKind, StoreError
+from turncell.runtime.secrets import redactor
 
 log = logging.getLogger("turncell")
 
@@ -167,14 +167,13 @@ def lines_of(path: Path) -> list[bytes]:
 
 
 def write_cassette(path: str | os.PathLike[str], recordings: Iterable[Recording]) -> None:
-    """A file of these recordings, secrets blanked; one that was there is replaced, if it is a cassette."""
+    """A file of these recordings, secrets redacted; one that was there is replaced, if it is a cassette."""
     path = Path(path).expanduser().absolute()
     tape = Tape(path)
     try:
         if path.exists():
             lines_of(path)
-        secrets = secrets_here()
-        tape.replace([_line(blanked_recording(recording, secrets)) for recording in recordings])
+        tape.replace([_line(redactor().value(recording)) for recording in recordings])
     finally:
         tape.close()
 
@@ -269,50 +268,3 @@ def _line(recording: Recording) -> bytes:
     if recording.failure is not None:
         answer["failure"] = list(recording.failure)
     return codec.encode({"request": recording.request, "answer": answer}) + b"\n"
-
-
-# --- secrets ---
-
-_KEYS = re.compile(
-    r"\b(?:sk|pk|rk|gsk|xai|hf|ghp|gho|ghs|glpat|xox[abps]|github_pat)[-_](?=[\w-]*\d)[\w-]{16,}"
-    r"|\bAIza[\w-]{30,}|\bAKIA[A-Z0-9]{16}\b"
-)
-_BEARER = re.compile(r"(?i)\b(bearer|basic)\s+(?=[\w.~+/=-]*\d)[\w.~+/=-]{16,}")
-
-
-def secrets_here() -> tuple[str, ...]:
-    """The values of this environment that must not be in a file that people share, the longest first."""
-    named = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD)$")
-    return tuple(sorted({v for k, v in os.environ.items() if named.search(k) and len(v) >= 8}, key=len, reverse=True))
-
-
-def _blank(text: str, secrets: tuple[str, ...]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, "[secret]")
-    return _BEARER.sub(r"\1 [secret]", _KEYS.sub("[secret]", text))
-
-
-def blanked(value: Any, secrets: tuple[str, ...]) -> Any:
-    """JSON with secrets blanked."""
-    if isinstance(value, str):
-        return _blank(value, secrets)
-    if isinstance(value, dict):
-        return {_blank(name, secrets): blanked(inner, secrets) for name, inner in value.items()}
-    return [blanked(inner, secrets) for inner in value] if isinstance(value, list) else value
-
-
-def blanked_recording(recording: Recording, secrets: tuple[str, ...]) -> Recording:
-    def blank(part: Part) -> Part:
-        if isinstance(part, Text):
-            return Text(_blank(part.text, secrets))
-        if isinstance(part, Reasoning):
-            return Reasoning(_blank(part.text, secrets), part.signature)
-        if isinstance(part, ToolCall):
-            return ToolCall("", part.name, _blank(part.arguments_text, secrets))
-        return part
-
-    return Recording(
-        blanked(recording.request, secrets), tuple(blank(part) for part in recording.parts), recording.finish_reason,
-        recording.usage, recording.cost_usd, recording.cost_basis, recording.answered_by,
-        recording.failure and (recording.failure[0], _blank(recording.failure[1], secrets)),
-    )  # fmt: skip

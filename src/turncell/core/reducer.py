@@ -24,7 +24,6 @@ No clock, no ids and no I/O here: `at` comes with each signal, ids are counted f
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -34,6 +33,7 @@ from turncell.core.deltas import Assembly, Block, CallFragment, ReasoningFragmen
 from turncell.core.fold import CallState, RunState, apply
 from turncell.core.nucleus import Transition
 from turncell.core.parts import Message, Reasoning, Text, Usage
+from turncell.core.redaction import Open
 from turncell.core.signals import (
     Answered,
     Asked,
@@ -101,6 +101,15 @@ LAST_WORD = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """How much of a block was read, and how much came of it in the journal: characters, without its secrets."""
+
+    read_chars: int = 0
+    chars: int = 0
+    rest: Open = Open()
+
+
 @dataclass(frozen=True)
 class LoopState:
     """The run as its events tell it, and what is in flight besides."""
@@ -109,8 +118,8 @@ class LoopState:
     assembly: Assembly = Assembly()
     is_streaming: bool = False
     is_judging: bool = False
-    saved: tuple[int, ...] = ()
-    """How many characters of each block are in the journal."""
+    saved: tuple[Saved, ...] = ()
+    """What of each block is in the journal."""
     saved_at: float = 0.0
     thinking_since: float | None = None
     thought_s: float | None = None
@@ -424,17 +433,17 @@ def _is_save_due(turn: _Turn) -> bool:
 def _save_partial(turn: _Turn) -> None:
     """Put what is on the screen into the journal: one piece for each block that grew."""
     saved = list(turn.state.saved)
+    redactor = turn.begin.redactor
     for number, block in enumerate(turn.state.assembly.blocks):
         if number == len(saved):
-            saved.append(0)
-        if block.kind != "call" and sum(map(len, block.rope)) > saved[number]:
-            text = block.text[: len(block.text) - _open_word(block.text)]
-            if len(text) <= saved[number]:
-                continue
-            # From the beginning of the word that goes on: only whole is a key seen to be one.
-            offset = saved[number] - len(_word_at_end(text[: saved[number]])) if saved[number] else 0
-            turn.record(ev.PartialSaved, kind=block.kind, block=number, offset=offset, text=text[offset:])
-            saved[number] = len(text)
+            saved.append(Saved())
+        before = saved[number]
+        if block.kind != "call" and sum(map(len, block.rope)) > before.read_chars:
+            text = block.text
+            clean, rest = redactor.feed(text[before.read_chars :], before.rest)
+            if clean:
+                turn.record(ev.PartialSaved, kind=block.kind, block=number, offset=before.chars, text=clean)
+            saved[number] = Saved(len(text), before.chars + len(clean), rest)
     turn.set(saved=tuple(saved), saved_at=turn.at)
 
 
@@ -442,20 +451,6 @@ def _chosen(turn: _Turn, s: Chosen) -> None:
     step = turn.run.steps[-1] if turn.run.steps else None
     if turn.state.is_streaming and step is not None and (s.model, s.tier) != (step.model, step.tier):
         turn.record(ev.ModelChosen, model=s.model, tier=s.tier, reason=s.reason)
-
-
-def _open_word(text: str) -> int:
-    """How much of the end is a word that may become a key: half a key is none that anybody would recognise."""
-    word = _word_at_end(text)
-    return len(word) if len(word) >= 12 or not word.isalpha() else 0
-
-
-def _word_at_end(text: str) -> str:
-    found = _WORD.search(text, max(0, len(text) - 400))
-    return found[0] if found else ""
-
-
-_WORD = re.compile(r"[A-Za-z0-9_./+=-]+\Z")
 
 
 def _model_finished(turn: _Turn, s: ModelFinished) -> None:

@@ -11,6 +11,7 @@ from turncell.core.deltas import Finished, Fragment
 from turncell.core.fold import CallState, RunState
 from turncell.core.parts import Json, Message, Usage
 from turncell.core.policy import Effect, Rule, Verdict
+from turncell.core.redaction import Redactor
 
 Review: TypeAlias = Literal["step", "finish"]
 """Who is asked before the run goes on: a step policy after each step, hooks and the output's type before the end."""
@@ -31,6 +32,8 @@ class Begin:
     """Whether the model is asked for a last word when the steps are used up."""
     reads_all: bool = True
     """Steered messages are read all at once, or one at a boundary."""
+    redactor: Redactor = Redactor()
+    """What is kept from the pieces of text that are saved while the model writes: their places count what is left."""
 
     @property
     def at(self) -> float:

@@ -150,8 +150,9 @@ def classes(role: str) -> str:
 
 
 def export_html(runs: Iterable[RunState], title: str) -> str:
-    """A self-contained page with the transcript of the runs, in the order given."""
-    runs, title = _clean(runs), redactor().text(title)
+    """A self-contained page with the transcript of the runs, in the order given, without secrets."""
+    known = redactor()
+    title, runs = known.text(title), [known.value(run) for run in runs]
     turns = "".join(f'<section class="tc-turn">{_prompt(run)}{clean(run_html(run, classes))}</section>' for run in runs)
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     return (
@@ -164,19 +165,15 @@ def export_html(runs: Iterable[RunState], title: str) -> str:
 
 
 def export_markdown(runs: Iterable[RunState], title: str = "Transcript") -> str:
-    """The transcript of the runs as Markdown: each prompt as a quotation, each answer as it was written."""
-    runs, title = _clean(runs), redactor().text(title)
+    """The transcript of the runs as Markdown: each prompt as a quotation, each answer as it was written, without secrets."""
+    known = redactor()
+    title, runs = known.text(title), [known.value(run) for run in runs]
     parts = [f"# {inline_text(title)}", _when(runs)]
     for run in runs:
         prompt = run.prompt.text if run.prompt else ""
         quoted = "\n".join(f"> {line}".rstrip() for line in fenced(prompt).split("\n"))
         parts += [quoted, markdown(run), "---"]
     return "\n\n".join(parts[:-1] if runs else parts) + "\n"
-
-
-def _clean(runs: Iterable[RunState]) -> list[RunState]:
-    """Without secrets: in the memory of the program a run may have some."""
-    return redactor().value(list(runs))
 
 
 def _prompt(run: RunState) -> str:

@@ -13,12 +13,14 @@ from turncell.frames.displays import file_line, table_of, words_of
 from turncell.frames.markdown_source import code_span, fenced, inline_text, neutral_markdown
 from turncell.frames.static_html import OUTPUT_CHARACTERS, OUTPUT_LINES, html
 from turncell.frames.visible import cut, one_line, prose, terminal_text, visible
+from turncell.runtime.secrets import redactor
 
 __all__ = ["html", "markdown", "mimebundle", "plain_text"]
 
 
 def mimebundle(run: RunState) -> dict[str, str]:
-    """All three, as a display takes them."""
+    """All three, as a display takes them, without secrets: they are saved with the notebook."""
+    run = redactor().value(run)
     return {"text/plain": plain_text(run), "text/markdown": markdown(run), "text/html": html(run)}
 
 

@@ -29,7 +29,7 @@ from turncell.notebook import wire
 from turncell.runtime.bus import merge_deltas
 from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.run import Run
-from turncell.runtime.secrets import redactor
+from turncell.runtime.secrets import Cleaning, without_secrets
 
 log = logging.getLogger("turncell")
 
@@ -54,6 +54,7 @@ class Link:
         self._early: list[Any] = []  # what the page said before there was a run
         self._seq = -1
         self._pending: list[Event] = []
+        self._cleaning = Cleaning()
         self._timer: asyncio.TimerHandle | None = None
         self._flushed_at = 0.0
 
@@ -100,25 +101,26 @@ class Link:
             self._timer = None
         if not self._pending:
             return
-        events, self._pending = merge_deltas(self._pending), []
+        # What is on a page may be saved with it.
+        events, self._pending = self._cleaning.events(merge_deltas(self._pending)), []
         self._seq += 1
         self._flushed_at = time.monotonic()
         is_resumed = any(isinstance(event, Resumed) for event in events)
         thin = [_without_details(event) for event in events]
         self._try_send(self._snapshot() if is_resumed else wire.Events(self._seq, thin, time.time()))
         if any(isinstance(event, _CHECKPOINTS) for event in events):
-            self._checkpoint(codec.encode(_clean(self._snapshot())).decode())
+            self._checkpoint(codec.encode(self._snapshot()).decode())
 
     def _snapshot(self) -> dict[str, Any]:
         assert self._run is not None
-        run = snapshot(self._run.state)
+        run = snapshot(self._cleaning.state(self._run.state))
         for step in run["steps"]:
             step["calls"] = [_without_details(call) for call in step["calls"]]
         return {"type": "snapshot", "seq": self._seq, "run": run, "now": time.time()}
 
     def _try_send(self, message: Any) -> None:
         try:
-            self._send(codec.decode_json(codec.encode(_clean(message))))
+            self._send(codec.decode_json(codec.encode(message)))
         except Exception:  # a front end that is gone must not end the run
             log.exception("a message to the view was not sent")
 
@@ -158,7 +160,7 @@ class Link:
         def tell(answered: Future[None]) -> None:  # on the loop
             error = answered.exception()
             if isinstance(error, AnswerRefused | StoreError):
-                self._try_send(wire.Refused(message.request_id, str(error)))
+                self._try_send(wire.Refused(message.request_id, without_secrets(str(error))))
 
         answered.add_done_callback(tell)
 
@@ -166,9 +168,3 @@ class Link:
 def _without_details(value: Any) -> Any:
     """What is for programs, and may be large, the page has no use for."""
     return evolve(value, details=None) if isinstance(value, CallState | CallFinished) and value.details else value
-
-
-def _clean(value: Any) -> Any:
-    """Without secrets: what is on a page may be saved with it."""
-    known = redactor()
-    return known.value(value) if known.may_be_in(codec.encode(value)) else value

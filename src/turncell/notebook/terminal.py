@@ -10,6 +10,7 @@ from turncell.core import events as ev
 from turncell.core.events import Answer
 from turncell.core.fold import CallState, RequestState, RunState, apply
 from turncell.frames.visible import prose, visible
+from turncell.runtime.secrets import Cleaning
 
 _WIDTH = 100
 
@@ -21,13 +22,15 @@ class TextView:
         self._stream = stream
         self._state = RunState()
         self._is_inside_line = False
+        self._cleaning = Cleaning()
 
     def __call__(self, event: ev.Event) -> None:
-        self._state = apply(self._state, event)
-        show = getattr(self, f"_{type(event).__name__}", None)
-        if show is not None:
-            show(event)
-            self._stream.flush()
+        for clean in self._cleaning.events([event]):
+            self._state = apply(self._state, clean)
+            show = getattr(self, f"_{type(clean).__name__}", None)
+            if show is not None:
+                show(clean)
+                self._stream.flush()
 
     def _write(self, text: str) -> None:
         if text:

@@ -26,6 +26,7 @@ from turncell.errors import AnswerRefused, SettingError
 from turncell.notebook.bridge import KernelBridge, QuestionGone
 from turncell.notebook.terminal import Said, TextView, question, read_line_as
 from turncell.runtime.run import Run
+from turncell.runtime.secrets import redactor
 
 NO_VIEW = "No live view answers here: what waits is asked on the keyboard."
 NO_KEYBOARD = "no keyboard"
@@ -119,9 +120,8 @@ def _not_unseen(run: Run) -> Iterator[None]:
 
 def _static(run: Run) -> dict[str, Any]:
     from turncell.frames.transcript import mimebundle
-    from turncell.runtime.secrets import redactor
 
-    return mimebundle(redactor().value(run.state))
+    return mimebundle(run.state)
 
 
 class _Echo:
@@ -184,7 +184,7 @@ class _Keyboard:
                         told.result(5)
                     told.cancel()  # else it would stand in a later cell
                 try:
-                    said = self._bridge.ask_line(question(call), partial(self._is_open, call))
+                    said = self._bridge.ask_line(redactor().text(question(call)), partial(self._is_open, call))
                 except QuestionGone:
                     continue
                 except EOFError:  # Ctrl-D, or a terminal that is gone: nobody will answer by its time limit

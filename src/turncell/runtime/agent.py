@@ -386,7 +386,7 @@ class Agent:
         )  # fmt: skip
         return Begin(
             started=started, message=message, reviews=frozenset(reviews), models=self.models.count, attempts=self.attempts,
-            summarises=self.summarises, reads_all=self.steering == "all",
+            summarises=self.summarises, reads_all=self.steering == "all", redactor=secrets.redactor(),
         )  # fmt: skip
 
     def _account(self, budget: Budget | Mapping[str, Any] | None, within: trace.Trace | None) -> Budget:

@@ -54,8 +54,9 @@ if hasattr(os, "register_at_fork"):
 def to_record(event: Any) -> Record:
     """An event as a store keeps it: without secrets, and without what is large."""
     payload = codec.encode(event)
-    if secrets.redactor().may_be_in(payload):
-        payload = codec.encode(secrets.redactor().value(event))
+    clean = secrets.without_secrets(event, payload)
+    if clean is not event:
+        payload = codec.encode(clean)
     blobs: dict[str, bytes] = {}
     if len(payload) > codec.BLOB_BYTES or b'"$blob"' in payload:
         payload, blobs = codec.outline(payload)

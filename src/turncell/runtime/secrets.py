@@ -10,11 +10,28 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from typing import cast
+from collections.abc import Iterable
+from typing import TypeAlias, TypeVar, cast
 
-from turncell.core.redaction import LEAST_CHARS, Redactor, is_secret_name
+from turncell.core import codec
+from turncell.core.events import (
+    ArgumentsDelta,
+    CallProgress,
+    Event,
+    MessageAdded,
+    PartialSaved,
+    ReasoningDelta,
+    RunEnded,
+    StepFailed,
+    StepFinished,
+    TextDelta,
+)
+from turncell.core.fold import RunState
+from turncell.core.redaction import LEAST_CHARS, Open, Redactor, is_secret_name
+from turncell.core.values import evolve
 from turncell.errors import UsageError
 
+V = TypeVar("V")
 _lock = threading.Lock()
 _declared: dict[str, str] = {}
 _patterns: list[str] = []
@@ -68,6 +85,91 @@ def redact(*secrets: str, patterns: tuple[str, ...] | list[str] = ()) -> None:
         _declared.update(dict.fromkeys(secrets, "a declared secret"))
         _patterns.extend(patterns)
         _redactor = made
+
+
+Delta: TypeAlias = TextDelta | ReasoningDelta | ArgumentsDelta
+
+
+class Cleaning:
+    """Takes the secrets out of the events of one run, on their way to what shows or writes them down.
+
+    What may be the beginning of a secret waits for the delta that tells; at the latest it comes with the end of its step.
+    Code of the user gets the events themselves.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[int, tuple[Delta, Open]] = {}
+        """By block of the step that is being written: its latest delta, and what was held back."""
+
+    def events(self, events: Iterable[Event]) -> list[Event]:
+        """The next events, in their order."""
+        known = redactor()
+        clean: list[Event] = []
+        for event in events:
+            if isinstance(event, Delta):
+                self._delta(known, event, clean)
+            elif isinstance(event, PartialSaved):
+                # The deltas have brought it, and its place counts what the record had of them.
+                clean.append(evolve(event, text=""))
+            elif isinstance(event, CallProgress):
+                text, data = known.cut(event.text), known.value(event.data)
+                clean.append(CallProgress(event.run_id, event.step, event.call_id, text, data))
+            else:
+                if isinstance(event, MessageAdded) and event.message.role == "assistant":
+                    self._close(known, clean, is_cut=event.message.is_partial)
+                elif isinstance(event, StepFinished | StepFailed | RunEnded):
+                    self._close(known, clean, is_cut=True)
+                clean.append(without_secrets(event))
+        return clean
+
+    def state(self, state: RunState) -> RunState:
+        """A run as the events so far have told it: what is held back is not in it."""
+        known = redactor()
+        if state.steps and state.steps[-1].message is None and not state.is_ended:
+            step = state.steps[-1]
+            last = len(step.blocks) - 1
+            blocks = tuple(
+                evolve(block, rope=(known.feed(block.text)[0] if number == last else known.text(block.text),))
+                for number, block in enumerate(step.blocks)
+            )
+            calls = tuple(evolve(call, arguments_text=known.feed(call.arguments_text)[0]) for call in step.calls)
+            state = evolve(state, steps=(*state.steps[:-1], evolve(step, blocks=blocks, calls=calls)))
+        return known.value(state)
+
+    def _delta(self, known: Redactor, event: Delta, clean: list[Event]) -> None:
+        before = self._open.get(event.block)
+        if before is None:  # a text ends where another block begins; arguments need not
+            texts = {number: one for number, one in self._open.items() if not isinstance(one[0], ArgumentsDelta)}
+            self._end(known, texts, clean)
+        text, rest = known.feed(event.text, before[1] if before else None)
+        self._open[event.block] = event, rest
+        if text or before is None or isinstance(event, ArgumentsDelta):
+            clean.append(_with_text(event, text))
+
+    def _close(self, known: Redactor, clean: list[Event], *, is_cut: bool) -> None:
+        self._end(known, dict(self._open), clean, is_cut=is_cut)
+
+    def _end(
+        self, known: Redactor, ending: dict[int, tuple[Delta, Open]], clean: list[Event], *, is_cut: bool = False
+    ) -> None:
+        for number, (last, held) in ending.items():
+            if text := known.rest(held, is_cut=is_cut):
+                clean.append(_with_text(last, text))
+            del self._open[number]
+
+
+def without_secrets(value: V, encoded: bytes | None = None) -> V:
+    """The same value, quickly where there is nothing in it; `encoded`: as JSON, where that is known."""
+    # Of what breaks off, half a secret may be the end, which the quick look does not find.
+    is_cut = isinstance(value, MessageAdded) and value.message.is_partial
+    known = redactor()
+    return known.value(value) if is_cut or known.may_be_in(encoded or codec.encode(value)) else value
+
+
+def _with_text(event: Delta, text: str) -> Delta:
+    if isinstance(event, ArgumentsDelta):
+        return ArgumentsDelta(event.run_id, event.step, event.block, text, event.call_id, event.name)
+    return type(event)(event.run_id, event.step, event.block, text)
 
 
 class RedactingFilter(logging.Filter):

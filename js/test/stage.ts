@@ -1,0 +1,48 @@
+/** A place in the page for the view of one test, and what a person does there. It is cleared after each. */
+import { afterEach, beforeEach } from "vitest";
+import "../src/style.css";
+import { type Shown, show } from "./model";
+import { scenes } from "./scenes";
+import type { Script } from "./script";
+
+export let place: HTMLElement;
+let all: Shown[] = [];
+
+beforeEach(() => {
+  place = document.createElement("div");
+  document.body.append(place);
+});
+afterEach(() => {
+  for (const shown of all) shown.dispose();
+  all = [];
+  document.body.replaceChildren();
+});
+
+export const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms));
+/** A little more than the time for which buttons are inert. */
+export const steady = (): Promise<void> => sleep(750);
+
+export function stage(
+  ...what: Parameters<typeof show> extends [HTMLElement, ...infer Rest] ? Rest : never
+): Shown {
+  const shown = show(place, ...what);
+  all.push(shown);
+  return shown;
+}
+
+export const play = (script: Script): Shown => stage(script.events);
+
+export function scene(name: string): Shown {
+  const script = scenes[name];
+  if (script === undefined) throw new Error(`no scene ${name}`);
+  return play(script());
+}
+
+export function named(text: string, root: ParentNode = place, nth = 0): HTMLButtonElement {
+  const found = [...root.querySelectorAll("button")].filter((button) => button.textContent === text)[nth];
+  if (found === undefined) throw new Error(`no button ${text}`);
+  return found;
+}
+
+export const field = (): HTMLTextAreaElement =>
+  place.querySelector(".tc-ask textarea") as HTMLTextAreaElement;
