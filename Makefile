@@ -5,6 +5,8 @@ BIN := .venv/bin
 KERNELS := .kernels/share/jupyter/kernels
 # Also read by the tests.
 export TURNCELL_KERNELS ?= 6.31.0,7.4.0
+# Test files side by side. Many of them wait for kernels and browsers, so even two cores do twice as much.
+WORKERS ?= 2
 comma := ,
 KERNEL_VERSIONS := $(subst $(comma), ,$(TURNCELL_KERNELS))
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -45,7 +47,7 @@ test-js: js/node_modules/.dev system  ## vitest, in a simulated DOM and in Chrom
 	npm --prefix js test
 
 test-py: $(BIN)/.ready bundle kernels system  ## pytest, then every notebook with nbval
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 	TURNCELL_STORE=$(CURDIR)/artifacts/notebooks.sqlite TURNCELL_MODEL=embedded \
 	  $(BIN)/pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg notebooks
 
