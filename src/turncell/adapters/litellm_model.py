@@ -32,10 +32,12 @@ from pathlib import Path
 from typing import Any
 
 from turncell.adapters.chat_format import chat_messages, chat_tools, legal_id
+from turncell.adapters.chat_reading import ChatReading
 from turncell.adapters.litellm_failures import to_failure
-from turncell.adapters.litellm_reading import Reading, cost_of
+from turncell.adapters.litellm_reading import Reading, cost_of, usage_object
 from turncell.adapters.provider_failures import hide_keys
 from turncell.core.deltas import Finished, Fragment
+from turncell.core.events import CostBasis
 from turncell.errors import ModelFailure, UnknownModelError
 from turncell.runtime.ports import ModelRequest
 
@@ -175,7 +177,7 @@ class LiteLLMModel:
         finish_reason = reading.finish_reason
         if finish_reason is None:
             raise ModelFailure("protocol", f"{self.name}: the stream ended before the answer did; it may be incomplete")
-        cost_usd, basis = cost_of(litellm, self.name, provider, reading)
+        cost_usd, basis = cost_of(litellm, self.name, provider, reading.cost_usd, reading.raw_usage)
         return Finished(finish_reason, reading.usage, cost_usd, basis, reading.answered_by)
 
 
@@ -191,6 +193,13 @@ def warm_up() -> Any:
                     _call_nobody(litellm)
             _loaded = litellm
         return _loaded
+
+
+def cost_if_loaded(name: str, reading: ChatReading) -> tuple[float | None, CostBasis]:
+    """What LiteLLM's price list says, if it is loaded: nobody waits seconds for a price."""
+    if _loaded is None:
+        return None, "none"
+    return cost_of(_loaded, name, name.split("/", 1)[0], reading.cost_usd, usage_object(_loaded, reading))
 
 
 @contextmanager
