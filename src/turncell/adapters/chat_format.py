@@ -15,6 +15,8 @@ from turncell.runtime.ports import ToolSpec
 
 REDACTED = "redacted:"
 """Begins the signature of a reasoning block that the provider sent sealed: the rest is its data."""
+THOUGHT = "__thought__"
+"""LiteLLM carries Gemini's thought signatures inside the ids of calls, after this word."""
 _LEGAL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -127,11 +129,12 @@ def clean(text: str) -> str:
 
 
 def legal_id(text: str) -> str:
-    """The id itself where every provider accepts it, otherwise one made from it.
+    """The id itself where every provider accepts it, otherwise one made from it. A thought inside it is left out.
 
     >>> legal_id("call_1"), legal_id("functions.f:0")
     ('call_1', 'functions_f_0_d6bdd4de')
     """
+    text = text.split(THOUGHT)[0]
     if _LEGAL_ID.fullmatch(text):
         return text
     digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8]

@@ -16,8 +16,10 @@ from turncell.runtime.ports import Model, Record, SessionInfo, Store
 
 _journals: dict[str, Journal] = {}
 _lock = threading.Lock()
-_NOT_CHAT = re.compile(r"/responses/|-pro\b|codex|deep-research|computer-use|instruct")
-"""OpenAI's models that do not answer chat completions. LiteLLM knows another way to each."""
+_NOT_CHAT = re.compile(
+    r"/responses/|-pro\b|codex|deep-research|computer-use|instruct|gpt-5\.([4-9]|\d\d)|gpt-([6-9]|\d\d)"
+)
+"""OpenAI's models that do not answer chat completions, or (from gpt-5.4) not with tools. LiteLLM knows another way to each."""
 
 
 def model(name: str | Model | None) -> Model:
