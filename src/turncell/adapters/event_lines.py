@@ -34,7 +34,7 @@ class EventLines:
         """The data of the events that this piece has made whole."""
         found = []
         for block in self._blocks(data):
-            if block[:6] == b"data: " and b"\n" not in block:
+            if block[:6] == b"data: " and len(block) > 6 and b"\n" not in block:
                 found.append(block[6:])
             elif (event := _event(block)) is not None:
                 found.append(event[1])
@@ -48,7 +48,7 @@ class EventLines:
         rest = b"".join(self._pieces)
         self._pieces = []
         if self.kind != "events":
-            return [(b"", rest)] if rest.strip() and rest not in (_BOM[:1], _BOM[:2]) else []
+            return [(b"", rest)] if rest.strip() and not _BOM.startswith(rest) else []
         return [event for block in rest.split(b"\n\n") if (event := _event(block)) is not None]
 
     def _blocks(self, data: bytes) -> list[bytes]:

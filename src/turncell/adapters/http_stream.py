@@ -115,7 +115,7 @@ class Post:
         except Exception as error:
             raise self._failure(error) from error
         loop = asyncio.get_running_loop()
-        self._watch = loop.call_later(patience.first_s, self._look, loop)
+        self._watch = loop.call_later(min(patience.first_s, patience.between_s), self._look, loop)
         return self
 
     async def __aexit__(
@@ -211,7 +211,8 @@ class Post:
                 text = f"no connection to {self.where} in {self.patience.connect_s:g} s; check base_url and the network"
             return ModelFailure("timeout", f"{self.model}: {text}")
         kind: FailureKind = "connection"
-        if isinstance(error, aiohttp.InvalidURL | ValueError | TypeError):
+        # A certificate that is not accepted is a ValueError, too.
+        if isinstance(error, aiohttp.InvalidURL | ValueError | TypeError) and not isinstance(error, OSError):
             kind = "bad_request"
             text = f"cannot ask {self.where}: {error}"
         elif self.has_begun or self._response is not None:
@@ -327,8 +328,8 @@ def _cause(error: BaseException) -> str:
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "it was closed before the answer"
     if isinstance(error, OSError) and error.strerror:
-        inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-        return f"{inner.strerror or error.strerror} (errno {inner.errno})"
+        # asyncio says "Connect call failed" whatever the reason was.
+        return f"{os.strerror(error.errno) if error.errno else error.strerror} (errno {error.errno})"
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 

@@ -165,6 +165,8 @@ def cost_of(
     entry = next((entry for entry in entries if entry), None)
     if entry is None and provider.startswith("ollama"):
         return None, "none"  # LiteLLM would ask the server for the prices of its models
+    if entry is None and provider == "openai" and not short.startswith("ft:"):
+        return None, "none"  # as LiteLLM would say after 0.3 ms
     try:
         prompt_usd, completion_usd = litellm.cost_per_token(
             model=name, custom_llm_provider=provider, usage_object=usage
