@@ -86,6 +86,7 @@ def test_the_core_is_pure(path: Path) -> None:
             ("litellm", "pandas", "IPython", "anywidget", "sqlalchemy"),
         ),
         ("import turncell.adapters.litellm_model", ("litellm",)),
+        ("import turncell.adapters.direct_chat", ("litellm", "openai", "aiohttp")),
     ],
 )
 def test_importing_is_cheap(statement: str, forbidden: tuple[str, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -20,10 +21,17 @@ if TYPE_CHECKING:
 
 _journals: dict[str, Journal] = {}
 _lock = threading.Lock()
+_NOT_CHAT = re.compile(
+    r"/responses/|-pro\b|codex|deep-research|computer-use|instruct|gpt-5\.([4-9]|\d\d)|gpt-([6-9]|\d\d)"
+)
+"""OpenAI's models that do not answer chat completions, or (from gpt-5.4) not with tools. LiteLLM knows another way to each."""
 
 
 def model(name: str | Model | None) -> Model:
-    """A model by name: "embedded", or any name LiteLLM knows ("openai/gpt-5", "ollama/llama3"); a Model is returned as it is."""
+    """A model by name: "embedded", "openai/…" without a client in between, or any name LiteLLM knows ("ollama/llama3").
+
+    A Model is returned as it is.
+    """
     if name is None:
         name = settings.current().model
     if not isinstance(name, str):
@@ -36,6 +44,10 @@ def model(name: str | Model | None) -> Model:
         return RulesModel()
     if not name.strip() or any(char.isspace() for char in name):
         raise UnknownModelError(f"model {name!r}: use 'embedded' or a name like 'openai/gpt-5' (provider/model)")
+    if name.startswith("openai/") and not _NOT_CHAT.search(name):
+        from turncell.adapters.direct_chat import DirectChat
+
+        return DirectChat(name)
     from turncell.adapters.litellm_model import LiteLLMModel
 
     return LiteLLMModel(name)
