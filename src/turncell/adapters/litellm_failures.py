@@ -7,19 +7,13 @@ with a traceback in its text. So the whole chain of causes is read, what the net
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
+from turncell.adapters.provider_failures import BY_STATUS, hide_keys, retry_after
 from turncell.errors import FailureKind, ModelFailure
 
-_BY_STATUS: dict[int, FailureKind] = {
-    400: "bad_request", 401: "auth", 402: "auth", 403: "auth", 404: "not_found", 408: "timeout", 409: "overloaded",
-    413: "context_length", 422: "bad_request", 429: "rate_limit", 504: "timeout",
-}  # fmt: skip
 _BY_CLASS: dict[str, FailureKind] = {
     "ContextWindowExceededError": "context_length",
     "ContentPolicyViolationError": "filter",
@@ -81,22 +75,6 @@ def to_failure(
     if names & {"ModuleNotFoundError", "ImportError"}:
         text += "; this provider needs a package that is not installed"
     return ModelFailure(kind, f"{model}: {text}", status_code=status_code, retry_after_s=_retry_after(chain))
-
-
-def hide_keys(text: str, key: str | None = None) -> str:
-    """The text without anything that looks like, or is, a key.
-
-    >>> hide_keys("Incorrect API key provided: sk-abcdef1234567890.")
-    'Incorrect API key provided: [key].'
-    """
-    secrets = [key] if key else []
-    secrets += [v for name, v in os.environ.items() if re.search(r"KEY|TOKEN|SECRET|PASSWORD", name) and len(v) >= 8]
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, "[key]")
-    text = re.sub(r"\b(?:sk|pk|rk|gsk|xai|AIza|hf|key)[-_][\w*-]{6,}\w|\bAIza[\w-]{10,}", "[key]", text)
-    text = re.sub(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}", r"\1 [key]", text)
-    text = re.sub(r"(?i)([?&](?:api[_-]?)?(?:key|token|sig|signature)=)[^&\s'\"]+", r"\1[key]", text)
-    return re.sub(r"(?<=://)[^/\s@]+@", "", text)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -162,7 +140,7 @@ def _kind(chain: list[BaseException], names: set[str], text: str, status_code: i
     if _NO_KEY.search(text):
         return "auth"
     if status_code is not None:
-        return _BY_STATUS.get(status_code, "overloaded" if status_code >= 500 else "bad_request")
+        return BY_STATUS.get(status_code, "overloaded" if status_code >= 500 else "bad_request")
     if re.search(r"overloaded|server_error|service unavailable|internal (server )?error", text, re.I):
         return "overloaded"
     if names & {"JSONDecodeError", "UnicodeDecodeError", "ValidationError"}:
@@ -192,20 +170,7 @@ def _headers(error: BaseException) -> Mapping[str, str]:
 
 
 def _retry_after(chain: list[BaseException]) -> float | None:
-    for error in chain:
-        headers = {str(name).lower(): str(value) for name, value in _headers(error).items()}
-        try:
-            if "retry-after-ms" in headers:
-                return max(0.0, float(headers["retry-after-ms"]) / 1000)
-            value = headers.get("retry-after")
-            if value is not None:
-                if re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):
-                    return float(value)
-                at = parsedate_to_datetime(value)
-                return max(0.0, (at - datetime.now(at.tzinfo or UTC)).total_seconds())
-        except ValueError:
-            continue
-    return None
+    return next((found for error in chain if (found := retry_after(_headers(error))) is not None), None)
 
 
 def _place(chain: list[BaseException], where: str | None) -> str:

@@ -32,8 +32,9 @@ from pathlib import Path
 from typing import Any
 
 from turncell.adapters.chat_format import chat_messages, chat_tools, legal_id
-from turncell.adapters.litellm_failures import hide_keys, to_failure
+from turncell.adapters.litellm_failures import to_failure
 from turncell.adapters.litellm_reading import Reading, cost_of
+from turncell.adapters.provider_failures import hide_keys
 from turncell.core.deltas import Finished, Fragment
 from turncell.errors import ModelFailure, UnknownModelError
 from turncell.runtime.ports import ModelRequest

@@ -1,0 +1,423 @@
+"""One POST whose answer is a stream of events: what the direct models have in common, whatever format they speak.
+
+    async with Post("openai/gpt-5", url, body, headers, key=key) as answer:
+        async for payloads in answer:            # or: async for events in answer.events()
+            ...
+
+Connections are kept alive, one pool for each event loop. A pool ends with its loop: it lives inside an asynchronous
+generator, and whoever closes a loop properly (`asyncio.run`, a Runner) closes those first. A loop that is never closed is
+looked after when the process ends; a forked child forgets its parent's pools without touching their sockets.
+
+Whoever leaves before the end closes the connection at once. Whoever has read the end (`[DONE]`, or `answer.is_over = True`)
+leaves the last bytes of the body to a task in the background, so that the connection can be used again.
+
+Everything that the network or the provider does wrong is a `ModelFailure`; no message has a key in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import ipaddress
+import os
+import re
+import ssl
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
+
+from turncell.adapters.event_lines import Event, EventLines
+from turncell.adapters.provider_failures import body_failure, hide_keys
+from turncell.errors import FailureKind, ModelFailure, UsageError
+
+if TYPE_CHECKING:
+    import aiohttp
+
+T = TypeVar("T")
+DONE = b"[DONE]"
+_MOST_BYTES = 256 << 20
+"""Of one event. Images come as one, as long as they are; a server that never ends a line must not fill the memory."""
+_DRAIN_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long silence is borne, in seconds: until there is a connection, until the first byte, and between bytes."""
+
+    connect_s: float = 20.0
+    first_s: float = 600.0
+    between_s: float = 600.0
+
+
+class Post:
+    """One request and its answer. `model` and `key` are for messages: who failed, and what must not be shown.
+
+    `where` in messages is the URL without its query. Entering sends it and waits for the status.
+    """
+
+    def __init__(
+        self, model: str, url: str, body: bytes, headers: Mapping[str, str], *, key: str | None = None,
+        patience: Patience = Patience(),
+    ) -> None:  # fmt: skip
+        self.model, self.url, self.body, self.key, self.patience = model, url, body, key, patience
+        self.headers = {
+            "Content-Type": "application/json",
+            "Accept": "text/event-stream",
+            # A compressed stream comes when the compressor's buffer is full, not when the model has said something.
+            "Accept-Encoding": "identity",
+            **headers,
+        }
+        self.has_begun = False
+        """Whether any event came."""
+        self.is_over = False
+        """Whether the last event came. Set it where the format has one of its own; `[DONE]` sets it, and is not given."""
+        self.answer_headers: Mapping[str, str] = {}
+        self._lines = EventLines()
+        self._response: aiohttp.ClientResponse | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._heard_at = 0.0
+        self._is_waiting = False
+        self._is_too_late = False
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether events come, rather than one JSON value: a server may ignore that a stream was asked for."""
+        return self._lines.kind != "json"
+
+    async def __aenter__(self) -> Post:
+        import aiohttp
+
+        for name, value in self.headers.items():
+            if not value.isascii() or not value.isprintable():
+                raise ModelFailure(
+                    "bad_request", f"{self.model}: the header {name!r} (perhaps the key in it) has characters that no header can have"
+                )  # fmt: skip
+        proxy = proxy_of(self.url)
+        patience = self.patience
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=patience.connect_s)
+        try:
+            async with asyncio.timeout(patience.connect_s + patience.first_s):
+                session = await _session()
+                self._response = response = await session.post(
+                    self.url, data=self.body, headers=self.headers, timeout=limits, proxy=proxy, allow_redirects=False
+                )
+                self.answer_headers = response.headers
+                if response.status >= 300:
+                    raise await self._refused(response)
+        except ModelFailure:
+            raise
+        except Exception as error:
+            raise self._failure(error) from error
+        loop = asyncio.get_running_loop()
+        self._watch = loop.call_later(patience.first_s, self._look, loop)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        response, self._response = self._response, None
+        if response is None:
+            return
+        if response.content.at_eof() and error is None:
+            response.release()
+        elif self.is_over and not isinstance(error, asyncio.CancelledError):
+            task = asyncio.get_running_loop().create_task(_drain(response))
+            _draining.add(task)
+            task.add_done_callback(_draining.discard)
+        else:
+            response.close()
+
+    def __aiter__(self) -> AsyncIterator[list[bytes]]:
+        """Payloads, as many at once as one read of the network brought."""
+        return _Bursts(self, self._lines.payloads, lambda event: event[1], lambda payload: payload)
+
+    def events(self) -> AsyncIterator[list[Event]]:
+        """Pairs of name and payload, as many at once as one read of the network brought."""
+        return _Bursts(self, self._lines.events, lambda event: event, lambda event: event[1])
+
+    async def _read(self) -> bytes:
+        """The next bytes; none at the end of the body."""
+        response = self._response
+        if response is None:
+            raise UsageError("an answer is read inside `async with`; found it left, or not entered")
+        time = asyncio.get_running_loop().time
+        # Only who waits can be kept waiting: a reader that was busy elsewhere begins anew.
+        self._is_waiting, self._heard_at = True, time()
+        try:
+            return await response.content.readany()
+        except Exception as error:
+            raise self._failure(error) from error
+        finally:
+            self._is_waiting = False
+
+    def _check(self) -> None:
+        if self._lines.kind == "page":
+            raise self._protocol("it answered with a web page; check base_url")
+        if self._lines.waiting_bytes > _MOST_BYTES:
+            raise self._protocol(f"it sent an event of more than {_MOST_BYTES >> 20} MB")
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One timer for the whole answer: to set one anew for each read would cost as much as reading."""
+        limit_s = self.patience.between_s if self.has_begun else self.patience.first_s
+        left_s = self._heard_at + limit_s - loop.time() if self._is_waiting else limit_s
+        if left_s > 0:
+            # Between bytes less may be borne than before the first one.
+            self._watch = loop.call_later(min(left_s, self.patience.between_s), self._look, loop)
+        elif self._response is not None:
+            self._is_too_late = True
+            self._response.close()
+
+    async def _refused(self, response: aiohttp.ClientResponse) -> ModelFailure:
+        body = b""
+        with suppress(Exception):
+            async with asyncio.timeout(10.0):
+                while len(body) < 65_536 and (piece := await response.content.read(65_536)):
+                    body += piece
+        if response.content.at_eof():
+            response.release()
+        else:
+            response.close()
+        self._response = None
+        if response.status < 400:
+            to = hide_keys(response.headers.get("Location", ""), self.key)
+            # Following it would hand the key to whoever is there.
+            return ModelFailure(
+                "not_found", f"{self.model}: {self.where} has moved (status {response.status}) to {to!r}; give the new base_url",
+                status_code=response.status,
+            )  # fmt: skip
+        return body_failure(self.model, response.status, response.headers, body, key=self.key)
+
+    @property
+    def where(self) -> str:
+        return re.sub(r"[?#].*", "", hide_keys(self.url, self.key))
+
+    def _protocol(self, what: str) -> ModelFailure:
+        return ModelFailure("protocol", f"{self.model}: {self.where}: {what}")
+
+    def _failure(self, error: Exception) -> ModelFailure:
+        import aiohttp
+
+        if self._is_too_late or isinstance(error, TimeoutError):
+            text = f"no answer from {self.where} in time; raise `timeout_s` if the model needs longer"
+            if not self._is_too_late and isinstance(error, aiohttp.ServerTimeoutError):
+                text = f"no connection to {self.where} in {self.patience.connect_s:g} s; check base_url and the network"
+            return ModelFailure("timeout", f"{self.model}: {text}")
+        kind: FailureKind = "connection"
+        if isinstance(error, aiohttp.InvalidURL | ValueError | TypeError):
+            kind = "bad_request"
+            text = f"cannot ask {self.where}: {error}"
+        elif self.has_begun or self._response is not None:
+            text = f"lost the connection to {self.where}: {_cause(error)}"
+        else:
+            text = f"cannot reach {self.where}: {_cause(error)}"
+            text += "; check the address (base_url), the network and whether the server runs"
+        return ModelFailure(kind, f"{self.model}: {hide_keys(text, self.key)}")
+
+
+class _Bursts(AsyncIterator[list[T]]):
+    """The lists that an answer is read in. Not a generator: there is nothing here that must be closed."""
+
+    def __init__(
+        self, post: Post, feed: Callable[[bytes], list[T]], of: Callable[[Event], T], payload: Callable[[T], bytes]
+    ) -> None:
+        self._post, self._feed, self._of, self._payload = post, feed, of, payload
+        self._has_ended = False
+
+    async def __anext__(self) -> list[T]:
+        post = self._post
+        while not (self._has_ended or post.is_over):
+            data = await post._read()
+            if data:
+                found = self._feed(data)
+            else:
+                self._has_ended = True
+                found = [self._of(event) for event in post._lines.end()]
+            if not found:
+                post._check()
+                continue
+            post.has_begun = True
+            # Last in nearly every answer, so that looking there is enough nearly always.
+            if self._payload(found[-1]) == DONE or any(self._payload(one) == DONE for one in found):
+                post.is_over = True
+                found = found[: next(n for n, one in enumerate(found) if self._payload(one) == DONE)]
+            if found:
+                return found
+        raise StopAsyncIteration
+
+
+async def key_of(model: str, api_key: str | Callable[[], str | Awaitable[str]] | None) -> str | None:
+    """The key, asked for where it is a function (sync or async). Blanks around it are not a part of it."""
+    if api_key is None:
+        return None
+    try:
+        key = api_key() if callable(api_key) else api_key
+        if not isinstance(key, str):
+            key = await key
+    except Exception as error:
+        text = f"{model}: api_key() raised {type(error).__name__}; it must return a key"
+        raise ModelFailure("auth", text) from error
+    return key.strip()
+
+
+def check_url(url: str) -> str:
+    """The URL without a slash at its end; UsageError for what is none."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise UsageError(f"base_url begins with http:// or https:// and a host; found {hide_keys(url)!r}")
+    return url.rstrip("/")
+
+
+def proxy_of(url: str) -> str | None:
+    """The proxy that the environment wants for this URL; none for this machine itself.
+
+    Not aiohttp's `trust_env`: it would send loopback to the proxy, and a `.netrc` entry in place of the key.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if is_loopback(host):
+        return None
+    names = (f"{parts.scheme}_proxy", "all_proxy", "no_proxy")
+    if not any(name in os.environ or name.upper() in os.environ for name in names):
+        return None
+    proxies = getproxies_environment()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass_environment(host, proxies):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+@lru_cache(256)
+def is_loopback(host: str) -> bool:
+    """
+    >>> is_loopback("localhost"), is_loopback("127.0.0.2"), is_loopback("::1"), is_loopback("example.org")
+    (True, True, True, False)
+    """
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _cause(error: BaseException) -> str:
+    """What the network said, without the client's framing."""
+    import aiohttp
+
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return (
+            f"its certificate is not accepted ({_tls(error.certificate_error)}); is SSL_CERT_FILE that of the network?"
+        )
+    if isinstance(error, aiohttp.ClientSSLError):
+        return f"TLS failed ({_tls(error.os_error)}); does the address begin with the right one of http and https?"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"the name {error.host!r} is not known ({error.os_error.strerror or error.os_error})"
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy refused (status {error.status})"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "it was closed in the middle of the answer"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "it was closed before the answer"
+    if isinstance(error, OSError) and error.strerror:
+        inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+        return f"{inner.strerror or error.strerror} (errno {inner.errno})"
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _tls(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    return str(getattr(error, "reason", None) or error)
+
+
+# The pools.
+
+_pools: dict[int, tuple[asyncio.AbstractEventLoop, aiohttp.ClientSession, AsyncGenerator[Any, None]]] = {}
+_lock = threading.Lock()
+_draining: set[asyncio.Task[None]] = set()
+_kept_for_ever: list[Any] = []
+"""The parent's, in a forked child: collected, they would close what the parent still uses, and complain."""
+
+
+async def _session() -> aiohttp.ClientSession:
+    """The running loop's own."""
+    loop = asyncio.get_running_loop()
+    found = _pools.get(id(loop))
+    if found is not None and found[0] is loop:
+        return found[1]
+    keeper = _keep(loop)
+    session = await anext(keeper)
+    with _lock:
+        _pools[id(loop)] = (loop, session, keeper)
+    return session
+
+
+async def _keep(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[aiohttp.ClientSession, None]:
+    import aiohttp
+
+    # No limit: how many runs there are at once is decided elsewhere, and one that waits for a connection looks hung.
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30.0)
+    session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), read_bufsize=1 << 18)
+    try:
+        yield session
+    finally:
+        with _lock:
+            _pools.pop(id(loop), None)
+        await session.close()
+
+
+async def _drain(response: aiohttp.ClientResponse) -> None:
+    try:
+        async with asyncio.timeout(_DRAIN_S):
+            while await response.content.readany():
+                pass
+        response.release()
+    except Exception:
+        response.close()
+    finally:
+        if not response.content.at_eof():
+            response.close()
+
+
+def _forget(session: aiohttp.ClientSession) -> None:
+    """Let go of a pool without closing its sockets, and without a complaint when it is collected."""
+    connector = session.connector
+    session.detach()
+    if connector is not None:
+        connector._closed = True
+        _kept_for_ever.append(connector)
+
+
+def _leave() -> None:
+    """The process ends: close what is idle. A stream that is under way is left as it is, as its run is."""
+    for loop, session, _ in list(_pools.values()):
+        if loop.is_running() and not getattr(session.connector, "_acquired", None):
+            with suppress(Exception):
+                asyncio.run_coroutine_threadsafe(session.close(), loop).result(1.0)
+        if not session.closed:
+            _forget(session)
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()  # it may be held by a thread that does not exist in the child
+    for pool in _pools.values():
+        # The sockets, and what watches them, are shared with the parent: closing them here would end its streams.
+        _forget(pool[1])
+        _kept_for_ever.append(pool)
+    _kept_for_ever.append(tuple(_draining))
+    _draining.clear()
+    _pools.clear()
+
+
+atexit.register(_leave)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
