@@ -2,27 +2,86 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, get_args
 
 import orjson
 
 from turncell.adapters.chat_format import REDACTED
+from turncell.adapters.direct_anthropic_format import CacheTime, has_schema_mode, messages_body
 from turncell.adapters.direct_format import count
+from turncell.adapters.direct_model import DirectModel
+from turncell.adapters.provider_failures import said_failure
 from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
 from turncell.core.events import FinishReason
 from turncell.core.parts import Json, Usage
-from turncell.errors import FailureKind, ModelFailure
+from turncell.errors import ModelFailure, UsageError
+from turncell.runtime.ports import ModelRequest
 
 _REASONS: dict[str, FinishReason] = {
     "end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "model_context_window_exceeded": "length",
     "tool_use": "tool_calls", "refusal": "filter",
 }  # fmt: skip
-_ERRORS: dict[str, tuple[FailureKind, int]] = {
-    "overloaded_error": ("overloaded", 529), "api_error": ("overloaded", 500), "timeout_error": ("timeout", 504),
-    "rate_limit_error": ("rate_limit", 429), "authentication_error": ("auth", 401), "billing_error": ("auth", 402),
-    "permission_error": ("auth", 403), "not_found_error": ("not_found", 404),
-    "request_too_large": ("context_length", 413), "invalid_request_error": ("bad_request", 400),
-}  # fmt: skip
+
+
+class DirectAnthropic(DirectModel):
+    """A model of Anthropic, or of a server that speaks its format, as "anthropic/claude-..." or its bare name.
+
+    The key is that of ANTHROPIC_API_KEY, the address that of ANTHROPIC_BASE_URL, unless they are given (see
+    `DirectModel`). `prompt_cache` is how long the provider keeps what an answer began with ("5m", "1h"), or "off".
+
+    >>> DirectAnthropic("anthropic/claude-sonnet-4-5", prompt_cache="1h").model
+    'claude-sonnet-4-5'
+    """
+
+    _prefixes = ("anthropic/",)
+    _url = "https://api.anthropic.com"
+    _url_variable = "ANTHROPIC_BASE_URL"
+    _key_variable = "ANTHROPIC_API_KEY"
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | Callable[[], str | Awaitable[str]] | None = None,
+        headers: Mapping[str, str] | None = None,
+        extra_body: Mapping[str, Json] | None = None,
+        timeout_s: float = 600.0,
+        price: tuple[float, ...] | None = None,
+        has_schema_mode: bool | None = None,
+        prompt_cache: CacheTime = "5m",
+    ) -> None:
+        if prompt_cache not in get_args(CacheTime):
+            raise UsageError(f"prompt_cache is one of {', '.join(get_args(CacheTime))}; found {prompt_cache!r}")
+        self.prompt_cache: CacheTime = prompt_cache
+        super().__init__(
+            name, base_url=base_url, api_key=api_key, headers=headers, extra_body=extra_body, timeout_s=timeout_s,
+            price=price, has_schema_mode=has_schema_mode,
+        )  # fmt: skip
+
+    def _body(self, request: ModelRequest) -> dict[str, Json]:
+        return messages_body(request, self.model, self.prompt_cache)
+
+    def _reading(self, key: str | None) -> MessagesReading:
+        return MessagesReading(self.name, key)
+
+    def _endpoint(self) -> str:
+        return f"{self.base_url.removesuffix('/v1')}/v1/messages"
+
+    def _headers_for(self, key: str | None) -> dict[str, str]:
+        return {"anthropic-version": "2023-06-01"} | ({"x-api-key": key} if key else {})
+
+    def _has_schema_mode(self) -> bool:
+        return has_schema_mode(self.model)
+
+    @property
+    def _read_share(self) -> float:
+        return 0.1
+
+    @property
+    def _write_share(self) -> float:
+        return 2.0 if self.prompt_cache == "1h" else 1.25
 
 
 class MessagesReading:
@@ -31,22 +90,21 @@ class MessagesReading:
     Blocks follow each other, each with a number. Some servers number all of them 0; a block begins where it is said to.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, key: str | None = None) -> None:
         self.name = name
+        self.is_over = False
+        self._key = key
         self.answered_by: str | None = None
         self._kinds: dict[Any, str] = {}
         self._seals: dict[Any, str] = {}
         self._inputs: dict[Any, str] = {}
         self._tokens: dict[str, Json] = {}
         self._reason: str | None = None
-        self._has_stopped = False
 
-    def read(self, data: bytes | str) -> list[Fragment]:
-        """The fragments of one event. ModelFailure where it tells of an error, or is none."""
+    def read(self, data: bytes) -> list[Fragment]:
         try:
             event = orjson.loads(data)
-            kind = event["type"]
-            match kind:
+            match event.get("type"):
                 case "content_block_delta":
                     return self._delta(event["index"], event["delta"])
                 case "content_block_start":
@@ -60,16 +118,18 @@ class MessagesReading:
                     self._reason = event["delta"].get("stop_reason") or self._reason
                     self._count(event.get("usage"))
                 case "message_stop":
-                    self._has_stopped = True
-                case "error":
-                    raise self._failure(event["error"])
+                    self.is_over = True
+                case "message":
+                    return self._whole(event)
+                case kind if kind == "error" or event.get("error"):
+                    raise said_failure(self.name, event, key=self._key)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            text = data if isinstance(data, str) else data.decode("utf-8", "replace")
+            text = data.decode("utf-8", "replace")
             raise ModelFailure("protocol", f"{self.name}: an event that cannot be read: {text[:200]!r}") from error
         return []
 
     def finished(self) -> Finished:
-        if not self._has_stopped:
+        if not self.is_over:
             raise ModelFailure("protocol", f"{self.name}: the stream ended before the answer did; it may be incomplete")
         return Finished(_REASONS.get(self._reason or "", "other"), self.usage, answered_by=self.answered_by)
 
@@ -88,6 +148,15 @@ class MessagesReading:
             written,
             count(self._tokens.get("output_tokens_details"), "thinking_tokens"),
         )
+
+    def _whole(self, message: dict[str, Json]) -> list[Fragment]:
+        """From a server that does not stream."""
+        fragments: list[Fragment] = []
+        for index, block in enumerate(message["content"]):
+            fragments += self._start(index, block) + self._stop(index)
+        self.answered_by, self._reason, self.is_over = message.get("model"), message.get("stop_reason"), True
+        self._count(message.get("usage"))
+        return fragments
 
     def _count(self, usage: Json) -> None:
         """Later counts are totals too; what they leave out stands as it was."""
@@ -127,11 +196,3 @@ class MessagesReading:
         if whole:
             return [CallFragment(index, None, None, whole)]
         return [ReasoningFragment("", seal)] if seal else []
-
-    def _failure(self, error: dict[str, Json]) -> ModelFailure:
-        said = str(error.get("type"))
-        kind, status_code = _ERRORS.get(said, ("unknown", None))
-        message = str(error.get("message") or said)
-        if kind == "bad_request" and "too long" in message:
-            kind = "context_length"
-        return ModelFailure(kind, f"{self.name}: {message}", status_code=status_code)

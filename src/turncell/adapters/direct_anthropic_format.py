@@ -52,7 +52,7 @@ def messages_body(request: ModelRequest, model: str, cache: CacheTime = "5m") ->
     output: dict[str, Json] = {}
     if request.output_schema is not None:
         schema = strict_schema(request.output_schema)
-        if schema is None or not has_schema_mode(model):
+        if schema is None:
             system = joined(system, schema_in_words(request.output_schema))
         else:
             output["format"] = {"type": "json_schema", "schema": schema}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
-
-import orjson
 
 from turncell.adapters.chat_format import clean, legal_id
 from turncell.core.parts import Image, Json, ToolCall, ToolResult
@@ -49,8 +48,8 @@ def arguments_of(call: ToolCall) -> dict[str, Json]:
     if not text.strip():
         return {}
     try:
-        found = orjson.loads(text)
-    except ValueError:
+        found = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
         found = None
     return found if isinstance(found, dict) else {"arguments": text}
 
@@ -101,7 +100,7 @@ def strict_schema(schema: Mapping[str, Json]) -> dict[str, Json] | None:
 
 def schema_in_words(schema: Mapping[str, Json]) -> str:
     """For the instructions, where the provider cannot be held to the schema."""
-    return f"Answer with JSON of this schema and nothing else:\n{orjson.dumps(dict(schema)).decode()}"
+    return f"Answer with JSON of this schema and nothing else:\n{json.dumps(dict(schema))}"
 
 
 def joined(*texts: str) -> str:
@@ -112,6 +111,10 @@ def count(holder: Any, name: str) -> int | None:
     """A count of tokens, or None where the provider does not say."""
     value = holder.get(name) if isinstance(holder, dict) else None
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _no_constant(name: str) -> Json:
+    raise ValueError(name)  # NaN and the infinities, which cannot be sent
 
 
 def _legal(text: str) -> str:

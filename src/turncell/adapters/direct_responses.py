@@ -2,18 +2,77 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import orjson
 
 from turncell.adapters.chat_format import OPENAI_SEAL
 from turncell.adapters.direct_format import count
+from turncell.adapters.direct_model import DirectModel
+from turncell.adapters.direct_responses_format import responses_body
+from turncell.adapters.provider_failures import said_failure
 from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
 from turncell.core.events import FinishReason
 from turncell.core.parts import Json, Usage
 from turncell.errors import ModelFailure
+from turncell.runtime.ports import ModelRequest
 
 _REASONS: dict[str, FinishReason] = {"max_output_tokens": "length", "max_tokens": "length", "content_filter": "filter"}
+
+_SCHEMA_MODE = re.compile(r"(?:^|/)(?:o[1-9](?!-mini|-preview)|o[3-9]-mini|gpt-4o|gpt-4\.1|gpt-(?:[5-9]|\d\d)|codex)")
+
+
+class DirectResponses(DirectModel):
+    """A model at OpenAI's `/responses`, or of a server that has it, as "openai/responses/gpt-5" or its bare name.
+
+    The key is that of OPENAI_API_KEY, the address that of OPENAI_BASE_URL (with `/v1`), unless they are given (see
+    `DirectModel`). `reasoning_summary` ("auto", "concise", "detailed") is asked for where a request has a
+    `reasoning_effort`; None where the provider refuses to give any.
+
+    >>> DirectResponses("openai/responses/gpt-5").model
+    'gpt-5'
+    """
+
+    _prefixes = ("openai/responses/", "openai/")
+    _url = "https://api.openai.com/v1"
+    _url_variable = "OPENAI_BASE_URL"
+    _key_variable = "OPENAI_API_KEY"
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | Callable[[], str | Awaitable[str]] | None = None,
+        headers: Mapping[str, str] | None = None,
+        extra_body: Mapping[str, Json] | None = None,
+        timeout_s: float = 600.0,
+        price: tuple[float, ...] | None = None,
+        has_schema_mode: bool | None = None,
+        reasoning_summary: str | None = "auto",
+    ) -> None:
+        self.reasoning_summary = reasoning_summary
+        super().__init__(
+            name, base_url=base_url, api_key=api_key, headers=headers, extra_body=extra_body, timeout_s=timeout_s,
+            price=price, has_schema_mode=has_schema_mode,
+        )  # fmt: skip
+
+    def _body(self, request: ModelRequest) -> dict[str, Json]:
+        return responses_body(request, self.model, self.reasoning_summary)
+
+    def _reading(self, key: str | None) -> ResponsesReading:
+        return ResponsesReading(self.name, key)
+
+    def _endpoint(self) -> str:
+        return f"{self.base_url}/responses"
+
+    def _headers_for(self, key: str | None) -> dict[str, str]:
+        return {"Authorization": f"Bearer {key}"} if key else {}
+
+    def _has_schema_mode(self) -> bool:
+        return bool(_SCHEMA_MODE.search(self.model))
 
 
 class ResponsesReading:
@@ -23,8 +82,10 @@ class ResponsesReading:
     that a server sends counts, since some leave the deltas out, or all but the end.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, key: str | None = None) -> None:
         self.name = name
+        self.is_over = False
+        self._key = key
         self.answered_by: str | None = None
         self._response: dict[str, Json] | None = None
         """The response as it stands at the end."""
@@ -34,13 +95,10 @@ class ResponsesReading:
         self._has_calls = False
         self._has_refused = False
 
-    def read(self, data: bytes | str) -> list[Fragment]:
-        """The fragments of one event. ModelFailure where it tells of an error, or is none."""
-        if data in (b"[DONE]", "[DONE]"):
-            return []
+    def read(self, data: bytes) -> list[Fragment]:
         try:
             event = orjson.loads(data)
-            match event["type"]:
+            match event.get("type"):
                 case "response.output_text.delta" | "response.refusal.delta":
                     self._has_refused |= event["type"] == "response.refusal.delta"
                     return self._text(event["output_index"], event["delta"])
@@ -59,11 +117,13 @@ class ResponsesReading:
                 case "response.completed" | "response.incomplete":
                     return self._end(event["response"])
                 case "response.failed":
-                    raise self._failure(event["response"].get("error"))
-                case "error":
-                    raise self._failure(event)
+                    raise said_failure(self.name, event["response"].get("error"), key=self._key)
+                case None if event.get("object") == "response":
+                    return self._whole_response(event)
+                case kind if kind == "error" or event.get("error"):
+                    raise said_failure(self.name, event, key=self._key)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            text = data if isinstance(data, str) else data.decode("utf-8", "replace")
+            text = data.decode("utf-8", "replace")
             raise ModelFailure("protocol", f"{self.name}: an event that cannot be read: {text[:200]!r}") from error
         return []
 
@@ -132,9 +192,17 @@ class ResponsesReading:
                 return fragments
         return []
 
+    def _whole_response(self, response: dict[str, Json]) -> list[Fragment]:
+        """From a server that does not stream."""
+        if response.get("status") == "failed":
+            raise said_failure(self.name, response.get("error"), key=self._key)
+        return self._end(response)
+
     def _end(self, response: dict[str, Json]) -> list[Fragment]:
-        self._response = response
+        self._response, self.is_over = response, True
         self.answered_by = response.get("model") or self.answered_by
         if self._read or self._whole:
             return []
-        return [fragment for index, item in enumerate(response.get("output") or ()) for fragment in self._done(index, item)]
+        return [
+            fragment for index, item in enumerate(response.get("output") or ()) for fragment in self._done(index, item)
+        ]

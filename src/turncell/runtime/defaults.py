@@ -18,7 +18,10 @@ _lock = threading.Lock()
 
 
 def model(name: str | Model | None) -> Model:
-    """A model by name: "embedded", or any name LiteLLM knows ("openai/gpt-5", "ollama/llama3"); a Model is returned as it is."""
+    """A model by name: "embedded", or any name LiteLLM knows ("openai/gpt-5", "ollama/llama3"); a Model is returned as it is.
+
+    Where the provider's variables are set, "anthropic/..." and "openai/responses/..." are asked without LiteLLM.
+    """
     if name is None:
         name = settings.current().model
     if not isinstance(name, str):
@@ -31,9 +34,21 @@ def model(name: str | Model | None) -> Model:
         return RulesModel()
     if not name.strip() or any(char.isspace() for char in name):
         raise UnknownModelError(f"model {name!r}: use 'embedded' or a name like 'openai/gpt-5' (provider/model)")
+    if name.startswith("anthropic/") and _is_set("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"):
+        from turncell.adapters.direct_anthropic import DirectAnthropic
+
+        return DirectAnthropic(name)
+    if name.startswith("openai/responses/") and _is_set("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        from turncell.adapters.direct_responses import DirectResponses
+
+        return DirectResponses(name)
     from turncell.adapters.litellm_model import LiteLLMModel
 
     return LiteLLMModel(name)
+
+
+def _is_set(*variables: str) -> bool:
+    return any((os.environ.get(name) or "").strip() for name in variables)
 
 
 def journal() -> Journal:
