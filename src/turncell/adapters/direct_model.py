@@ -90,14 +90,15 @@ class DirectModel:
         body = _encoded(self._body(request) | self.extra_body | request.extra)
         headers = self._headers_for(key) | self.headers
         reading = self._reading(key)
-        patience = Patience(first_s=self.timeout_s, between_s=self.timeout_s)
+        patience = Patience(min(Patience().connect_s, self.timeout_s), self.timeout_s, self.timeout_s)
         async with Post(self.name, self._endpoint(), body, headers, key=key, patience=patience) as answer:
             async for payloads in answer:
                 fragments: list[Fragment] = []
                 failure: ModelFailure | None = None
                 try:
                     for payload in payloads:
-                        fragments += reading.read(payload)
+                        if not reading.is_over:
+                            fragments += reading.read(payload)
                 except ModelFailure as found:
                     failure = found  # what came before it in the same piece counts
                 answer.is_over = answer.is_over or reading.is_over
