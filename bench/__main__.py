@@ -17,10 +17,10 @@ from importlib.metadata import version
 from statistics import median
 from typing import Any
 
-from bench.ways import BARE, THROUGH
+from bench.ways import BARE, WHOLE
 
 CASES = ("deltas", "steps", "many", "imports", "journal", "frames", "memory")
-LITELLM = (BARE, THROUGH)
+LITELLM = (BARE, WHOLE)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Bench:
     def ways(self, case: str, arguments: dict[str, dict[str, Any]], rounds: int = 3) -> dict[str, Any]:
         """`measure` for each way, in turns: a machine that slows down between two of them would look like a ratio.
 
-        What goes through LiteLLM takes minutes, and is measured once.
+        What goes through LiteLLM as a whole takes minutes, and is measured once.
         """
         rounds = 1 if self.is_quick else rounds
         found: dict[str, list[dict[str, float]]] = {way: [] for way in arguments}

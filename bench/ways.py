@@ -347,18 +347,33 @@ class Turncell:
         return marks
 
 
+class TurncellDirect(Turncell):
+    def model(self, path: str) -> Any:
+        from turncell.adapters.direct_chat import DirectChat
+
+        return DirectChat("openai/bench", base_url=f"{self._base}{path}/v1")
+
+
 class TurncellLiteLLM(Turncell):
+    is_whole = False
+
     def model(self, path: str) -> Any:
         from turncell.adapters.litellm_model import LiteLLMModel
 
-        return LiteLLMModel("openai/bench", api_key="none", base_url=f"{self._base}{path}/v1")
+        return LiteLLMModel("openai/bench", api_key="none", base_url=f"{self._base}{path}/v1", is_whole=self.is_whole)
+
+
+class TurncellLiteLLMWhole(TurncellLiteLLM):
+    is_whole = True
 
 
 WAYS: dict[str, Callable[[str], Way]] = {
     "raw socket + orjson": Raw,
     "aiohttp + orjson": Aiohttp,
     "turncell, minimal model": Turncell,
+    "turncell direct": TurncellDirect,
     "litellm.acompletion": LiteLLM,
     "turncell through LiteLLM": TurncellLiteLLM,
+    "turncell through LiteLLM whole": TurncellLiteLLMWhole,
 }
-RAW, AIOHTTP, DIRECT, BARE, THROUGH = WAYS
+RAW, AIOHTTP, MINIMAL, DIRECT, BARE, THROUGH, WHOLE = WAYS

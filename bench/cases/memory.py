@@ -65,8 +65,8 @@ def report(bench: Bench) -> list[Target]:
         )
     )
     return [
-        Target("minimal model, long answer", found[DIRECT][0], 5, " MB"),
-        Target("minimal model, turns at once", found[DIRECT][1], 25, " MB"),
+        Target("direct, long answer", found[DIRECT][0], 5, " MB"),
+        Target("direct, turns at once", found[DIRECT][1], 25, " MB"),
         Target("through LiteLLM, long answer", found[THROUGH][0], 5, " MB"),
         Target("through LiteLLM, turns at once", found[THROUGH][1], 25, " MB"),
     ]

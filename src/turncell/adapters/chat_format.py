@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
+
+import orjson
 
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from turncell.runtime.ports import ToolSpec
@@ -13,6 +17,8 @@ REDACTED = "redacted:"
 """Begins the signature of a reasoning block that the provider sent sealed: the rest is its data."""
 OPENAI_SEAL = "responses:"
 """Begins the signature of a reasoning item of OpenAI's responses: its id, a colon and the sealed content follow."""
+THOUGHT = "__thought__"
+"""LiteLLM carries Gemini's thought signatures inside the ids of calls, after this word."""
 _LEGAL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -25,17 +31,81 @@ def chat_messages(
     Reasoning goes back only with its signature (as `thinking_blocks`): providers refuse what they have not sealed.
     `wire_id` makes the id of a tool call from the provider's own; legal ones are kept unless it says otherwise.
     """
-    chat: list[dict[str, Json]] = [{"role": "system", "content": clean(instructions)}] if instructions else []
+    chat = [_system(instructions)] if instructions else []
     ids: dict[str, str] = {}
     for message in messages:
-        if message.role == "assistant":
-            chat.append(_assistant(message, ids, wire_id or legal_id))
-        elif message.role != "tool":
-            chat.append({"role": message.role, "content": _content(message.parts)})
-        for part in message.parts:
-            if isinstance(part, ToolResult):
-                call_id = ids.get(part.call_id) or (wire_id or legal_id)(part.provider_id or part.call_id)
-                chat.append({"role": "tool", "tool_call_id": call_id, "content": clean(part.content)})
+        chat += _message(message, ids, wire_id or legal_id)
+    return chat
+
+
+class MessageBytes:
+    """`chat_messages` as JSON, each message encoded once for as long as the runtime gives the same object again.
+
+    `shape` may change a message before it is encoded: it gets the message and those that it has become on the wire.
+    Kept is what the last requests were made of: some `limit_bytes`, and however much one request needs.
+    """
+
+    def __init__(
+        self, shape: Callable[[Message, list[dict[str, Json]]], object] | None = None, limit_bytes: int = 16 << 20
+    ) -> None:
+        self._shape, self._limit_bytes = shape, limit_bytes
+        self._new: dict[int, _Encoded] = {}
+        self._old: dict[int, _Encoded] = {}
+        self._new_bytes = 0
+
+    def encode(self, messages: Iterable[Message], instructions: str = "") -> bytes:
+        pieces = [encode(_system(instructions))] if instructions else []
+        ids: dict[str, str] = {}
+        for message in messages:
+            found = self._new.get(id(message))
+            # An id is that of another message once its own is gone; what is kept here cannot be gone.
+            if found is None:
+                found = self._old.get(id(message)) or self._encoded(message, ids)
+                self._new[id(message)] = found
+                self._new_bytes += len(found[1])
+            if found[2]:
+                ids.update(found[2])
+            if found[1]:
+                pieces.append(found[1])
+        if self._new_bytes > self._limit_bytes:
+            self._old, self._new, self._new_bytes = self._new, {}, 0
+        return b"[" + b",".join(pieces) + b"]"
+
+    def _encoded(self, message: Message, ids: dict[str, str]) -> _Encoded:
+        own = dict(ids) if message.role != "assistant" else {}
+        chat = _message(message, own, legal_id)
+        if self._shape is not None:
+            self._shape(message, chat)
+        return message, b",".join(map(encode, chat)), own if message.role == "assistant" else {}
+
+
+_Encoded: TypeAlias = tuple[Message, bytes, dict[str, str]]
+"""The message (kept, so that no other gets its id), its bytes, and the ids on the wire of the calls in it."""
+
+
+def encode(value: Json) -> bytes:
+    """JSON; lone surrogates are replaced, and integers may be of any size."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return clean(json.dumps(value, ensure_ascii=False)).encode()
+
+
+def _system(instructions: str) -> dict[str, Json]:
+    return {"role": "system", "content": clean(instructions)}
+
+
+def _message(message: Message, ids: dict[str, str], wire_id: Callable[[str], str]) -> list[dict[str, Json]]:
+    """The messages that one becomes. `ids` are those on the wire of the calls so far; an assistant's are added."""
+    chat: list[dict[str, Json]] = []
+    if message.role == "assistant":
+        chat.append(_assistant(message, ids, wire_id))
+    elif message.role != "tool":
+        chat.append({"role": message.role, "content": _content(message.parts)})
+    for part in message.parts:
+        if isinstance(part, ToolResult):
+            call_id = ids.get(part.call_id) or wire_id(part.provider_id or part.call_id)
+            chat.append({"role": "tool", "tool_call_id": call_id, "content": clean(part.content)})
     return chat
 
 
@@ -61,11 +131,12 @@ def clean(text: str) -> str:
 
 
 def legal_id(text: str) -> str:
-    """The id itself where every provider accepts it, otherwise one made from it.
+    """The id itself where every provider accepts it, otherwise one made from it. A thought inside it is left out.
 
     >>> legal_id("call_1"), legal_id("functions.f:0")
     ('call_1', 'functions_f_0_d6bdd4de')
     """
+    text = text.split(THOUGHT)[0]
     if _LEGAL_ID.fullmatch(text):
         return text
     digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8]

@@ -26,16 +26,20 @@ import importlib
 import inspect
 import os
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from turncell.adapters.chat_format import chat_messages, chat_tools, legal_id
+from turncell.adapters.chat_format import THOUGHT, chat_messages, chat_tools, legal_id
+from turncell.adapters.chat_reading import ChatReading
+from turncell.adapters.http_stream import Patience, Post, key_of
 from turncell.adapters.litellm_failures import to_failure
-from turncell.adapters.litellm_reading import Reading, cost_of
+from turncell.adapters.litellm_reading import Reading, cost_of, usage_object
+from turncell.adapters.litellm_request import Built, RequestBuilder
 from turncell.adapters.provider_failures import hide_keys
 from turncell.core.deltas import Finished, Fragment
+from turncell.core.events import CostBasis
 from turncell.errors import ModelFailure, UnknownModelError
 from turncell.runtime.ports import ModelRequest
 
@@ -44,9 +48,6 @@ _IMPORT_ENVIRONMENT = {
     "LITELLM_MODE": "PRODUCTION",
     "TIKTOKEN_CACHE_DIR": None,
 }
-_THOUGHT = "__thought__"
-"""LiteLLM carries Gemini's thought signatures inside the ids of calls, after this word."""
-
 _loaded: Any = None
 _load_lock = threading.Lock()
 _quiet_lock = threading.Lock()
@@ -59,7 +60,8 @@ class LiteLLMModel:
 
     `api_key` is a key or a function that returns one (it may be async; asked for each call), otherwise LiteLLM looks
     into the environment. `timeout_s` bounds the silence of the provider, not the length of an answer. `extra` are
-    further arguments of `litellm.acompletion`; those of a request go over it.
+    further arguments of `litellm.acompletion`; those of a request go over it. Where the provider speaks OpenAI's format
+    LiteLLM only builds the request (see litellm_request); `is_whole` has it do all, at ten times the cost.
 
     Nothing is retried here. Without tokens from the provider, `Usage` stays empty.
     """
@@ -72,6 +74,7 @@ class LiteLLMModel:
         base_url: str | None = None,
         timeout_s: float = 600.0,
         extra: dict[str, Any] | None = None,
+        is_whole: bool = False,
     ) -> None:
         if not name.strip() or name != name.strip():
             raise UnknownModelError(f"a model is written 'provider/model'; found {name!r}")
@@ -81,6 +84,8 @@ class LiteLLMModel:
         self.extra = dict(extra or {})
         self._api_key = api_key
         self._provider: str | None = None
+        self._is_whole = is_whole
+        self._builder: RequestBuilder | None = None
 
     def __repr__(self) -> str:
         return f"LiteLLMModel({self.name!r})"
@@ -93,6 +98,13 @@ class LiteLLMModel:
         has_begun = False
         with _quiet(litellm):
             provider = self._provider_of(litellm)
+            built = self._built(litellm, request, key, provider)
+            if built is not None:
+                # Closed here, at once: whoever leaves this generator does not wait for a collection of that one.
+                async with aclosing(self._read(litellm, built, provider)) as bursts:
+                    async for burst in bursts:
+                        yield burst
+                return
             try:
                 async with asyncio.timeout(self.timeout_s):
                     wrapper = await litellm.acompletion(**self._arguments(litellm, request, key, provider))
@@ -121,16 +133,29 @@ class LiteLLMModel:
                 if wrapper is not None:
                     await _close(wrapper)
 
+    def _built(self, litellm: Any, request: ModelRequest, key: str | None, provider: str) -> Built | None:
+        if self._is_whole or "custom_llm_provider" in self.extra:
+            return None
+        if self._builder is None:
+            self._builder = RequestBuilder(litellm, self.name, provider, self.base_url)
+        return self._builder.build(request, key, self.extra | request.extra)
+
+    async def _read(self, litellm: Any, built: Built, provider: str) -> AsyncGenerator[list[Fragment], None]:
+        """The answer to a request that LiteLLM has only built."""
+        reading = ChatReading(self.name, built.key)
+        patience = Patience(min(20.0, self.timeout_s), self.timeout_s, self.timeout_s)
+        async with Post(self.name, built.url, built.body, built.headers, key=built.key, patience=patience) as post:
+            async for payloads in post:
+                if fragments := reading.read(payloads):
+                    yield fragments
+                if reading.failure is not None:
+                    break
+            reading.end()
+            usage = usage_object(litellm, reading)
+            yield [reading.finished(*cost_of(litellm, self.name, provider, reading.cost_usd, usage))]
+
     async def _key(self) -> str | None:
-        if not callable(self._api_key):
-            return self._api_key
-        try:
-            key = self._api_key()
-            return await key if inspect.isawaitable(key) else key
-        except Exception as error:
-            raise ModelFailure(
-                "auth", f"{self.name}: api_key() raised {type(error).__name__}; it must return a key"
-            ) from error
+        return await key_of(self.name, self._api_key)
 
     def _provider_of(self, litellm: Any) -> str:
         if self._provider is None:
@@ -146,9 +171,7 @@ class LiteLLMModel:
 
     def _arguments(self, litellm: Any, request: ModelRequest, key: str | None, provider: str) -> dict[str, Any]:
         def wire_id(text: str) -> str:
-            if _THOUGHT in text:
-                return text if provider in ("gemini", "vertex_ai") else legal_id(text.split(_THOUGHT)[0])
-            return legal_id(text)
+            return text if THOUGHT in text and provider in ("gemini", "vertex_ai") else legal_id(text)
 
         arguments: dict[str, Any] = {
             "model": self.name,
@@ -175,7 +198,7 @@ class LiteLLMModel:
         finish_reason = reading.finish_reason
         if finish_reason is None:
             raise ModelFailure("protocol", f"{self.name}: the stream ended before the answer did; it may be incomplete")
-        cost_usd, basis = cost_of(litellm, self.name, provider, reading)
+        cost_usd, basis = cost_of(litellm, self.name, provider, reading.cost_usd, reading.raw_usage)
         return Finished(finish_reason, reading.usage, cost_usd, basis, reading.answered_by)
 
 
@@ -191,6 +214,13 @@ def warm_up() -> Any:
                     _call_nobody(litellm)
             _loaded = litellm
         return _loaded
+
+
+def cost_if_loaded(name: str, reading: ChatReading) -> tuple[float | None, CostBasis]:
+    """What LiteLLM's price list says, if it is loaded: nobody waits seconds for a price."""
+    if _loaded is None:
+        return None, "none"
+    return cost_of(_loaded, name, name.split("/", 1)[0], reading.cost_usd, usage_object(_loaded, reading))
 
 
 @contextmanager

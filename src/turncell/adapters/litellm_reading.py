@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from turncell.adapters.chat_format import REDACTED
+from turncell.adapters.chat_reading import ChatReading
 from turncell.core.deltas import CallFragment, Fragment, ReasoningFragment, TextFragment
 from turncell.core.events import CostBasis, FinishReason
 from turncell.core.parts import Usage
@@ -143,10 +144,20 @@ def _thoughts(blocks: Any, thought: str | None) -> list[Fragment]:
     return fragments
 
 
-def cost_of(litellm: Any, name: str, provider: str, reading: Reading) -> tuple[float | None, CostBasis]:
-    if reading.cost_usd is not None:
-        return reading.cost_usd, "provider"
-    usage = reading.raw_usage
+def usage_object(litellm: Any, reading: ChatReading) -> Any:
+    """What the provider said of tokens, as LiteLLM's own; None where it said nothing that LiteLLM understands."""
+    try:
+        return litellm.Usage(**reading.usage_json) if reading.usage_json else None
+    except Exception:
+        return None
+
+
+def cost_of(
+    litellm: Any, name: str, provider: str, said_usd: float | None, usage: Any
+) -> tuple[float | None, CostBasis]:
+    """The provider's own figure, or what LiteLLM's price list makes of `usage` (LiteLLM's object)."""
+    if said_usd is not None:
+        return said_usd, "provider"
     if usage is None:
         return None, "none"
     short = name.split("/", 1)[-1]

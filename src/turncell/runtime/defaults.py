@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,12 +16,17 @@ from turncell.runtime.ports import Model, Record, SessionInfo, Store
 
 _journals: dict[str, Journal] = {}
 _lock = threading.Lock()
+_NOT_CHAT = re.compile(
+    r"/responses/|-pro\b|codex|deep-research|computer-use|instruct|gpt-5\.([4-9]|\d\d)|gpt-([6-9]|\d\d)"
+)
+"""OpenAI's models that do not answer chat completions, or (from gpt-5.4) not with tools. LiteLLM knows another way to each."""
 
 
 def model(name: str | Model | None) -> Model:
-    """A model by name: "embedded", or any name LiteLLM knows ("openai/gpt-5", "ollama/llama3"); a Model is returned as it is.
+    """A model by name: "embedded", or any name LiteLLM knows ("ollama/llama3"); a Model is returned as it is.
 
-    Where the provider's variables are set, "anthropic/..." and "openai/responses/..." are asked without LiteLLM.
+    "openai/…" is asked without a client in between; where the provider's variables are set, "anthropic/…" and
+    "openai/responses/…" are too.
     """
     if name is None:
         name = settings.current().model
@@ -42,6 +48,10 @@ def model(name: str | Model | None) -> Model:
         from turncell.adapters.direct_responses import DirectResponses
 
         return DirectResponses(name)
+    if name.startswith("openai/") and not _NOT_CHAT.search(name):
+        from turncell.adapters.direct_chat import DirectChat
+
+        return DirectChat(name)
     from turncell.adapters.litellm_model import LiteLLMModel
 
     return LiteLLMModel(name)

@@ -1,0 +1,190 @@
+"""What a stream of OpenAI's chat completions says, whoever sends it. Pure: payloads in, fragments out.
+
+The format is one thing on paper and many in the wild, so that nothing is required but JSON: fields may be missing, null or
+of another kind. What was seen, and where, stands in tests/streams/chat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from turncell.adapters.provider_failures import said_failure
+from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
+from turncell.core.events import CostBasis, FinishReason
+from turncell.core.parts import Usage
+from turncell.errors import ModelFailure
+
+_REASONS: dict[str, FinishReason] = {
+    "stop": "stop", "eos": "stop", "eos_token": "stop", "end_turn": "stop", "stop_sequence": "stop",
+    "length": "length", "max_tokens": "length", "max_output_tokens": "length", "model_length": "length",
+    "tool_calls": "tool_calls", "tool_use": "tool_calls", "function_call": "tool_calls",
+    "content_filter": "filter", "safety": "filter",
+}  # fmt: skip
+
+
+class ChatReading:
+    """The chunks of one answer of `model`, and what they said of tokens, cost and the end.
+
+    A failure inside the stream is kept in `failure`, since fragments that came with it must be handed over before it.
+    """
+
+    def __init__(self, model: str, key: str | None = None) -> None:
+        self.failure: ModelFailure | None = None
+        self.reason: str | None = None
+        """Why it ended, in the provider's words; None as long as nothing was said."""
+        self.answered_by: str | None = None
+        self.usage_json: dict[str, Any] = {}
+        """What was said of tokens, merged."""
+        self.cost_usd: float | None = None
+        """The provider's own figure."""
+        self._model, self._key = model, key
+
+    def read(self, payloads: Sequence[bytes]) -> list[Fragment]:
+        """The fragments in these payloads, up to a failure."""
+        fragments: list[Fragment] = []
+        for payload in payloads:
+            try:
+                chunk = orjson.loads(payload)
+            except orjson.JSONDecodeError as error:
+                start = payload[:80].decode("utf-8", "replace")
+                self.failure = ModelFailure("protocol", f"{self._model}: sent what is no JSON ({error}): {start!r}")
+                self.failure.__cause__ = error
+                break
+            if not isinstance(chunk, dict):
+                continue
+            choices = chunk.get("choices")
+            if choices and isinstance(choices, list):
+                choice = choices[0]
+                if isinstance(choice, dict):
+                    # A server that does not stream sends the whole message.
+                    delta = choice.get("delta") or choice.get("message")
+                    if isinstance(delta, dict):
+                        text = delta.get("content")
+                        # Nearly every chunk is only this.
+                        if text and len(delta) == 1 and isinstance(text, str):
+                            fragments.append(TextFragment(text))
+                        else:
+                            _read_delta(delta, fragments)
+                    if choice.get("finish_reason"):
+                        self.reason = str(choice["finish_reason"])
+                    if choice.get("usage"):
+                        self._add_usage(choice["usage"])
+            if chunk.get("usage"):
+                self._add_usage(chunk["usage"])
+            elif chunk.get("x_groq"):
+                self._add_usage(_dict(chunk["x_groq"]).get("usage"))
+            if chunk.get("error") or chunk.get("object") == "error" or chunk.get("type") == "error":
+                self.failure = said_failure(self._model, chunk, key=self._key)
+                break
+            if self.answered_by is None and isinstance(chunk.get("model"), str):
+                self.answered_by = chunk["model"] or None
+        return fragments
+
+    def end(self) -> FinishReason:
+        """Why the answer ended; ModelFailure where nobody said that it has."""
+        if self.failure is not None:
+            raise self.failure
+        if self.reason is None:
+            raise ModelFailure(
+                "protocol", f"{self._model}: the stream ended before the answer did; it may be incomplete"
+            )
+        return _REASONS.get(self.reason.lower(), "other")
+
+    def finished(self, cost_usd: float | None = None, basis: CostBasis = "none") -> Finished:
+        """The last fragment; the provider's own figure counts more than `cost_usd`."""
+        if self.cost_usd is not None:
+            cost_usd, basis = self.cost_usd, "provider"
+        return Finished(self.end(), self.usage, cost_usd, basis, self.answered_by)
+
+    @property
+    def usage(self) -> Usage:
+        raw = self.usage_json
+        prompt, completion = _dict(raw.get("prompt_tokens_details")), _dict(raw.get("completion_tokens_details"))
+        # The details are OpenAI's; the rest is DeepSeek's, Moonshot's and what speaks Anthropic behind.
+        read = (
+            prompt.get("cached_tokens"), raw.get("cache_read_input_tokens"), raw.get("prompt_cache_hit_tokens"),
+            raw.get("cached_tokens"),
+        )  # fmt: skip
+        written = (
+            prompt.get("cache_creation_tokens"), prompt.get("cache_write_tokens"), raw.get("cache_creation_input_tokens"),
+        )  # fmt: skip
+        return Usage(
+            _count(raw.get("prompt_tokens")),
+            _count(raw.get("completion_tokens")),
+            _count(*read),
+            _count(*written),
+            _count(completion.get("reasoning_tokens"), raw.get("reasoning_tokens")),
+        )
+
+    def _add_usage(self, usage: Any) -> None:
+        """Who sends usage twice sends totals, or each half once: the later one counts where it says more."""
+        for name, value in _dict(usage).items():
+            if value or name not in self.usage_json:
+                self.usage_json[name] = value
+        cost = self.usage_json.get("cost")
+        if isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < float("inf"):
+            self.cost_usd = float(cost)
+
+
+def _read_delta(delta: dict[str, Any], fragments: list[Fragment]) -> None:
+    thought = delta.get("reasoning_content") or delta.get("reasoning")
+    if thought and isinstance(thought, str):
+        fragments.append(ReasoningFragment(thought))
+    text = delta.get("content") or delta.get("refusal")
+    if text and isinstance(text, str):
+        fragments.append(TextFragment(text))
+    elif isinstance(text, list):
+        _read_blocks(text, fragments)
+    calls = delta.get("tool_calls")
+    if isinstance(calls, list):
+        fragments.extend(_call(call) for call in calls if isinstance(call, dict))
+    elif isinstance(calls, dict):
+        fragments.append(_call(calls))
+    if isinstance(delta.get("function_call"), dict):  # what tool calls were before 2023-11, and are in old servers
+        fragments.append(_call({"function": delta["function_call"]}))
+
+
+def _read_blocks(blocks: list[Any], fragments: list[Fragment]) -> None:
+    """Mistral sends content as a list while its models think: thoughts are lists of text again."""
+    for block in map(_dict, blocks):
+        thought = block.get("thinking")
+        if isinstance(thought, list):
+            thought = "".join(str(_dict(one).get("text") or "") for one in thought)
+        if thought and isinstance(thought, str):
+            fragments.append(ReasoningFragment(thought))
+        elif isinstance(block.get("text"), str) and block["text"]:
+            fragments.append(TextFragment(block["text"]))
+
+
+def _call(call: dict[str, Any]) -> CallFragment:
+    function = _dict(call.get("function"))
+    arguments = function.get("arguments")
+    if not isinstance(arguments, str):
+        # Some servers send the object itself.
+        arguments = "" if arguments is None else orjson.dumps(arguments).decode()
+    call_id = call.get("id")
+    return CallFragment(
+        _count(call.get("index")),
+        str(call_id) if call_id not in (None, "") else None,
+        _text(function.get("name")),
+        arguments,
+    )
+
+
+def _text(value: Any) -> str | None:
+    return value if value and isinstance(value, str) else None
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _count(*values: Any) -> int | None:
+    """The first that is a count."""
+    for value in values:
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return value
+    return None

@@ -1,0 +1,172 @@
+"""LiteLLM's request without LiteLLM's client: what a provider's own configuration makes of it, as bytes to be sent.
+
+LiteLLM knows some hundred providers that speak OpenAI's chat completions, each with its own address, headers and names of
+parameters; that is worth having. Its way of sending and reading costs 260 µs a chunk. So it builds, and we send and read.
+
+`build` answers None wherever it is not sure that the outcome is the same: another wire format, a signed request, settings
+of LiteLLM that would count (callbacks, caches, sessions), parameters that LiteLLM reads for itself, a name that is not there
+any more. Then LiteLLM does all of it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from turncell.adapters.chat_format import MessageBytes, chat_messages, chat_tools, encode
+from turncell.runtime.ports import ModelRequest
+
+_OWN_READERS = {"codestral", "fireworks_ai", "groq", "mistral", "xai"}
+"""Their configurations read chunks themselves, of OpenAI's format by the providers' documentation."""
+_OTHERS = (
+    "anthropic", "azure", "bedrock", "clarifai", "cohere", "databricks", "gdc", "gemini", "github_copilot", "huggingface",
+    "sagemaker", "sap", "snowflake", "text-completion", "vertex", "watsonx",
+)  # fmt: skip
+"""Beginnings of names of providers that sign, or whose format or address is their own."""
+_SETTINGS = (
+    "aclient_session", "cache", "callbacks", "client_session", "failure_callback", "headers", "input_callback", "model_alias_map",
+    "organization", "pre_call_rules", "post_call_rules", "proxy_auth", "success_callback", "_async_failure_callback",
+    "_async_input_callback", "_async_success_callback",
+)  # fmt: skip
+_VARIABLES = (
+    "OPENAI_ORGANIZATION", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "SSL_CERTIFICATE", "SSL_VERIFY", "SSL_SECURITY_LEVEL",
+)  # fmt: skip
+_NEVER = {
+    "model", "messages", "stream", "stream_options", "tools", "functions", "function_call", "custom_llm_provider", "extra_headers",
+    "api_version", "max_retries", "base_model", "kwargs", "web_search_options",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A request that is ready to be sent."""
+
+    url: str
+    headers: dict[str, str]
+    body: bytes
+    key: str | None
+
+
+class RequestBuilder:
+    """Requests for one model. What stays the same from step to step is built once."""
+
+    def __init__(self, litellm: Any, name: str, provider: str, base_url: str | None) -> None:
+        self._litellm, self._name, self._provider, self._base_url = litellm, name, provider, base_url
+        self._messages = MessageBytes()
+        self._frame_of: tuple[Any, ...] = ()
+        self._frame: _Frame | None = None
+
+    def build(self, request: ModelRequest, key: str | None, extra: Mapping[str, Any]) -> Built | None:
+        """The request, or None where LiteLLM must do all of it. `extra` are arguments of `litellm.acompletion`."""
+        try:
+            return self._build(request, key, extra)
+        except Exception:
+            # Private names may have gone, or a parameter is refused: LiteLLM as a whole says so better.
+            return None
+
+    def _build(self, request: ModelRequest, key: str | None, extra: Mapping[str, Any]) -> Built | None:
+        if any(getattr(self._litellm, name, None) for name in _SETTINGS) or any(map(os.environ.get, _VARIABLES)):
+            return None
+        if getattr(self._litellm, "ssl_verify", True) is not True:
+            return None
+        frame_of = (
+            request.temperature, request.max_tokens, request.reasoning_effort, request.tools, key, encode(dict(extra)),
+        )  # fmt: skip
+        if frame_of != self._frame_of:
+            self._frame, self._frame_of = self._new_frame(request, key, dict(extra)), frame_of
+        frame = self._frame
+        if frame is None:
+            return None
+        if frame.head is not None:
+            messages = self._messages.encode(request.messages, request.instructions)
+            body = frame.head[:-1] + b',"messages":' + messages + b"}"
+        else:
+            body = encode(frame.body(chat_messages(request.messages, request.instructions)))
+        return Built(frame.url, frame.headers, body, frame.key)
+
+    def _new_frame(self, request: ModelRequest, key: str | None, extra: dict[str, Any]) -> _Frame | None:
+        litellm, provider = self._litellm, self._provider
+        from litellm.llms.openai.chat.gpt_transformation import OpenAIGPTConfig
+        from litellm.main import responses_api_bridge_check
+        from litellm.types.utils import LlmProviders
+        from litellm.utils import ProviderConfigManager, get_optional_params
+
+        extra_body = extra.pop("extra_body", None) or {}
+        accepted = set(inspect.signature(get_optional_params).parameters) - _NEVER
+        if not set(extra) <= accepted or provider.startswith(_OTHERS):
+            return None
+        model, _, own_key, base_url = litellm.get_llm_provider(self._name, api_base=self._base_url, api_key=key)
+        key = own_key or key or (os.environ.get("OPENAI_API_KEY") if provider == "openai" else None)
+        base_url = base_url or self._base_url
+        if not key or not base_url:
+            return None
+        config = ProviderConfigManager.get_provider_chat_config(model, LlmProviders(provider))
+        if not isinstance(config, OpenAIGPTConfig) or not _speaks_openai(config, OpenAIGPTConfig, provider, model):
+            return None
+        tools = chat_tools(request.tools) or None
+        info, _ = responses_api_bridge_check(
+            model=model, custom_llm_provider=provider, tools=tools, reasoning_effort=request.reasoning_effort, api_base=base_url
+        )  # fmt: skip
+        if info.get("mode") not in (None, "chat"):
+            return None
+        given = {
+            "temperature": request.temperature, "max_tokens": request.max_tokens,
+            "reasoning_effort": request.reasoning_effort, "tools": tools,
+        }  # fmt: skip
+        given = {name: value for name, value in given.items() if value is not None} | extra
+        optional = get_optional_params(
+            model=model, custom_llm_provider=provider, stream=True, stream_options={"include_usage": True},
+            messages=[], **given,
+        )  # fmt: skip
+        if {"fake_stream", "json_mode"} & set(optional):
+            return None
+        common: dict[str, Any] = {"model": model, "optional_params": optional, "litellm_params": {}}
+        headers = config.validate_environment(headers={}, messages=[], api_key=key, api_base=base_url, **common)
+        url = config.get_complete_url(api_base=base_url, api_key=key, stream=True, **common)
+        if urlsplit(url).netloc != urlsplit(base_url).netloc:
+            return None  # some configurations leave their address to the caller: the key must not go elsewhere
+        frame = _Frame(config, common, {str(n): str(v) for n, v in headers.items()}, url, key, dict(extra_body))
+        is_plain = all(
+            getattr(type(config), name) is getattr(OpenAIGPTConfig, name)
+            for name in ("transform_request", "_transform_messages")
+        )
+        if is_plain:
+            # It does not look at the messages, so that they may be encoded here, each once.
+            fields = frame.body([{"role": "user", "content": ""}])
+            del fields["messages"]
+            frame.head = encode(fields)
+        return frame
+
+
+class _Frame:
+    """A request but for its messages."""
+
+    def __init__(
+        self,
+        config: Any,
+        common: dict[str, Any],
+        headers: dict[str, str],
+        url: str,
+        key: str,
+        extra_body: dict[str, Any],
+    ) -> None:
+        self.headers, self.url, self.key = headers, url, key
+        self.head: bytes | None = None
+        self._config, self._common, self._extra_body = config, common, extra_body
+
+    def body(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        common = {**self._common, "optional_params": dict(self._common["optional_params"])}
+        body: dict[str, Any] = self._config.transform_request(messages=messages, headers=dict(self.headers), **common)
+        return body | (body.pop("extra_body", None) or {}) | self._extra_body
+
+
+def _speaks_openai(config: Any, openai: type, provider: str, model: str) -> bool:
+    """Whether it neither signs, nor reads the answer otherwise, nor makes a stream of an answer that is none."""
+    is_plain = type(config).sign_request is openai.sign_request  # type: ignore[attr-defined]
+    reads = type(config).get_model_response_iterator is openai.get_model_response_iterator  # type: ignore[attr-defined]
+    fakes = config.should_fake_stream(model=model, stream=True, custom_llm_provider=provider)
+    return is_plain and (reads or provider in _OWN_READERS) and not fakes and config.has_custom_stream_wrapper is False
