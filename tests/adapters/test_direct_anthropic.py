@@ -20,6 +20,7 @@ from tests.adapters.streams import ADD, KEY, ask, content, cut, hear, names, pla
 from turncell import Agent, ModelFailure, UsageError, tool
 from turncell.adapters.direct_anthropic import DirectAnthropic, MessagesReading
 from turncell.adapters.direct_anthropic_format import messages_body
+from turncell.adapters.direct_chat import Price
 from turncell.core.deltas import Finished
 from turncell.core.parts import Image, Message, Part, Reasoning, Text, ToolCall, ToolResult, Usage
 from turncell.errors import UnknownModelError
@@ -277,7 +278,7 @@ class TestTheCache:
 
     def test_what_was_read_and_written_is_counted_and_priced(self) -> None:
         usage = Usage(1000, 100, cache_read_tokens=700, cache_write_tokens=200)
-        _, end = answer(reply("x", usage=usage), price=(3.0, 15.0))
+        _, end = answer(reply("x", usage=usage), price=Price(3.0, 15.0))
         assert end.usage == usage
         assert end.cost_usd == pytest.approx((100 * 3 + 700 * 0.3 + 200 * 3.75 + 100 * 15) / 1e6)
         assert end.cost_basis == "user"
@@ -328,7 +329,7 @@ class TestSchemas:
             "my-own",
         )
         assert [capabilities_of(DirectAnthropic(name)).schema for name in names] == [False, False, True, True, False]
-        assert capabilities_of(DirectAnthropic("my-own", has_schema_mode=True)).schema
+        assert capabilities_of(DirectAnthropic("my-own", holds_schema=True)).schema
 
 
 @pytest.mark.feature("A13")
@@ -382,6 +383,19 @@ class TestFailures:
             asyncio.run(hear(DirectAnthropic("claude-sonnet-4-5", headers={"Authorization": "Bearer mine"})))
             assert [one.get("x-api-key") for one in server.headers] == ["from-environment", "from-function", None]
             assert server.headers[2]["authorization"] == "Bearer mine"
+
+    @pytest.mark.feature("G6")
+    def test_a_server_that_is_named_gets_no_key_of_somebody_else(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+
+        def sign(url: str, body: bytes) -> dict[str, str]:
+            return {"x-signature": f"{url[-12:]} {len(body)}"}
+
+        with serve(["a", "b"]) as server:
+            asyncio.run(hear(DirectAnthropic("m", base_url=server.origin)))
+            asyncio.run(hear(DirectAnthropic("m", base_url=server.origin, auth=sign, extra_body={"stream": True})))
+            assert all("x-api-key" not in one for one in server.headers)
+            assert server.headers[1]["x-signature"] == f"/v1/messages {server.headers[1]['content-length']}"
 
     def test_a_name_without_a_model_is_refused(self) -> None:
         for name in ("", "anthropic/", "claude sonnet"):

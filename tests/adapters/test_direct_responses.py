@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from tests.adapters.streams import ADD, KEY, ask, content, cut, hear, names, play
 from turncell import Agent, ModelFailure, tool
 from turncell.adapters.chat_format import chat_messages
+from turncell.adapters.direct_chat import Price
 from turncell.adapters.direct_responses import DirectResponses, ResponsesReading
 from turncell.adapters.direct_responses_format import responses_body
 from turncell.core.deltas import Finished
@@ -235,7 +236,7 @@ class TestFailures:
             DirectResponses("openai/responses/")
 
     def test_cached_input_has_a_price_of_its_own(self) -> None:
-        _, end = answer(reply("x", usage=Usage(1000, 100, cache_read_tokens=600)), price=(2.0, 8.0, 0.5))
+        _, end = answer(reply("x", usage=Usage(1000, 100, cache_read_tokens=600)), price=Price(2.0, 8.0, 0.5))
         assert end.cost_usd == pytest.approx((400 * 2 + 600 * 0.5 + 100 * 8) / 1e6)
 
 

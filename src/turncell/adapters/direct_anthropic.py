@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import orjson
 
 from turncell.adapters.chat_format import REDACTED
 from turncell.adapters.direct_anthropic_format import CacheTime, has_schema_mode, messages_body
+from turncell.adapters.direct_chat import Auth, Price
 from turncell.adapters.direct_format import count
 from turncell.adapters.direct_model import DirectModel
 from turncell.adapters.provider_failures import said_failure
 from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
 from turncell.core.events import FinishReason
 from turncell.core.parts import Json, Usage
+from turncell.core.values import evolve
 from turncell.errors import ModelFailure, UsageError
 from turncell.runtime.ports import ModelRequest
 
@@ -38,6 +40,7 @@ class DirectAnthropic(DirectModel):
     _url = "https://api.anthropic.com"
     _url_variable = "ANTHROPIC_BASE_URL"
     _key_variable = "ANTHROPIC_API_KEY"
+    _always: ClassVar[dict[str, str]] = {"anthropic-version": "2023-06-01"}
 
     def __init__(
         self,
@@ -47,17 +50,18 @@ class DirectAnthropic(DirectModel):
         api_key: str | Callable[[], str | Awaitable[str]] | None = None,
         headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Json] | None = None,
+        auth: Auth | None = None,
         timeout_s: float = 600.0,
-        price: tuple[float, ...] | None = None,
-        has_schema_mode: bool | None = None,
+        price: Price | None = None,
+        holds_schema: bool | None = None,
         prompt_cache: CacheTime = "5m",
     ) -> None:
         if prompt_cache not in get_args(CacheTime):
             raise UsageError(f"prompt_cache is one of {', '.join(get_args(CacheTime))}; found {prompt_cache!r}")
         self.prompt_cache: CacheTime = prompt_cache
         super().__init__(
-            name, base_url=base_url, api_key=api_key, headers=headers, extra_body=extra_body, timeout_s=timeout_s,
-            price=price, has_schema_mode=has_schema_mode,
+            name, base_url=base_url, api_key=api_key, headers=headers, extra_body=extra_body, auth=auth,
+            timeout_s=timeout_s, price=price, holds_schema=holds_schema,
         )  # fmt: skip
 
     def _body(self, request: ModelRequest) -> dict[str, Json]:
@@ -69,19 +73,19 @@ class DirectAnthropic(DirectModel):
     def _endpoint(self) -> str:
         return f"{self.base_url.removesuffix('/v1')}/v1/messages"
 
-    def _headers_for(self, key: str | None) -> dict[str, str]:
-        return {"anthropic-version": "2023-06-01"} | ({"x-api-key": key} if key else {})
+    def _let_in(self, key: str) -> dict[str, str]:
+        return {"x-api-key": key}
 
-    def _has_schema_mode(self) -> bool:
+    def _holds_schema(self) -> bool:
         return has_schema_mode(self.model)
 
-    @property
-    def _read_share(self) -> float:
-        return 0.1
-
-    @property
-    def _write_share(self) -> float:
-        return 2.0 if self.prompt_cache == "1h" else 1.25
+    def _priced_usd(self, usage: Usage, price: Price) -> float | None:
+        """The cache has prices of its own, as shares of that of other input: a tenth to read, more to write."""
+        if price.cached_usd is None:
+            price = evolve(price, cached_usd=price.input_usd / 10)
+        more = 1.0 if self.prompt_cache == "1h" else 0.25
+        whole = price.of(usage)
+        return None if whole is None else whole + (usage.cache_write_tokens or 0) * price.input_usd * more / 1e6
 
 
 class MessagesReading:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import inspect
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
+from urllib.parse import urlsplit
 
-import orjson
-
+from turncell.adapters.chat_format import encode
+from turncell.adapters.direct_chat import Auth, Price
 from turncell.adapters.http_stream import Patience, Post, check_url, key_of
 from turncell.core.deltas import Finished, Fragment
+from turncell.core.events import CostBasis
 from turncell.core.parts import Json, Usage
 from turncell.core.values import evolve
 from turncell.errors import ModelFailure, UnknownModelError, UsageError
@@ -35,12 +37,15 @@ class Reading(Protocol):
 class DirectModel:
     """A model that is asked over HTTP, without LiteLLM between. Nothing is retried here.
 
-    `name` may begin with the provider ("anthropic/..."), which the provider does not see. `api_key` is a key or a function
-    that returns one (it may be async; asked for each call); otherwise the provider's variable is read for each call.
-    `headers` and `extra_body` go over what is sent, those of a request (`extra`) over them. `timeout_s` bounds the
-    provider's silence, not the length of an answer. `price` is US dollars per million (input, output) tokens; a third
-    number is that of input that was read from the provider's cache. `has_schema_mode` says that the model can be held to
-    a JSON Schema, where its name does not tell.
+    `name` may begin with the provider ("anthropic/..."), which the provider does not see. Without `base_url` it is the
+    provider's variable or the provider itself, and the key is that of its variable; a server that is named here gets the
+    key that is given here, or none. `api_key` may be a function, sync or async, asked for each call. `auth` makes headers
+    for one request in place of it (signatures). `extra_body` are fields of the request (None takes one away); those of a
+    call (`ModelRequest.extra`) go over them. `timeout_s` bounds silence, not the length of an answer. `holds_schema` says
+    whether answers can be held to a JSON Schema, where the name does not tell.
+
+    Without tokens from the provider, `Usage` stays empty; without `price` the cost is known only where LiteLLM with its
+    price list has been loaded already.
     """
 
     _prefixes: ClassVar[tuple[str, ...]]
@@ -48,6 +53,8 @@ class DirectModel:
     """Of the provider itself."""
     _url_variable: ClassVar[str]
     _key_variable: ClassVar[str]
+    _always: ClassVar[dict[str, str]] = {}
+    """Headers of every request."""
 
     def __init__(
         self,
@@ -57,17 +64,16 @@ class DirectModel:
         api_key: str | Callable[[], str | Awaitable[str]] | None = None,
         headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Json] | None = None,
+        auth: Auth | None = None,
         timeout_s: float = 600.0,
-        price: tuple[float, ...] | None = None,
-        has_schema_mode: bool | None = None,
+        price: Price | None = None,
+        holds_schema: bool | None = None,
     ) -> None:
         self.name = name
         self.model = next((name.removeprefix(one) for one in self._prefixes if name.startswith(one)), name)
         """As the provider names it."""
         if not self.model or any(char.isspace() for char in name):
             raise UnknownModelError(f"a model is written {self._prefixes[0] + 'name'!r}; found {name!r}")
-        if price is not None and len(price) not in (2, 3):
-            raise UsageError(f"price is US dollars per million (input, output[, cached input]) tokens; found {price!r}")
         if timeout_s <= 0:
             raise UsageError(f"timeout_s is in seconds, more than 0; found {timeout_s!r}")
         self.base_url = check_url(base_url or os.environ.get(self._url_variable) or self._url)
@@ -75,20 +81,22 @@ class DirectModel:
         self.extra_body = dict(extra_body or {})
         self.timeout_s = timeout_s
         self.price = price
-        self._api_key = api_key
-        known = self._has_schema_mode() if has_schema_mode is None else has_schema_mode
-        self.capabilities = Capabilities(schema=known)
+        self._is_own = urlsplit(self.base_url).hostname == urlsplit(self._url).hostname
+        self._reads_environment = base_url is None
+        self._api_key, self._auth = api_key, auth
+        self.capabilities = Capabilities(schema=self._holds_schema() if holds_schema is None else holds_schema)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
 
     def price_usd(self, input_tokens: int, output_tokens: int) -> float | None:
-        return self._cost_usd(Usage(input_tokens, output_tokens))
+        return self.price.of(Usage(input_tokens, output_tokens)) if self.price is not None else None
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
         key = await self._key()
-        body = _encoded(self._body(request) | self.extra_body | request.extra)
-        headers = self._headers_for(key) | self.headers
+        fields = self._body(request) | self.extra_body | request.extra
+        body = encode({name: value for name, value in fields.items() if value is not None})
+        headers = await self._headers(body, key)
         reading = self._reading(key)
         patience = Patience(min(Patience().connect_s, self.timeout_s), self.timeout_s, self.timeout_s)
         async with Post(self.name, self._endpoint(), body, headers, key=key, patience=patience) as answer:
@@ -107,8 +115,8 @@ class DirectModel:
                 if failure is not None:
                     raise failure
         end = reading.finished()
-        cost_usd = self._cost_usd(end.usage)
-        yield [end if cost_usd is None else evolve(end, cost_usd=cost_usd, cost_basis="user")]
+        cost_usd, basis = self._cost(end.usage)
+        yield [evolve(end, cost_usd=cost_usd, cost_basis=basis)]
 
     def _body(self, request: ModelRequest) -> dict[str, Json]:
         raise NotImplementedError
@@ -119,18 +127,32 @@ class DirectModel:
     def _endpoint(self) -> str:
         raise NotImplementedError
 
-    def _headers_for(self, key: str | None) -> dict[str, str]:
+    def _let_in(self, key: str) -> dict[str, str]:
+        """The headers with the key."""
         raise NotImplementedError
 
-    def _has_schema_mode(self) -> bool:
+    def _holds_schema(self) -> bool:
         raise NotImplementedError
+
+    def _priced_usd(self, usage: Usage, price: Price) -> float | None:
+        return price.of(usage)
+
+    async def _headers(self, body: bytes, key: str | None) -> dict[str, str]:
+        headers = self._always | self.headers
+        if self._auth is not None:
+            try:
+                made = self._auth(self._endpoint(), body)
+                return headers | dict(await made if inspect.isawaitable(made) else made)
+            except Exception as error:
+                text = f"{self.name}: auth() raised {type(error).__name__}; it must return headers"
+                raise ModelFailure("auth", text) from error
+        return headers if key is None or self._has_own_auth() else self._let_in(key) | headers
 
     async def _key(self) -> str | None:
         key = await key_of(self.name, self._api_key)
-        if key is None:
+        if key is None and self._reads_environment and self._auth is None:
             key = (os.environ.get(self._key_variable) or "").strip() or None
-        is_own = any(name.lower() in ("authorization", "x-api-key") for name in self.headers)
-        if key is None and not is_own and self.base_url == self._url:
+        if key is None and self._is_own and self._auth is None and not self._has_own_auth():
             raise ModelFailure(
                 "auth",
                 f"{self.name}: no key: {self._key_variable} not set in the environment; set it before the kernel "
@@ -138,33 +160,11 @@ class DirectModel:
             )
         return key
 
-    def _cost_usd(self, usage: Usage) -> float | None:
-        if self.price is None or usage.input_tokens is None or usage.output_tokens is None:
-            return None
-        input_usd, output_usd, *rest = self.price
-        read, written = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
-        read_usd = rest[0] if rest else input_usd * self._read_share
-        fresh = max(0, usage.input_tokens - read - written)
-        dollars = fresh * input_usd + read * read_usd + written * input_usd * self._write_share
-        return (dollars + usage.output_tokens * output_usd) / 1e6
+    def _has_own_auth(self) -> bool:
+        return any(name.lower() in ("authorization", "x-api-key") for name in self.headers)
 
-    @property
-    def _read_share(self) -> float:
-        """The price of a token from the cache, as a share of that of another input token."""
-        return 1.0
-
-    @property
-    def _write_share(self) -> float:
-        return 1.0
-
-
-def _encoded(body: dict[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(body)
-    except TypeError:
-        pass
-    try:
-        # Whole numbers of more than 64 bits, and what is nested deeper than orjson likes.
-        return json.dumps(body, allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"`extra_body` (or a tool's schema) holds what JSON cannot: {error}") from error
+    def _cost(self, usage: Usage) -> tuple[float | None, CostBasis]:
+        if self.price is not None:
+            cost_usd = None if usage.input_tokens is None else self._priced_usd(usage, self.price)
+            return cost_usd, "none" if cost_usd is None else "user"
+        return None, "none"

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from turncell.adapters.chat_format import OPENAI_SEAL
+from turncell.adapters.direct_chat import Auth, Price
 from turncell.adapters.direct_format import count
 from turncell.adapters.direct_model import DirectModel
 from turncell.adapters.direct_responses_format import responses_body
@@ -48,15 +49,16 @@ class DirectResponses(DirectModel):
         api_key: str | Callable[[], str | Awaitable[str]] | None = None,
         headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Json] | None = None,
+        auth: Auth | None = None,
         timeout_s: float = 600.0,
-        price: tuple[float, ...] | None = None,
-        has_schema_mode: bool | None = None,
+        price: Price | None = None,
+        holds_schema: bool | None = None,
         reasoning_summary: str | None = "auto",
     ) -> None:
         self.reasoning_summary = reasoning_summary
         super().__init__(
-            name, base_url=base_url, api_key=api_key, headers=headers, extra_body=extra_body, timeout_s=timeout_s,
-            price=price, has_schema_mode=has_schema_mode,
+            name, base_url=base_url, api_key=api_key, headers=headers, extra_body=extra_body, auth=auth,
+            timeout_s=timeout_s, price=price, holds_schema=holds_schema,
         )  # fmt: skip
 
     def _body(self, request: ModelRequest) -> dict[str, Json]:
@@ -68,10 +70,10 @@ class DirectResponses(DirectModel):
     def _endpoint(self) -> str:
         return f"{self.base_url}/responses"
 
-    def _headers_for(self, key: str | None) -> dict[str, str]:
-        return {"Authorization": f"Bearer {key}"} if key else {}
+    def _let_in(self, key: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {key}"}
 
-    def _has_schema_mode(self) -> bool:
+    def _holds_schema(self) -> bool:
         return bool(_SCHEMA_MODE.search(self.model))
 
 
