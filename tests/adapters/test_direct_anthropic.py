@@ -92,6 +92,7 @@ ANSWERS: dict[str, tuple[tuple[Part, ...], str, Usage]] = {
     "cut_by_length": ((ToolCall("call_1", "save", '{"text": "half an', "toolu_1"),), "length", Usage(25, 15)),
     "refusal": ((Text("I cannot"),), "filter", Usage(25, 15)),
     "unknown_events": ((Text("fine"),), "stop", Usage(25, 15)),
+    "zero_at_the_end": ((Text("fine"),), "stop", Usage(25, 9)),
 }  # fmt: skip
 FAILURES: dict[str, tuple[tuple[Part, ...], str, str]] = {
     "overloaded": ((Text("half"),), "overloaded", "Overloaded"),

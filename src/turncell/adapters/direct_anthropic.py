@@ -163,8 +163,8 @@ class MessagesReading:
         return fragments
 
     def _count(self, usage: Json) -> None:
-        """Later counts are totals too; what they leave out stands as it was."""
-        self._tokens |= {name: value for name, value in (usage or {}).items() if value is not None}
+        """Later counts are totals too; what they leave out, or have as 0, stands as it was."""
+        self._tokens |= {name: value for name, value in (usage or {}).items() if value or name not in self._tokens}
 
     def _start(self, index: Any, block: dict[str, Json]) -> list[Fragment]:
         kind = self._kinds[index] = block["type"]

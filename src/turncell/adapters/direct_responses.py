@@ -186,7 +186,7 @@ class ResponsesReading:
                 self._has_refused |= any(one.get("type") == "refusal" for one in contents)
                 return self._text(index, "".join(one.get("text") or one.get("refusal") or "" for one in contents))
             case "reasoning":
-                summary = [one["text"] for one in item.get("summary") or item.get("content") or ()]
+                summary = [one.get("text") or "" for one in item.get("summary") or item.get("content") or ()]
                 fragments = self._thought(index, "\n\n".join(summary)) if is_new else []
                 sealed = item.get("encrypted_content")
                 if sealed:
