@@ -21,6 +21,7 @@ from turncell import Agent, ModelFailure, UsageError, tool
 from turncell.adapters.direct_anthropic import DirectAnthropic, MessagesReading
 from turncell.adapters.direct_anthropic_format import messages_body
 from turncell.adapters.direct_chat import Price
+from turncell.adapters.price_list import list_price
 from turncell.core.deltas import Finished
 from turncell.core.parts import Image, Message, Part, Reasoning, Text, ToolCall, ToolResult, Usage
 from turncell.errors import UnknownModelError
@@ -283,6 +284,21 @@ class TestTheCache:
         assert end.usage == usage
         assert end.cost_usd == pytest.approx((100 * 3 + 700 * 0.3 + 200 * 3.75 + 100 * 15) / 1e6)
         assert end.cost_basis == "user"
+
+
+class TestPrices:
+    def test_the_provider_itself_has_a_price_list(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("ANTHROPIC_BASE_URL", raising=False)
+        claude = DirectAnthropic("anthropic/claude-sonnet-4-5", api_key=KEY)
+        assert claude.price_usd(100_000, 100_000) == pytest.approx(0.3 + 1.5)
+        assert DirectAnthropic("claude-of-tomorrow", api_key=KEY).price_usd(1, 1) is None
+        assert list_price("openai", "claude-sonnet-4-5") is None
+
+    def test_another_server_has_none_but_the_users(self) -> None:
+        _, end = answer(reply("x", usage=Usage(1000, 100)))
+        assert (end.cost_usd, end.cost_basis) == (None, "none")
+        claude = DirectAnthropic("claude-sonnet-4-5", base_url="http://127.0.0.1:9", price=Price(1.0, 2.0))
+        assert claude.price_usd(1_000_000, 1_000_000) == pytest.approx(3.0)
 
 
 def _unmarked(value: dict[str, Any]) -> dict[str, Any]:

@@ -240,6 +240,14 @@ class TestFailures:
         assert end.cost_usd == pytest.approx((400 * 2 + 600 * 0.5 + 100 * 8) / 1e6)
 
 
+def test_the_price_list_knows_that_long_requests_cost_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    short, long = (DirectResponses("gpt-5.4", api_key=KEY).price_usd(count, 0) for count in (100_000, 300_000))
+    assert short is not None
+    assert long is not None
+    assert long == pytest.approx(6 * short)
+
+
 @tool(effect="read")
 def add(a: int) -> str:
     """Add one."""

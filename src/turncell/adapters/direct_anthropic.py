@@ -37,6 +37,7 @@ class DirectAnthropic(DirectModel):
     """
 
     _prefixes = ("anthropic/",)
+    _provider = "anthropic"
     _url = "https://api.anthropic.com"
     _url_variable = "ANTHROPIC_BASE_URL"
     _key_variable = "ANTHROPIC_API_KEY"

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from turncell.adapters.chat_format import encode
 from turncell.adapters.direct_chat import Auth, Price
 from turncell.adapters.http_stream import Patience, Post, check_url, key_of
+from turncell.adapters.price_list import list_price
 from turncell.core.deltas import Finished, Fragment
 from turncell.core.events import CostBasis
 from turncell.core.parts import Json, Usage
@@ -44,11 +45,13 @@ class DirectModel:
     call (`ModelRequest.extra`) go over them. `timeout_s` bounds silence, not the length of an answer. `holds_schema` says
     whether answers can be held to a JSON Schema, where the name does not tell.
 
-    Without tokens from the provider, `Usage` stays empty; without `price` the cost is known only where LiteLLM with its
-    price list has been loaded already.
+    Without tokens from the provider, `Usage` stays empty; without `price` the cost is that of the price list, where the
+    provider itself is asked.
     """
 
     _prefixes: ClassVar[tuple[str, ...]]
+    _provider: ClassVar[str]
+    """As the price list names it."""
     _url: ClassVar[str]
     """Of the provider itself."""
     _url_variable: ClassVar[str]
@@ -90,7 +93,7 @@ class DirectModel:
         return f"{type(self).__name__}({self.name!r})"
 
     def price_usd(self, input_tokens: int, output_tokens: int) -> float | None:
-        return self.price.of(Usage(input_tokens, output_tokens)) if self.price is not None else None
+        return self._cost(Usage(input_tokens, output_tokens))[0]
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
         key = await self._key()
@@ -164,7 +167,11 @@ class DirectModel:
         return any(name.lower() in ("authorization", "x-api-key") for name in self.headers)
 
     def _cost(self, usage: Usage) -> tuple[float | None, CostBasis]:
-        if self.price is not None:
-            cost_usd = None if usage.input_tokens is None else self._priced_usd(usage, self.price)
-            return cost_usd, "none" if cost_usd is None else "user"
-        return None, "none"
+        if usage.input_tokens is None:
+            return None, "none"
+        price = self.price
+        basis: CostBasis = "prices" if price is None else "user"
+        if price is None and self._is_own:
+            price = list_price(self._provider, self.model, usage.input_tokens)
+        cost_usd = None if price is None else self._priced_usd(usage, price)
+        return cost_usd, "none" if cost_usd is None else basis

@@ -37,6 +37,7 @@ class DirectResponses(DirectModel):
     """
 
     _prefixes = ("openai/responses/", "openai/")
+    _provider = "openai"
     _url = "https://api.openai.com/v1"
     _url_variable = "OPENAI_BASE_URL"
     _key_variable = "OPENAI_API_KEY"
