@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
@@ -464,41 +463,18 @@ SEALED: list[dict[str, Any]] = [
 
 def test_sealed_reasoning_goes_back_unchanged() -> None:
     """Anthropic's wire format: blocks with signatures come in, and the same blocks go out with the results."""
-    from aiohttp import web
 
-    bodies: list[dict[str, Any]] = []
-
-    async def messages(request: web.Request) -> web.StreamResponse:
-        bodies.append(await request.json())
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
-        for event in SEALED:
-            await response.write(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
-        return response
-
-    async def main() -> tuple[tuple[Part, ...], Finished]:
-        app = web.Application()
-        app.router.add_post("/v1/messages", messages)
-        runner = web.AppRunner(app, shutdown_timeout=0)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        claude = model(
-            name="anthropic/claude-sonnet-4-5",
-            base_url=url,
-            extra={"thinking": {"type": "enabled", "budget_tokens": 1024}},
-        )
+    async def main(server: ProviderServer) -> tuple[tuple[Part, ...], Finished]:
+        thinking = {"thinking": {"type": "enabled", "budget_tokens": 1024}}
+        claude = model(name="anthropic/claude-sonnet-4-5", base_url=server.origin, extra=thinking)
         parts, end = await hear(claude, ask(tools=(ADD,), max_tokens=2048))
-        talk = (
-            *ask().messages,
-            Message("assistant", parts),
-            Message("tool", (ToolResult("call_1", "add", "1"),)),
-        )
+        talk = (*ask().messages, Message("assistant", parts), Message("tool", (ToolResult("call_1", "add", "1"),)))
         await hear(claude, ModelRequest(messages=talk, tools=(ADD,), max_tokens=2048))
-        await runner.cleanup()
         return parts, end
 
-    parts, end = asyncio.run(main())
+    with serve([raw(*SEALED), raw(*SEALED)]) as server:
+        parts, end = asyncio.run(main(server))
+        bodies = server.requests
     assert parts == (
         Reasoning("let me see", "c2VhbA=="),
         Reasoning("", "redacted:c2VjcmV0"),

@@ -15,6 +15,8 @@ from turncell.runtime.ports import ToolSpec
 
 REDACTED = "redacted:"
 """Begins the signature of a reasoning block that the provider sent sealed: the rest is its data."""
+OPENAI_SEAL = "responses:"
+"""Begins the signature of a reasoning item of OpenAI's responses: its id, a colon and the sealed content follow."""
 THOUGHT = "__thought__"
 """LiteLLM carries Gemini's thought signatures inside the ids of calls, after this word."""
 _LEGAL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -154,7 +156,7 @@ def _assistant(message: Message, ids: dict[str, str], wire_id: Callable[[str], s
                 call_id = legal_id(call.call_id)
             ids[call.call_id] = call_id
             calls.append(_call(call, call_id))
-    thoughts = [_thinking(part) for part in message.parts if isinstance(part, Reasoning) and part.signature]
+    thoughts = [thinking_block(part) for part in message.parts if isinstance(part, Reasoning) and is_anthropic(part)]
     if thoughts:
         chat["thinking_blocks"] = thoughts
     return chat
@@ -165,7 +167,12 @@ def _call(call: ToolCall, call_id: str) -> dict[str, Json]:
     return {"id": call_id, "type": "function", "function": function}
 
 
-def _thinking(part: Reasoning) -> dict[str, Json]:
+def is_anthropic(part: Reasoning) -> bool:
+    """It is sealed, and not by OpenAI: a session may have changed its model, and nobody takes another's seal."""
+    return bool(part.signature) and not (part.signature or "").startswith(OPENAI_SEAL)
+
+
+def thinking_block(part: Reasoning) -> dict[str, Json]:
     signature = part.signature or ""
     if signature.startswith(REDACTED):
         return {"type": "redacted_thinking", "data": signature.removeprefix(REDACTED)}

@@ -28,9 +28,10 @@ _NOT_CHAT = re.compile(
 
 
 def model(name: str | Model | None) -> Model:
-    """A model by name: "embedded", "openai/…" without a client in between, or any name LiteLLM knows ("ollama/llama3").
+    """A model by name: "embedded", or any name LiteLLM knows ("ollama/llama3"); a Model is returned as it is.
 
-    A Model is returned as it is.
+    "openai/…" is asked without a client in between; where the provider's variables are set, "anthropic/…" and
+    "openai/responses/…" are too.
     """
     if name is None:
         name = settings.current().model
@@ -44,6 +45,14 @@ def model(name: str | Model | None) -> Model:
         return RulesModel()
     if not name.strip() or any(char.isspace() for char in name):
         raise UnknownModelError(f"model {name!r}: use 'embedded' or a name like 'openai/gpt-5' (provider/model)")
+    if name.startswith("anthropic/") and _is_set("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"):
+        from turncell.adapters.direct_anthropic import DirectAnthropic
+
+        return DirectAnthropic(name)
+    if name.startswith("openai/responses/") and _is_set("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        from turncell.adapters.direct_responses import DirectResponses
+
+        return DirectResponses(name)
     if name.startswith("openai/") and not _NOT_CHAT.search(name):
         from turncell.adapters.direct_chat import DirectChat
 
@@ -51,6 +60,10 @@ def model(name: str | Model | None) -> Model:
     from turncell.adapters.litellm_model import LiteLLMModel
 
     return LiteLLMModel(name)
+
+
+def _is_set(*variables: str) -> bool:
+    return any((os.environ.get(name) or "").strip() for name in variables)
 
 
 def journal() -> Journal:

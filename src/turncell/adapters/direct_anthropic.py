@@ -1,0 +1,203 @@
+"""Anthropic's messages, without LiteLLM between."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, ClassVar, get_args
+
+import orjson
+
+from turncell.adapters.chat_format import REDACTED
+from turncell.adapters.direct_anthropic_format import CacheTime, has_schema_mode, messages_body
+from turncell.adapters.direct_chat import Auth, Price
+from turncell.adapters.direct_format import count
+from turncell.adapters.direct_model import DirectModel
+from turncell.adapters.provider_failures import said_failure
+from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
+from turncell.core.events import FinishReason
+from turncell.core.parts import Json, Usage
+from turncell.core.values import evolve
+from turncell.errors import ModelFailure, UsageError
+from turncell.runtime.ports import ModelRequest
+
+_REASONS: dict[str, FinishReason] = {
+    "end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls", "refusal": "filter",
+}  # fmt: skip
+
+
+class DirectAnthropic(DirectModel):
+    """A model of Anthropic, or of a server that speaks its format, as "anthropic/claude-..." or its bare name.
+
+    The key is that of ANTHROPIC_API_KEY, the address that of ANTHROPIC_BASE_URL, unless they are given (see
+    `DirectModel`). `prompt_cache` is how long the provider keeps what an answer began with ("5m", "1h"), or "off".
+
+    >>> DirectAnthropic("anthropic/claude-sonnet-4-5", prompt_cache="1h").model
+    'claude-sonnet-4-5'
+    """
+
+    _prefixes = ("anthropic/",)
+    _provider = "anthropic"
+    _url = "https://api.anthropic.com"
+    _url_variable = "ANTHROPIC_BASE_URL"
+    _key_variable = "ANTHROPIC_API_KEY"
+    _always: ClassVar[dict[str, str]] = {"anthropic-version": "2023-06-01"}
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | Callable[[], str | Awaitable[str]] | None = None,
+        headers: Mapping[str, str] | None = None,
+        extra_body: Mapping[str, Json] | None = None,
+        auth: Auth | None = None,
+        timeout_s: float = 600.0,
+        price: Price | None = None,
+        holds_schema: bool | None = None,
+        prompt_cache: CacheTime = "5m",
+    ) -> None:
+        if prompt_cache not in get_args(CacheTime):
+            raise UsageError(f"prompt_cache is one of {', '.join(get_args(CacheTime))}; found {prompt_cache!r}")
+        self.prompt_cache: CacheTime = prompt_cache
+        super().__init__(
+            name, base_url=base_url, api_key=api_key, headers=headers, extra_body=extra_body, auth=auth,
+            timeout_s=timeout_s, price=price, holds_schema=holds_schema,
+        )  # fmt: skip
+
+    def _body(self, request: ModelRequest) -> dict[str, Json]:
+        return messages_body(request, self.model, self.prompt_cache)
+
+    def _reading(self, key: str | None) -> MessagesReading:
+        return MessagesReading(self.name, key)
+
+    def _endpoint(self) -> str:
+        return f"{self.base_url.removesuffix('/v1')}/v1/messages"
+
+    def _let_in(self, key: str) -> dict[str, str]:
+        return {"x-api-key": key}
+
+    def _holds_schema(self) -> bool:
+        return has_schema_mode(self.model)
+
+    def _priced_usd(self, usage: Usage, price: Price) -> float | None:
+        """The cache has prices of its own, as shares of that of other input: a tenth to read, more to write."""
+        if price.cached_usd is None:
+            price = evolve(price, cached_usd=price.input_usd / 10)
+        more = 1.0 if self.prompt_cache == "1h" else 0.25
+        whole = price.of(usage)
+        return None if whole is None else whole + (usage.cache_write_tokens or 0) * price.input_usd * more / 1e6
+
+
+class MessagesReading:
+    """What the events of one stream say.
+
+    Blocks follow each other, each with a number. Some servers number all of them 0; a block begins where it is said to.
+    """
+
+    def __init__(self, name: str, key: str | None = None) -> None:
+        self.name = name
+        self.is_over = False
+        self._key = key
+        self.answered_by: str | None = None
+        self._kinds: dict[Any, str] = {}
+        self._seals: dict[Any, str] = {}
+        self._inputs: dict[Any, str] = {}
+        self._tokens: dict[str, Json] = {}
+        self._reason: str | None = None
+
+    def read(self, data: bytes) -> list[Fragment]:
+        try:
+            event = orjson.loads(data)
+            match event.get("type"):
+                case "content_block_delta":
+                    return self._delta(event["index"], event["delta"])
+                case "content_block_start":
+                    return self._start(event["index"], event["content_block"])
+                case "content_block_stop":
+                    return self._stop(event["index"])
+                case "message_start":
+                    self.answered_by = event["message"].get("model")
+                    self._count(event["message"].get("usage"))
+                case "message_delta":
+                    self._reason = event["delta"].get("stop_reason") or self._reason
+                    self._count(event.get("usage"))
+                case "message_stop":
+                    self.is_over = True
+                case "message":
+                    return self._whole(event)
+                case kind if kind == "error" or event.get("error"):
+                    raise said_failure(self.name, event, key=self._key)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            text = data.decode("utf-8", "replace")
+            raise ModelFailure("protocol", f"{self.name}: an event that cannot be read: {text[:200]!r}") from error
+        return []
+
+    def finished(self) -> Finished:
+        if not self.is_over:
+            raise ModelFailure("protocol", f"{self.name}: the stream ended before the answer did; it may be incomplete")
+        return Finished(_REASONS.get(self._reason or "", "other"), self.usage, answered_by=self.answered_by)
+
+    @property
+    def usage(self) -> Usage:
+        """`input_tokens` of the API are only those that the cache had nothing to do with."""
+        read, written = (
+            count(self._tokens, "cache_read_input_tokens"),
+            count(self._tokens, "cache_creation_input_tokens"),
+        )
+        fresh = count(self._tokens, "input_tokens")
+        return Usage(
+            None if fresh is None else fresh + (read or 0) + (written or 0),
+            count(self._tokens, "output_tokens"),
+            read,
+            written,
+            count(self._tokens.get("output_tokens_details"), "thinking_tokens"),
+        )
+
+    def _whole(self, message: dict[str, Json]) -> list[Fragment]:
+        """From a server that does not stream."""
+        fragments: list[Fragment] = []
+        for index, block in enumerate(message["content"]):
+            fragments += self._start(index, block) + self._stop(index)
+        self.answered_by, self._reason, self.is_over = message.get("model"), message.get("stop_reason"), True
+        self._count(message.get("usage"))
+        return fragments
+
+    def _count(self, usage: Json) -> None:
+        """Later counts are totals too; what they leave out, or have as 0, stands as it was."""
+        self._tokens |= {name: value for name, value in (usage or {}).items() if value or name not in self._tokens}
+
+    def _start(self, index: Any, block: dict[str, Json]) -> list[Fragment]:
+        kind = self._kinds[index] = block["type"]
+        self._seals.pop(index, None)
+        self._inputs.pop(index, None)
+        if kind == "tool_use":
+            # A server that does not stream arguments has them here; Anthropic has `{}`, which they replace.
+            self._inputs[index] = orjson.dumps(block["input"]).decode() if block.get("input") else ""
+            return [CallFragment(index, block["id"], block["name"])]
+        if kind == "redacted_thinking":
+            return [ReasoningFragment("", REDACTED + block["data"])]
+        if kind == "thinking":
+            self._seals[index] = block.get("signature") or ""
+            return [ReasoningFragment(block["thinking"])] if block.get("thinking") else []
+        return [TextFragment(block["text"])] if kind == "text" and block.get("text") else []
+
+    def _delta(self, index: Any, delta: dict[str, Json]) -> list[Fragment]:
+        kind = delta["type"]
+        if kind == "text_delta":
+            return [TextFragment(delta["text"])] if delta["text"] else []
+        if kind == "thinking_delta":
+            return [ReasoningFragment(delta["thinking"])] if delta["thinking"] else []
+        if kind == "signature_delta":
+            self._seals[index] = self._seals.get(index, "") + delta["signature"]
+        elif kind == "input_json_delta" and self._kinds.get(index) == "tool_use" and delta["partial_json"]:
+            # Other blocks with arguments are tools that run at the provider.
+            self._inputs[index] = ""
+            return [CallFragment(index, None, None, delta["partial_json"])]
+        return []
+
+    def _stop(self, index: Any) -> list[Fragment]:
+        whole, seal = self._inputs.pop(index, ""), self._seals.pop(index, "")
+        if whole:
+            return [CallFragment(index, None, None, whole)]
+        return [ReasoningFragment("", seal)] if seal else []

@@ -1,0 +1,121 @@
+"""What the bodies of Anthropic's messages and OpenAI's responses have in common."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from turncell.adapters.chat_format import clean, legal_id
+from turncell.core.parts import Image, Json, ToolCall, ToolResult
+
+_THOUGHT = "__thought__"
+"""After this word LiteLLM keeps a signature of Gemini's in the id of a call; nobody else wants it."""
+_UNSUPPORTED = {
+    "title", "default", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength",
+    "maxLength", "pattern", "format", "minItems", "maxItems", "uniqueItems",
+}  # fmt: skip
+"""Constraints that a provider's grammar may not know; each is checked again when the answer is parsed."""
+_REFUSED = {"oneOf", "allOf", "not", "if", "patternProperties", "prefixItems", "$ref", "$defs", "definitions"}
+
+
+class WireIds:
+    """The ids of calls as they go back to a provider: legal, and unique in the conversation.
+
+    The model's own ids are kept where that is possible. Some servers name all their calls alike, and a result must
+    still find its own.
+    """
+
+    def __init__(self) -> None:
+        self._by_call: dict[str, str] = {}
+        self._taken: set[str] = set()
+
+    def of_call(self, call: ToolCall) -> str:
+        wire_id = _legal(call.provider_id or call.call_id)
+        if wire_id in self._taken:
+            wire_id = legal_id(call.call_id)
+        self._taken.add(wire_id)
+        self._by_call[call.call_id] = wire_id
+        return wire_id
+
+    def of_result(self, result: ToolResult) -> str:
+        return self._by_call.get(result.call_id) or _legal(result.provider_id or result.call_id)
+
+
+def arguments_of(call: ToolCall) -> dict[str, Json]:
+    """The arguments as an object; what is none stands in it as text, so that the model sees what it wrote."""
+    text = clean(call.arguments_text)
+    if not text.strip():
+        return {}
+    try:
+        found = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        found = None
+    return found if isinstance(found, dict) else {"arguments": text}
+
+
+def image_url(image: Image) -> str:
+    return f"data:{image.media_type};base64,{image.data}" if image.media_type else image.data
+
+
+def strict_schema(schema: Mapping[str, Json]) -> dict[str, Json] | None:
+    """The schema as both providers hold an answer to one: closed objects, every property required, no constraints.
+
+    Constraints become words of the description. None where the schema says what their grammars cannot, such as an
+    object with names of its own choosing, or one inside itself.
+
+    >>> strict_schema({"type": "object", "properties": {"n": {"type": "integer", "minimum": 1}}})
+    {'type': 'object', 'properties': {'n': {'type': 'integer', 'description': 'minimum: 1'}}, 'additionalProperties': False, 'required': ['n']}
+    """
+    if _REFUSED & schema.keys():
+        return None
+    strict: dict[str, Json] = {}
+    notes = [f"{name}: {value}" for name, value in schema.items() if name in _UNSUPPORTED - {"title"}]
+    for name, value in schema.items():
+        if name in _UNSUPPORTED or name in ("additionalProperties", "required"):
+            continue
+        if name == "properties":
+            value = {key: strict_schema(inner) for key, inner in value.items()}
+            if None in value.values():
+                return None
+        elif name == "items":
+            value = strict_schema(value) if isinstance(value, dict) else None
+            if value is None:
+                return None
+        elif name == "anyOf":
+            value = [strict_schema(inner) for inner in value]
+            if None in value:
+                return None
+        strict[name] = value
+    if schema.get("type") == "object":
+        if schema.get("additionalProperties", False) is not False or "properties" not in schema:
+            return None
+        strict |= {"additionalProperties": False, "required": list(strict["properties"])}
+    elif not strict.keys() & {"type", "anyOf", "enum", "const"}:
+        return None  # anything at all: no grammar has that
+    if notes:
+        strict["description"] = "; ".join(filter(None, [schema.get("description"), *notes]))
+    return strict
+
+
+def schema_in_words(schema: Mapping[str, Json]) -> str:
+    """For the instructions, where the provider cannot be held to the schema."""
+    return f"Answer with JSON of this schema and nothing else:\n{json.dumps(dict(schema))}"
+
+
+def joined(*texts: str) -> str:
+    return "\n\n".join(filter(None, texts))
+
+
+def count(holder: Any, name: str) -> int | None:
+    """A count of tokens, or None where the provider does not say."""
+    value = holder.get(name) if isinstance(holder, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _no_constant(name: str) -> Json:
+    raise ValueError(name)  # NaN and the infinities, which cannot be sent
+
+
+def _legal(text: str) -> str:
+    return legal_id(text.split(_THOUGHT, 1)[0] or text)

@@ -1,0 +1,211 @@
+"""OpenAI's responses, without LiteLLM between."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import orjson
+
+from turncell.adapters.chat_format import OPENAI_SEAL
+from turncell.adapters.direct_chat import Auth, Price
+from turncell.adapters.direct_format import count
+from turncell.adapters.direct_model import DirectModel
+from turncell.adapters.direct_responses_format import responses_body
+from turncell.adapters.provider_failures import said_failure
+from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
+from turncell.core.events import FinishReason
+from turncell.core.parts import Json, Usage
+from turncell.errors import ModelFailure
+from turncell.runtime.ports import ModelRequest
+
+_REASONS: dict[str, FinishReason] = {"max_output_tokens": "length", "max_tokens": "length", "content_filter": "filter"}
+
+_SCHEMA_MODE = re.compile(r"(?:^|/)(?:o[1-9](?!-mini|-preview)|o[3-9]-mini|gpt-4o|gpt-4\.1|gpt-(?:[5-9]|\d\d)|codex)")
+
+
+class DirectResponses(DirectModel):
+    """A model at OpenAI's `/responses`, or of a server that has it, as "openai/responses/gpt-5" or its bare name.
+
+    The key is that of OPENAI_API_KEY, the address that of OPENAI_BASE_URL (with `/v1`), unless they are given (see
+    `DirectModel`). `reasoning_summary` ("auto", "concise", "detailed") is asked for where a request has a
+    `reasoning_effort`; None where the provider refuses to give any.
+
+    >>> DirectResponses("openai/responses/gpt-5").model
+    'gpt-5'
+    """
+
+    _prefixes = ("openai/responses/", "openai/")
+    _provider = "openai"
+    _url = "https://api.openai.com/v1"
+    _url_variable = "OPENAI_BASE_URL"
+    _key_variable = "OPENAI_API_KEY"
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | Callable[[], str | Awaitable[str]] | None = None,
+        headers: Mapping[str, str] | None = None,
+        extra_body: Mapping[str, Json] | None = None,
+        auth: Auth | None = None,
+        timeout_s: float = 600.0,
+        price: Price | None = None,
+        holds_schema: bool | None = None,
+        reasoning_summary: str | None = "auto",
+    ) -> None:
+        self.reasoning_summary = reasoning_summary
+        super().__init__(
+            name, base_url=base_url, api_key=api_key, headers=headers, extra_body=extra_body, auth=auth,
+            timeout_s=timeout_s, price=price, holds_schema=holds_schema,
+        )  # fmt: skip
+
+    def _body(self, request: ModelRequest) -> dict[str, Json]:
+        return responses_body(request, self.model, self.reasoning_summary)
+
+    def _reading(self, key: str | None) -> ResponsesReading:
+        return ResponsesReading(self.name, key)
+
+    def _endpoint(self) -> str:
+        return f"{self.base_url}/responses"
+
+    def _let_in(self, key: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {key}"}
+
+    def _holds_schema(self) -> bool:
+        return bool(_SCHEMA_MODE.search(self.model))
+
+
+class ResponsesReading:
+    """What the events of one stream say.
+
+    Every text comes several times: in deltas, whole, in its item, and in the response at the end. The first of these
+    that a server sends counts, since some leave the deltas out, or all but the end.
+    """
+
+    def __init__(self, name: str, key: str | None = None) -> None:
+        self.name = name
+        self.is_over = False
+        self._key = key
+        self.answered_by: str | None = None
+        self._response: dict[str, Json] | None = None
+        """The response as it stands at the end."""
+        self._read: set[Any] = set()
+        """The numbers of items of which something was read."""
+        self._whole: set[Any] = set()
+        self._has_calls = False
+        self._has_refused = False
+
+    def read(self, data: bytes) -> list[Fragment]:
+        try:
+            event = orjson.loads(data)
+            match event.get("type"):
+                case "response.output_text.delta" | "response.refusal.delta":
+                    self._has_refused |= event["type"] == "response.refusal.delta"
+                    return self._text(event["output_index"], event["delta"])
+                case "response.function_call_arguments.delta":
+                    return self._arguments(event["output_index"], event["delta"])
+                case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
+                    return self._thought(event["output_index"], event["delta"])
+                case "response.reasoning_summary_part.added" if event.get("summary_index"):
+                    return self._thought(event["output_index"], "\n\n")
+                case "response.output_item.added":
+                    return self._begun(event["output_index"], event["item"])
+                case "response.output_item.done":
+                    return self._done(event["output_index"], event["item"])
+                case "response.created":
+                    self.answered_by = event["response"].get("model")
+                case "response.completed" | "response.incomplete":
+                    return self._end(event["response"])
+                case "response.failed":
+                    raise said_failure(self.name, event["response"].get("error"), key=self._key)
+                case None if event.get("object") == "response":
+                    return self._whole_response(event)
+                case kind if kind == "error" or event.get("error"):
+                    raise said_failure(self.name, event, key=self._key)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            text = data.decode("utf-8", "replace")
+            raise ModelFailure("protocol", f"{self.name}: an event that cannot be read: {text[:200]!r}") from error
+        return []
+
+    def finished(self) -> Finished:
+        if self._response is None:
+            raise ModelFailure("protocol", f"{self.name}: the stream ended before the answer did; it may be incomplete")
+        return Finished(self._reason(self._response), self.usage, answered_by=self.answered_by)
+
+    @property
+    def usage(self) -> Usage:
+        usage = (self._response or {}).get("usage") or {}
+        prompt, completion = usage.get("input_tokens_details"), usage.get("output_tokens_details")
+        return Usage(
+            count(usage, "input_tokens"),
+            count(usage, "output_tokens"),
+            count(prompt, "cached_tokens"),
+            count(prompt, "cache_write_tokens"),
+            count(completion, "reasoning_tokens"),
+        )
+
+    def _reason(self, response: dict[str, Json]) -> FinishReason:
+        if response.get("status") == "incomplete":
+            return _REASONS.get((response.get("incomplete_details") or {}).get("reason", ""), "other")
+        if self._has_calls:
+            return "tool_calls"
+        return "filter" if self._has_refused else "stop"
+
+    def _text(self, index: Any, text: str) -> list[Fragment]:
+        self._read.add(index)
+        return [TextFragment(text)] if text else []
+
+    def _thought(self, index: Any, text: str) -> list[Fragment]:
+        self._read.add(index)
+        return [ReasoningFragment(text)] if text else []
+
+    def _arguments(self, index: Any, text: str) -> list[Fragment]:
+        self._read.add(index)
+        return [CallFragment(index, None, None, text)] if text else []
+
+    def _begun(self, index: Any, item: dict[str, Json]) -> list[Fragment]:
+        if item["type"] != "function_call":
+            return []
+        self._has_calls = True
+        return [CallFragment(index, item["call_id"], item["name"])]
+
+    def _done(self, index: Any, item: dict[str, Json]) -> list[Fragment]:
+        if index in self._whole:
+            return []
+        self._whole.add(index)
+        is_new = index not in self._read
+        match item["type"]:
+            case "function_call":
+                # Again with its id: where the item was never said to begin, it begins here.
+                self._has_calls = True
+                return [CallFragment(index, item["call_id"], item["name"], (item.get("arguments") or "") * is_new)]
+            case "message" if is_new:
+                contents = item.get("content") or ()
+                self._has_refused |= any(one.get("type") == "refusal" for one in contents)
+                return self._text(index, "".join(one.get("text") or one.get("refusal") or "" for one in contents))
+            case "reasoning":
+                summary = [one.get("text") or "" for one in item.get("summary") or item.get("content") or ()]
+                fragments = self._thought(index, "\n\n".join(summary)) if is_new else []
+                sealed = item.get("encrypted_content")
+                if sealed:
+                    fragments.append(ReasoningFragment("", f"{OPENAI_SEAL}{item.get('id') or ''}:{sealed}"))
+                return fragments
+        return []
+
+    def _whole_response(self, response: dict[str, Json]) -> list[Fragment]:
+        """From a server that does not stream."""
+        if response.get("status") == "failed":
+            raise said_failure(self.name, response.get("error"), key=self._key)
+        return self._end(response)
+
+    def _end(self, response: dict[str, Json]) -> list[Fragment]:
+        self._response, self.is_over = response, True
+        self.answered_by = response.get("model") or self.answered_by
+        if self._read or self._whole:
+            return []
+        return [
+            fragment for index, item in enumerate(response.get("output") or ()) for fragment in self._done(index, item)
+        ]
