@@ -150,7 +150,7 @@ def test_other_tools_run_before_it_and_beside_it() -> None:
     "options",
     [{"mode": "never"}, {"mode": "plan"}, {"rules": [Rule("*", "deny")]}, {"rules": [Rule("*", "ask")]},
      {"rules": [lambda use: "deny"]}, {"budget": {"calls": 1}}],
-    ids=str,
+    ids=["never", "plan", "deny", "ask", "function", "budget"],
 )  # fmt: skip
 def test_no_mode_rule_or_budget_of_calls_keeps_a_run_from_answering(options: Any) -> None:
     model = ScriptedModel([call("weather", city="Oslo"), answer(name="Oslo", people=7)])
