@@ -5,8 +5,8 @@ runtime, its budgets and its journal see a model of the same name. What a reques
 file in `cassette_file`. Secrets are blanked before a request is looked up and before an answer is kept. A miss in "replay"
 is a failed run, and a `with` block does not end in silence over it: a sub-agent's failure is only a word to the one above.
 
-One is active in a process, for all its threads: agents run on one loop, and by whom a model is asked there is nothing that
-a caller could rely on. A second one is refused, with the place where the first was begun.
+One is active in a process, for all its threads: all runs share one loop, where nothing tells from which thread or block a
+model call comes. A second one is refused, with the place where the first was begun.
 """
 
 from __future__ import annotations
@@ -62,8 +62,9 @@ class Cassette:
     def start(self) -> Self:
         """Begin, from the first recording: for notebooks, whose cells no `with` can hold together.
 
-        It may be the last line of a cell: what it shows is the same wherever and however often the notebook runs. Where one on the same file was started before, as when a cell is run again, it is stopped first. StoreError for a
-        file that cannot be read or written, UsageError where another cassette is active.
+        It may be the last line of a cell: what it shows is the same wherever and however often the notebook runs. Where
+        one on the same file was started before, as when a cell is run again, it is stopped first. StoreError for a file
+        that cannot be read or written, UsageError where another cassette is active.
         """
         return self._begin(is_block=False)
 
