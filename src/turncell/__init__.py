@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from turncell.adapters.cassette import cassette
-    from turncell.adapters.replay import reask, replay, replayed_tools
+    from turncell.adapters.cassette_file import write_cassette
+    from turncell.adapters.markdown_store import MarkdownStore
+    from turncell.adapters.replay import cassette_of, reask, replay, replayed_tools
+    from turncell.adapters.sql_store import SQLStore
     from turncell.core.compare import compare
     from turncell.core.events import File, Option
     from turncell.core.nucleus import Nucleus, Transition
@@ -41,8 +44,10 @@ if TYPE_CHECKING:
     from turncell.runtime.budget import Budget
     from turncell.runtime.context import ToolContext
     from turncell.runtime.hooks import Hooks, ToolUse, Veto
+    from turncell.runtime.journal import Journal
     from turncell.runtime.models import Route, Router, Tiers
     from turncell.runtime.output import Output
+    from turncell.runtime.portable import move, prune
     from turncell.runtime.rulebook import rulebook
     from turncell.runtime.run import Run
     from turncell.runtime.run_turn import run_turn
@@ -77,8 +82,10 @@ _HOME = {
     "File": "core.events",
     "Hooks": "runtime.hooks",
     "Image": "core.parts",
+    "Journal": "runtime.journal",
     "JsonLinesWriter": "runtime.telemetry",
     "LoopDetection": "runtime.step_policy",
+    "MarkdownStore": "adapters.markdown_store",
     "MemoryWriter": "runtime.telemetry",
     "Message": "core.parts",
     "ModelFailure": "errors",
@@ -91,6 +98,7 @@ _HOME = {
     "Run": "runtime.run",
     "RunError": "errors",
     "RunRecord": "runtime.telemetry",
+    "SQLStore": "adapters.sql_store",
     "Session": "runtime.session",
     "SessionBusy": "errors",
     "Settings": "settings",
@@ -111,11 +119,14 @@ _HOME = {
     "ask_user": "runtime.ask_user",
     "calls_df": "frames.history",
     "cassette": "adapters.cassette",
+    "cassette_of": "adapters.replay",
     "compare": "core.compare",
     "export_html": "frames.export",
     "export_markdown": "frames.export",
-    "redact": "runtime.secrets",
+    "move": "runtime.portable",
+    "prune": "runtime.portable",
     "reask": "adapters.replay",
+    "redact": "runtime.secrets",
     "replay": "adapters.replay",
     "replayed_tools": "adapters.replay",
     "rulebook": "runtime.rulebook",
@@ -123,6 +134,7 @@ _HOME = {
     "runs_df": "frames.history",
     "steps_df": "frames.history",
     "tool": "runtime.tools",
+    "write_cassette": "adapters.cassette_file",
 }
 
 __all__ = [
@@ -134,8 +146,10 @@ __all__ = [
     "File",
     "Hooks",
     "Image",
+    "Journal",
     "JsonLinesWriter",
     "LoopDetection",
+    "MarkdownStore",
     "MemoryWriter",
     "Message",
     "ModelFailure",
@@ -148,6 +162,7 @@ __all__ = [
     "Run",
     "RunError",
     "RunRecord",
+    "SQLStore",
     "Session",
     "SessionBusy",
     "Settings",
@@ -169,10 +184,13 @@ __all__ = [
     "ask_user",
     "calls_df",
     "cassette",
+    "cassette_of",
     "compare",
     "export_html",
     "export_markdown",
     "load_ipython_extension",
+    "move",
+    "prune",
     "reask",
     "redact",
     "replay",
@@ -183,6 +201,7 @@ __all__ = [
     "steps_df",
     "tool",
     "unload_ipython_extension",
+    "write_cassette",
 ]
 
 

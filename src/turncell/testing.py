@@ -12,11 +12,13 @@ A server replaces only the provider, so that HTTP, parsing, time limits and fail
 ...     server.base_url.startswith("http://127.0.0.1:")
 True
 
-A store of your own is held to the contract by `check_store` (see testing_store).
+A store of your own is held to the contract by `check_store` (see testing_store). `no_cassette_left` is for a fixture
+around every test: a cassette that a test forgets to stop fails that test, and no other.
 """
 
 from __future__ import annotations
 
+from turncell.adapters.cassette import no_cassette_left
 from turncell.adapters.rules_model import RulesModel
 from turncell.adapters.scripted_model import Call, ScriptedModel, call, say, stop, think
 from turncell.testing_server import ProviderServer, Script, fault, raw, reply, serve
@@ -35,6 +37,7 @@ __all__ = [
     "check_damage",
     "check_store",
     "fault",
+    "no_cassette_left",
     "raw",
     "reply",
     "say",

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
-from turncell.errors import StoreError
+from turncell.errors import StoreError, UsageError
 from turncell.runtime.ports import Record, Store, Writer
 
 Make: TypeAlias = Callable[[], Store]
@@ -36,7 +36,11 @@ Clause: TypeAlias = Callable[[Make], None]
 
 
 def check_store(make: Make) -> None:
-    """Check the contract of `Store`. AssertionError that names the clause which does not hold."""
+    """Check the contract of `Store`. AssertionError that names the clause which does not hold.
+
+    UsageError where `make` is no function that opens a store.
+    """
+    _check_make(make)
     for clause in STORE_CLAUSES:
         try:
             clause(make)
@@ -50,6 +54,7 @@ def check_damage(make: Make, spoil: Callable[[str, int], object]) -> None:
 
     `spoil(session_id, seq)` changes the stored bytes of that record, behind the store's back and while it is open.
     """
+    _check_make(make)
     with _opened(make, 2) as (one, two):
         hurt, well = _new(one), _new(one)
         payload = b'{"text":"some letters"}'
@@ -82,6 +87,17 @@ def check_damage(make: Make, spoil: Callable[[str, int], object]) -> None:
         one.delete([hurt])
         _equal((_seqs(one, hurt), one.damage(hurt)), ([], None), "a damaged session that was deleted")
         _equal(_seqs(one, well), [1, 2, 3, 4, 5, 6], "the other session")
+
+
+def _check_make(make: object) -> None:
+    """The mistake of a caller is not to be told as one of the store."""
+    if not callable(make):
+        raise UsageError(f"make is {make!r}; use a function that opens the store: check_store(lambda: MyStore(path))")
+    store = make()
+    missing = sorted(name for name, of in vars(Store).items() if inspect.isfunction(of) and name[0] != "_" and not hasattr(store, name))  # fmt: skip
+    if missing:
+        raise UsageError(f"make() returned {store!r}, which is no store: it has no {', '.join(missing)}")
+    store.close()
 
 
 def _new(store: Store, *, title: str = "A title", at: float = 1000.0) -> str:

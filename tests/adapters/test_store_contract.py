@@ -6,16 +6,17 @@ import json
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.adapters.conftest import Make
-from turncell import StoreError
+from turncell import StoreError, UsageError
 from turncell.adapters.sql_store import SQLStore
 from turncell.runtime.ports import Record
-from turncell.testing import STORE_CLAUSES, check_store
+from turncell.testing import STORE_CLAUSES, check_damage, check_store
 
 pytestmark = pytest.mark.feature("C8")
 
@@ -33,6 +34,19 @@ def test_check_store_names_the_clause_that_does_not_hold(tmp_path: Path) -> None
 
     with pytest.raises(AssertionError, match="does not hold this: a session can be renamed"):
         check_store(lambda: Forgetful.sqlite(tmp_path / "h.sqlite"))
+
+
+@pytest.mark.parametrize("check", [check_store, lambda make: check_damage(make, lambda session_id, seq: None)])
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (None, "make is None; use a function that opens the store"),
+        (lambda: None, r"make\(\) returned None, which is no store: it has no append, blob, claim"),
+    ],
+)
+def test_a_mistake_of_the_caller_is_not_told_as_one_of_the_store(check: Any, make: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        check(make)
 
 
 @settings(

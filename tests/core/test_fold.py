@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,24 @@ def test_an_ended_run_has_one_terminal_event_and_it_is_the_last() -> None:
         ends = [event for event in make().events if isinstance(event, RunEnded)]
         recorded = [event for event in make().events if isinstance(event, Recorded)]
         assert len(ends) <= 1 and (not ends or (recorded[-1] is not None and isinstance(recorded[-1], RunEnded)))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ('{"type":"Nothing"}', "type is 'Nothing', which this turncell does not know"),
+        ('{"seq":1}', "there is no type in {'seq': 1}"),
+        ('{"type":"RunEnded","seq":"one"}', "RunEnded.seq is 'one': input should be a valid integer"),
+        ('{"type":"RunEnded","seq":1}', "RunEnded.session_id is missing"),
+        ("[1]", "[1]: input should be a valid dictionary"),
+        ('{"type":', "no JSON: Expecting value"),
+        ("[" * 100_000, "no JSON: nested too deeply"),
+    ],
+)
+def test_data_that_is_no_event_is_refused_with_the_one_thing_that_is_wrong(data: str, said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}") as caught:
+        codec.decode(data)
+    assert "ArgumentsDelta" not in str(caught.value), "the names of all events tell nobody anything"
 
 
 def test_integers_of_any_size_survive_the_journal() -> None:

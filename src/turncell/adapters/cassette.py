@@ -4,17 +4,23 @@ While a cassette is active every model that an agent of this process picks is wr
 runtime, its budgets and its journal see a model of the same name. What a request is known by stands in `recordings`, the
 file in `cassette_file`. Secrets are redacted before a request is looked up and before an answer is kept. A miss in "replay"
 is a failed run, and a `with` block does not end in silence over it: a sub-agent's failure is only a word to the one above.
+
+One is active in a process, for all its threads: all runs share one loop, where nothing tells from which thread or block a
+model call comes. A second one is refused, with the place where the first was begun.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import inspect
+import linecache
 import os
+import sys
 import threading
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, TypeVar, get_args
@@ -40,7 +46,12 @@ class Cassette:
     """
 
     def __init__(self, path: str | os.PathLike[str], mode: CassetteMode = "replay", *, delay_s: float = 0.0) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise UsageError(f"a cassette is a file, and {path!r} is no path; write cassette('answers.jsonl')")
         self.path = Path(path).expanduser().absolute()
+        self._name = self.path.name if Path(path).is_absolute() else os.fspath(path)
+        self._where = ""
+        """Where it was begun: file:line, and what stands there."""
         self.mode: CassetteMode = one_of("mode", mode, get_args(CassetteMode))
         self.delay_s = number("delay_s", delay_s or None) or 0.0
         self.recordings = Recordings()
@@ -51,21 +62,24 @@ class Cassette:
     def start(self) -> Self:
         """Begin, from the first recording: for notebooks, whose cells no `with` can hold together.
 
-        Where one on the same file was started before, as when a cell is run again, it is stopped first. StoreError for a
-        file that cannot be read or written, UsageError where another cassette is active.
+        It may be the last line of a cell: what it shows is the same wherever and however often the notebook runs. Where
+        one on the same file was started before, as when a cell is run again, it is stopped first. StoreError for a file
+        that cannot be read or written, UsageError where another cassette is active.
         """
         return self._begin(is_block=False)
 
-    def _begin(self, *, is_block: bool) -> Self:
+    def _begin(self, *, is_block: bool, function: Callable[..., Any] | None = None) -> Self:
         global _active
+        where = _place_of(function)
         with _lock:
             # The end of a block inside a block would leave the rest of the outer one to models that are paid.
             if _active is not None and _active.path == self.path and not (is_block or _active._is_block):
                 _active._stop()
             if _active is not None:
                 raise UsageError(
-                    f"a cassette is active already: {str(_active.path)!r}; end it first, for every model call of the "
-                    "process goes through it"
+                    f"a cassette is active already: {str(_active.path)!r}, begun at {_active._where}; it is one for the "
+                    "process and all its threads. End it first (its stop(), or the end of its block), or begin one "
+                    "around all that asks"
                 )
             self.misses = []
             tape = Tape(self.path) if self.mode != "replay" else None
@@ -80,7 +94,7 @@ class Cassette:
             if tape is not None:
                 tape.begin(kept, is_new=self.mode == "record")
                 atexit.register(self.stop)  # nobody ends the one that a notebook's first cell has started
-            self._is_block = is_block
+            self._is_block, self._where = is_block, where
             _active = self
             models.put_between(lambda model: _Between(model, self))
         return self
@@ -124,22 +138,69 @@ class Cassette:
         self.__exit__(kind, error, tb)
 
     def __call__(self, function: F) -> F:
-        """As a decorator: every call of the function is a `with` block of its own."""
+        """As a decorator of a function, generator or coroutine: every call of it is a `with` block of its own.
+
+        The block of a generator, such as a pytest fixture that yields, goes from its first value to its end.
+        UsageError for a class, whose methods are called at times that nobody can hold together.
+        """
+        if inspect.isclass(function):
+            raise UsageError(
+                f"a cassette decorates functions, and {function.__qualname__} is a class; decorate its methods, or put "
+                "`with cassette(...): yield` into an autouse fixture of it"
+            )
+        if not callable(function):  # a classmethod, a property
+            raise UsageError(f"a cassette decorates functions, not {function!r}; put @cassette(...) next to the `def`")
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
             async def wrapped(*args: Any, **kwargs: Any) -> Any:
-                async with self:
+                with self._around(function):
                     return await function(*args, **kwargs)
+
+        elif inspect.isgeneratorfunction(function):
+
+            @functools.wraps(function)
+            def wrapped(*args: Any, **kwargs: Any) -> Any:
+                with self._around(function):
+                    return (yield from function(*args, **kwargs))
+
+        elif inspect.isasyncgenfunction(function):
+
+            @functools.wraps(function)
+            async def wrapped(*args: Any, **kwargs: Any) -> Any:
+                with self._around(function):
+                    async with aclosing(function(*args, **kwargs)) as values:
+                        following = values.asend(None)
+                        while True:
+                            try:
+                                value = await following
+                            except StopAsyncIteration:
+                                return
+                            try:
+                                following = values.asend((yield value))
+                            except GeneratorExit:
+                                raise
+                            except BaseException as error:  # such as what an asynccontextmanager's block raised
+                                following = values.athrow(error)
 
         else:
 
             @functools.wraps(function)
             def wrapped(*args: Any, **kwargs: Any) -> Any:
-                with self:
-                    return function(*args, **kwargs)
+                with self._around(function):
+                    return _finished(function, function(*args, **kwargs))
 
         return wrapped  # type: ignore[return-value]
+
+    @contextmanager
+    def _around(self, function: Callable[..., Any]) -> Iterator[None]:
+        self._begin(is_block=True, function=function)
+        try:
+            yield
+        except BaseException:
+            self.stop()
+            raise
+        self.__exit__(None, None, None)
 
     async def answer(self, model: Model, request: ModelRequest) -> AsyncGenerator[list[Fragment], None]:
         """What the model says to this request, from the file or, as the mode allows, from itself."""
@@ -192,7 +253,8 @@ class Cassette:
                 yield burst
 
     def __repr__(self) -> str:
-        return f"<cassette {str(self.path)!r}, mode={self.mode!r}: {len(self.recordings)} recordings>"
+        # Cells show it, and nbval compares what they show: recorded or replayed, here or elsewhere, it reads the same.
+        return f"<cassette {self._name!r}>"
 
 
 def cassette(path: str | os.PathLike[str], mode: CassetteMode = "replay", *, delay_s: float = 0.0) -> Cassette:
@@ -201,7 +263,7 @@ def cassette(path: str | os.PathLike[str], mode: CassetteMode = "replay", *, del
     "replay" never calls a model, and fails where the file has no answer; "record" calls the model and replaces what the
     file had; "auto" replays what is there and records what is not. Model calls that fail are not recorded. The request is
     matched by all that the model sees; see the top of `recordings`. Wait for runs inside the block: what a run asks after
-    its end goes to the model itself.
+    its end goes to the model itself. One is active at a time, for all threads: UsageError says where the other was begun.
 
     >>> import tempfile
     >>> from turncell import Agent
@@ -218,8 +280,62 @@ def cassette(path: str | os.PathLike[str], mode: CassetteMode = "replay", *, del
     return Cassette(path, mode, delay_s=delay_s)
 
 
+@contextmanager
+def no_cassette_left() -> Iterator[None]:
+    """Around a test: a cassette that was started in it and is active at its end is stopped, and a UsageError says where.
+
+    Otherwise the mistake would be told by every test after it, and not by the one that made it. In a conftest.py:
+
+        @pytest.fixture(autouse=True)
+        def _no_cassette_left():
+            with no_cassette_left():
+                yield
+    """
+    before = _active
+    try:
+        yield
+    finally:
+        left = _active
+        if left is not None and left is not before:
+            left.stop()
+    if left is not None and left is not before:
+        raise UsageError(
+            f"cassette {str(left.path)!r} was left active; it was begun at {left._where}. Call its stop(), "
+            "or use `with cassette(...)`"
+        )
+
+
 _active: Cassette | None = None
 _lock = threading.RLock()
+
+
+def _place_of(function: Callable[..., Any] | None) -> str:
+    """Where a cassette is begun, as file:line and what stands there: a decorated function, or whoever called us."""
+    code = getattr(inspect.unwrap(function), "__code__", None) if function is not None else None
+    if code is not None:
+        file, line = code.co_filename, code.co_firstlineno
+    else:
+        frame = sys._getframe()
+        between = (frame.f_code.co_filename, contextlib.__file__)  # ours, and that of an ExitStack
+        while frame.f_code.co_filename in between and frame.f_back is not None:
+            frame = frame.f_back
+        file, line = frame.f_code.co_filename, frame.f_lineno
+    # A cell's file is a name that nobody knows; its line they do.
+    source = linecache.getline(file, line).strip()
+    return f"{file}:{line}" + f" ({source})" * bool(source)
+
+
+def _finished(function: Callable[..., Any], result: Any) -> Any:
+    """What a function returned; UsageError for what has yet to run, as its model calls would go past the cassette."""
+    inner = getattr(result, "gen", result)  # of a context manager that `contextmanager` has made
+    if not (inspect.isgenerator(inner) or inspect.iscoroutine(inner) or inspect.isasyncgen(inner)):
+        return result
+    if inspect.iscoroutine(inner):
+        inner.close()
+    raise UsageError(
+        f"{getattr(function, '__qualname__', repr(function))} returned a {type(result).__name__}, which runs only after the "
+        "cassette has ended; put @cassette(...) next to the `def`, below the other decorators"
+    )
 
 
 class _Between:

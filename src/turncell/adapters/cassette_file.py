@@ -124,17 +124,14 @@ _HEADER = codec.encode({"turncell_cassette": VERSION}) + b"\n"
 
 def read_cassette(path: str | os.PathLike[str]) -> list[Recording]:
     """The recordings of a file. StoreError says which line cannot be used, and why."""
-    from pydantic import ValidationError
-
     recordings = []
     for line_number, line in enumerate(lines_of(Path(path)), 2):
         try:
             recordings.append(_from_json(codec.decode_json(line)))
-        except (ValidationError, ValueError, RecursionError) as error:
-            what = error.errors()[0] if isinstance(error, ValidationError) else None
-            why = f"{'.'.join(map(str, what['loc']))}: {what['msg']}" if what else f"{type(error).__name__}: {error}"
+        except (ValueError, RecursionError) as error:
             raise StoreError(
-                f"line {line_number} of cassette {str(path)!r} is no recording ({why}); remove the line, or record again"
+                f"line {line_number} of cassette {str(path)!r} is no recording ({codec.why_refused(error)}); "
+                "remove the line, or record again"
             ) from error
     return recordings
 
@@ -217,6 +214,8 @@ def _adapter() -> Any:
 
 
 def _from_json(plain: Json) -> Recording:
+    if not isinstance(plain, dict):
+        raise ValueError(f"an object with request and answer is needed, not {plain!r:.60}")
     line: _RecordingLine = _adapter().validate_python(plain)
     unknown = set(line.request) - {"model", "instructions", "messages", "tools", "options"}
     if unknown:

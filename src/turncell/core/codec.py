@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import reprlib
 from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
 from functools import cache
@@ -47,8 +48,40 @@ def decode_json(data: bytes | str) -> Json:
 
 
 def decode(data: bytes | str) -> events.Event:
-    """The event that `encode` wrote. Raises pydantic's ValidationError for anything else."""
-    return event_adapter().validate_python(decode_json(data))
+    """The event that `encode` wrote. ValueError, with `why_refused` as its words, for anything else."""
+    try:
+        return event_adapter().validate_python(decode_json(data))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(why_refused(error)) from error
+
+
+def why_refused(error: Exception) -> str:
+    """Why data from outside was refused, in one line: of all that pydantic says the first place, and what stands there.
+
+    Its own words begin with the names of all events, between which nobody finds the one thing that is wrong.
+
+    >>> try:
+    ...     event_adapter().validate_python({"type": "Nothing"})
+    ... except ValueError as error:
+    ...     why_refused(error)
+    "type is 'Nothing', which this turncell does not know"
+    """
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        what = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        return f"no JSON: {what}" if isinstance(error, json.JSONDecodeError | RecursionError) else what
+    first = error.errors(include_url=False)[0]
+    place, found = ".".join(map(str, first["loc"])), reprlib.repr(first["input"])
+    if first["type"] == "union_tag_invalid":
+        return f"type is {first['ctx']['tag']!r:.60}, which this turncell does not know"
+    if first["type"] == "union_tag_not_found":
+        return f"there is no type in {found}"
+    if first["type"] == "missing":
+        return f"{place} is missing"
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{place} is no field of it"
+    return f"{place} is {found}: {first['msg'][:1].lower()}{first['msg'][1:]}".removeprefix(" is ")
 
 
 BLOB_BYTES = 65_536

@@ -1,6 +1,6 @@
 """The conversation of a session: which of its runs it consists of, from the events alone.
 
-The history is a tree: every run knows the one before it, and nothing is erased. The conversation is one path through
+A session is a tree: every run knows the one before it, and nothing is erased. The conversation is one path through
 it. A new run is appended, or takes the place of another one (a cell that is run again), whose successors keep their
 places. Undo, redo and branching arrange the path anew.
 """

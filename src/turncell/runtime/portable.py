@@ -260,8 +260,8 @@ def _event(payload: bytes, version: int, number: int) -> Recorded:
         event = codec.event_adapter().validate_python(values)
     except (ValueError, RecursionError) as error:
         kind = str(values.get("type"))[:80]
-        first = str(error).splitlines()[:3]
-        raise StoreError(f"record {number} is no event of type {kind!r} that this turncell knows: {first}") from error
+        why = codec.why_refused(error)
+        raise StoreError(f"record {number} is no event of type {kind!r} that this turncell knows: {why}") from error
     if not isinstance(event, Recorded):
         raise StoreError(f"record {number} is a {event.type}, which is never recorded")
     return event
