@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,7 @@ def test_an_interrupted_turn_goes_on_live_after_a_restart(kernel_version: str, o
         first.run("script([call('send_note', to='Ana')], 'never said')")
         cell = first.execute("%%agent -a demo\nTell Ana.", allow_stdin=True, metadata={"cellId": "1"})
         Page(first, cell).hear(ev.RequestOpened)
+        time.sleep(0.5)  # what is on the screen for so long is on the disk
     finally:
         first.client.stop_channels()
         first.manager.shutdown_kernel(now=True)

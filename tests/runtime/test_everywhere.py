@@ -164,7 +164,10 @@ def test_two_hundred_at_once_with_cancels_at_any_moment_end_and_leave_nothing() 
     until(lambda: len(asyncio.all_tasks(loop)) <= before[1])
     gc.collect()
     assert open_files() <= before[2] + 2
-    assert len(runs_df()) == sum(bool(run.events) for run in (*first, *runs)) and set(runs_df()["status"]) <= {"completed", "cancelled"}
+    assert len(runs_df()) == sum(bool(run.events) for run in (*first, *runs)) and set(runs_df()["status"]) <= {
+        "completed",
+        "cancelled",
+    }
 
 
 @pytest.mark.feature("A18", "A11")

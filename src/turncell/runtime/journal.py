@@ -2,9 +2,10 @@
 
 Recording never waits for the disk: records are queued and written in batches, each batch one transaction. The thread
 sleeps up to LINGER_S over what nobody waits for, so that a step, or a hundred runs at once, cost one transaction and
-not one for each signal: waking it costs as much as writing. The end of a run is written at once. Only the intent of a write pays for an fsync: `record(..., durable=True)` is done when
-the records, and all before them, survive a loss of power. A store that fails is a failure of the runs that need it, not of
-this thread: the error goes to the futures of the batch.
+not one for each signal: waking it costs as much as writing. The end of a run is written at once, and so is what a
+person is asked. Only the intent of a write pays for an fsync: `record(..., durable=True)` is done when the records, and
+all before them, survive a loss of power. A store that fails is a failure of the runs that need it, not of this thread:
+the error goes to the futures of the batch.
 
 A record that could not be written leaves a hole. Nothing may follow a hole: a session read back would fold events
 whose cause is missing. So a session whose records failed once is broken for this journal, and what comes later fails
@@ -29,7 +30,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from turncell.core import codec
-from turncell.core.events import Event, Recorded, RunEnded
+from turncell.core.events import Event, Recorded, RequestOpened, RunEnded
 from turncell.core.values import evolve
 from turncell.errors import SessionBusy, StoreError, TurncellError, say
 from turncell.runtime import secrets
@@ -155,7 +156,7 @@ class Journal:
             refused: Future[None] = Future()
             refused.set_exception(StoreError(str(damage)))
             return refused
-        may_wait = not durable and not any(isinstance(event, RunEnded) for event in events)
+        may_wait = not durable and not any(isinstance(event, RunEnded | RequestOpened) for event in events)
         return self._put(_Job(records, Future(), durable, may_wait))
 
     def _put(self, job: _Job) -> Future[Any]:
