@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from turncell.runtime.hooks import Hooks, ToolUse, Veto
     from turncell.runtime.models import Route, Router, Tiers
     from turncell.runtime.output import Output
+    from turncell.runtime.room import Context
     from turncell.runtime.rulebook import rulebook
     from turncell.runtime.run import Run
     from turncell.runtime.run_turn import run_turn
@@ -73,6 +74,7 @@ _HOME = {
     "AnswerRefused": "errors",
     "Budget": "runtime.budget",
     "Check": "runtime.tools",
+    "Context": "runtime.room",
     "Declined": "errors",
     "File": "core.events",
     "Hooks": "runtime.hooks",
@@ -130,6 +132,7 @@ __all__ = [
     "AnswerRefused",
     "Budget",
     "Check",
+    "Context",
     "Declined",
     "File",
     "Hooks",
