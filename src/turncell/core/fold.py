@@ -402,6 +402,7 @@ def snapshot(state: RunState) -> dict[str, Any]:
         "steps": [_step_snapshot(step) for step in state.steps],
         "queued": [{"input_id": steered.input_id, "text": steered.message.text} for steered in state.queued],
         "notes": [{"kind": n.kind, "message": n.message, "step": n.step, "call_id": n.call_id} for n in state.notes],
+        "summaries": [{"step": s.step, "usage": s.usage, "cost_usd": s.cost_usd} for s in state.summaries],
         "budget": state.budget, "is_tainted": state.is_tainted, "closing": state.closing,
         "ended_at": state.ended_at, "error_kind": state.error_kind, "error": state.error,
     }  # fmt: skip
