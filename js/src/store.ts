@@ -205,6 +205,8 @@ function change(run: RunView, e: Event, touch: Touch): boolean {
       touch(run);
       break;
     case "Retrieved":
+      if (!e.passages.every((passage) => passage.is_trusted)) run.is_tainted = true;
+      break;
     case "Pruned":
       break;
     case "Compacted":

@@ -760,6 +760,7 @@ export interface Retrieved {
  * via the `definition` "Passage".
  */
 export interface Passage {
+  is_trusted: boolean;
   priority: number;
   score: number | null;
   source: string;

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from turncell.adapters.cassette import cassette
     from turncell.adapters.replay import reask, replay, replayed_tools
     from turncell.core.compare import compare
-    from turncell.core.events import File, Option
+    from turncell.core.events import File, Option, Passage
     from turncell.core.nucleus import Nucleus, Transition
     from turncell.core.parts import Image, Message, Text, Usage
     from turncell.core.policy import Rule
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from turncell.runtime.run_turn import run_turn
     from turncell.runtime.secrets import redact
     from turncell.runtime.session import Session
+    from turncell.runtime.sources import Source
     from turncell.runtime.step_policy import LoopDetection, StepLimit
     from turncell.runtime.telemetry import JsonLinesWriter, MemoryWriter, RunRecord
     from turncell.runtime.tools import Check, Tool, tool
@@ -87,6 +88,7 @@ _HOME = {
     "Nucleus": "core.nucleus",
     "Option": "core.events",
     "Output": "runtime.output",
+    "Passage": "core.events",
     "Route": "runtime.models",
     "Router": "runtime.models",
     "Rule": "core.policy",
@@ -96,6 +98,7 @@ _HOME = {
     "Session": "runtime.session",
     "SessionBusy": "errors",
     "Settings": "settings",
+    "Source": "runtime.sources",
     "StepLimit": "runtime.step_policy",
     "StoreError": "errors",
     "Text": "core.parts",
@@ -145,6 +148,7 @@ __all__ = [
     "Nucleus",
     "Option",
     "Output",
+    "Passage",
     "Route",
     "Router",
     "Rule",
@@ -154,6 +158,7 @@ __all__ = [
     "Session",
     "SessionBusy",
     "Settings",
+    "Source",
     "StepLimit",
     "StoreError",
     "Text",

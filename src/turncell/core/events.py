@@ -305,6 +305,7 @@ class Passage:
     score: float | None = None
     priority: int = 0
     """Of its source: where room is short, the lowest is left out first."""
+    is_trusted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -565,7 +565,8 @@ def _budget_changed(state: RunState, e: ev.BudgetChanged) -> RunState:
 
 
 def _retrieved(state: RunState, e: ev.Retrieved) -> RunState:
-    return evolve(state, retrieved=e)
+    is_tainted = state.is_tainted or not all(passage.is_trusted for passage in e.passages)
+    return evolve(state, retrieved=e, is_tainted=is_tainted)
 
 
 def _edited(state: RunState, e: Edit) -> RunState:

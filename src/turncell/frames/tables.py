@@ -272,7 +272,7 @@ class _Run:
     def row(self) -> tuple[Any, ...]:
         started, steps = self.started, self.steps
         calls = [call for step in steps for call in step.calls.values()]
-        paid = (*steps, *self.summaries)
+        paid: list[_Step | _Summary] = [*steps, *self.summaries]
         costs = [one.cost_usd for one in paid]
         cost_usd = sum(cost for cost in costs if cost is not None) if costs and None not in costs else None
         bases = {one.cost_basis for one in paid} if cost_usd is not None else {"none"}
@@ -402,6 +402,10 @@ def _noted(run: _Run, e: dict[str, Any]) -> None:
         run.steps[-1].attempts += 1
 
 
+def _retrieved(run: _Run, e: dict[str, Any]) -> None:
+    run.is_tainted = run.is_tainted or not all(passage.get("is_trusted", False) for passage in e["passages"])
+
+
 def _pruned(run: _Run, e: dict[str, Any]) -> None:
     if run.steps:
         run.steps[-1].is_prefix_broken = True
@@ -526,6 +530,7 @@ _ON: dict[str, Callable[[_Run, dict[str, Any]], None]] = {
     "StepStarted": _step_started,
     "ModelChosen": _model_chosen,
     "Noted": _noted,
+    "Retrieved": _retrieved,
     "Pruned": _pruned,
     "Compacted": _compacted,
     "StepFinished": _step_finished,

@@ -33,7 +33,7 @@ FAILS_THE_CELL = ("failed", "budget", "timeout", "in_doubt")
 
 
 _WORDS = {
-    "delete": "ID", "export": "PATH", "rename": "TITLE", "resume": "[ID] [-a AGENT]",
+    "context": "[--whole]", "delete": "ID", "export": "PATH", "rename": "TITLE", "resume": "[ID] [-a AGENT]",
     "sessions": "[--all] [prune --older 90d]", "tools": "[NAMES | --none]",
 }  # fmt: skip
 """What the commands of %agent take."""
@@ -93,7 +93,7 @@ class AgentMagics(Magics):
     @no_var_expand
     @line_magic("agent")
     def line(self, line: str) -> Any:
-        """%agent status | new | tools [NAMES | --none] | runs | steps | calls | export PATH |
+        """%agent status | context [--whole] | new | tools [NAMES | --none] | runs | steps | calls | export PATH |
         sessions [--all] [prune --older 90d] | resume [ID] [-a AGENT] | undo | redo | fork | rename TITLE | delete ID"""
         try:
             command, *words = shlex.split(line) or ["status"]
@@ -273,6 +273,12 @@ class AgentMagics(Magics):
             )
         tools = [self._tool(tool) for tool in run.tools]
         return Agent(run.model, tools=tools, instructions=run.instructions)
+
+    def _do_context(self, *words: str) -> None:
+        if words not in ((), ("--whole",)):
+            raise UsageError(f"%agent context {' '.join(words)}: write %agent context, or %agent context --whole")
+        report = self._a_session().context_report()
+        print("\n".join(map(visible, report.table(whole=bool(words)).split("\n"))))  # noqa: T201
 
     def _do_undo(self) -> None:
         run = self._a_session().undo()

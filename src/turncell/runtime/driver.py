@@ -57,8 +57,9 @@ from turncell.runtime.journal import Journal
 from turncell.runtime.models import ModelSet
 from turncell.runtime.output_type import OutputType
 from turncell.runtime.questions import MAX_QUESTIONS
-from turncell.runtime.room import Context, Telling
+from turncell.runtime.room import Context, Repeats, Telling
 from turncell.runtime.session import Session
+from turncell.runtime.sources import Source
 from turncell.runtime.step_policy import StepPolicy
 from turncell.runtime.tools import Tool
 
@@ -91,6 +92,9 @@ class Setup:
     output_attempts: int = 3
     max_questions: int = MAX_QUESTIONS
     context: Context = field(default_factory=Context)
+    sources: tuple[Source, ...] = ()
+    repeats: Repeats | None = None
+    """The run whose record says what is found and cut, where it is played again."""
     silence_s: float = 600.0
     """A model that says nothing for so long has failed."""
     timeout_s: float | None = None

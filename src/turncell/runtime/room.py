@@ -31,14 +31,16 @@ from turncell.core.context import (
     told,
     units_of,
 )
+from turncell.core.events import Pruned
 from turncell.core.fold import RunState
 from turncell.core.parts import Message, Text
-from turncell.core.signals import CallModel, Cut, ModelFailed, Summarised
+from turncell.core.signals import CallModel, Cut, Found, ModelFailed, Signal, Summarised
 from turncell.core.values import evolve
 from turncell.errors import UsageError
 from turncell.runtime.hooks import Compaction, HookFailed, Vetoed
 from turncell.runtime.options import number, one_of, whole
 from turncell.runtime.ports import Model, ModelRequest, capabilities_of
+from turncell.runtime.sources import retrieve
 from turncell.runtime.summary import Summary, summarise, without_model
 from turncell.runtime.tokens import message_tokens, ratio_of, text_tokens, tools_tokens
 
@@ -113,6 +115,39 @@ def room_in(context: Context, window_tokens: int, model: Model, max_tokens: int 
     return Room(limit, hard, int(limit * TARGET_SHARE), summary)
 
 
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """What a run has found and cut is done again at the same steps, before `until`; nothing else is."""
+
+    run: RunState
+    until: int
+
+    def signals(self, step: int, run_id: str) -> list[Signal]:
+        old, at = self.run.run_id, time.time()
+
+        def name(of: str) -> str:
+            return run_id if of == old else of
+
+        def call_name(of: str) -> str:
+            return run_id + of.removeprefix(old) if of.startswith(f"{old}-") else of
+
+        signals: list[Signal] = []
+        if self.run.retrieved is not None and self.run.retrieved.step == step:
+            signals.append(Found(at, self.run.retrieved.passages, self.run.retrieved.tokens))
+        for edit in (one for one in self.run.edits if one.step == step):
+            if isinstance(edit, Pruned):
+                passages = tuple((name(run), number) for run, number in edit.passages)
+                calls = tuple(map(call_name, edit.call_ids))
+                signals.append(Cut(at, calls, passages, edit.head_chars, edit.tokens_before, edit.tokens_after))
+            else:
+                signals.append(Summarised(
+                    at=at, upto=(name(edit.upto_run_id), edit.upto_step), covers=tuple(map(name, edit.covers)),
+                    summary=edit.summary, tokens_before=edit.tokens_before, tokens_after=edit.tokens_after,
+                    model=edit.model, usage=edit.usage, cost_usd=edit.cost_usd, cost_basis=edit.cost_basis,
+                ))  # fmt: skip
+        return signals
+
+
 class Telling:
     """What the model of one run is told: kept between steps, so that a late one costs what an early one does."""
 
@@ -167,6 +202,11 @@ def _size(unit: Unit) -> int:
 async def make_room(driver: Driver, model: Model, command: CallModel, request: ModelRequest) -> bool:
     """Make what is told short enough for this model. False: it cannot be, and the step has failed."""
     setup, telling, step = driver.setup, driver.telling, command.step
+    if setup.repeats is not None and step < setup.repeats.until:
+        for signal in setup.repeats.signals(step, driver.loop_state.run.run_id):
+            driver.feed(signal)
+        return True
+    await retrieve(driver, window_of(setup.context, model, setup.session.windows))
     fixed = text_tokens(request.instructions) + tools_tokens(request.tools)
     telling.update(driver.loop_state.run)
     ratio = telling.ratio(driver.loop_state.run, model.name, fixed)

@@ -35,6 +35,7 @@ from turncell.runtime.secrets import redactor
 
 if TYPE_CHECKING:
     from turncell.runtime.agent import Agent
+    from turncell.runtime.report import ContextReport
     from turncell.runtime.run import Run
 
 _owners: WeakValueDictionary[tuple[int, str], Session] = WeakValueDictionary()
@@ -486,6 +487,12 @@ class Session:
         if usage is None or usage.input_tokens is None:
             return None
         return usage.input_tokens + (usage.output_tokens or 0)
+
+    def context_report(self, agent: Agent | None = None) -> ContextReport:
+        """What an agent (None: the one of this session) would send before the next prompt, with tokens for each part."""
+        from turncell.runtime.report import context_report
+
+        return context_report(self, self._agent(agent))
 
     def __repr__(self) -> str:
         count = len(self.conversation.path)
