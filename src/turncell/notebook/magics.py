@@ -277,7 +277,8 @@ class AgentMagics(Magics):
     def _do_context(self, *words: str) -> None:
         if words not in ((), ("--whole",)):
             raise UsageError(f"%agent context {' '.join(words)}: write %agent context, or %agent context --whole")
-        report = self._a_session().context_report()
+        session = self._a_session()
+        report = session.context_report(session.agent or Agent(tools=[self._tool(name) for name in self.tools]))
         print("\n".join(map(visible, report.table(whole=bool(words)).split("\n"))))  # noqa: T201
 
     def _do_undo(self) -> None:
