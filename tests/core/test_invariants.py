@@ -79,6 +79,7 @@ class AnyOrder(RuleBasedStateMachine):
         max_steps=st.integers(0, 4),
         models=st.integers(1, 3),
         attempts=st.integers(1, 3),
+        recoveries=st.integers(0, 2),
         summarises=st.booleans(),
         reads_all=st.booleans(),
         early=st.sampled_from(["", "", "", "", "", "steer", "stop"]),
@@ -133,7 +134,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @precondition(lambda self: self.is_late)
     @rule(
-        kind=st.sampled_from(["connection", "auth", "bad_request"]),
+        kind=st.sampled_from(["connection", "auth", "bad_request", "context_length"]),
         retry_after_s=st.none() | st.sampled_from([0.5, 900]),
     )
     def model_fails(self, kind: str, retry_after_s: float | None) -> None:

@@ -363,6 +363,13 @@ class TestSessions:
         first = model.requests[0]
         assert not is_summary(first) and first.messages[1].text == summary_text("It was looked at the sea.")
 
+    @pytest.mark.parametrize("name", ["session.jsonl", "session.md"])
+    def test_an_exported_session_is_told_the_same_elsewhere(self, name: str, tmp_path: Path) -> None:
+        session, _ = self.talk(12)
+        file = session.export(tmp_path / name)
+        elsewhere = Journal(lambda: SQLStore.sqlite(tmp_path / "elsewhere.sqlite"))
+        assert Session.import_file(file, elsewhere).messages == session.messages
+
     def test_replay_cuts_and_summarises_where_the_record_says_so(self) -> None:
         session, _ = self.talk(8)
         agains = replay(session)

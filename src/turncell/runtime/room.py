@@ -32,14 +32,14 @@ from turncell.core.context import (
     units_of,
 )
 from turncell.core.events import Pruned
-from turncell.core.fold import RunState
+from turncell.core.fold import RunState, StepState
 from turncell.core.parts import Message, Text
 from turncell.core.signals import CallModel, Cut, Found, ModelFailed, Signal, Summarised
 from turncell.core.values import evolve
 from turncell.errors import UsageError
 from turncell.runtime.hooks import Compaction, HookFailed, Vetoed
 from turncell.runtime.options import number, one_of, whole
-from turncell.runtime.ports import Model, ModelRequest, capabilities_of
+from turncell.runtime.ports import Model, ModelRequest, ToolSpec, capabilities_of
 from turncell.runtime.sources import retrieve
 from turncell.runtime.summary import Summary, summarise, without_model
 from turncell.runtime.tokens import message_tokens, ratio_of, text_tokens, tools_tokens
@@ -156,12 +156,15 @@ class Telling:
         self.units: list[Unit] = []
         self.sizes: list[int] = []
         """Of the units, as estimated."""
-        self.asked: dict[int, tuple[str, int]] = {}
-        """By step: the model that was asked, and the estimate of what it was sent."""
+        self.asked: dict[int, int] = {}
+        """By step: the estimate of what was sent."""
         self._raw = [unit for run in before for unit in units_of(run)]
         self._known = 0
         """How many steps of the run are among the units."""
         self._made_of: tuple[object, ...] = ()
+        self._fixed: tuple[str, tuple[ToolSpec, ...], int] = ("", (), 0)
+        self._ratios: dict[str, float] = {}
+        """By model: what its last answer in an earlier run says."""
         self._cuts: tuple[dict[str, int], frozenset[tuple[str, int]]] = ({}, frozenset())
 
     def update(self, run: RunState) -> None:
@@ -181,18 +184,32 @@ class Telling:
                 self.sizes.append(_size(unit))
         self._known = len(run.told)
 
+    def fixed_tokens(self, request: ModelRequest) -> int:
+        """Of what is sent besides the messages, as estimated."""
+        instructions, tools, tokens = self._fixed
+        if request.instructions != instructions or request.tools is not tools:
+            tokens = text_tokens(request.instructions) + tools_tokens(request.tools)
+            self._fixed = (request.instructions, request.tools, tokens)
+        return tokens
+
     def ratio(self, run: RunState, model: str, fixed_tokens: int) -> float:
         """What the provider counted last for this model, over what was estimated of the same."""
-        runs = (*self.before, run)
-        for place in range(len(runs) - 1, -1, -1):
-            for step in reversed(runs[place].steps):
-                if step.model != model or not step.usage.input_tokens or step.usage.is_estimated:
-                    continue
-                if place == len(runs) - 1 and step.step in self.asked:
-                    return ratio_of(step.usage.input_tokens, self.asked[step.step][1])
-                units = conversation(runs[: place + 1], step.step)
-                return ratio_of(step.usage.input_tokens, fixed_tokens + sum(map(_size, units)))
-        return 1.0
+        step = _last_counted(run, model)
+        if step is not None and step.step in self.asked:
+            return ratio_of(step.usage.input_tokens, self.asked[step.step])
+        if model not in self._ratios:
+            runs = (*self.before, run)
+            while runs and (step := _last_counted(runs[-1], model)) is None:
+                runs = runs[:-1]
+            estimate = fixed_tokens + sum(map(_size, conversation(runs, step.step))) if step is not None else 0
+            self._ratios[model] = ratio_of(step.usage.input_tokens, estimate) if step is not None else 1.0
+        return self._ratios[model]
+
+
+def _last_counted(run: RunState, model: str) -> StepState | None:
+    """The last step of a run for which this model's provider has said how many tokens it was sent."""
+    counted = (s for s in reversed(run.steps) if s.model == model and s.usage.input_tokens and not s.usage.is_estimated)
+    return next(counted, None)
 
 
 def _size(unit: Unit) -> int:
@@ -207,7 +224,7 @@ async def make_room(driver: Driver, model: Model, command: CallModel, request: M
             driver.feed(signal)
         return True
     await retrieve(driver, window_of(setup.context, model, setup.session.windows))
-    fixed = text_tokens(request.instructions) + tools_tokens(request.tools)
+    fixed = telling.fixed_tokens(request)
     telling.update(driver.loop_state.run)
     ratio = telling.ratio(driver.loop_state.run, model.name, fixed)
     scaled = _scaled(ratio)
@@ -245,7 +262,7 @@ async def make_room(driver: Driver, model: Model, command: CallModel, request: M
             return False
         if is_refused is not None:
             driver.note("retry", f"context_length: {is_refused}; trying again with less")
-    telling.asked[step] = (model.name, fixed + sum(telling.sizes))
+    telling.asked[step] = fixed + sum(telling.sizes)
     return True
 
 
