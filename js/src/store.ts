@@ -58,6 +58,7 @@ export function emptyRun(): RunView {
     steps: [],
     queued: [],
     notes: [],
+    summaries: [],
     budget: null,
     is_tainted: false,
     closing: null,
@@ -203,6 +204,18 @@ function change(run: RunView, e: Event, touch: Touch): boolean {
     case "Noted":
       run.notes = [...run.notes, { kind: e.kind, message: e.message, step: e.step, call_id: e.call_id }];
       touch(run);
+      break;
+    case "Retrieved":
+      if (!e.passages.every((passage) => passage.is_trusted)) run.is_tainted = true;
+      break;
+    case "Pruned":
+      break;
+    case "Compacted":
+      if (e.model || Object.values(e.usage).some((count) => typeof count === "number")) {
+        const { step, usage, cost_usd } = e;
+        run.summaries = [...run.summaries, { step, usage, cost_usd }];
+        touch(run);
+      }
       break;
     case "BudgetChanged":
       run.budget = e.budget;

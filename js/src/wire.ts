@@ -104,6 +104,7 @@ export interface RunView {
     | ("running" | "waiting" | "interrupted" | "in_doubt")
     | ("completed" | "failed" | "cancelled" | "max_steps" | "budget" | "timeout" | "truncated");
   steps: StepView[];
+  summaries: SummaryView[];
   tools: string[];
 }
 /**
@@ -112,7 +113,7 @@ export interface RunView {
  */
 export interface NoteView {
   call_id: string | null;
-  kind: "retry" | "hook" | "notice" | "guard" | "rule" | "output";
+  kind: "retry" | "hook" | "notice" | "guard" | "rule" | "output" | "context";
   message: string;
   step: number;
 }
@@ -284,6 +285,17 @@ export interface Usage {
   reasoning_tokens: number | null;
 }
 /**
+ * A model call that has summarised the conversation before a step.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "SummaryView".
+ */
+export interface SummaryView {
+  cost_usd: number | null;
+  step: number;
+  usage: Usage;
+}
+/**
  * This interface was referenced by `Wire`'s JSON-Schema
  * via the `definition` "Events".
  */
@@ -306,6 +318,9 @@ export interface Events {
     | Noted
     | BudgetChanged
     | RulesChanged
+    | Retrieved
+    | Pruned
+    | Compacted
     | Arranged
     | Resumed
     | RunEnded
@@ -700,7 +715,7 @@ export interface Noted {
   data: {
     [k: string]: unknown;
   };
-  kind: "retry" | "hook" | "notice" | "guard" | "rule" | "output";
+  kind: "retry" | "hook" | "notice" | "guard" | "rule" | "output" | "context";
   message: string;
   run_id: string;
   seq: number;
@@ -766,6 +781,97 @@ export interface Rule {
   where: {
     [k: string]: string;
   };
+}
+/**
+ * What the sources have found; it stands in front of the run's prompt. `tokens` are estimated.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "Retrieved".
+ */
+export interface Retrieved {
+  at: number;
+  passages: Passage[];
+  run_id: string;
+  seq: number;
+  session_id: string;
+  step: number;
+  tokens: number;
+  type: "Retrieved";
+}
+/**
+ * A piece of text that a source has found for a prompt.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "Passage".
+ */
+export interface Passage {
+  is_trusted: boolean;
+  priority: number;
+  score: number | null;
+  source: string;
+  text: string;
+}
+/**
+ * From this step on the results of these calls are told as their head, and these passages not at all.
+ *
+ * A passage is named by its run and its number there, 0 ... Tokens are estimated, of all that is sent.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "Pruned".
+ */
+export interface Pruned {
+  at: number;
+  call_ids: string[];
+  head_chars: number;
+  passages: [unknown, unknown][];
+  run_id: string;
+  seq: number;
+  session_id: string;
+  step: number;
+  tokens_after: number;
+  tokens_before: number;
+  type: "Pruned";
+}
+/**
+ * From this step on all up to and with the unit (`upto_run_id`, `upto_step`) but the floor is told as the summary.
+ *
+ * It holds where the runs of the conversation up to there are those of `covers`. Without a `model` the summary only
+ * says what was left out. Usage and cost are of all model calls that were made for it.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "Compacted".
+ */
+export interface Compacted {
+  at: number;
+  cost_basis: "provider" | "prices" | "user" | "none";
+  cost_usd: number | null;
+  covers: string[];
+  model: string;
+  run_id: string;
+  seq: number;
+  session_id: string;
+  step: number;
+  summary: string;
+  tokens_after: number;
+  tokens_before: number;
+  type: "Compacted";
+  upto_run_id: string;
+  upto_step: number;
+  usage: Usage1;
+}
+/**
+ * Tokens of one model call. `None` is "not said by the provider", which is not zero.
+ *
+ * `input_tokens` includes what was read from and written to the provider's cache; `output_tokens` includes
+ * `reasoning_tokens`. `is_estimated` marks numbers that were counted here.
+ */
+export interface Usage1 {
+  cache_read_tokens: number | null;
+  cache_write_tokens: number | null;
+  input_tokens: number | null;
+  is_estimated: boolean;
+  output_tokens: number | null;
+  reasoning_tokens: number | null;
 }
 /**
  * From now on the conversation consists of the runs of `path`; nothing is erased. `run_id` is the run it is about.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from turncell.adapters.replay import cassette_of, reask, replay, replayed_tools
     from turncell.adapters.sql_store import SQLStore
     from turncell.core.compare import compare
-    from turncell.core.events import File, Option
+    from turncell.core.events import File, Option, Passage
     from turncell.core.nucleus import Nucleus, Transition
     from turncell.core.parts import Image, Message, Text, Usage
     from turncell.core.policy import Rule
@@ -48,11 +48,13 @@ if TYPE_CHECKING:
     from turncell.runtime.models import Route, Router, Tiers
     from turncell.runtime.output import Output
     from turncell.runtime.portable import move, prune
+    from turncell.runtime.room import Context
     from turncell.runtime.rulebook import rulebook
     from turncell.runtime.run import Run
     from turncell.runtime.run_turn import run_turn
     from turncell.runtime.secrets import redact
     from turncell.runtime.session import Session
+    from turncell.runtime.sources import Source
     from turncell.runtime.step_policy import LoopDetection, StepLimit
     from turncell.runtime.telemetry import JsonLinesWriter, MemoryWriter, RunRecord
     from turncell.runtime.tools import Check, Tool, tool
@@ -78,6 +80,7 @@ _HOME = {
     "AnswerRefused": "errors",
     "Budget": "runtime.budget",
     "Check": "runtime.tools",
+    "Context": "runtime.room",
     "Declined": "errors",
     "File": "core.events",
     "Hooks": "runtime.hooks",
@@ -92,6 +95,7 @@ _HOME = {
     "Nucleus": "core.nucleus",
     "Option": "core.events",
     "Output": "runtime.output",
+    "Passage": "core.events",
     "Route": "runtime.models",
     "Router": "runtime.models",
     "Rule": "core.policy",
@@ -102,6 +106,7 @@ _HOME = {
     "Session": "runtime.session",
     "SessionBusy": "errors",
     "Settings": "settings",
+    "Source": "runtime.sources",
     "StepLimit": "runtime.step_policy",
     "StoreError": "errors",
     "Text": "core.parts",
@@ -142,6 +147,7 @@ __all__ = [
     "AnswerRefused",
     "Budget",
     "Check",
+    "Context",
     "Declined",
     "File",
     "Hooks",
@@ -156,6 +162,7 @@ __all__ = [
     "Nucleus",
     "Option",
     "Output",
+    "Passage",
     "Route",
     "Router",
     "Rule",
@@ -166,6 +173,7 @@ __all__ = [
     "Session",
     "SessionBusy",
     "Settings",
+    "Source",
     "StepLimit",
     "StoreError",
     "Text",

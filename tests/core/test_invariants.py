@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.core.test_fold import accepted_by_providers
 from tests.journals.play import Play
 from turncell.core import reducer
+from turncell.core.context import conversation, messages_of
 from turncell.core.deltas import CallFragment, Finished, ReasoningFragment, TextFragment
 from turncell.core.digest import call_digest
 from turncell.core.events import (
@@ -40,6 +41,7 @@ from turncell.core.signals import (
     CallReturned,
     Chosen,
     Clock,
+    Cut,
     Judged,
     Judgement,
     ModelFailed,
@@ -53,6 +55,7 @@ from turncell.core.signals import (
     Steer,
     Stop,
     Streamed,
+    Summarised,
     Traits,
 )
 
@@ -76,6 +79,7 @@ class AnyOrder(RuleBasedStateMachine):
         max_steps=st.integers(0, 4),
         models=st.integers(1, 3),
         attempts=st.integers(1, 3),
+        recoveries=st.integers(0, 2),
         summarises=st.booleans(),
         reads_all=st.booleans(),
         early=st.sampled_from(["", "", "", "", "", "steer", "stop"]),
@@ -130,7 +134,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @precondition(lambda self: self.is_late)
     @rule(
-        kind=st.sampled_from(["connection", "auth", "bad_request"]),
+        kind=st.sampled_from(["connection", "auth", "bad_request", "context_length"]),
         retry_after_s=st.none() | st.sampled_from([0.5, 900]),
     )
     def model_fails(self, kind: str, retry_after_s: float | None) -> None:
@@ -185,6 +189,22 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(text=TEXTS, number=st.integers(1, 4))
     def person_steers(self, text: str, number: int) -> None:
         self.feed(Steer(self.play.at, f"input_{number}", Message("user", (Text(text or "wait"),))))
+
+    @rule(data=st.data(), tokens=st.integers(0, 99))
+    def room_is_made(self, data: st.DataObject, tokens: int) -> None:
+        """The driver may be late with this too."""
+        run = self.play.state.run
+        self.feed(Cut(self.play.at, (self.some_call(data),), (), 40, 100, tokens))
+        self.feed(
+            Summarised(
+                at=self.play.at,
+                upto=(run.run_id, data.draw(st.integers(0, max(0, len(run.steps) - 1)))),
+                covers=(run.run_id,),
+                summary="It was so.",
+                tokens_before=100,
+                tokens_after=tokens,
+            )
+        )
 
     @precondition(lambda self: self.play.state.reviewing is not None)
     @rule(
@@ -360,6 +380,7 @@ class AnyOrder(RuleBasedStateMachine):
     def providers_accept_the_messages_whenever_the_model_is_called(self) -> None:
         if self.play.state.run.is_ended or self.play.state.is_streaming:
             assert accepted_by_providers(self.play.state.run.messages())
+            assert accepted_by_providers(messages_of(conversation([self.play.state.run])))
 
     @invariant()
     def folding_the_journal_gives_the_same_run(self) -> None:

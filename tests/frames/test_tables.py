@@ -151,6 +151,7 @@ class TestWhatTheTablesSay:
                 note for note in run.notes if note.kind == "retry" and note.step == step.step and not note.call_id
             ]
             more = {"session_id": run.session_id, "calls": len(step.calls), "attempts": 1 + len(retries)}
+            more["is_prefix_broken"] = any(edit.step == step.step for edit in run.edits)
             check(row, want | {"run_id": run.run_id} | more)
 
     @pytest.mark.parametrize("backend", BACKENDS)
@@ -359,6 +360,15 @@ class TestUnknownIsNotZero:
         lines = [json.loads(r.payload) for r in as_records(run.writes("y").finishes().recorded)]
         next(line for line in lines if line["type"] == "StepFinished")["cost_basis"] = "provider"
         assert runs_frame(lines).cost_basis[0] == "mixed"
+
+
+@pytest.mark.feature("C2", "C6")
+def test_a_summary_is_paid_by_its_run_and_marks_the_step_whose_prefix_it_broke() -> None:
+    kept = json.loads((Path(__file__).parents[1] / "journals" / "compacted.json").read_text())
+    runs, steps, _ = tables(kept["events"])
+    assert list(steps.is_prefix_broken) == [False, False, True]
+    assert runs.cost_usd[0] == pytest.approx(steps.cost_usd.sum() + 0.002)
+    assert runs.output_tokens[0] == steps.output_tokens.sum() + 20
 
 
 @pytest.mark.feature("E2")

@@ -14,7 +14,7 @@ from typing import Any
 from turncell.core import codec
 from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
 from turncell.core.digest import call_digest
-from turncell.core.events import EndStatus, Event, File, FinishReason, NoteKind, Option, Recorded, RunStarted
+from turncell.core.events import EndStatus, Event, File, FinishReason, NoteKind, Option, Passage, Recorded, RunStarted
 from turncell.core.fold import at_rest, fold, snapshot
 from turncell.core.parts import Json, Message, Text, Usage
 from turncell.core.policy import Rule
@@ -26,6 +26,8 @@ from turncell.core.signals import (
     CallReturned,
     Chosen,
     Clock,
+    Cut,
+    Found,
     Judged,
     Judgement,
     ModelFailed,
@@ -41,6 +43,7 @@ from turncell.core.signals import (
     Steer,
     Stop,
     Streamed,
+    Summarised,
 )
 
 HERE = Path(__file__).parent
@@ -63,7 +66,7 @@ class Play:
             "mode": "ask",
             "max_steps": 5,
         }
-        for name in ("reviews", "models", "attempts", "summarises", "reads_all"):
+        for name in ("reviews", "models", "attempts", "summarises", "reads_all", "recoveries"):
             if name in begin:
                 behaviour[name] = begin.pop(name)
         self._begin = lambda at: Begin(
@@ -614,11 +617,37 @@ def ended_by_a_tool() -> Play:
     return play
 
 
+def compacted() -> Play:
+    """A source is asked, old results are cut, the middle is summarised, and the provider finds it too long once more."""
+    play = Play("Read all chapters.", recoveries=1)
+    passage = Passage("The book has two chapters.", "library", 0.9, 1)
+    play.feed(lambda at: Found(at, (passage,), 12))
+    for chapter in (1, 2):
+        play.call("read", chapter=chapter)
+        play.finish("tool_calls")
+        play.judge("read", "allow")
+        play.returned(f"Chapter {chapter}. " + "It was a dark night. " * 40)
+    first, second = (call.call_id for call in play.state.run.calls)
+    play.feed(lambda at: Cut(at, (first,), (("run_1", 0),), 100, 900, 700))
+    play.fail("context_length", "the window has 512 tokens")
+    play.feed(lambda at: Cut(at, (second,), (), 100, 700, 500))
+    play.feed(
+        lambda at: Summarised(
+            at=at, upto=("run_1", 1), covers=("run_1",), summary="The first chapter is about a dark night.",
+            tokens_before=500, tokens_after=400, model="scripted-mini", usage=Usage(400, 20), cost_usd=0.002,
+            cost_basis="prices",
+        )
+    )  # fmt: skip
+    play.say("Both are about a dark night.")
+    play.finish()
+    return play
+
+
 PLAYS: tuple[Callable[[], Play], ...] = (
     answer, approved, edited, two_requests, waiting, invalid, failed, cancelled, streaming, max_steps,
     steered, queued, asked, asking, sub_agent, last_word, closed, retried, over_budget, timed_out, shown, noted,
     edited_by_a_hook, interrupted, interrupted_at_an_approval, in_doubt, in_doubt_runs_again, in_doubt_has_happened,
-    in_doubt_is_skipped, read_again, ended_by_a_tool,
+    in_doubt_is_skipped, read_again, ended_by_a_tool, compacted,
 )  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def printed(kernel: Kernel, code: str) -> str:
         ("%agent tools --none send_note", "--none and names do not go together"),
         (
             "%agent dance",
-            "there is no such command; use one of calls, delete, export, fork, import, new, redo, rename, "
+            "there is no such command; use one of calls, context, delete, export, fork, import, new, redo, rename, "
             "resume, rules, runs, sessions, status, steps, tools, undo",
         ),
         (
@@ -273,6 +273,9 @@ def test_the_commands_of_the_line_magic(notebook: Kernel, tmp_path: Path) -> Non
     assert "1 run" in printed(notebook, "%agent") and "tools    send_note" in printed(notebook, "%agent")
     for table, column in [("runs", "status"), ("steps", "finish_reason"), ("calls", "arguments")]:
         assert column in result(notebook, notebook.execute(f"%agent {table}"))["text/html"]
+    context = printed(notebook, "%agent context")
+    assert "turn 1, prompt  Tell Ana." in context and "turn 1, step 2  Ana knows." in context
+    assert "its window is not known" in context and "Ana" in printed(notebook, "%agent context --whole")
     for name in ("out.html", "out.md"):
         told = printed(notebook, f"%agent export {tmp_path / name}")
         assert told.startswith(f"{tmp_path / name}\na transcript, to read") and "export --session PATH" in told

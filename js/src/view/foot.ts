@@ -29,7 +29,7 @@ export function footView(context: Context, scope: Scope): HTMLElement {
     const words = [
       readable(run.model),
       run.status === "cancelled" ? `stopped after ${time}` : time,
-      ...tokens(run.steps.map((step) => step.usage)),
+      ...tokens([...run.steps, ...run.summaries].map((one) => one.usage)),
       ...(run.steps.length > 0 ? [cost(totalCost(run)), plural(run.steps.length, "step")] : []),
     ];
     const items = words.filter((word) => word !== "").map((word) => h("span", { class: "tc-item" }, word));

@@ -14,6 +14,7 @@ const KINDS: Readonly<Record<NoteView["kind"], string>> = {
   guard: "Guard",
   rule: "Remembered",
   output: "Output check",
+  context: "Context",
 };
 
 /** A message of the person in the midst of the run. */

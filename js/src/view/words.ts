@@ -95,12 +95,12 @@ export function tokens(usages: readonly Usage[]): string[] {
   return words;
 }
 
-/** US dollars of all steps; null as soon as one is unknown. */
+/** US dollars of all steps and summaries; null as soon as one is unknown. */
 export function totalCost(run: RunView): number | null {
   let total = 0;
-  for (const step of run.steps) {
-    if (step.cost_usd === null) return null;
-    total += step.cost_usd;
+  for (const { cost_usd } of [...run.steps, ...run.summaries]) {
+    if (cost_usd === null) return null;
+    total += cost_usd;
   }
   return run.steps.length === 0 ? null : total;
 }

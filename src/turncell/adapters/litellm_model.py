@@ -41,7 +41,7 @@ from turncell.adapters.provider_failures import hide_keys
 from turncell.core.deltas import Finished, Fragment
 from turncell.core.events import CostBasis
 from turncell.errors import ModelFailure, UnknownModelError
-from turncell.runtime.ports import ModelRequest
+from turncell.runtime.ports import Capabilities, ModelRequest
 
 _IMPORT_ENVIRONMENT = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
@@ -89,6 +89,17 @@ class LiteLLMModel:
 
     def __repr__(self) -> str:
         return f"LiteLLMModel({self.name!r})"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Its window, by LiteLLM's own table; nothing before LiteLLM was imported, for asking must not take seconds."""
+        known = getattr(_loaded, "model_cost", {}) if _loaded is not None else {}
+        found = known.get(self.name) or known.get(self.name.partition("/")[2]) or {}
+        window, output = found.get("max_input_tokens"), found.get("max_output_tokens")
+        return Capabilities(
+            context_tokens=window if isinstance(window, int) and window > 0 else None,
+            max_output_tokens=output if isinstance(output, int) and output > 0 else None,
+        )
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
         # Its imports are seconds of work that must not stand on the loop.

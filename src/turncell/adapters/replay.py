@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import difflib
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from types import MappingProxyType
 from typing import Any, cast, get_args
@@ -21,10 +21,11 @@ from typing import Any, cast, get_args
 from turncell.adapters.recordings import CassetteModel, Recording, Recordings, messages_as_json
 from turncell.core import codec
 from turncell.core.compare import difference
+from turncell.core.context import conversation, messages_of
 from turncell.core.deltas import Fragment
 from turncell.core.digest import call_digest, canonical_json
 from turncell.core.events import Event
-from turncell.core.fold import CallState, RunState, StepState, fold, step_messages
+from turncell.core.fold import CallState, RunState, StepState, fold
 from turncell.core.parts import Json, Message
 from turncell.core.policy import Effect, Rule
 from turncell.errors import Declined, FailureKind, ToolError, UsageError
@@ -36,6 +37,7 @@ from turncell.runtime.journal import Unrecorded
 from turncell.runtime.options import whole
 from turncell.runtime.output import Output
 from turncell.runtime.ports import Model, ModelRequest, ToolSpec, capabilities_of
+from turncell.runtime.room import Repeats
 from turncell.runtime.run import Run
 from turncell.runtime.session import Session
 from turncell.runtime.tools import Tool, toolbox
@@ -48,25 +50,16 @@ def cassette_of(source: Session | Iterable[Event]) -> Recordings:
 
     `write_cassette` makes a file of it, for tests: tools, options and the model's name then fit anything.
     """
-    told: dict[str | None, tuple[Message, ...]] = {}
-    recordings: list[Recording] = []
-    for run in source.runs if isinstance(source, Session) else _runs(source):
-        history = told.get(run.previous, ())
-        recordings += recordings_of(run, history)
-        told[run.run_id] = history + run.messages()
-    return Recordings(recordings)
+    runs = source.runs if isinstance(source, Session) else _runs(source)
+    return Recordings(recording for run in runs for recording in recordings_of(run, _before(runs, run)))
 
 
-def recordings_of(run: RunState, history: tuple[Message, ...] = ()) -> list[Recording]:
-    """One for each step of a run; `history` is what the model was told before its prompt."""
-    steps = [message for step in run.steps for message in step_messages(step)]
-    all_messages = run.messages()
-    told = history + all_messages[: len(all_messages) - len(steps)]
+def recordings_of(run: RunState, before: Sequence[RunState] = ()) -> list[Recording]:
+    """One for each step of a run; `before` are the runs that it went on from. Summaries are not among them."""
     recordings = []
     for step in run.steps:
-        asked = {"instructions": run.instructions, "messages": messages_as_json(told)}
-        recordings.append(_recording(asked, step))
-        told += step_messages(step)
+        told = messages_of(conversation((*before, run), step.step))
+        recordings.append(_recording({"instructions": run.instructions, "messages": messages_as_json(told)}, step))
     return recordings
 
 
@@ -138,9 +131,8 @@ def _again(
     if run.prompt is None:
         raise UsageError(f"run {run.run_id!r} has no message in its record, so there is nothing to ask again")
     record = _Record(run, until, is_live=live is not None and tools is not None)
-    before = _before(session, run)
-    history = tuple(message for one in before for message in one.messages())
-    model: Model = CassetteModel(recordings_of(run, history), run.model)
+    before = _before(session.runs, run)
+    model: Model = CassetteModel(recordings_of(run, before), run.model)
     # What the journal says of a failure came after all attempts.
     usual: dict[str, Any] = {"max_steps": run.max_steps or len(run.steps) + 1, "attempts": 1}
     if live is not None and until is not None:
@@ -153,15 +145,16 @@ def _again(
         hooks=[record.hooks, *((hooks,) if isinstance(hooks, Hooks) else hooks)], journal=Unrecorded(),
         **{"instructions": run.instructions, "name": run.agent} | usual | own,
     )  # fmt: skip
+    agent.repeats = Repeats(run, len(run.steps) + 1 if until is None else until)
     copied = Session.new(agent.journal)
     for one in before:
         copied.add(one)
     return agent.start(run.prompt, session=copied)
 
 
-def _before(session: Session, run: RunState) -> list[RunState]:
+def _before(runs: Sequence[RunState], run: RunState) -> list[RunState]:
     """The runs that a run goes on from, the oldest first: the conversation is a tree, and this is the way down to it."""
-    of_id = {one.run_id: one for one in session.runs}
+    of_id = {one.run_id: one for one in runs}
     path: list[RunState] = []
     while run.previous in of_id and len(path) < len(of_id):
         run = of_id[run.previous]

@@ -40,9 +40,9 @@ Scope: TypeAlias = Literal["once", "session", "always"]
 MessageBy: TypeAlias = Literal["person", "steering", "hook", "output", "limit", "restart"]
 """Who put a message to the model: a person at the beginning or in between, a hook, the check of the output's type, or
 the runtime when a limit is reached or the program was restarted."""
-NoteKind: TypeAlias = Literal["retry", "hook", "notice", "guard", "rule", "output"]
+NoteKind: TypeAlias = Literal["retry", "hook", "notice", "guard", "rule", "output", "context"]
 """What a note is about: a model call tried again, a hook that failed, a word for the person's next message, a call that
-failed before, a rule that was remembered, an output that did not fit its type."""
+failed before, a rule that was remembered, an output that did not fit its type, a source or a summary that failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,6 +298,63 @@ class BudgetChanged(Recorded):
     type: Literal["BudgetChanged"] = "BudgetChanged"
 
 
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of text that a source has found for a prompt."""
+
+    text: str
+    source: str
+    score: float | None = None
+    priority: int = 0
+    """Of its source: where room is short, the lowest is left out first."""
+    is_trusted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrieved(Recorded):
+    """What the sources have found; it stands in front of the run's prompt. `tokens` are estimated."""
+
+    passages: tuple[Passage, ...]
+    tokens: int
+    type: Literal["Retrieved"] = "Retrieved"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned(Recorded):
+    """From this step on the results of these calls are told as their head, and these passages not at all.
+
+    A passage is named by its run and its number there, 0 ... Tokens are estimated, of all that is sent.
+    """
+
+    call_ids: tuple[str, ...]
+    head_chars: int
+    passages: tuple[tuple[str, int], ...] = ()
+    tokens_before: int
+    tokens_after: int
+    type: Literal["Pruned"] = "Pruned"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compacted(Recorded):
+    """From this step on all up to and with the unit (`upto_run_id`, `upto_step`) but the floor is told as the summary.
+
+    It holds where the runs of the conversation up to there are those of `covers`. Without a `model` the summary only
+    says what was left out. Usage and cost are of all model calls that were made for it.
+    """
+
+    upto_run_id: str
+    upto_step: int
+    covers: tuple[str, ...]
+    summary: str
+    tokens_before: int
+    tokens_after: int
+    model: str = ""
+    usage: Usage = Usage()
+    cost_usd: float | None = None
+    cost_basis: CostBasis = "none"
+    type: Literal["Compacted"] = "Compacted"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RulesChanged(Recorded):
     """What people have asked to remember for this session from now on, all of it, the latest last.
@@ -412,6 +469,9 @@ RecordedEvent: TypeAlias = (
     | Noted
     | BudgetChanged
     | RulesChanged
+    | Retrieved
+    | Pruned
+    | Compacted
     | Arranged
     | Resumed
     | RunEnded

@@ -24,6 +24,8 @@ from turncell.core.values import evolve
 
 RunStatus: TypeAlias = Literal["running", "waiting", "interrupted", "in_doubt"] | ev.EndStatus
 CallStatus: TypeAlias = Literal["streaming", "proposed", "waiting", "allowed", "running", "in_doubt"] | ev.CallEnd
+Edit: TypeAlias = ev.Pruned | ev.Compacted
+"""A change of what the model is told: each breaks the prefix that the provider may have cached."""
 OPEN_CALL: frozenset[CallStatus] = frozenset({"streaming", "proposed", "waiting", "allowed", "running", "in_doubt"})
 
 
@@ -141,8 +143,11 @@ class RunState:
     started: ev.RunStarted = _NOT_STARTED
     prompt: Message | None = None
     steps: tuple[StepState, ...] = ()
-    told: tuple[Message, ...] = ()
-    """The messages of all steps but the last: nothing changes them any more, and a late step costs what an early one does."""
+    told: tuple[tuple[Message, ...], ...] = ()
+    """What each step but the last adds: nothing changes that any more, and a late step costs what an early one does."""
+    retrieved: ev.Retrieved | None = None
+    edits: tuple[Edit, ...] = ()
+    """What this run has cut or summarised of the conversation, to make room (`core.context`)."""
     queued: tuple[ev.Steered, ...] = ()
     """Messages that came while the run was going on and that the model has not read yet."""
     notes: tuple[ev.Noted, ...] = ()
@@ -252,27 +257,46 @@ class RunState:
         return ""
 
     @property
+    def summaries(self) -> tuple[ev.Compacted, ...]:
+        """The compactions of this run that asked a model, also where its words were not taken."""
+        found = (edit for edit in self.edits if isinstance(edit, ev.Compacted))
+        return tuple(edit for edit in found if edit.model or edit.usage != Usage())
+
+    @property
     def usage(self) -> Usage:
-        """Tokens of all steps; a kind that no step reported stays None."""
-        return total_usage(step.usage for step in self.steps)
+        """Tokens of all steps and summaries; a kind that none reported stays None."""
+        return total_usage([*(step.usage for step in self.steps), *(summary.usage for summary in self.summaries)])
 
     @property
     def cost_usd(self) -> float | None:
-        """US dollars of all steps, None as soon as the cost of one is unknown."""
-        costs = [step.cost_usd for step in self.steps]
+        """US dollars of all steps and summaries, None as soon as the cost of one is unknown."""
+        costs = [*(step.cost_usd for step in self.steps), *(summary.cost_usd for summary in self.summaries)]
         return sum(cost for cost in costs if cost is not None) if costs and None not in costs else None
 
     def messages(self) -> tuple[Message, ...]:
-        """The messages as a provider accepts them: each call with exactly one result, in source order."""
-        last = step_messages(self.steps[-1]) if self.steps else ()
-        prompt = (self._heard(self.prompt),) if self.prompt and self.prompt.parts else ()
-        return (*prompt, *self.told, *last)
+        """The messages of this run, whole, as a provider accepts them: each call with exactly one result, in source order.
 
-    def _heard(self, prompt: Message) -> Message:
-        if not self.started.notices:
-            return prompt
-        notices = "\n".join(f"[notice] {notice}" for notice in self.started.notices)
-        return Message("user", (Text(f"{notices}\n\n"), *prompt.parts))
+        What a model is told of them where room is short, `core.context` says.
+        """
+        last = step_messages(self.steps[-1]) if self.steps else ()
+        heard = self.heard
+        return (*((heard,) if heard else ()), *(message for step in self.told for message in step), *last)
+
+    @property
+    def heard(self) -> Message | None:
+        """The prompt as the model reads it: notices, then passages, one part each, then what the person wrote."""
+        prompt = self.prompt
+        if prompt is None or not prompt.parts:
+            return None
+        before = [Text(f"[from {found.source}]\n{found.text}\n\n") for found in self.passages]
+        if self.started.notices:
+            notices = "\n".join(f"[notice] {notice}" for notice in self.started.notices)
+            before.insert(0, Text(f"{notices}\n\n"))
+        return Message("user", (*before, *prompt.parts)) if before else prompt
+
+    @property
+    def passages(self) -> tuple[ev.Passage, ...]:
+        return self.retrieved.passages if self.retrieved is not None else ()
 
 
 def step_messages(step: StepState) -> tuple[Message, ...]:
@@ -380,6 +404,7 @@ def snapshot(state: RunState) -> dict[str, Any]:
         "steps": [_step_snapshot(step) for step in state.steps],
         "queued": [{"input_id": steered.input_id, "text": steered.message.text} for steered in state.queued],
         "notes": [{"kind": n.kind, "message": n.message, "step": n.step, "call_id": n.call_id} for n in state.notes],
+        "summaries": [{"step": s.step, "usage": s.usage, "cost_usd": s.cost_usd} for s in state.summaries],
         "budget": state.budget, "is_tainted": state.is_tainted, "closing": state.closing,
         "ended_at": state.ended_at, "error_kind": state.error_kind, "error": state.error,
     }  # fmt: skip
@@ -442,7 +467,7 @@ def _message_added(state: RunState, e: ev.MessageAdded) -> RunState:
 
 
 def _step_started(state: RunState, e: ev.StepStarted) -> RunState:
-    told = (*state.told, *step_messages(state.steps[-1])) if state.steps else ()
+    told = (*state.told, step_messages(state.steps[-1])) if state.steps else ()
     return evolve(state, steps=(*state.steps, StepState(e.step, e.model, e.at)), told=told)
 
 
@@ -545,6 +570,15 @@ def _budget_changed(state: RunState, e: ev.BudgetChanged) -> RunState:
     return evolve(state, budget=e.budget)
 
 
+def _retrieved(state: RunState, e: ev.Retrieved) -> RunState:
+    is_tainted = state.is_tainted or not all(passage.is_trusted for passage in e.passages)
+    return evolve(state, retrieved=e, is_tainted=is_tainted)
+
+
+def _edited(state: RunState, e: Edit) -> RunState:
+    return evolve(state, edits=(*state.edits, e))
+
+
 def _run_ended(state: RunState, e: ev.RunEnded) -> RunState:
     return evolve(state, status=e.status, ended_at=e.at, error_kind=e.kind, error=e.message, closing=e.text)
 
@@ -605,6 +639,9 @@ _CHANGES: dict[type, Any] = {
     ev.Noted: _noted,
     ev.BudgetChanged: _budget_changed,
     ev.RulesChanged: _rules_changed,
+    ev.Retrieved: _retrieved,
+    ev.Pruned: _edited,
+    ev.Compacted: _edited,
     ev.Resumed: _resumed,
     ev.RunEnded: _run_ended,
     ev.TextDelta: _delta,

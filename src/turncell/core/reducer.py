@@ -13,7 +13,8 @@ What must hold, whatever the order of the signals (tests/core/test_invariants.py
 * reads run side by side (MAX_PARALLEL), writes one after another in the order of the model's message, unless their
   tool declares them safe;
 * a model call is tried again only while nothing of its answer was seen; a run that has been told something is never
-  told it twice;
+  told it twice; a conversation that is too long for the provider is made shorter and sent again, a bounded number of
+  times;
 * a steered message is recorded when it comes and read once, at the next boundary: no call begins between the two;
 * a signal that comes late (a result of a closed call, a second answer, a fragment of an ended stream) changes nothing;
 * cancellation is one transition: it closes every open call, keeps the partial text and ends the run; whoever drives
@@ -43,6 +44,8 @@ from turncell.core.signals import (
     CallReturned,
     Chosen,
     Clock,
+    Cut,
+    Found,
     Judge,
     Judged,
     Judgement,
@@ -61,6 +64,7 @@ from turncell.core.signals import (
     Steer,
     Stop,
     Streamed,
+    Summarised,
     TellDenial,
     Traits,
 )
@@ -134,6 +138,8 @@ class LoopState:
     model: int = 0
     """Which of the models answers: a fallback is kept for the steps after it."""
     attempt: int = 1
+    recoveries: int = 0
+    """How often the conversation was too long for a provider."""
     traits: Mapping[str, Traits] = field(default_factory=dict)
     """Of the calls of this step."""
     denying: frozenset[str] = frozenset()
@@ -453,6 +459,43 @@ def _chosen(turn: _Turn, s: Chosen) -> None:
         turn.record(ev.ModelChosen, model=s.model, tier=s.tier, reason=s.reason)
 
 
+def _is_being_asked(turn: _Turn) -> bool:
+    """A model is about to be called for the open step, and has said nothing yet."""
+    return turn.state.is_streaming and not turn.state.assembly.has_content
+
+
+def _found(turn: _Turn, s: Found) -> None:
+    if _is_being_asked(turn) and turn.run.retrieved is None:
+        turn.record(ev.Retrieved, passages=s.passages, tokens=s.tokens)
+
+
+def _cut(turn: _Turn, s: Cut) -> None:
+    if not _is_being_asked(turn):
+        return
+    turn.record(
+        ev.Pruned, call_ids=s.call_ids, head_chars=s.head_chars, passages=s.passages, tokens_before=s.tokens_before,
+        tokens_after=s.tokens_after,
+    )  # fmt: skip
+    counts = ((len(s.call_ids), "tool result"), (len(s.passages), "passage"))
+    cut = " and ".join(f"{number} {what}{'s' * (number != 1)}" for number, what in counts if number)
+    _note_room(turn, f"{cut} cut", s)
+
+
+def _summarised(turn: _Turn, s: Summarised) -> None:
+    if not _is_being_asked(turn):
+        return
+    turn.record(
+        ev.Compacted, upto_run_id=s.upto[0], upto_step=s.upto[1], covers=s.covers, summary=s.summary,
+        tokens_before=s.tokens_before, tokens_after=s.tokens_after, model=s.model, usage=s.usage, cost_usd=s.cost_usd,
+        cost_basis=s.cost_basis,
+    )  # fmt: skip
+    _note_room(turn, f"the conversation so far was summarised{f' by {s.model}' if s.model else ' without a model'}", s)
+
+
+def _note_room(turn: _Turn, what: str, s: Cut | Summarised) -> None:
+    turn.record(ev.Noted, kind="context", message=f"{what}: about {s.tokens_before:,} tokens became {s.tokens_after:,}")
+
+
 def _model_finished(turn: _Turn, s: ModelFinished) -> None:
     if not turn.state.is_streaming:
         return
@@ -489,8 +532,13 @@ def _model_finished(turn: _Turn, s: ModelFinished) -> None:
 def _model_failed(turn: _Turn, s: ModelFailed) -> None:
     if not turn.state.is_streaming:
         return
-    is_untouched = not turn.state.assembly.has_content and not turn.state.is_last_word
-    if is_untouched and _try_again(turn, s):
+    is_untouched = not turn.state.assembly.has_content and not s.is_final
+    if is_untouched and s.kind == "context_length" and turn.state.recoveries < turn.begin.recoveries:
+        turn.set(recoveries=turn.state.recoveries + 1)
+        step, state = len(turn.run.steps), turn.state
+        turn.commands.append(CallModel(step, state.model, 0.0, state.is_last_word, s.message))
+        return
+    if is_untouched and not turn.state.is_last_word and _try_again(turn, s):
         return
     started_at = turn.run.steps[-1].started_at
     _keep_partial(turn)
@@ -820,6 +868,9 @@ _ON: dict[type, Callable[[_Turn, Any], None]] = {
     Streamed: _streamed,
     ModelFinished: _model_finished,
     ModelFailed: _model_failed,
+    Found: _found,
+    Cut: _cut,
+    Summarised: _summarised,
     Chosen: _chosen,
     Asked: _asked,
     Steer: _steer,

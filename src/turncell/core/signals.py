@@ -34,6 +34,8 @@ class Begin:
     """Steered messages are read all at once, or one at a boundary."""
     redactor: Redactor = Redactor()
     """What is kept from the pieces of text that are saved while the model writes: their places count what is left."""
+    recoveries: int = 0
+    """How often a conversation that a provider finds too long is made shorter and sent again."""
 
     @property
     def at(self) -> float:
@@ -89,6 +91,45 @@ class ModelFailed:
     first_token_s: float | None = None
     longest_gap_s: float | None = None
     retry_after_s: float | None = None
+    is_final: bool = False
+    """There is nothing left to try."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the sources have found for the prompt."""
+
+    at: float
+    passages: tuple[ev.Passage, ...]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The driver has cut results and left passages out, to make room for the open step (see `Pruned`)."""
+
+    at: float
+    call_ids: tuple[str, ...]
+    passages: tuple[tuple[str, int], ...]
+    head_chars: int
+    tokens_before: int
+    tokens_after: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summarised:
+    """The driver has had the middle of the conversation summarised, to make room for the open step (see `Compacted`)."""
+
+    at: float
+    upto: tuple[str, int]
+    covers: tuple[str, ...]
+    summary: str
+    tokens_before: int
+    tokens_after: int
+    model: str = ""
+    usage: Usage = Usage()
+    cost_usd: float | None = None
+    cost_basis: ev.CostBasis = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +317,9 @@ Signal: TypeAlias = (
     | Streamed
     | ModelFinished
     | ModelFailed
+    | Found
+    | Cut
+    | Summarised
     | Chosen
     | Judged
     | Asked
@@ -305,6 +349,8 @@ class CallModel:
     wait_s: float = 0.0
     is_last_word: bool = False
     """The steps are used up: no tools, a summary is wanted."""
+    refusal: str | None = None
+    """What the provider said when it found the conversation too long: it must be made shorter first."""
 
 
 @dataclass(frozen=True, slots=True)

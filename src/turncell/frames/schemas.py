@@ -131,6 +131,7 @@ SCHEMAS: dict[Table, tuple[Column, ...]] = {
         _number("longest_gap_s", "the longest silence between two pieces of the answer, in seconds"),
         _count("attempts", "how often a model was called for it, retries and fallbacks included"),
         _count("calls", "tool calls that it asked for"),
+        _flag("is_prefix_broken", "before it something of the conversation was cut or summarised, to make room"),
         _text("error_kind", "why the model call failed, in one word"),
         _text("error", "why the model call failed, in the provider's words"),
     ),

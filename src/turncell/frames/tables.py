@@ -214,6 +214,7 @@ class _Step:
     longest_gap_s: float | None = None
     tier: str | None = None
     attempts: int = 1
+    is_prefix_broken: bool = False
     error_kind: str | None = None
     error: str | None = None
 
@@ -228,8 +229,14 @@ class _Step:
             self.run.run_id, self.run.session_id, self.step, self.model, self.tier, self.answered_by, self.finish_reason,
             *(usage.get(name) for name in TOKENS), usage.get("is_estimated", False), self.cost_usd, self.cost_basis,
             self.started_at, self.duration_s, self.first_token_s, self.longest_gap_s, self.attempts, len(self.calls),
-            self.error_kind, self.error,
+            self.is_prefix_broken, self.error_kind, self.error,
         )  # fmt: skip
+
+
+class _Summary(NamedTuple):
+    usage: dict[str, Any]
+    cost_usd: float | None
+    cost_basis: str
 
 
 @dataclass(slots=True)
@@ -238,6 +245,8 @@ class _Run:
     session_id: str
     started: dict[str, Any]
     steps: list[_Step] = field(default_factory=list)
+    summaries: list[_Summary] = field(default_factory=list)
+    """Model calls that have summarised the conversation: they belong to no step."""
     prompt: str | None = None
     waiting: _Busy = field(default_factory=_Busy)
     tools: _Busy = field(default_factory=_Busy)
@@ -263,9 +272,10 @@ class _Run:
     def row(self) -> tuple[Any, ...]:
         started, steps = self.started, self.steps
         calls = [call for step in steps for call in step.calls.values()]
-        costs = [step.cost_usd for step in steps]
+        paid: list[_Step | _Summary] = [*steps, *self.summaries]
+        costs = [one.cost_usd for one in paid]
         cost_usd = sum(cost for cost in costs if cost is not None) if costs and None not in costs else None
-        bases = {step.cost_basis for step in steps} if cost_usd is not None else {"none"}
+        bases = {one.cost_basis for one in paid} if cost_usd is not None else {"none"}
         first = next((step for step in steps if step.first_token_s is not None), None)
         began_at = started["at"]
         provider, slash, _ = started["model"].partition("/")
@@ -279,8 +289,8 @@ class _Run:
             started.get("is_attended", True), self.is_tainted, self.prompt, text,
             len(steps), len(calls), sum(call.is_approved for call in calls),
             sum(call.status == "denied" for call in calls),
-            *(_total(step.usage.get(name) for step in steps) for name in TOKENS),
-            any(step.usage.get("is_estimated", False) for step in steps), cost_usd,
+            *(_total(one.usage.get(name) for one in paid) for name in TOKENS),
+            any(one.usage.get("is_estimated", False) for one in paid), cost_usd,
             bases.pop() if len(bases) == 1 else "mixed", began_at, self.ended_at,
             None if self.ended_at is None else self.ended_at - began_at,
             None if first is None else first.started_at - began_at + (first.first_token_s or 0.0),
@@ -390,6 +400,21 @@ def _model_chosen(run: _Run, e: dict[str, Any]) -> None:
 def _noted(run: _Run, e: dict[str, Any]) -> None:
     if run.steps and e["kind"] == "retry" and e.get("call_id") is None:
         run.steps[-1].attempts += 1
+
+
+def _retrieved(run: _Run, e: dict[str, Any]) -> None:
+    run.is_tainted = run.is_tainted or not all(passage.get("is_trusted", False) for passage in e["passages"])
+
+
+def _pruned(run: _Run, e: dict[str, Any]) -> None:
+    if run.steps:
+        run.steps[-1].is_prefix_broken = True
+
+
+def _compacted(run: _Run, e: dict[str, Any]) -> None:
+    _pruned(run, e)
+    if e.get("model") or any(e["usage"].get(name) is not None for name in TOKENS):
+        run.summaries.append(_Summary(e["usage"], e.get("cost_usd"), e.get("cost_basis", "none")))
 
 
 def _step_finished(run: _Run, e: dict[str, Any]) -> None:
@@ -505,6 +530,9 @@ _ON: dict[str, Callable[[_Run, dict[str, Any]], None]] = {
     "StepStarted": _step_started,
     "ModelChosen": _model_chosen,
     "Noted": _noted,
+    "Retrieved": _retrieved,
+    "Pruned": _pruned,
+    "Compacted": _compacted,
     "StepFinished": _step_finished,
     "StepFailed": _step_failed,
     "PartialSaved": _partial_saved,

@@ -86,6 +86,7 @@ _NOTES: dict[ev.NoteKind, str] = {
     "guard": "Guard",
     "rule": "Remembered",
     "output": "Output check",
+    "context": "Context",
 }
 _SAID_BY: dict[ev.MessageBy, str] = {
     "person": "You, while it was running",

@@ -34,8 +34,9 @@ FAILS_THE_CELL = ("failed", "budget", "timeout", "in_doubt")
 
 
 _WORDS = {
-    "delete": "ID", "export": "[--session] PATH", "import": "PATH", "rename": "TITLE", "resume": "[ID] [-a AGENT]",
-    "rules": "[revoke ID]", "sessions": "[--all] [prune --older 90d]", "tools": "[NAMES | --none]",
+    "context": "[--whole]", "delete": "ID", "export": "[--session] PATH", "import": "PATH", "rename": "TITLE",
+    "resume": "[ID] [-a AGENT]", "rules": "[revoke ID]", "sessions": "[--all] [prune --older 90d]",
+    "tools": "[NAMES | --none]",
 }  # fmt: skip
 """What the commands of %agent take."""
 
@@ -94,7 +95,7 @@ class AgentMagics(Magics):
     @no_var_expand
     @line_magic("agent")
     def line(self, line: str) -> Any:
-        """%agent status | new | tools [NAMES | --none] | rules [revoke ID] | runs | steps | calls |
+        """%agent status | context [--whole] | new | tools [NAMES | --none] | rules [revoke ID] | runs | steps | calls |
         sessions [--all] [prune --older 90d] | resume [ID] [-a AGENT] | undo | redo | fork | rename TITLE | delete ID |
         export PATH | export --session PATH | import PATH
 
@@ -278,6 +279,13 @@ class AgentMagics(Magics):
             )
         tools = [self._tool(tool) for tool in run.tools]
         return Agent(run.model, tools=tools, instructions=run.instructions)
+
+    def _do_context(self, *words: str) -> None:
+        if words not in ((), ("--whole",)):
+            raise UsageError(f"%agent context {' '.join(words)}: write %agent context, or %agent context --whole")
+        session = self._a_session()
+        report = session.context_report(session.agent or Agent(tools=[self._tool(name) for name in self.tools]))
+        print("\n".join(map(visible, report.table(whole=bool(words)).split("\n"))))  # noqa: T201
 
     def _do_undo(self) -> None:
         run = self._a_session().undo()

@@ -55,6 +55,15 @@ class NoteView:
 
 
 @dataclass(frozen=True, slots=True)
+class SummaryView:
+    """A model call that has summarised the conversation before a step."""
+
+    step: int
+    usage: Usage
+    cost_usd: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class StepView:
     step: int
     model: str
@@ -99,6 +108,7 @@ class RunView:
     steps: list[StepView]
     queued: list[QueuedView]
     notes: list[NoteView]
+    summaries: list[SummaryView]
     budget: dict[str, Json] | None
     is_tainted: bool
     closing: str | None

@@ -33,14 +33,19 @@ from turncell.runtime.output_type import ATTEMPTS, OutputType
 from turncell.runtime.ports import Model, capabilities_of
 from turncell.runtime.prompts import as_message, new_id
 from turncell.runtime.questions import MAX_QUESTIONS
+from turncell.runtime.room import Context, Repeats, as_context
 from turncell.runtime.rulebook import rulebook
 from turncell.runtime.run import Run
 from turncell.runtime.session import Session
+from turncell.runtime.sources import Source, as_source
 from turncell.runtime.step_policy import LoopDetection, StepPolicy
 from turncell.runtime.telemetry import TelemetryWriter, record_of
 from turncell.runtime.tools import Tool, toolbox
 
 log = trace.log
+
+RECOVERIES = 2
+"""How often a run makes its conversation shorter because a provider has refused it."""
 
 
 class Agent:
@@ -60,6 +65,8 @@ class Agent:
     output        a type: the run ends with a value of it in `run.output`
     hooks         code that is asked before and after (see `Hooks`)
     max_questions how many questions a run may put to a person
+    sources       functions of the person's words that find texts for the model (see `Source`)
+    context       how a conversation is kept within the model's window: a Context, or a mapping of its fields
     steering      whether steered messages are read "all" at once or "one" at a boundary
     telemetry     writers of one record for each run, however it ended
     debug_latency whether Latency events are sent to subscribers
@@ -97,6 +104,8 @@ class Agent:
         silence_s: float = 600.0,
         request_timeout_s: float | None = None,
         max_questions: int = MAX_QUESTIONS,
+        context: Context | Mapping[str, Any] | None = None,
+        sources: Iterable[Source | Callable[[str], Any]] = (),
         steering: Literal["all", "one"] = "all",
         telemetry: TelemetryWriter | Iterable[TelemetryWriter] = (),
         debug_latency: bool = False,
@@ -129,6 +138,10 @@ class Agent:
         timeout = number("request_timeout_s", request_timeout_s)
         self.request_timeout_s = default.request_timeout_s if timeout is None else timeout
         self.max_questions = whole("max_questions", max_questions, least=0)
+        self.context = as_context(context)
+        self.sources = tuple(as_source(source) for source in _items("sources", sources, Source))
+        self.repeats: Repeats | None = None
+        """The run that is played again, where this agent only does that."""
         self.steering = one_of("steering", steering, ("all", "one"))
         self.telemetry = tuple(_writer(one) for one in _items("telemetry", telemetry, TelemetryWriter))
         self.debug_latency = bool(debug_latency)
@@ -152,6 +165,11 @@ class Agent:
     def journal(self) -> Journal:
         """Where its runs are recorded: what was given, or the journal of this process (a forked child has its own)."""
         return self._journal or defaults.journal()
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The most that an answer may take."""
+        return cast("int | None", self._options["max_tokens"])
 
     def session(self, title: str = "") -> Session:
         """A new conversation in this agent's store, in which this agent answers what is sent; unrecorded inside `run_turn`."""
@@ -236,7 +254,7 @@ class Agent:
                 )
             at = time.time()
             again = self._begin(run_id, run.prompt or Message("user", ()), setup, limit, run.cell_id, None, None)
-            setup.session.context = session.messages_before(run_id)
+            session.before = session.runs_before(run_id)
             calls = run.steps[-1].calls if run.steps else ()
             traits = {call.call_id: setup.tools[call.name].traits for call in calls if call.name in setup.tools}
             return Resume(
@@ -290,7 +308,7 @@ class Agent:
             models=self.models, tools=self._tools(wanted), policy=policy, session=session, journal=session.journal,
             budget=account, options=self._options | self._schema(wanted), hooks=self.hooks, step_policy=self.step_policy,
             output=wanted, output_attempts=self.output_attempts, max_questions=self.max_questions,
-            silence_s=self.silence_s, timeout_s=timeout_s, has_latency=self.debug_latency,
+            context=self.context, sources=self.sources, repeats=self.repeats, silence_s=self.silence_s, timeout_s=timeout_s, has_latency=self.debug_latency,
             chain=(*within.chain,) if within else (), is_tainted=within is not None and within.driver.is_tainted,
             writes=within.writes if within else asyncio.Lock(),
             outermost=(within.driver.setup.outermost or within.driver) if within else None,
@@ -368,7 +386,7 @@ class Agent:
     ) -> Begin:
         session = setup.session
         before = session.run_before(replaces)
-        session.context = session.messages_before(replaces)
+        session.before = session.runs_before(replaces)
         reviews: set[Review] = set()
         if setup.step_policy is not None or setup.hooks.has("after_step"):
             reviews.add("step")
@@ -387,6 +405,7 @@ class Agent:
         return Begin(
             started=started, message=message, reviews=frozenset(reviews), models=self.models.count, attempts=self.attempts,
             summarises=self.summarises, reads_all=self.steering == "all", redactor=secrets.redactor(),
+            recoveries=0 if self.context.when_full == "fail" else RECOVERIES,
         )  # fmt: skip
 
     def _account(self, budget: Budget | Mapping[str, Any] | None, within: trace.Trace | None) -> Budget:

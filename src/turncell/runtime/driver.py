@@ -59,7 +59,9 @@ from turncell.runtime.journal import Journal
 from turncell.runtime.models import ModelSet
 from turncell.runtime.output_type import OutputType
 from turncell.runtime.questions import MAX_QUESTIONS
+from turncell.runtime.room import Context, Repeats, Telling
 from turncell.runtime.session import Session
+from turncell.runtime.sources import Source
 from turncell.runtime.step_policy import StepPolicy
 from turncell.runtime.tools import Tool
 
@@ -91,6 +93,10 @@ class Setup:
     output: OutputType | None = None
     output_attempts: int = 3
     max_questions: int = MAX_QUESTIONS
+    context: Context = field(default_factory=Context)
+    sources: tuple[Source, ...] = ()
+    repeats: Repeats | None = None
+    """The run whose record says what is found and cut, where it is played again."""
     silence_s: float = 600.0
     """A model that says nothing for so long has failed."""
     timeout_s: float | None = None
@@ -130,6 +136,7 @@ class Driver:
         """By running call: stops the clock of its time limit while a person is asked, and starts it again."""
         self.not_begun: set[str] = set()
         """Calls whose start is an event already, while they wait for their record, a laggard or the budget."""
+        self._telling: Telling | None = None
         self._complained: set[str] = set()
         self._nucleus: Nucleus[LoopState, Signal, Event] = Nucleus(LoopState(), reduce)
         self._inbox: deque[Signal] = deque()
@@ -177,6 +184,13 @@ class Driver:
     @property
     def is_over(self) -> bool:
         return self._nucleus.is_terminal or self._unrecorded is not None
+
+    @property
+    def telling(self) -> Telling:
+        """What the model is told. Made when first needed: only then it is known which runs came before."""
+        if self._telling is None:
+            self._telling = Telling(self.setup.session.before)
+        return self._telling
 
     async def drive(self, begin: Begin | Resume) -> RunState:
         """From the first signal to the last record on disk."""

@@ -55,6 +55,18 @@ class ToolUse:
     status: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compaction:
+    """The middle of a conversation that is about to be summarised, or was: `summary` is "" before."""
+
+    run_id: str
+    step: int
+    messages: tuple[Message, ...]
+    tokens_before: int
+    """Of the whole conversation."""
+    summary: str = ""
+
+
 Maybe: TypeAlias = T | Awaitable[T | None] | None
 
 
@@ -64,7 +76,9 @@ class Hooks:
 
     `before_tool` is asked before the policy: arguments that it returns are validated and then judged and approved like
     the model's own. `after_tool` sees failures too (`use.status`), for their messages may hold what no model should read;
-    what it returns changes the words, never the status. `after_step` ends the run when it returns True. `before_finish` sends the agent on with a message.
+    what it returns changes the words, never the status. `before_compaction` may give the summary itself; its veto leaves the
+    conversation as it is. `after_compaction` may replace the summary; its veto withholds it, and the model is only told
+    that something was left out. `after_step` ends the run when it returns True. `before_finish` sends the agent on with a message.
 
     >>> quiet = Hooks(before_tool=lambda use: Veto("not on Sundays") if use.name == "mail" else None)
     """
@@ -73,6 +87,8 @@ class Hooks:
     after_model: Callable[[Message], Maybe[Message | Veto]] | None = None
     before_tool: Callable[[ToolUse], Maybe[Mapping[str, Json] | Veto]] | None = None
     after_tool: Callable[[ToolUse, Output], Maybe[Output | Veto]] | None = None
+    before_compaction: Callable[[Compaction], Maybe[str | Veto]] | None = None
+    after_compaction: Callable[[Compaction], Maybe[str | Veto]] | None = None
     before_journal: Callable[[RecordedEvent], RecordedEvent | Veto | None] | None = None
     after_journal: Callable[[RecordedEvent], object] | None = None
     before_finish: Callable[[RunState], Maybe[str | Message]] | None = None

@@ -9,17 +9,20 @@ import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, get_args
 
+from turncell.core.context import messages_of
 from turncell.core.deltas import CallFragment, Finished, ReasoningFragment, TextFragment
 from turncell.core.events import FinishReason
 from turncell.core.parts import Message, Usage
 from turncell.core.signals import CallModel, Chosen, ModelFailed, ModelFinished, Stop, Streamed
 from turncell.core.values import evolve
 from turncell.errors import ModelFailure, UnknownModelError, say
-from turncell.runtime.budget import Refusal, Reservation
+from turncell.runtime.budget import Refusal
 from turncell.runtime.hooks import HookFailed, Vetoed
 from turncell.runtime.models import StepInfo
 from turncell.runtime.output import shorten
 from turncell.runtime.ports import Model, ModelRequest
+from turncell.runtime.room import make_room
+from turncell.runtime.spending import reserve, spent_tokens
 from turncell.runtime.threads import in_thread
 
 if TYPE_CHECKING:
@@ -30,8 +33,6 @@ import logging
 log = logging.getLogger("turncell")
 
 _ANY_STEP = StepInfo()
-OUTPUT_GUESS_TOKENS = 1_000
-"""What is reserved for an answer whose length nothing bounds."""
 
 
 async def call_model(driver: Driver, command: CallModel) -> None:
@@ -39,15 +40,18 @@ async def call_model(driver: Driver, command: CallModel) -> None:
     if command.wait_s:
         # A little more than asked for, so that many runs do not come back at the same moment.
         await asyncio.sleep(command.wait_s * (1 + random.random() / 4))
-    request = _request(driver, command)
     try:
+        request = _request(driver, command)
         model = await _pick(driver, command, request)
+        if not await make_room(driver, model, command, request):
+            return
+        request = _request(driver, command)
         if driver.setup.hooks.has("before_model"):
             request = await driver.setup.hooks.ask("before_model", request, ModelRequest)
     except (UnknownModelError, HookFailed, Vetoed) as error:
         _refused(driver, error)
         return
-    reserved = _reserve(driver, model, request)
+    reserved = reserve(driver.setup.budget, model, request)
     if isinstance(reserved, Refusal):
         driver.feed(Stop(time.time(), "budget", "budget", reserved.message))
         return
@@ -62,24 +66,18 @@ async def call_model(driver: Driver, command: CallModel) -> None:
         if call.is_refused:
             reserved.release()  # a busy provider charges nothing, and trying again must not use up the steps
         else:
-            reserved.settle(tokens=_tokens(usage), usd=end.cost_usd if end is not None else None)
+            reserved.settle(tokens=spent_tokens(usage), usd=end.cost_usd if end is not None else None)
     if call.counts:
         await call.hand_over(command.is_last_word)
-
-
-def _tokens(usage: Usage | None) -> int | None:
-    """None where nobody said how many."""
-    if usage is None or (usage.input_tokens is None and usage.output_tokens is None):
-        return None
-    return (usage.input_tokens or 0) + (usage.output_tokens or 0)
 
 
 def _request(driver: Driver, command: CallModel) -> ModelRequest:
     setup, run = driver.setup, driver.loop_state.run
     specs = () if command.is_last_word else driver.specs
+    driver.telling.update(run)
     options = {k: v for k, v in setup.options.items() if not (command.is_last_word and k == "output_schema")}
     return ModelRequest(
-        messages=setup.session.context + run.messages(), instructions=run.instructions, tools=specs,
+        messages=messages_of(driver.telling.units), instructions=run.instructions, tools=specs,
         run_id=run.run_id, step=command.step, **options,
     )  # fmt: skip
 
@@ -111,23 +109,6 @@ async def _pick(driver: Driver, command: CallModel, request: ModelRequest) -> Mo
     if picked.model.name != run.steps[-1].model or picked.tier != run.steps[-1].tier:
         driver.feed(Chosen(time.time(), picked.model.name, picked.tier, picked.reason))
     return picked.model
-
-
-def _reserve(driver: Driver, model: Model, request: ModelRequest) -> Reservation | Refusal:
-    """Input as it can be guessed without a tokenizer (a token is some four bytes), output as bounded or guessed."""
-    budget = driver.setup.budget
-    if not budget.is_limited:
-        return budget.reserve(steps=1)
-    size = sum(len(repr(part)) for message in request.messages for part in message.parts) + len(request.instructions)
-    input_tokens, output_tokens = size // 4, request.max_tokens or OUTPUT_GUESS_TOKENS
-    price = getattr(model, "price_usd", None)
-    tokens, usd = input_tokens + output_tokens, (price(input_tokens, output_tokens) if callable(price) else None) or 0.0
-    if request.max_tokens is None:
-        # The length of the answer is a guess: one that is too high must not stop a run that has something left.
-        left = budget.left()
-        tokens = tokens if left.tokens is None else min(tokens, max(input_tokens + 1, left.tokens))
-        usd = usd if not left.usd else min(usd, left.usd)
-    return budget.reserve(steps=1, tokens=tokens, usd=usd)
 
 
 def _refused(driver: Driver, error: Exception) -> None:

@@ -258,6 +258,13 @@ class ModelSet:
             reason = f"fallback {place} of {len(order) - 1}" + (f" ({reason})" if reason else "")
         return Choice(tier, reason, slot)
 
+    def for_summaries(self) -> Choice | None:
+        """The nearest there is to the small tier; None where there are no tiers."""
+        if self._tiers is None:
+            return None
+        tier, slot = self._order("small")[0]
+        return Choice(tier, "summaries are easy", slot)
+
     def _order(self, chosen: Tier) -> list[tuple[Tier | None, _Slot]]:
         tiers: tuple[Tier | None, ...] = self._tiers.order(chosen) if self._tiers else (None,)
         order: list[tuple[Tier | None, _Slot]] = []

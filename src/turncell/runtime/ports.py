@@ -45,6 +45,9 @@ class Capabilities:
 
     schema: bool = False
     """Hold the answer to `ModelRequest.output_schema`."""
+    context_tokens: int | None = None
+    """Its window: what may be sent and answered in one call, together."""
+    max_output_tokens: int | None = None
 
 
 def capabilities_of(model: object) -> Capabilities:

@@ -15,8 +15,19 @@ from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
 
 from turncell.core import codec
+from turncell.core.context import conversation as told_of
+from turncell.core.context import messages_of
 from turncell.core.conversation import Conversation, arrange
-from turncell.core.events import Arranged, Event, RequestAnswered, RequestOpened, RulesChanged, RunStarted
+from turncell.core.events import (
+    Arranged,
+    Compacted,
+    Event,
+    Pruned,
+    RequestAnswered,
+    RequestOpened,
+    RulesChanged,
+    RunStarted,
+)
 from turncell.core.fold import RunState, at_rest, fold
 from turncell.core.parts import Message, Usage
 from turncell.core.policy import Rule
@@ -35,6 +46,7 @@ from turncell.runtime.secrets import redactor
 
 if TYPE_CHECKING:
     from turncell.runtime.agent import Agent
+    from turncell.runtime.report import ContextReport
     from turncell.runtime.run import Run
     from turncell.runtime.tools import Tool
 
@@ -63,8 +75,10 @@ class Session:
         """The messages that wait for their turn."""
         self.running: Run | None = None
         """The run whose turn it is."""
-        self.context: tuple[Message, ...] = ()
-        """What the running run's model was told before its message."""
+        self.before: tuple[RunState, ...] = ()
+        """The runs that the running run goes on from."""
+        self.windows: dict[str, int] = {}
+        """What models have refused as too long, in tokens, by the model's name."""
         self.answers: dict[str, str] = {}
         """What people have answered to questions, by the question's digest: it is not asked twice."""
         self.conversation = Conversation()
@@ -217,15 +231,15 @@ class Session:
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """What a model is told before the next message."""
-        return tuple(message for run in self.runs for message in run.messages())
+        """What a model is told before the next message: where room was short, results cut and the middle summarised."""
+        return messages_of(told_of(self.runs))
 
-    def messages_before(self, run_id: str | None) -> tuple[Message, ...]:
-        """The messages of the runs before this one; None: of all."""
+    def runs_before(self, run_id: str | None) -> tuple[RunState, ...]:
+        """The runs of the conversation before this one; None: all."""
         if run_id not in self.conversation.path:
-            return self.messages
+            return self.runs
         before = set(self.conversation.before(str(run_id)))
-        return tuple(message for run in self.runs if run.run_id in before for message in run.messages())
+        return tuple(run for run in self.runs if run.run_id in before)
 
     def run_before(self, run_id: str | None) -> RunState | None:
         """The run before this one; None: the last."""
@@ -540,6 +554,12 @@ class Session:
             return None
         return usage.input_tokens + (usage.output_tokens or 0)
 
+    def context_report(self, agent: Agent | None = None) -> ContextReport:
+        """What an agent (None: the one of this session) would send before the next prompt, with tokens for each part."""
+        from turncell.runtime.report import context_report
+
+        return context_report(self, self._agent(agent))
+
     def __repr__(self) -> str:
         count = len(self.conversation.path)
         return f"<Session {self.id}: {count} run{'s' * (count != 1)}>"
@@ -574,6 +594,11 @@ def _copy(store: Store, source: str, target: str, path: tuple[str, ...], token: 
                 # What a run of before has replaced is not here: the copies follow each other as the path says.
                 changes |= {"previous": previous, "replaces": None, "copy_of": event.copy_of or run_id}
                 changes |= {"root_run_id": names[run_id], "parent_run_id": None, "depth": 0}
+            elif isinstance(event, Compacted):
+                covers = tuple(names.get(covered, covered) for covered in event.covers)
+                changes |= {"upto_run_id": names.get(event.upto_run_id, event.upto_run_id), "covers": covers}
+            elif isinstance(event, Pruned):
+                changes["passages"] = tuple((names.get(run, run), number) for run, number in event.passages)
             records.append(to_record(evolve(event, **changes)))
         store.append(records, durable=False, token=token)
         previous = names[run_id]

@@ -76,7 +76,11 @@ def record_of(state: RunState, *, tier: str = "", agent: str = "") -> RunRecord:
         (step.started_at - state.started_at + step.first_token_s for step in steps if step.first_token_s is not None),
         None,
     )
-    bases = {step.cost_basis for step in steps} if state.cost_usd is not None else {"none"}
+    bases = (
+        {*(s.cost_basis for s in steps), *(s.cost_basis for s in state.summaries)}
+        if state.cost_usd is not None
+        else {"none"}
+    )
     requests = [(call, call.request) for call in calls if call.request is not None]
     return RunRecord(
         run_id=state.run_id,

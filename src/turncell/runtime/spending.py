@@ -1,0 +1,34 @@
+"""What a model call may take, reserved before it."""
+
+from __future__ import annotations
+
+from turncell.core.parts import Usage
+from turncell.runtime.budget import Budget, Refusal, Reservation
+from turncell.runtime.ports import Model, ModelRequest
+from turncell.runtime.tokens import message_tokens, text_tokens
+
+OUTPUT_GUESS_TOKENS = 1_000
+"""What is reserved for an answer whose length nothing bounds."""
+
+
+def reserve(budget: Budget, model: Model, request: ModelRequest, *, steps: int = 1) -> Reservation | Refusal:
+    """Input as it is estimated, output as bounded or guessed."""
+    if not budget.is_limited:
+        return budget.reserve(steps=steps)
+    input_tokens = sum(map(message_tokens, request.messages)) + text_tokens(request.instructions)
+    output_tokens = request.max_tokens or OUTPUT_GUESS_TOKENS
+    price = getattr(model, "price_usd", None)
+    tokens, usd = input_tokens + output_tokens, (price(input_tokens, output_tokens) if callable(price) else None) or 0.0
+    if request.max_tokens is None:
+        # The length of the answer is a guess: one that is too high must not stop a run that has something left.
+        left = budget.left()
+        tokens = tokens if left.tokens is None else min(tokens, max(input_tokens + 1, left.tokens))
+        usd = usd if not left.usd else min(usd, left.usd)
+    return budget.reserve(steps=steps, tokens=tokens, usd=usd)
+
+
+def spent_tokens(usage: Usage | None) -> int | None:
+    """None where nobody said how many."""
+    if usage is None or (usage.input_tokens is None and usage.output_tokens is None):
+        return None
+    return (usage.input_tokens or 0) + (usage.output_tokens or 0)
