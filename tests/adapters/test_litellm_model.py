@@ -574,3 +574,11 @@ def test_the_users_own_callbacks_still_see_the_whole_answer() -> None:
 
 def test_it_is_a_model() -> None:
     assert isinstance(LiteLLMModel("openai/x"), Model)
+
+
+@pytest.mark.feature("C1")
+def test_a_model_of_the_table_says_its_window_and_others_say_nothing() -> None:
+    warm_up()
+    known = LiteLLMModel("openai/gpt-4o-mini").capabilities
+    assert (known.context_tokens, known.max_output_tokens) == (128_000, 16_384)
+    assert LiteLLMModel("openai/of-our-own", base_url="http://127.0.0.1:1").capabilities.context_tokens is None
