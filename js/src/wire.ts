@@ -240,7 +240,7 @@ export interface RequestState {
   arguments: {
     [k: string]: unknown;
   } | null;
-  by: ("person" | "unattended" | "time limit" | "cancel" | "steering" | "memory" | "limit") | null;
+  by: ("person" | "unattended" | "time limit" | "cancel" | "steering" | "memory" | "limit" | "file") | null;
   default_result: string | null;
   description: string;
   digest: string;
@@ -337,6 +337,7 @@ export interface RunStarted {
   max_steps: number;
   mode: string;
   model: string;
+  needs: string[] | null;
   notices: string[];
   parent_run_id: string | null;
   previous: string | null;
@@ -614,7 +615,7 @@ export interface RequestAnswered {
     [k: string]: unknown;
   } | null;
   at: number;
-  by: "person" | "unattended" | "time limit" | "cancel" | "steering" | "memory" | "limit";
+  by: "person" | "unattended" | "time limit" | "cancel" | "steering" | "memory" | "limit" | "file";
   call_id: string;
   digest: string | null;
   reason: string;

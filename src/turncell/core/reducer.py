@@ -30,7 +30,7 @@ from typing import Any, TypeAlias
 
 from turncell.core import events as ev
 from turncell.core.deltas import Assembly, Block, CallFragment, ReasoningFragment, TextFragment
-from turncell.core.fold import CallState, RunState, apply
+from turncell.core.fold import CallState, RunState, apply, at_rest
 from turncell.core.nucleus import Transition
 from turncell.core.parts import Message, Reasoning, Text, Usage
 from turncell.core.redaction import Open
@@ -143,6 +143,10 @@ class LoopState:
     terminates: bool = False
     stop: Stop | None = None
     """A stop that came before the beginning: the run begins and ends without a model call."""
+    is_left: bool = False
+    """Nobody drives it any more, and it has not ended: it can be resumed again."""
+    is_unanswered: bool = False
+    """Resumed, and no model has said anything since."""
     early: tuple[Steer, ...] = ()
     """What came before the beginning and is said right after it."""
 
@@ -168,7 +172,7 @@ Result: TypeAlias = Transition[LoopState, ev.Event]
 
 def reduce(state: LoopState, signal: Signal) -> Result:
     """One signal. Pure; raises nothing that a signal from outside could provoke."""
-    if state.run.is_ended:
+    if state.run.is_ended or state.is_left:
         return Transition(state, terminal=True)
     if not state.run.run_id and not isinstance(signal, Begin | Resume):
         if isinstance(signal, Steer):
@@ -180,7 +184,7 @@ def reduce(state: LoopState, signal: Signal) -> Result:
         turn.state if turn.state.run is turn.run else evolve(turn.state, run=turn.run),
         tuple(turn.events),
         tuple(turn.commands),
-        terminal=turn.run.is_ended,
+        terminal=turn.run.is_ended or turn.state.is_left,
     )
 
 
@@ -273,7 +277,8 @@ def _resume(turn: _Turn, s: Resume) -> None:
             turn.record(ev.MessageAdded, message=Message("assistant", parts, is_partial=True))
         turn.record(ev.StepFailed, kind=INTERRUPTED, message="the program ended while the model was writing",
                     usage=Usage(), duration_s=0.0)  # fmt: skip
-    turn.set(cut_short=sum(step.error_kind == INTERRUPTED for step in turn.run.steps))
+    # A step that has failed and not ended its run was the first of an earlier resumption.
+    turn.set(cut_short=sum(step.error_kind is not None for step in turn.run.steps), is_unanswered=True)
     if stop is not None:
         _stop(turn, evolve(stop, at=s.at))
         return
@@ -458,7 +463,7 @@ def _model_finished(turn: _Turn, s: ModelFinished) -> None:
         return
     step, end, is_last_word = turn.run.steps[-1], s.finished, turn.state.is_last_word
     message = s.message or Message("assistant", turn.state.assembly.parts(with_calls=not is_last_word))
-    turn.set(is_streaming=False, assembly=Assembly())
+    turn.set(is_streaming=False, assembly=Assembly(), is_unanswered=False)
     is_cut = end.finish_reason == "length" and not message.calls
     if message.parts or s.message is not None:  # a hook may have left nothing of it
         turn.record(ev.MessageAdded, message=evolve(message, is_partial=is_cut))
@@ -501,6 +506,10 @@ def _model_failed(turn: _Turn, s: ModelFailed) -> None:
     )  # fmt: skip
     if turn.state.is_last_word:
         turn.end("max_steps", "max_steps", _used_up(turn))
+    elif turn.state.is_unanswered and is_untouched:
+        # A key that is missing must not use up what was left of a turn: it stays interrupted, and can be resumed again.
+        turn.set(is_left=True)
+        turn.run = evolve(at_rest(turn.run), error_kind=s.kind, error=s.message)
     else:
         turn.end("failed", s.kind, s.message)
 

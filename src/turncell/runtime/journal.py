@@ -206,6 +206,10 @@ class Journal:
 
         return self.ask(look)
 
+    def known_damage(self, session_id: str) -> Damage | None:
+        """`damage`, as of when the session was last read."""
+        return self._damaged.get(session_id)
+
     def found(self, session_id: str, damage: Damage | None) -> None:
         """What reading it has come across; on the journal's thread. Said once."""
         if damage is None:
