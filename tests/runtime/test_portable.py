@@ -267,8 +267,8 @@ def test_a_file_cannot_make_a_write_run_that_it_says_was_approved(tmp_path: Path
 @pytest.mark.feature("B11", "C9")
 def test_what_a_file_says_that_a_person_answered_is_asked_again(tmp_path: Path, other: Journal) -> None:
     def script() -> Agent:
-        ask = call("ask_user", question="Which one?", options=["a", "b"])
-        return Agent(ScriptedModel([ask, "so it is"]), tools=[ask_user])
+        ask = call("ask_user", question="Which one?", options=[{"label": "a"}, {"label": "b"}])
+        return Agent(ScriptedModel([ask, "so it is"]), tools=[ask_user()])
 
     session = script().session("theirs")
     run = session.send("go", is_attended=True)

@@ -17,7 +17,8 @@ What must hold, whatever the order of the signals (tests/core/test_invariants.py
 * a steered message is recorded when it comes and read once, at the next boundary: no call begins between the two;
 * a signal that comes late (a result of a closed call, a second answer, a fragment of an ended stream) changes nothing;
 * cancellation is one transition: it closes every open call, keeps the partial text and ends the run; whoever drives
-  the machine then stops the tasks, and what they still bring is late.
+  the machine then stops the tasks, and what they still bring is late;
+* a run in which a write is in doubt ends only when that is decided: stopped before, it is left as the crash has left it.
 
 No clock, no ids and no I/O here: `at` comes with each signal, ids are counted from the run's.
 """
@@ -268,6 +269,9 @@ def _resume(turn: _Turn, s: Resume) -> None:
     stop, early = turn.state.stop, turn.state.early
     turn.set(begin=s.begin, traits=s.traits, stop=None)
     turn.run = evolve(s.run, seq=s.seq)
+    if stop is not None and stop.kind != INTERRUPTED and turn.run.status == "in_doubt":
+        turn.set(is_left=True)
+        return
     turn.record(ev.Resumed)
     for steered in early:
         turn.record(ev.Steered, input_id=steered.input_id, message=steered.message)
@@ -794,6 +798,11 @@ def _stop(turn: _Turn, s: Stop) -> None:
             duration_s=max(0.0, s.at - started_at), reasoning_s=turn.state.reasoning_s(s.at),
         )  # fmt: skip
     turn.set(is_judging=False, reviewing=None)
+    if any(call.status == "waiting" and _is_in_doubt(call) for call in turn.calls):
+        # Nobody has said whether it has happened: no stop decides that, and the next resumption asks again.
+        turn.set(is_left=True)
+        turn.run = at_rest(turn.run)
+        return
     for call in turn.calls:
         if call.status == "waiting":
             turn.withdraw(call, "cancel", s.message or "")

@@ -183,7 +183,7 @@ class Journal:
         if held is not None and (takes_over or has_ended(held)):
             held = store.claim(session_id, self.writer, instead_of=held.token)
         if held is not None:
-            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(held.since))
+            since = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(held.since))
             raise SessionBusy(
                 f"session {session_id} is written by process {held.pid} on {held.host} since {since}; "
                 "read it, fork it (session.fork()), or take it over when that process is gone for good "

@@ -685,18 +685,21 @@ def _of_people(store: Store) -> list[SessionInfo]:
 def _described(store: Store, info: SessionInfo, open_run: str | None) -> SessionInfo:
     if open_run is None:
         return info
-    writer = store.writer(info.session_id)
     records = read_whole(store, session_id=info.session_id)
     run = at_rest(fold(to_event(record) for record in records if record.run_id == open_run))
-    is_running = (
-        writer is not None and not has_ended(writer) and (writer.pid != os.getpid() or _is_driven_now(info.session_id))
-    )
-    left: Any = "running" if is_running else run.status if run.run_id and not run.is_ended else ""
+    if not run.run_id or run.is_ended:
+        return info
+    left: Any = "running" if may_be_driven(store, info.session_id) else run.status
     return evolve(info, left=left)
 
 
-def _is_driven_now(session_id: str) -> bool:
-    return any(known == session_id and owner.is_busy for (_, known), owner in list(_owners.items()))
+def may_be_driven(store: Store, session_id: str) -> bool:
+    """Whether an open run of it may be going on: its writer lives, and is not this process with nothing to do."""
+    writer = store.writer(session_id)
+    if writer is None or has_ended(writer):
+        return False
+    mine = [owner.is_busy for (_, known), owner in list(_owners.items()) if known == session_id]
+    return writer.pid != os.getpid() or any(mine)
 
 
 def _inside(store: Store, run_ids: set[str]) -> set[str]:
