@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import time
 from pathlib import Path
 
@@ -276,3 +278,49 @@ def test_retry_branch_titles_and_help(notebook: Kernel) -> None:
     assert printed(notebook, "%agent help") == printed(notebook, "%agent --help")
     assert "takeover [ID]" in printed(notebook, "%agent help")
     assert "nobody else writes it" in printed(notebook, "%agent takeover")
+
+
+@pytest.mark.feature("C7", "D8")
+def test_a_session_is_taken_over_only_from_a_process_that_does_not_answer(
+    notebook: Kernel, kernel_version: str, own_history: Path
+) -> None:
+    other = start_kernel(kernel_version)
+    pid = other.value("__import__('os').getpid()")
+    try:
+        other.run(NOTEBOOK.replace("HISTORY", str(own_history)))
+        other.run("script('theirs')")
+        turn(other, "a")
+        session = other.value(SESSION)
+        notebook.run("script('mine', 'mine too')")
+        message = failed(notebook, f"%%agent -a demo --session {session}\nb")
+        assert f"process {pid} on" in message and "%%agent --fork" in message and "%agent takeover" in message
+        assert re.search(r"since \S+ \S+ [+-]\d{4}", message)
+        assert f"process {pid} on this machine, which is running" in failed(notebook, f"%agent takeover {session}")
+        os.kill(pid, signal.SIGSTOP)
+        assert f"is taken over from process {pid} on" in printed(notebook, f"%agent takeover {session}")
+        turn(notebook, "b")
+        assert notebook.value(PROMPTS) == ["a", "theirs", "b"]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        stop(other)
+
+
+@pytest.mark.feature("C11", "D8")
+def test_a_cell_that_is_run_again_after_a_restart_goes_on_with_its_turn(kernel_version: str, own_history: Path) -> None:
+    first = start_kernel(kernel_version)
+    try:
+        first.run(NOTEBOOK.replace("HISTORY", str(own_history)))
+        first.run("script([call('send_note', to='Ana')], 'never said')")
+        cell = first.execute("%%agent -a demo\nTell Ana.", allow_stdin=True, metadata={"cellId": "1"})
+        Page(first, cell).hear(ev.RequestOpened)
+    finally:
+        stop(first)
+    second = start_kernel(kernel_version)
+    try:
+        second.run(NOTEBOOK.replace("HISTORY", str(own_history)))
+        second.run("script('Nobody was there.', 'other')")
+        turn(second, "Tell Ana.", cell_id="1")
+        assert second.value("statuses(), outbox") == (["completed"], [])
+        assert "nobody is attending" in second.value("told()")[0]
+    finally:
+        stop(second)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -450,3 +452,21 @@ def test_the_tree_is_the_same_in_every_store(kind: str, tmp_path: Path, monkeypa
     assert [RunStarted.__name__] * 3 == [record.type for record in started]
     session.delete()
     assert [info.session_id for info in Session.list()] == [fork.id]
+
+
+@pytest.mark.feature("C7")
+def test_nothing_is_said_to_a_model_in_a_damaged_session(own_history: Path) -> None:
+    session, model = talk("a", "b")
+    session.close()
+    session.journal.flush()
+    with closing(sqlite3.connect(own_history, isolation_level=None)) as connection:
+        last = connection.execute("select max(seq) from events").fetchone()[0]
+        connection.execute("update events set payload = replace(payload, 'A2', 'A3') where seq >= ?", (last - 3,))
+    damaged = stored(session)
+    assert damaged.damage is not None and damaged.damage.session_id == session.id
+    asked = len(model.requests)
+    assert session.agent is not None
+    run = session.agent.start("c", session=damaged).result()
+    assert run.status == "failed" and "is damaged" in str(run.error) and "session.fork()" in str(run.error)
+    assert len(model.requests) == asked
+    assert damaged.fork().damage is None

@@ -314,6 +314,25 @@ def test_a_message_that_waited_behind_a_write_in_doubt_is_refused(program: Progr
     assert waiting.result().text == "next" and told(model, 1)[-1] == "and then?"
 
 
+@pytest.mark.feature("A11", "B6", "C11")
+@pytest.mark.parametrize("when", ["at once", "while it is asked", "by its time limit"])
+def test_no_stop_decides_what_is_in_doubt(program: Program, outbox: Path, when: str) -> None:
+    dies(program(ASKS, "hang"))
+    session = the_session()
+    agent, model = speaker("all done", tools=[mail_to(outbox)])
+    run = session.resume(agent=agent, is_attended=True, timeout_s=0.5 if when == "by its time limit" else None)
+    if when != "at once":
+        until(lambda: run.requests)
+    if when != "by its time limit":
+        run.cancel()
+    assert run.result(LONG_S).status in ("in_doubt", "cancelled") and model.requests == []
+    assert session.in_doubt and Session.load(session.id).in_doubt
+    run = session.resume(agent=agent, is_attended=True)
+    run.wait_request(LONG_S)
+    run.reply("it was sent")
+    assert run.result().status == "completed" and outbox.read_text().split() == ["ana", "hang"]
+
+
 @pytest.mark.feature("C11")
 @pytest.mark.parametrize("how", ["say", "undo", "retry", "the same cell"])
 def test_an_interrupted_run_is_closed_when_something_else_is_done(program: Program, outbox: Path, how: str) -> None:
