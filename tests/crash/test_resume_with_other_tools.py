@@ -31,7 +31,7 @@ def test_an_agent_without_the_tool_of_an_open_call_does_not_go_on(template: Temp
     else:
         raise AssertionError("no call had begun at any of the changes")
     agent = Agent(ScriptedModel(["So be it."] * 3), journal=journal)
-    with pytest.raises(UsageError, match="has open calls of .* and this agent has no such tool"):
+    with pytest.raises(UsageError, match=r"has open calls of .* and this agent has no such tool"):
         session.resume(agent=agent, is_attended=True)
     assert model_requests(agent) == [] and Session.load(session.id, journal).interrupted == session.interrupted
     run = attend(session.resume(agent=Scene(folder).agent(journal), is_attended=True), approve)

@@ -152,8 +152,12 @@ class LoopState:
     """What came before the beginning and is said right after it."""
 
     def live(self) -> RunState:
-        """The run with the text that is being written."""
+        """The run with the text that is being written; one that nobody drives any more as its program would leave it."""
         run = self.run
+        if self.is_left:
+            last = run.steps[-1] if run.steps else None
+            told = {} if last is None else {"error_kind": last.error_kind, "error": last.error}
+            return evolve(at_rest(run), **told)
         if not self.is_streaming or not run.steps:
             return run
         step = run.steps[-1]
@@ -513,7 +517,6 @@ def _model_failed(turn: _Turn, s: ModelFailed) -> None:
     elif turn.state.is_unanswered and is_untouched:
         # A key that is missing must not use up what was left of a turn: it stays interrupted, and can be resumed again.
         turn.set(is_left=True)
-        turn.run = evolve(at_rest(turn.run), error_kind=s.kind, error=s.message)
     else:
         turn.end("failed", s.kind, s.message)
 
@@ -801,7 +804,6 @@ def _stop(turn: _Turn, s: Stop) -> None:
     if any(call.status == "waiting" and _is_in_doubt(call) for call in turn.calls):
         # Nobody has said whether it has happened: no stop decides that, and the next resumption asks again.
         turn.set(is_left=True)
-        turn.run = at_rest(turn.run)
         return
     for call in turn.calls:
         if call.status == "waiting":
