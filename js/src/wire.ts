@@ -241,7 +241,7 @@ export interface RequestState {
   arguments: {
     [k: string]: unknown;
   } | null;
-  by: ("person" | "unattended" | "time limit" | "cancel" | "steering" | "memory" | "limit") | null;
+  by: ("person" | "unattended" | "time limit" | "cancel" | "steering" | "memory" | "limit" | "file") | null;
   default_result: string | null;
   description: string;
   digest: string;
@@ -352,6 +352,7 @@ export interface RunStarted {
   max_steps: number;
   mode: string;
   model: string;
+  needs: string[] | null;
   notices: string[];
   parent_run_id: string | null;
   previous: string | null;
@@ -629,7 +630,7 @@ export interface RequestAnswered {
     [k: string]: unknown;
   } | null;
   at: number;
-  by: "person" | "unattended" | "time limit" | "cancel" | "steering" | "memory" | "limit";
+  by: "person" | "unattended" | "time limit" | "cancel" | "steering" | "memory" | "limit" | "file";
   call_id: string;
   digest: string | null;
   reason: string;

@@ -4,7 +4,8 @@ TurncellError
 ├── UsageError              a mistake in how turncell is called (also a ValueError)
 │   ├── ToolError           a tool that cannot be offered to a model
 │   ├── UnknownModelError   a model name that nothing answers to
-│   └── SettingError        a setting with a value it cannot have
+│   ├── SettingError        a setting with a value it cannot have
+│   └── SessionInDoubt      an interrupted write must be decided before the session goes on
 ├── ModelFailure            a model call ended without an answer; raised by adapters, a status for everybody else
 ├── RunError                raised by `run.raise_for_status()` and by a cell whose run did not end well
 ├── StoreError              a journal cannot be read or written
@@ -38,6 +39,10 @@ class UnknownModelError(UsageError):
 
 class SettingError(UsageError):
     """A setting with a value it cannot have."""
+
+
+class SessionInDoubt(UsageError):
+    """A write had begun when the program ended, and nobody has said yet what became of it; nothing was changed."""
 
 
 FailureKind: TypeAlias = Literal[

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import time
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from turncell.core import events as ev
 
 from .conftest import NOTEBOOK, Kernel, start_kernel
 from .page import Page
-from .test_magics import failed, printed, result
+from .test_magics import failed, printed, result, said
 
 PROMPTS = "[m.text for m in model.requests[-1].messages]"
 SESSION = "get_ipython().magics_manager.registry['AgentMagics'].session.id"
@@ -156,3 +158,170 @@ def test_an_interrupted_turn_goes_on_live_after_a_restart(kernel_version: str, o
     finally:
         second.client.stop_channels()
         second.manager.shutdown_kernel(now=True)
+
+
+SLOW = """
+import time
+from pathlib import Path
+
+@tool
+def send_note(to: str, text: str = "hello") -> str:
+    \"\"\"Send a note to somebody.\"\"\"
+    with open("OUTBOX", "a") as file:
+        file.write(to + "\\n")
+    time.sleep(SECONDS)
+    return f"sent to {to}"
+"""
+
+
+def restarted_in_a_write(version: str, own_history: Path, outbox: Path, script: str) -> Kernel:
+    """A kernel after one that was killed while the cell "1" was sending a note."""
+
+    def setup(kernel: Kernel, seconds: int) -> None:
+        kernel.run(NOTEBOOK.replace("HISTORY", str(own_history)))
+        kernel.run(SLOW.replace("OUTBOX", str(outbox)).replace("SECONDS", str(seconds)))
+
+    first = start_kernel(version)
+    try:
+        setup(first, 60)
+        first.run(script)
+        first.execute("%%agent -a demo\nTell Ana.", metadata={"cellId": "1"})
+        deadline = time.monotonic() + 20
+        while not outbox.exists() or not outbox.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        first.client.stop_channels()
+        first.manager.shutdown_kernel(now=True)
+    second = start_kernel(version)
+    setup(second, 0)
+    return second
+
+
+def stop(kernel: Kernel) -> None:
+    kernel.client.stop_channels()
+    kernel.manager.shutdown_kernel(now=True)
+
+
+@pytest.mark.feature("B6", "C11", "D8")
+@pytest.mark.parametrize("cell_id", ["1", "2"])
+def test_a_write_in_doubt_is_decided_in_the_cell_that_is_run_next(
+    kernel_version: str, own_history: Path, tmp_path: Path, cell_id: str
+) -> None:
+    outbox = tmp_path / "notes"
+    script = "script(call('send_note', to='Ana'), 'never said', mode='auto')"
+    kernel = restarted_in_a_write(kernel_version, own_history, outbox, script)
+    try:
+        kernel.run("script('Ana knows.', 'And now this.', mode='auto')")
+        assert "[in doubt: a write had begun when the program ended]" in printed(kernel, "%agent sessions")
+        options, text = ("", "Tell Ana.") if cell_id == "1" else ("--continue", "What next?")
+        code = f"%%agent -a demo {options}\n{text}"
+        unattended = kernel.execute(code, metadata={"cellId": cell_id})
+        assert kernel.reply(unattended, timeout_s=20)["status"] == "error"
+        told = said(kernel, unattended)
+        assert "in_doubt: the program ended while the last turn" in told and "send_note(to='Ana', text='hello')" in told
+        assert "%agent resume" in told and kernel.value("statuses()") == ["in_doubt"]
+        cell = kernel.execute(code, allow_stdin=True, metadata={"cellId": cell_id})
+        page = Page(kernel, cell)
+        asked = page.hear_message("snapshot")["run"]["steps"][-1]["calls"][-1]["request"]
+        assert asked["kind"] == "in_doubt"
+        page.say("answer", request_id=asked["request_id"], digest=asked["digest"], decision="result", result="sent")
+        assert kernel.reply(cell, timeout_s=20)["status"] == "ok", said(kernel, cell)
+        kernel.idle(cell)
+        expected = ["completed"] if cell_id == "1" else ["completed", "completed"]
+        assert kernel.value("statuses()") == expected and outbox.read_text().split() == ["Ana"]
+        if cell_id == "2":
+            assert kernel.value(PROMPTS)[-2:] == ["Ana knows.", "What next?"]
+    finally:
+        stop(kernel)
+
+
+@pytest.mark.feature("B7", "C11", "D8")
+def test_a_turn_does_not_go_on_without_the_rules_of_its_agent(
+    kernel_version: str, own_history: Path, tmp_path: Path
+) -> None:
+    script = (
+        "from turncell import Rule\n"
+        "script(call('send_note', to='Ana'), mode='auto', name='boss', rules=[Rule('delete_*', 'deny')])"
+    )
+    outbox = tmp_path / "notes"
+    kernel = restarted_in_a_write(kernel_version, own_history, outbox, script)
+    try:
+        message = failed(kernel, "%agent resume")
+        assert (
+            "the turn's agent 'boss' had what a record does not hold (model, rules)" in message
+            and "-a AGENT" in message
+        )
+        kernel.run("other = Agent('embedded')")
+        assert "boss" in failed(kernel, "%%agent -a other --continue\nWhat next?")
+        assert "has open calls of send_note, and this agent has no such tool" in failed(
+            kernel, "%agent resume -a other"
+        )
+        assert kernel.value("statuses()") == ["in_doubt"] and outbox.read_text().split() == ["Ana"]
+    finally:
+        stop(kernel)
+
+
+@pytest.mark.feature("C10", "D8")
+def test_retry_branch_titles_and_help(notebook: Kernel) -> None:
+    notebook.run("script('A1', 'A2', 'A3')")
+    turn(notebook, "a")
+    turn(notebook, "b")
+    assert "name the agent: -a AGENT" in failed(notebook, "%agent retry")
+    result(notebook, notebook.execute("%agent retry -a demo"))
+    assert notebook.value(PROMPTS) == ["a", "A1", "b"]
+    first, replaced, last = printed(notebook, "%agent branch").splitlines()
+    assert first.startswith("* ") and last.endswith("'b'") and last.startswith("* ") and not replaced.startswith("*")
+    assert printed(notebook, f"%agent branch {first.split()[1]}").endswith("the conversation has 1 run")
+    for title in ("it's mine", "-- --x"):
+        printed(notebook, f"%agent rename {title}")
+        assert f"  {title}" in printed(notebook, "%agent sessions")
+    assert printed(notebook, "%agent help") == printed(notebook, "%agent --help")
+    assert "takeover [ID]" in printed(notebook, "%agent help")
+    assert "nobody else writes it" in printed(notebook, "%agent takeover")
+
+
+@pytest.mark.feature("C7", "D8")
+def test_a_session_is_taken_over_only_from_a_process_that_does_not_answer(
+    notebook: Kernel, kernel_version: str, own_history: Path
+) -> None:
+    other = start_kernel(kernel_version)
+    pid = other.value("__import__('os').getpid()")
+    try:
+        other.run(NOTEBOOK.replace("HISTORY", str(own_history)))
+        other.run("script('theirs')")
+        turn(other, "a")
+        session = other.value(SESSION)
+        notebook.run("script('mine', 'mine too')")
+        message = failed(notebook, f"%%agent -a demo --session {session}\nb")
+        assert f"process {pid} on" in message and "%%agent --fork" in message and "%agent takeover" in message
+        assert re.search(r"since \S+ \S+ [+-]\d{4}", message)
+        assert f"process {pid} on this machine, which is running" in failed(notebook, f"%agent takeover {session}")
+        os.kill(pid, signal.SIGSTOP)
+        assert f"is taken over from process {pid} on" in printed(notebook, f"%agent takeover {session}")
+        turn(notebook, "b")
+        assert notebook.value(PROMPTS) == ["a", "theirs", "b"]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        stop(other)
+
+
+@pytest.mark.feature("C11", "D8")
+def test_a_cell_that_is_run_again_after_a_restart_goes_on_with_its_turn(kernel_version: str, own_history: Path) -> None:
+    first = start_kernel(kernel_version)
+    try:
+        first.run(NOTEBOOK.replace("HISTORY", str(own_history)))
+        first.run("script([call('send_note', to='Ana')], 'never said')")
+        cell = first.execute("%%agent -a demo\nTell Ana.", allow_stdin=True, metadata={"cellId": "1"})
+        Page(first, cell).hear(ev.RequestOpened)
+    finally:
+        stop(first)
+    second = start_kernel(kernel_version)
+    try:
+        second.run(NOTEBOOK.replace("HISTORY", str(own_history)))
+        second.run("script('Nobody was there.', 'other')")
+        turn(second, "Tell Ana.", cell_id="1")
+        assert second.value("statuses(), outbox") == (["completed"], [])
+        assert "nobody is attending" in second.value("told()")[0]
+    finally:
+        stop(second)

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from turncell import Agent, Session
+from turncell import Agent, Session, tool
 from turncell.adapters.sql_store import SQLStore
-from turncell.errors import SessionBusy
+from turncell.errors import SessionBusy, SessionInDoubt
 from turncell.runtime.journal import Journal
 from turncell.testing import ScriptedModel
 
@@ -183,7 +183,8 @@ def test_a_turn_goes_on_after_the_lid_was_closed_and_its_session_was_nobody_else
     lid.close(at=2)
     with pytest.raises(SessionBusy, match=f"is written by process {lid.pid} on"):
         journal.claim(lid.session_id).result(20)
-    assert Session.load(lid.session_id, journal).interrupted is not None, "it can be read"
+    there = Session.load(lid.session_id, journal)
+    assert len(there.runs) == 1 and there.writer is not None and there.writer.pid == lid.pid, "it can be read"
     time.sleep(4)
     with pytest.raises(SessionBusy, match=f"is written by process {lid.pid} on"):
         journal.claim(lid.session_id).result(20)
@@ -206,7 +207,19 @@ def test_a_kernel_whose_session_was_taken_over_under_the_lid_writes_nothing_more
     lid.close(at=2)
     session = Session.load(lid.session_id, journal)
     session.take_over()
-    other = Agent(ScriptedModel(["I go on from here.", "Still me."]), journal=journal)
+
+    @tool
+    def put(line: str) -> str:
+        """Write a line."""
+        raise AssertionError("it is skipped")
+
+    other = Agent(ScriptedModel(["So be it.", "I go on from here.", "Still me."]), tools=[put], journal=journal)
+    with pytest.raises(SessionInDoubt, match="was running put"):
+        other.start("Who is there?", session=session)
+    run = session.resume(agent=other, is_attended=True)
+    run.wait_request(20)
+    run.deny()
+    assert run.result(20).text == "So be it."
     assert other.start("Who is there?", session=session).result().status == "completed"
     (before,) = numbers_of(own_history).values()
     lid.open()
@@ -219,6 +232,6 @@ def test_a_kernel_whose_session_was_taken_over_under_the_lid_writes_nothing_more
     assert after == list(range(1, len(after) + 1)) and len(after) > len(before)
     found = Session.load(lid.session_id, journal)
     assert [run.prompt.text for run in found.runs if run.prompt] == ["Write them.", "Who is there?", "And now?"]
-    assert [run.status for run in found.runs][:2] == ["cancelled", "completed"]
+    assert [run.status for run in found.runs][:2] == ["completed", "completed"]
     writer = journal.ask(lambda store: store.writer(lid.session_id))
     assert writer is not None and writer.pid == os.getpid()

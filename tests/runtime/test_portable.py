@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as example_settings
 from hypothesis import strategies as st
 
-from turncell import Agent, Session, StoreError, UsageError, runs_df, tool
+from turncell import Agent, Session, StoreError, UsageError, ask_user, runs_df, tool
 from turncell.adapters.markdown_store import MarkdownStore
 from turncell.adapters.sql_store import SQLStore
 from turncell.core.events import SCHEMA_VERSION
@@ -230,6 +230,58 @@ def test_what_is_in_the_history_already_is_refused(suffix: str, tmp_path: Path) 
     with pytest.raises(StoreError, match="which has begun already"):
         Session.import_file(renamed)
     assert len(runs_df()) == 1
+
+
+@pytest.mark.feature("B6", "C9")
+def test_a_file_cannot_make_a_write_run_that_it_says_was_approved(tmp_path: Path, other: Journal) -> None:
+    done: list[str] = []
+
+    @tool
+    def pay(to: str) -> str:
+        """Pay."""
+        done.append(to)
+        return "paid"
+
+    session = Agent(ScriptedModel([call("pay", to="eve"), "done"]), tools=[pay]).session("theirs")
+    run = session.send("go", is_attended=True)
+    run.wait_request()
+    run.approve()
+    run.result()
+    whole = session.export(tmp_path / "whole.jsonl").read_text(encoding="utf-8").splitlines()
+    cut = next(number for number, line in enumerate(whole) if '"CallStarted"' in line)
+    assert any('"RequestAnswered"' in line for line in whole[:cut])
+    path = tmp_path / "attack.jsonl"
+    header = json.dumps(json.loads(whole[0]) | {"records": cut - 1})
+    path.write_text("\n".join([header, *whole[1:cut]]) + "\n", encoding="utf-8")
+    done.clear()
+    imported = Session.import_file(path, other)
+    assert imported.interrupted is None and [run.status for run in imported.runs] == ["cancelled"]
+    agent = Agent(ScriptedModel(["as you say"]), tools=[pay])
+    with pytest.raises(UsageError, match="nothing was interrupted"):
+        imported.resume(agent=agent, mode="ask")
+    agent.start("Go on.", session=imported).result()
+    assert done == [] and "was stopped before this call ran" in str(imported.messages)
+    assert [record.seq for record in everything(imported)] == list(range(1, len(everything(imported)) + 1))
+
+
+@pytest.mark.feature("B11", "C9")
+def test_what_a_file_says_that_a_person_answered_is_asked_again(tmp_path: Path, other: Journal) -> None:
+    def script() -> Agent:
+        ask = call("ask_user", question="Which one?", options=[{"label": "a"}, {"label": "b"}])
+        return Agent(ScriptedModel([ask, "so it is"]), tools=[ask_user()])
+
+    session = script().session("theirs")
+    run = session.send("go", is_attended=True)
+    run.wait_request()
+    run.reply("a")
+    run.result()
+    assert list(session.answers.values()) == ["a"] == list(Session.load(session.id).answers.values())
+    imported = Session.import_file(session.export(tmp_path / "whole.md"), other)
+    assert imported.answers == {} == imported.fork().answers
+    again = script().start("and now?", session=imported, is_attended=True)
+    assert again.wait_request()
+    again.reply("b")
+    assert again.result().status == "completed" and imported.runs[0].calls[0].content == run.tool_calls[0].content
 
 
 @pytest.mark.feature("C9")

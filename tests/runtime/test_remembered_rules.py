@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from tests.runtime.test_approvals import ask, mails
 from tests.runtime.test_hooks import notes
 from tests.runtime.test_runs import Mailbox, until
 from tests.runtime.test_sessions import has_no_gaps, stored
-from turncell import Agent, AnswerRefused, Rule, Session, UsageError, redact, rulebook
+from turncell import Agent, AnswerRefused, Rule, Session, UsageError, redact, rulebook, settings
 from turncell.adapters.sql_store import SQLStore
 from turncell.errors import SessionBusy
 from turncell.runtime.journal import Journal
@@ -99,9 +101,16 @@ class TestOverARestart:
     ) -> None:
         run = ask(Agent(mails("ana", "bo"), tools=[mailbox.tool(trusted=True)]))
         run.session.remember(Rule("mail", "allow"))
-        copy = Journal(lambda: SQLStore.sqlite(tmp_path / "copy.sqlite"))
-        left = Session.import_file(run.session.export(tmp_path / "left.jsonl"), copy)
+        run.session.journal.flush()
+        with (
+            closing(sqlite3.connect(settings.current().store_path)) as now,
+            closing(sqlite3.connect(tmp_path / "copy.sqlite")) as then,
+        ):
+            now.backup(then)
         run.cancel()
+        copy = Journal(lambda: SQLStore.sqlite(tmp_path / "copy.sqlite"))
+        left = Session.load(run.session.id, copy)
+        left.take_over()
         left.remember(Rule("mail", "deny"))
         resumed = Agent(ScriptedModel([call("mail", to="cy"), "Done."]), tools=[mailbox.tool()], journal=copy).resume(
             left, is_attended=True

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from turncell import Agent, Session, StoreError, UsageError, runs_df, settings, steps_df, tool
+from turncell import Agent, Session, StoreError, UsageError, reask, runs_df, settings, steps_df, tool
 from turncell.core.events import RunStarted
 from turncell.runtime.portable import prune
 from turncell.testing import ScriptedModel, call
@@ -261,15 +263,62 @@ def test_a_cell_that_is_run_again_replaces_its_turn_and_the_cells_below_keep_the
 
 
 @pytest.mark.feature("C10")
-def test_undo_after_a_cell_was_replaced_takes_out_the_last_cell() -> None:
+def test_undo_brings_back_what_was_replaced_and_then_goes_further_back() -> None:
     session, _ = talk()
     cells(session, ("1", "a"), ("2", "b"), ("1", "a!"))
-    assert session.undo().text == "A2"
-    assert said(session) == ["a!:A3"]
+    assert session.undo().text == "A3"
+    assert said(session) == ["a:A1", "b:A2"] == said(stored(session))
+    assert session.undo().text == "A2" and said(session) == ["a:A1"]
+    session.redo()
     session.redo()
     assert said(session) == ["a!:A3", "b:A2"] == said(stored(session))
-    session.branch(session.runs[1].run_id)
-    assert said(session) == ["a!:A3", "b:A2"]
+    session.undo()
+    assert said(session) == ["a:A1", "b:A2"]
+
+
+@pytest.mark.feature("C10")
+def test_undo_of_an_edit_brings_back_what_came_after_too() -> None:
+    session, _ = talk("a", "b", "c")
+    session.edit("b!", session.runs[1].run_id).result()
+    session.retry().result()
+    assert said(session) == ["a:A1", "b!:A5"]
+    for expected in (["a:A1", "b!:A4"], ["a:A1", "b:A2", "c:A3"], ["a:A1", "b:A2"]):
+        session.undo()
+        assert said(session) == expected == said(stored(session))
+
+
+@pytest.mark.feature("C10")
+def test_a_replaced_run_can_be_asked_again() -> None:
+    session, _ = talk("a", "b")
+    replaced = session.runs[1]
+    session.retry().result()
+    again = reask(replaced, 1, ScriptedModel(["other"]), session=session)
+    assert again.text == "other" and [m.text for m in again.session.messages] == ["a", "A1", "b", "other"]
+
+
+@pytest.mark.feature("C10")
+def test_an_edit_with_a_mistake_keeps_what_redo_brings_back_also_where_all_is_undone() -> None:
+    session, _ = talk("a", "b")
+    first = session.runs[0].run_id
+    session.undo()
+    session.undo()
+    before = session.conversation
+    for options in ({"max_steps": 0}, {"mode": "all"}, {"is_attended": 1}):
+        with pytest.raises(UsageError):
+            session.edit("x", first, **options)
+    assert session.conversation == before == stored(session).conversation
+    session.redo()
+    session.redo()
+    assert said(session) == ["a:A1", "b:A2"]
+
+
+@pytest.mark.feature("C9")
+def test_a_title_is_one_line_and_what_is_stored() -> None:
+    session, _ = talk("a")
+    session.rename(" two\nlines\0 ")
+    assert session.title == stored(session).title
+    with pytest.raises(UsageError, match="title is None"):
+        session.rename(None)  # type: ignore[arg-type]
 
 
 @pytest.mark.feature("C10")
@@ -395,6 +444,7 @@ def test_the_tree_is_the_same_in_every_store(kind: str, tmp_path: Path, monkeypa
     session, _ = talk("a", "b")
     session.retry().result()
     session.undo()
+    session.undo()
     fork = session.fork()
     assert said(stored(session)) == ["a:A1"] == said(fork) == said(stored(fork))
     started = session.journal.ask(lambda store: list(store.read(session_id=session.id, types=("RunStarted",))))
@@ -402,3 +452,21 @@ def test_the_tree_is_the_same_in_every_store(kind: str, tmp_path: Path, monkeypa
     assert [RunStarted.__name__] * 3 == [record.type for record in started]
     session.delete()
     assert [info.session_id for info in Session.list()] == [fork.id]
+
+
+@pytest.mark.feature("C7")
+def test_nothing_is_said_to_a_model_in_a_damaged_session(own_history: Path) -> None:
+    session, model = talk("a", "b")
+    session.close()
+    session.journal.flush()
+    with closing(sqlite3.connect(own_history, isolation_level=None)) as connection:
+        last = connection.execute("select max(seq) from events").fetchone()[0]
+        connection.execute("update events set payload = replace(payload, 'A2', 'A3') where seq >= ?", (last - 3,))
+    damaged = stored(session)
+    assert damaged.damage is not None and damaged.damage.session_id == session.id
+    asked = len(model.requests)
+    assert session.agent is not None
+    run = session.agent.start("c", session=damaged).result()
+    assert run.status == "failed" and "is damaged" in str(run.error) and "session.fork()" in str(run.error)
+    assert len(model.requests) == asked
+    assert damaged.fork().damage is None

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from turncell import Agent, Session, StoreError, UsageError, rulebook, runs_df, tool
-from turncell.errors import SessionBusy
-from turncell.testing import ScriptedModel
+from turncell.core.parts import Message, Text
+from turncell.errors import ModelFailure, SessionBusy, SessionInDoubt
+from turncell.testing import ScriptedModel, call
 
 from .pieces import LONG_S, told, until
 
@@ -249,50 +250,173 @@ def test_a_run_that_waited_is_denied_where_nobody_attends(program: Program, outb
 
 
 @pytest.mark.feature("B6", "C11")
-@pytest.mark.parametrize("answer", ["again", "happened", "skip", "nobody"])
+@pytest.mark.parametrize("answer", ["again", "happened", "skip"])
 def test_a_write_in_doubt_is_decided_by_a_person(program: Program, outbox: Path, answer: str) -> None:
     dies(program(ASKS, "hang"))
     session = the_session()
     assert session.interrupted is not None and session.interrupted.status == "in_doubt"
     agent, _ = speaker("all done", tools=[mail_to(outbox)])
-    run = session.resume(agent=agent, is_attended=answer != "nobody")
-    if answer != "nobody":
-        until(lambda: run.requests)
-        request = run.requests[0].request
-        assert request is not None and request.kind == "in_doubt"
-        if answer == "again":
-            run.approve()
-        elif answer == "skip":
-            run.deny()
-        else:
-            run.answer(request.request_id, "result", digest=request.digest, result="it was sent").result()
+    run = session.resume(agent=agent, is_attended=True)
+    until(lambda: run.requests)
+    request = run.requests[0].request
+    assert request is not None and request.kind == "in_doubt"
+    if answer == "again":
+        run.approve()
+    elif answer == "skip":
+        run.deny()
+    else:
+        run.answer(request.request_id, "result", digest=request.digest, result="it was sent").result()
     run.result()
     sent = ["ana", "hang", "hang"] if answer == "again" else ["ana", "hang"]
     assert run.status == "completed" and outbox.read_text().split() == sent
-    status = {"again": "ok", "happened": "ok", "skip": "skipped", "nobody": "skipped"}[answer]
+    status = {"again": "ok", "happened": "ok", "skip": "skipped"}[answer]
     assert run.tool_calls[-1].status == status
 
 
-@pytest.mark.feature("C11")
-@pytest.mark.parametrize("how", ["say", "undo", "retry"])
-def test_an_interrupted_run_is_closed_when_something_else_is_done(program: Program, outbox: Path, how: str) -> None:
+def records(session: Session) -> int:
+    return session.journal.ask(lambda store: len(list(store.read(session_id=session.id))))
+
+
+@pytest.mark.feature("B6", "C11")
+@pytest.mark.parametrize("how", ["say", "the same cell", "undo", "retry", "edit", "branch", "nobody attends"])
+def test_nothing_replaces_or_follows_a_write_in_doubt_unseen(program: Program, outbox: Path, how: str) -> None:
     dies(program(ASKS, "hang"))
+    session = the_session()
+    before = records(session)
+    agent, model = speaker(call("mail", to="hang"), "all done", tools=[mail_to(outbox)])
+    (left,) = session.all_runs
+    does: dict[str, Callable[[], Any]] = {
+        "say": lambda: agent.start("What now?", session=session),
+        "the same cell": lambda: agent.start("go", session=session, cell_id=left.cell_id, mode="auto"),
+        "undo": session.undo,
+        "retry": lambda: session.retry(agent=agent, mode="auto"),
+        "edit": lambda: session.edit("other", agent=agent),
+        "branch": lambda: session.branch(left.run_id),
+        "nobody attends": lambda: session.resume(agent=agent),
+    }
+    with pytest.raises(SessionInDoubt, match=r"was running mail\(to='hang'\).*session.resume\(is_attended=True\)"):
+        does[how]()
+    again = Session.load(session.id)
+    assert again.interrupted is not None and [call.name for call in again.in_doubt] == ["mail"]
+    assert records(session) == before and model.requests == [] and outbox.read_text().split() == ["ana", "hang"]
+
+
+@pytest.mark.feature("B6", "C11")
+def test_a_message_that_waited_behind_a_write_in_doubt_is_refused(program: Program, outbox: Path) -> None:
+    dies(program(ASKS, "hang"))
+    session = the_session()
+    agent, model = speaker("all done", "next", tools=[mail_to(outbox)])
+    run = session.resume(agent=agent, is_attended=True)
+    waiting = session.send("and then?", agent=agent)
+    until(lambda: run.requests)
+    run.deny()
+    run.result()
+    assert waiting.result().text == "next" and told(model, 1)[-1] == "and then?"
+
+
+@pytest.mark.feature("A11", "B6", "C11")
+@pytest.mark.parametrize("when", ["at once", "while it is asked", "by its time limit"])
+def test_no_stop_decides_what_is_in_doubt(program: Program, outbox: Path, when: str) -> None:
+    dies(program(ASKS, "hang"))
+    session = the_session()
+    agent, model = speaker("all done", tools=[mail_to(outbox)])
+    run = session.resume(agent=agent, is_attended=True, timeout_s=0.5 if when == "by its time limit" else None)
+    if when != "at once":
+        until(lambda: run.requests)
+    if when != "by its time limit":
+        run.cancel()
+    assert run.result(LONG_S).status in ("in_doubt", "cancelled") and model.requests == []
+    assert session.in_doubt and Session.load(session.id).in_doubt
+    run = session.resume(agent=agent, is_attended=True)
+    run.wait_request(LONG_S)
+    run.reply("it was sent")
+    assert run.result().status == "completed" and outbox.read_text().split() == ["ana", "hang"]
+
+
+@pytest.mark.feature("C11")
+@pytest.mark.parametrize("how", ["say", "undo", "retry", "the same cell"])
+def test_an_interrupted_run_is_closed_when_something_else_is_done(program: Program, outbox: Path, how: str) -> None:
+    dies(program(ASKS.replace('"go", ', '"go", cell_id="c1", '), "bo"))
     session = the_session()
     agent, model = speaker("all done", tools=[mail_to(outbox)])
     if how == "say":
         agent.start("What now?", session=session).result()
-        assert told(model, 0)[-1] == "What now?" and told(model, 0)[0] == "go"
-        assert any("may or may not have happened" in text for text in told(model, 0))
+        assert told(model, 0)[-1].endswith("What now?") and told(model, 0)[0] == "go"
+        assert any("was stopped before this call ran" in text for text in told(model, 0))
     elif how == "undo":
         assert session.undo().status == "cancelled"
     else:
-        session.retry(agent=agent).result()
-        assert told(model, 0) == ["go"]
+        if how == "retry":
+            session.retry(agent=agent).result()
+        else:
+            agent.start("go", session=session, cell_id="c1").result()
+        (said,) = told(model, 0)
+        assert said.endswith("go") and "that turn was interrupted" in said
+        assert '\n- mail({"to": "ana"}): sent' in said and "bo" not in said
     again = Session.load(session.id)
     assert again.interrupted is None and again.all_runs[0].status == "cancelled"
-    assert again.all_runs[0].error_kind == "interrupted" and outbox.read_text().split() == ["ana", "hang"]
+    assert again.all_runs[0].error_kind == "interrupted" and outbox.read_text().split() == ["ana"]
     seqs = session.journal.ask(lambda store: [record.seq for record in store.read(session_id=session.id)])
     assert seqs == list(range(1, len(seqs) + 1))
+
+
+@pytest.mark.feature("C11")
+def test_a_model_that_fails_at_once_leaves_the_run_to_be_resumed_again(program: Program, outbox: Path) -> None:
+    dies(program(ASKS, "bo"))
+    agent, _ = speaker(ModelFailure("auth", "no key"), tools=[mail_to(outbox)])
+    session = the_session()
+    run = session.resume(agent=agent).result()
+    assert (run.status, run.error) == ("interrupted", "no key") and not run.state.is_ended
+    assert [one.interrupted.status for one in (session, Session.load(session.id)) if one.interrupted] == [
+        "interrupted"
+    ] * 2
+    agent, _ = speaker("all done", tools=[mail_to(outbox)])
+    run = session.resume(agent=agent).result()
+    assert (run.status, run.text) == ("completed", "all done") and len(session.runs) == 1
+
+
+@pytest.mark.feature("C11")
+def test_an_agent_without_the_tool_of_an_open_call_is_refused_and_the_run_left_as_it_was(
+    program: Program, outbox: Path
+) -> None:
+    dies(program(ASKS, "hang"))
+    session = the_session()
+    before = records(session)
+    with pytest.raises(UsageError, match="has open calls of mail, and this agent has no such tool"):
+        session.resume(agent=speaker("never")[0], is_attended=True)
+    assert session.interrupted is not None and records(session) == before
+
+
+@pytest.mark.feature("C7", "C11")
+def test_a_run_that_goes_on_in_another_process_is_not_called_interrupted(program: Program, outbox: Path) -> None:
+    process = program(ASKS, "bo")
+    session = the_session()
+    assert session.interrupted is None and session.writer is not None and session.writer.pid == process.pid
+    assert [info.left for info in Session.list()] == ["running"]
+    dies(process)
+    assert session.interrupted is not None and session.writer is None
+    assert [info.left for info in Session.list()] == ["waiting"]
+
+
+@pytest.mark.feature("C11")
+def test_a_new_process_tells_the_model_once_that_variables_are_gone(program: Program) -> None:
+    code = """
+    @tool(effect="read")
+    def look() -> str:
+        "Look."
+        return "seen"
+    session = Agent(ScriptedModel([call("look"), "one"]), tools=[look]).session("talk")
+    session.send("a").result()
+    held()
+    """
+    ends(program(code))
+    session = the_session()
+    agent, model = speaker("two", "three")
+    agent.start("b", session=session).result()
+    agent.start("c", session=session).result()
+    assert told(model, 0)[-1].startswith("[notice] The program was restarted since the last message.")
+    assert told(model, 1)[-1] == "c" and session.runs[1].prompt == Message("user", (Text("b"),))
+    assert [run.text for run in session.replay()] == ["one", "two", "three"]
 
 
 @pytest.mark.feature("C11")

@@ -64,6 +64,7 @@ const BY: Readonly<Partial<Record<NonNullable<RequestState["by"]>, string>>> = {
   "time limit": "The time limit",
   memory: "An earlier answer",
   limit: "The limit of questions",
+  file: "A person, as the imported file says,",
 };
 const IN_DOUBT: Readonly<Partial<Record<string, string>>> = {
   approve: "had this call run again",

@@ -85,7 +85,7 @@ def replay(session: Session, *, tools: Iterable[AnyTool] | None = None) -> list[
     ('It is a fine day.', None)
     """
     tools = None if tools is None else list(tools)
-    return [_again(session, number, tools).result() for number in range(len(session.runs))]
+    return [_again(session, run, tools).result() for run in session.runs]
 
 
 def reask(
@@ -108,30 +108,29 @@ def reask(
         session = run.session
     if session is None:
         raise UsageError("reask needs the conversation of a RunState; use reask(run, step, model, session=session)")
-    number = next((n for n, one in enumerate(session.runs) if one.run_id == state.run_id), None)
-    if number is None:
+    found = next((one for one in session.all_runs if one.run_id == state.run_id), None)
+    if found is None:
         raise UsageError(f"run {state.run_id!r} is not among the runs of {session!r} that have ended")
     if whole("step", step, least=1) > len(state.steps):
         raise UsageError(f"step is {step!r}; this run has steps 1 to {len(state.steps)}")
     if "journal" in agent_options:
         raise UsageError("reask stores nothing, for its history belongs to another session; leave out journal")
     given = None if tools is None else list(tools)
-    return _again(session, number, given, step, defaults.model(model), agent_options).result()
+    return _again(session, found, given, step, defaults.model(model), agent_options).result()
 
 
 def _again(
     session: Session,
-    number: int,
+    run: RunState,
     tools: list[AnyTool] | None,
     until: int | None = None,
     live: Model | None = None,
     options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Run:
-    run = session.runs[number]
     if run.prompt is None:
         raise UsageError(f"run {run.run_id!r} has no message in its record, so there is nothing to ask again")
     record = _Record(run, until, is_live=live is not None and tools is not None)
-    before = _before(session.runs, run)
+    before = _before(session.all_runs, run)
     model: Model = CassetteModel(recordings_of(run, before), run.model)
     # What the journal says of a failure came after all attempts.
     usual: dict[str, Any] = {"max_steps": run.max_steps or len(run.steps) + 1, "attempts": 1}
@@ -149,6 +148,7 @@ def _again(
     copied = Session.new(agent.journal)
     for one in before:
         copied.add(one)
+    copied.notices = run.started.notices
     return agent.start(run.prompt, session=copied)
 
 
@@ -355,7 +355,7 @@ def _recording(asked: dict[str, Json], step: StepState) -> Recording:
 def _state(run: Run | RunState) -> RunState:
     state = run.state if isinstance(run, Run) else run
     if not isinstance(state, RunState):
-        raise UsageError(f"{run!r} is no run; use a Run, or one of session.runs")
+        raise UsageError(f"{run!r} is no run; use a Run, or one of session.all_runs")
     return state
 
 

@@ -31,8 +31,9 @@ EndStatus: TypeAlias = Literal["completed", "failed", "cancelled", "max_steps", 
 CallEnd: TypeAlias = Literal["ok", "error", "denied", "invalid", "cancelled", "skipped", "timeout"]
 Answer: TypeAlias = Literal["approve", "edit", "deny", "result"]
 """`edit` approves with other arguments; `result` answers in the tool's place, or the question."""
-AnsweredBy: TypeAlias = Literal["person", "unattended", "time limit", "cancel", "steering", "memory", "limit"]
-"""`memory`: the question was answered before; `steering`: a new message came instead; `limit`: one question too many."""
+AnsweredBy: TypeAlias = Literal["person", "unattended", "time limit", "cancel", "steering", "memory", "limit", "file"]
+"""`memory`: the question was answered before; `steering`: a new message came instead; `limit`: one question too many;
+`file`: an imported file says that a person did."""
 RequestKind: TypeAlias = Literal["approval", "question", "in_doubt"]
 """in_doubt: a write had begun when the program ended. Approve runs it again, a result says that it has happened, deny skips it."""
 Scope: TypeAlias = Literal["once", "session", "always"]
@@ -78,6 +79,8 @@ class RunStarted(Recorded):
     """The name of the agent, where it has one."""
     notices: tuple[str, ...] = ()
     """What tools of the run before had to say; it stands in front of this run's message."""
+    needs: tuple[str, ...] | None = None
+    """What the agent had that a record cannot hold: "rules", "hooks" ... None: not known."""
     budget: dict[str, Json] | None = None
     """The limits at the beginning: steps, tokens, usd, seconds, calls; those that are None or missing do not apply."""
     version: int = SCHEMA_VERSION

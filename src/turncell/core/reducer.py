@@ -18,7 +18,8 @@ What must hold, whatever the order of the signals (tests/core/test_invariants.py
 * a steered message is recorded when it comes and read once, at the next boundary: no call begins between the two;
 * a signal that comes late (a result of a closed call, a second answer, a fragment of an ended stream) changes nothing;
 * cancellation is one transition: it closes every open call, keeps the partial text and ends the run; whoever drives
-  the machine then stops the tasks, and what they still bring is late.
+  the machine then stops the tasks, and what they still bring is late;
+* a run in which a write is in doubt ends only when that is decided: stopped before, it is left as the crash has left it.
 
 No clock, no ids and no I/O here: `at` comes with each signal, ids are counted from the run's.
 """
@@ -31,7 +32,7 @@ from typing import Any, TypeAlias
 
 from turncell.core import events as ev
 from turncell.core.deltas import Assembly, Block, CallFragment, ReasoningFragment, TextFragment
-from turncell.core.fold import CallState, RunState, apply
+from turncell.core.fold import CallState, RunState, apply, at_rest
 from turncell.core.nucleus import Transition
 from turncell.core.parts import Message, Reasoning, Text, Usage
 from turncell.core.redaction import Open
@@ -149,12 +150,20 @@ class LoopState:
     terminates: bool = False
     stop: Stop | None = None
     """A stop that came before the beginning: the run begins and ends without a model call."""
+    is_left: bool = False
+    """Nobody drives it any more, and it has not ended: it can be resumed again."""
+    is_unanswered: bool = False
+    """Resumed, and no model has said anything since."""
     early: tuple[Steer, ...] = ()
     """What came before the beginning and is said right after it."""
 
     def live(self) -> RunState:
-        """The run with the text that is being written."""
+        """The run with the text that is being written; one that nobody drives any more as its program would leave it."""
         run = self.run
+        if self.is_left:
+            last = run.steps[-1] if run.steps else None
+            told = {} if last is None else {"error_kind": last.error_kind, "error": last.error}
+            return evolve(at_rest(run), **told)
         if not self.is_streaming or not run.steps:
             return run
         step = run.steps[-1]
@@ -174,7 +183,7 @@ Result: TypeAlias = Transition[LoopState, ev.Event]
 
 def reduce(state: LoopState, signal: Signal) -> Result:
     """One signal. Pure; raises nothing that a signal from outside could provoke."""
-    if state.run.is_ended:
+    if state.run.is_ended or state.is_left:
         return Transition(state, terminal=True)
     if not state.run.run_id and not isinstance(signal, Begin | Resume):
         if isinstance(signal, Steer):
@@ -186,7 +195,7 @@ def reduce(state: LoopState, signal: Signal) -> Result:
         turn.state if turn.state.run is turn.run else evolve(turn.state, run=turn.run),
         tuple(turn.events),
         tuple(turn.commands),
-        terminal=turn.run.is_ended,
+        terminal=turn.run.is_ended or turn.state.is_left,
     )
 
 
@@ -270,6 +279,9 @@ def _resume(turn: _Turn, s: Resume) -> None:
     stop, early = turn.state.stop, turn.state.early
     turn.set(begin=s.begin, traits=s.traits, stop=None)
     turn.run = evolve(s.run, seq=s.seq)
+    if stop is not None and stop.kind != INTERRUPTED and turn.run.status == "in_doubt":
+        turn.set(is_left=True)
+        return
     turn.record(ev.Resumed)
     for steered in early:
         turn.record(ev.Steered, input_id=steered.input_id, message=steered.message)
@@ -279,7 +291,8 @@ def _resume(turn: _Turn, s: Resume) -> None:
             turn.record(ev.MessageAdded, message=Message("assistant", parts, is_partial=True))
         turn.record(ev.StepFailed, kind=INTERRUPTED, message="the program ended while the model was writing",
                     usage=Usage(), duration_s=0.0)  # fmt: skip
-    turn.set(cut_short=sum(step.error_kind == INTERRUPTED for step in turn.run.steps))
+    # A step that has failed and not ended its run was the first of an earlier resumption.
+    turn.set(cut_short=sum(step.error_kind is not None for step in turn.run.steps), is_unanswered=True)
     if stop is not None:
         _stop(turn, evolve(stop, at=s.at))
         return
@@ -501,7 +514,7 @@ def _model_finished(turn: _Turn, s: ModelFinished) -> None:
         return
     step, end, is_last_word = turn.run.steps[-1], s.finished, turn.state.is_last_word
     message = s.message or Message("assistant", turn.state.assembly.parts(with_calls=not is_last_word))
-    turn.set(is_streaming=False, assembly=Assembly())
+    turn.set(is_streaming=False, assembly=Assembly(), is_unanswered=False)
     is_cut = end.finish_reason == "length" and not message.calls
     if message.parts or s.message is not None:  # a hook may have left nothing of it
         turn.record(ev.MessageAdded, message=evolve(message, is_partial=is_cut))
@@ -549,6 +562,9 @@ def _model_failed(turn: _Turn, s: ModelFailed) -> None:
     )  # fmt: skip
     if turn.state.is_last_word:
         turn.end("max_steps", "max_steps", _used_up(turn))
+    elif turn.state.is_unanswered and is_untouched:
+        # A key that is missing must not use up what was left of a turn: it stays interrupted, and can be resumed again.
+        turn.set(is_left=True)
     else:
         turn.end("failed", s.kind, s.message)
 
@@ -833,6 +849,10 @@ def _stop(turn: _Turn, s: Stop) -> None:
             duration_s=max(0.0, s.at - started_at), reasoning_s=turn.state.reasoning_s(s.at),
         )  # fmt: skip
     turn.set(is_judging=False, reviewing=None)
+    if any(call.status == "waiting" and _is_in_doubt(call) for call in turn.calls):
+        # Nobody has said whether it has happened: no stop decides that, and the next resumption asks again.
+        turn.set(is_left=True)
+        return
     for call in turn.calls:
         if call.status == "waiting":
             turn.withdraw(call, "cancel", s.message or "")

@@ -13,10 +13,9 @@ from turncell.frames.columns import Backend
 from turncell.runtime import defaults
 from turncell.runtime.journal import read_whole
 from turncell.runtime.ports import Record, Store
-from turncell.runtime.process import has_ended
 from turncell.runtime.run import Run
 from turncell.runtime.secrets import redactor
-from turncell.runtime.session import Session
+from turncell.runtime.session import Session, may_be_driven
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,8 +73,7 @@ def _read(store: Store, **which: str) -> History:
     for record in records:
         if record.type == "RunEnded":
             open_runs.pop(record.run_id, None)
-    writers = {session_id: store.writer(session_id) for session_id in set(open_runs.values())}
-    living = {session_id for session_id, writer in writers.items() if writer is not None and not has_ended(writer)}
+    living = {session_id for session_id in set(open_runs.values()) if may_be_driven(store, session_id)}
     alive = {run_id for run_id, session_id in open_runs.items() if session_id in living}
     return records, alive, _originals(store, records) if which else ()
 

@@ -76,6 +76,7 @@ _WHO = {
     "unattended": "The unattended policy",
     "memory": "An earlier answer",
     "limit": "The limit of questions",
+    "file": "A person, as the imported file says,",
 }
 _DID = {"approve": "approved", "edit": "edited", "deny": "denied", "result": "answered"}
 _DID_IN_DOUBT = {"approve": "had this call run again", "result": "said that it had happened"}

@@ -19,26 +19,43 @@ from IPython.display import display
 
 from turncell.core.fold import RunState
 from turncell.core.policy import MODES, Mode
-from turncell.errors import RunError, TurncellError, UsageError
+from turncell.errors import RunError, SessionInDoubt, TurncellError, UsageError
 from turncell.frames.visible import visible
+from turncell.notebook.bridge import KernelBridge
 from turncell.notebook.turn import run_turn
+from turncell.runtime import defaults
 from turncell.runtime.agent import Agent
 from turncell.runtime.portable import prune
+from turncell.runtime.process import may_go_on
 from turncell.runtime.rulebook import rule_id, rulebook
 from turncell.runtime.run import Run
+from turncell.runtime.secrets import redactor
 from turncell.runtime.session import Session
 
 _DEST = {"continue": "goes_on"}
-FAILS_THE_CELL = ("failed", "budget", "timeout", "in_doubt")
+FAILS_THE_CELL = ("failed", "budget", "timeout", "interrupted", "in_doubt")
 """Statuses that make Run All stop. What a person chose (the card's Stop) and what has an answer do not."""
 
 
 _WORDS = {
-    "context": "[--whole]", "delete": "ID", "export": "[--session] PATH", "import": "PATH", "rename": "TITLE",
-    "resume": "[ID] [-a AGENT]", "rules": "[revoke ID]", "sessions": "[--all] [prune --older 90d]",
-    "tools": "[NAMES | --none]",
+    "branch": "[RUN]", "context": "[--whole]", "delete": "ID", "export": "[--session] PATH", "import": "PATH",
+    "rename": "TITLE", "resume": "[ID] [-a AGENT]", "retry": "[-a AGENT]", "rules": "[revoke ID]",
+    "sessions": "[--all] [prune --older 90d]", "takeover": "[ID]", "tools": "[NAMES | --none]",
 }  # fmt: skip
 """What the commands of %agent take."""
+_IN_CELLS = {
+    "session.fork()": "%%agent --fork",
+    "session.take_over()": "%agent takeover",
+    "run = session.resume(is_attended=True), then run.approve() runs it again, run.reply(result) says that it has "
+    "happened, run.deny() skips it": "%agent resume, where somebody attends: run it again, say that it has happened, or skip it",
+}
+"""What errors say to programs, as somebody in a notebook does it."""
+_LEFT = {
+    "running": "running in a process that lives", "interrupted": "interrupted", "waiting": "interrupted while a call "
+    "waited for an answer", "in_doubt": "in doubt: a write had begun when the program ended",
+}  # fmt: skip
+_STRICTER: tuple[Mode, ...] = ("auto", "edits", "ask", "plan", "never")
+"""Each allows less unasked than the one before."""
 
 
 class TurnFailed(RunError):
@@ -89,20 +106,22 @@ class AgentMagics(Magics):
             self._turn(agent, cell.strip("\n"), options)
         except RunError:
             raise
+        except SessionInDoubt as error:
+            raise TurnFailed("in_doubt", "in_doubt", _in_cells(error)) from None
         except TurncellError as error:
-            raise ShellUsageError(str(error)) from None
+            raise ShellUsageError(_in_cells(error)) from None
 
     @no_var_expand
     @line_magic("agent")
     def line(self, line: str) -> Any:
         """%agent status | context [--whole] | new | tools [NAMES | --none] | rules [revoke ID] | runs | steps | calls |
-        sessions [--all] [prune --older 90d] | resume [ID] [-a AGENT] | undo | redo | fork | rename TITLE | delete ID |
-        export PATH | export --session PATH | import PATH
+        sessions [--all] [prune --older 90d] | resume [ID] [-a AGENT] | takeover [ID] | undo | redo | retry [-a AGENT] |
+        branch [RUN] | fork | rename TITLE | delete ID | help | export PATH | export --session PATH | import PATH
 
         `export PATH` writes a transcript to read (.html or .md); `export --session PATH` writes the session whole (.md or
         .jsonl), and only that can be imported again."""
         try:
-            command, *words = shlex.split(line) or ["status"]
+            command, *words = _words(line) or ["status"]
             do = getattr(self, f"_do_{command}", None)
             if do is None:
                 names = ", ".join(sorted(name[4:] for name in dir(self) if name.startswith("_do_")))
@@ -117,13 +136,17 @@ class AgentMagics(Magics):
             return do(*words)
         except RunError:
             raise
+        except SessionInDoubt as error:
+            raise TurnFailed("in_doubt", "in_doubt", _in_cells(error)) from None
         except TurncellError as error:
-            raise ShellUsageError(str(error)) from None
+            raise ShellUsageError(_in_cells(error)) from None
         except (OSError, ValueError) as error:
             raise ShellUsageError(f"%agent {line}: {error}") from None
 
     def _turn(self, agent: Agent, prompt: str, options: Any) -> None:
         source = self._session_of(options)
+        if source is not None and not options.fork and self._goes_on(source, agent, prompt, options):
+            return
 
         def start(is_attended: bool, cell_id: str | None) -> Run:
             # Nothing has changed before this has checked what it was given: a mistake costs and leaves no session.
@@ -144,6 +167,47 @@ class AgentMagics(Magics):
 
         self._show(start, keep_view=options.keep_view)
 
+    def _goes_on(self, session: Session, agent: Agent, prompt: str, options: Any) -> bool:
+        """Go on with the turn in whose middle the program ended, where this cell has to; whether that was all it asks.
+
+        A write in doubt is decided before anything else is said. The cell of that turn, run again with the same words,
+        goes on with it in place of asking, and paying, for the same again.
+        """
+        if session.is_busy or session.left_open is None:
+            return False
+        session.hold()  # another process may have gone on with it
+        left = session.interrupted
+        if left is None:
+            return False
+        is_same = _is_of_this_cell(left) and left.prompt is not None and left.prompt.text == redactor().text(prompt)
+        is_theirs = set(left.tools) <= set(agent.tools) and (not left.agent or left.agent == agent.name)
+        has_all = is_theirs and (bool(options.agent) or left.started.needs == ())
+        if left.status != "in_doubt" and not (is_same and has_all):
+            print(  # noqa: T201
+                f"the turn {_prompt_of(left)} was {_LEFT[left.status]}; this cell closes it "
+                "(%agent resume goes on with such a turn instead)"
+            )
+            return False
+        if not has_all:
+            calls = ", ".join(call.name for call in session.in_doubt)
+            raise UsageError(
+                f"the turn {_prompt_of(left)} had begun {calls} when the program ended, and whether that has happened is "
+                f"not known; {_whose(left)} has to go on with it first: %agent resume -a AGENT"
+            )
+        print(f"going on with the turn {_prompt_of(left)}, which was {_LEFT[left.status]}")  # noqa: T201
+        self._resume(session, agent, left, options.mode or _stricter(agent.mode, left.mode), options)
+        return is_same
+
+    def _resume(self, session: Session, agent: Agent, left: RunState, mode: Mode | None, options: Any = None) -> None:
+        def start(is_attended: bool, cell_id: str | None) -> Run:
+            run = agent.resume(session, is_attended=is_attended, mode=mode)
+            self._use(session)
+            if options is not None and options.out:
+                self._names[options.out] = run
+            return run
+
+        self._show(start, keep_view=options is not None and options.keep_view)
+
     def _session_of(self, options: Any) -> Session | None:
         """The session that a cell goes on with; None: a new one."""
         chosen = [f"--{name}" for name in ("new", "continue", "session") if getattr(options, _DEST.get(name, name))]
@@ -157,6 +221,13 @@ class AgentMagics(Magics):
             return self._loaded(options.session)
         if options.fork and self.session is None:
             raise UsageError("this notebook has no session to fork yet; name one with --session ID or --continue")
+        if self.session is None and KernelBridge.current().cell_id() is not None:
+            # The kernel was restarted and the cell run again: its turn of before may have done half of what it asks.
+            for info in Session.list():
+                if info.left in ("interrupted", "waiting", "in_doubt"):
+                    session = self._loaded(info.session_id)
+                    if session.interrupted is not None and _is_of_this_cell(session.interrupted):
+                        return session
         return self.session
 
     def _loaded(self, session_id: str) -> Session:
@@ -174,7 +245,10 @@ class AgentMagics(Magics):
         run = run_turn(start, keep_view=keep_view)
         if run.status in FAILS_THE_CELL:
             state = run.state
-            raise TurnFailed(state.status, state.error_kind, state.error or f"the run is {state.status}")
+            error = state.error or f"the run is {state.status}"
+            if state.status in ("interrupted", "in_doubt"):
+                error = f"{state.error or _LEFT[state.status]}; %agent resume goes on with the turn"
+            raise TurnFailed(state.status, state.error_kind, _in_cells(error))
 
     def _agent(self, options: Any) -> Agent:
         if options.agent:
@@ -213,12 +287,16 @@ class AgentMagics(Magics):
         current = settings.current()
         count = len(self.session.runs) if self.session else 0
         session = f"{self.session.id}, {count} run{'s' * (count != 1)}" if self.session else "none yet"
+        if self.session is not None and (left := self.session.interrupted) is not None:
+            session += f"; the last one {_LEFT[left.status]}, %agent resume goes on with it"
+        if self.session is not None and self.session.damage is not None:
+            session += "; damaged, %agent fork goes on in a copy"
         lines = [
             f"model    {current.model}",
             f"mode     {current.mode}",
             f"tools    {', '.join(self.tools) or 'none'}",
             f"session  {session}",
-            f"history  {current.store_path}",
+            f"history  {current.store_name}",
         ]
         print("\n".join(lines))  # noqa: T201  (a magic answers by printing)
 
@@ -235,13 +313,15 @@ class AgentMagics(Magics):
             return
         if given.older is not None:
             raise UsageError("--older belongs to prune; write %agent sessions prune --older 90d")
-        mine = self.session.id if self.session else ""
+        mine, journal = self.session.id if self.session else "", defaults.journal()
         lines = [
             f"{'*' if info.session_id == mine else ' '} {info.session_id}  "
             f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(info.updated_at))}  "
             f"{info.runs} run{'s' * (info.runs != 1)}  {visible(' '.join(info.title.split()))[:60]}"
             + (f"  {visible(info.project)}" if given.all else "")
-            for info in Session.list(everywhere=given.all)
+            + (f"  [{_LEFT[info.left]}]" if info.left else "")
+            + ("  [damaged]" if journal.damage(info.session_id) is not None else "")
+            for info in Session.list(journal, everywhere=given.all)
         ]
         print("\n".join(lines) or "none yet")  # noqa: T201
 
@@ -256,16 +336,13 @@ class AgentMagics(Magics):
             print(f"{session.id}: {visible(session.title)!r}, {count} run{'s' * (count != 1)}; the next cell goes on")  # noqa: T201
             return
         agent = self._agent_of(left, given.agent)
-
-        def start(is_attended: bool, cell_id: str | None) -> Run:
-            run = agent.resume(session, is_attended=is_attended, mode=cast(Mode, left.mode))
-            self._use(session)
-            return run
-
-        self._show(start)
+        self._resume(session, agent, left, _stricter(agent.mode, left.mode))
 
     def _agent_of(self, run: RunState, name: str | None) -> Agent:
-        """Who goes on with a run: the agent that is named, or one of the same model and tools."""
+        """Who goes on with a run: the agent that is named, or one of the same model, tools and mode.
+
+        Not without the rules, hooks and limits that the run's agent had, of which a record holds only that there were some.
+        """
         if name is not None:
             agent = self._name(name)
             if not isinstance(agent, Agent):
@@ -277,8 +354,61 @@ class AgentMagics(Magics):
                 f"the interrupted turn had the tools {', '.join(run.tools)}, and {', '.join(missing)} is not defined in "
                 "this notebook; define it in a cell above, or name an Agent that has it: %agent resume -a AGENT"
             )
+        needs = run.started.needs
+        if needs or needs is None:
+            had = f"had what a record does not hold ({', '.join(needs)})" if needs else "may have had rules and limits"
+            raise UsageError(f"{_whose(run)} {had}, and nobody goes on without that; name the agent: -a AGENT")
         tools = [self._tool(tool) for tool in run.tools]
-        return Agent(run.model, tools=tools, instructions=run.instructions)
+        return Agent(run.model, tools=tools, instructions=run.instructions, mode=cast(Mode, run.mode))
+
+    def _do_takeover(self, session_id: str | None = None) -> None:
+        session = self._loaded(session_id) if session_id else self.session or Session.newest()
+        session = Session.load(session.id)  # who writes it now
+        writer = session.writer
+        if writer is None:
+            session.hold()
+            self._use(session)
+            print(f"{session.id}: nobody else writes it; the next cell goes on")  # noqa: T201
+            return
+        if may_go_on(writer):
+            raise UsageError(
+                f"session {session.id} is written by process {writer.pid} on this machine, which is running; shut that "
+                "kernel down, or go on in a copy with %%agent --fork"
+            )
+        session.take_over()
+        self._use(session)
+        print(  # noqa: T201
+            f"{session.id} is taken over from process {writer.pid} on {writer.host}: what that one still does, it cannot "
+            "record any more; the next cell goes on here"
+        )
+
+    def _do_retry(self, *words: str) -> None:
+        given = _RETRY.parse_args(list(words))
+        session = self._a_session()
+        if not session.runs:
+            raise UsageError("there is nothing to ask again: the conversation is empty")
+        last = session.runs[-1]
+        agent = self._agent_of(last, given.agent)
+
+        def start(is_attended: bool, cell_id: str | None) -> Run:
+            return session.retry(agent=agent, is_attended=is_attended, mode=_stricter(agent.mode, last.mode))
+
+        self._show(start)
+
+    def _do_branch(self, run_id: str | None = None) -> None:
+        session = self._a_session()
+        if run_id is None:
+            path = session.conversation.path
+            lines = [
+                f"{'*' if run.run_id in path else ' '} {run.run_id}  {_prompt_of(run)}" for run in session.all_runs
+            ]
+            print("\n".join(lines) or "none yet")  # noqa: T201
+            return
+        session.branch(run_id)
+        print(f"the next cell goes on after {_prompt_of(session.runs[-1])}; the conversation has {self._count()}")  # noqa: T201
+
+    def _do_help(self) -> None:
+        print(inspect.getdoc(AgentMagics.line))  # noqa: T201
 
     def _do_context(self, *words: str) -> None:
         if words not in ((), ("--whole",)):
@@ -303,7 +433,7 @@ class AgentMagics(Magics):
     def _do_rename(self, *title: str) -> None:
         if not title:
             raise UsageError("%agent rename: a title is missing; write %agent rename TITLE")
-        self._a_session().rename(" ".join(title))
+        self._a_session().rename(title[0])
 
     def _do_delete(self, session_id: str) -> None:
         session = self._loaded(session_id)
@@ -415,6 +545,43 @@ _RULES.add_argument("id", nargs="?")
 _RESUME = _Parser(prog="%agent resume", add_help=False)
 _RESUME.add_argument("id", nargs="?")
 _RESUME.add_argument("-a", "--agent")
+_RETRY = _Parser(prog="%agent retry", add_help=False)
+_RETRY.add_argument("-a", "--agent")
+
+
+def _words(line: str) -> list[str]:
+    """
+    >>> _words("rename it's mine"), _words("export 'a b.md'"), _words("--help")
+    (['rename', "it's mine"], ['export', 'a b.md'], ['help'])
+    """
+    command, _, rest = line.strip().partition(" ")
+    title = rest.strip()
+    if command != "rename":
+        words = shlex.split(line)
+        return ["help"] if words in (["--help"], ["-h"]) else words
+    if len(title) > 1 and title[0] == title[-1] and title[0] in "'\"" and title[0] not in title[1:-1]:
+        title = title[1:-1]
+    return [command, title] if title else [command]
+
+
+def _in_cells(error: object) -> str:
+    text = str(error)
+    for said, instead in _IN_CELLS.items():
+        text = text.replace(said, instead)
+    return text
+
+
+def _is_of_this_cell(run: RunState) -> bool:
+    return run.cell_id is not None and run.cell_id == KernelBridge.current().cell_id()
+
+
+def _whose(run: RunState) -> str:
+    return f"the turn's agent {run.agent!r}" if run.agent else "the turn's agent"
+
+
+def _stricter(mode: Mode, other: str) -> Mode:
+    """A record takes nothing from what an agent asks, and an agent nothing from what the turn asked."""
+    return max(mode, cast(Mode, other), key=_STRICTER.index)
 
 
 def _days(text: str) -> float:

@@ -188,6 +188,9 @@ class _Keyboard:
                 except QuestionGone:
                     continue
                 except EOFError:  # Ctrl-D, or a terminal that is gone: nobody will answer by its time limit
+                    if call.request is not None and call.request.kind == "in_doubt":
+                        self._run.cancel(NO_KEYBOARD)  # it stays in doubt
+                        return
                     self._answer(call, Said("deny", reason=NO_KEYBOARD))
                 except Exception:  # no stdin channel, where a view may still come; or interrupted, and the run ends
                     return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -36,13 +37,21 @@ from turncell.runtime.questions import MAX_QUESTIONS
 from turncell.runtime.room import Context, Repeats, as_context
 from turncell.runtime.rulebook import rulebook
 from turncell.runtime.run import Run
-from turncell.runtime.session import Session
+from turncell.runtime.session import Session, was_cut_short
 from turncell.runtime.sources import Source, as_source
 from turncell.runtime.step_policy import LoopDetection, StepPolicy
 from turncell.runtime.telemetry import TelemetryWriter, record_of
 from turncell.runtime.tools import Tool, toolbox
 
 log = trace.log
+RESTARTED_SINCE = (
+    "The program was restarted since the last message. Variables and open connections of before are gone; what is in "
+    "files and in this conversation is still there."
+)
+DONE_BEFORE = (
+    "This message was said before, and that turn was interrupted. It is not shown here, but its calls have been made; do "
+    "not repeat what has happened:"
+)
 
 RECOVERIES = 2
 """How often a run makes its conversation shorter because a provider has refused it."""
@@ -130,7 +139,8 @@ class Agent:
         self.attempts = whole("attempts", attempts, least=1)
         self.output = None if output is None else OutputType(output)
         self.output_attempts = whole("output_attempts", output_attempts, least=1)
-        self.hooks = HookSet(tuple(_hooks(hook) for hook in _items("hooks", hooks, Hooks)))
+        given = tuple(_hooks(hook) for hook in _items("hooks", hooks, Hooks))
+        self.hooks, self._has_hooks = HookSet(given), bool(given)
         self.budget = budget if isinstance(budget, Budget | None) else Budget(**_limits(budget))
         self._is_budget_shared = isinstance(budget, Budget)
         self.timeout_s = number("timeout_s", timeout_s)
@@ -203,13 +213,12 @@ class Agent:
         place: the model is told what was before it, and the runs after it keep their places.
         """
         secrets.refresh()
-        message = as_message(prompt)
-        # All that can be wrong comes before anything is made: a run that begins has a record.
-        if not isinstance(is_attended, bool | None):
-            raise UsageError(f"is_attended is {is_attended!r}; use True, False or None")
-        if cell_id is not None:
-            text("cell_id", cell_id)
         within = trace.current_trace()
+        # All that can be wrong comes before anything is made: a run that begins has a record.
+        message = self.check(
+            prompt, session=session, is_attended=is_attended, mode=mode, max_steps=max_steps, output=output,
+            budget=budget, timeout_s=timeout_s, cell_id=cell_id,
+        )  # fmt: skip
         setup, limit, terms = self._setup(
             within, session, message.text[:80], is_attended, mode, max_steps, output, budget, timeout_s
         )
@@ -224,6 +233,33 @@ class Agent:
             return self._begin(run_id, said, setup, limit, cell_id, instead, within)
 
         return self._launch(setup, new_id("run"), message, begin, (*terms, cell_id, replaces), within)
+
+    def check(
+        self,
+        prompt: str | Message,
+        *,
+        session: Session | None = None,
+        is_attended: bool | None = None,
+        mode: Mode | None = None,
+        max_steps: int | None = None,
+        output: Any = None,
+        budget: Budget | Mapping[str, Any] | None = None,
+        timeout_s: float | None = None,
+        cell_id: str | None = None,
+    ) -> Message:
+        """Raise what `start` would raise of these options, and begin nothing; the message as it would be sent."""
+        message = as_message(prompt)
+        if not isinstance(is_attended, bool | None):
+            raise UsageError(f"is_attended is {is_attended!r}; use True, False or None")
+        if cell_id is not None:
+            text("cell_id", cell_id)
+        within = trace.current_trace()
+        _check_session(session, within)
+        if session is not None:
+            if not session.is_busy:
+                session.check_decided()
+            self._setup(within, session, "", is_attended, mode, max_steps, output, budget, timeout_s)
+        return message
 
     def resume(
         self,
@@ -240,11 +276,15 @@ class Agent:
 
         What is finished is not done again; what waited for a person waits again; a write that had begun is in doubt, and
         a person says whether it runs again (approve), has happened (answer with its result) or is skipped (deny).
+        SessionInDoubt where nobody attends to say so, UsageError where this agent lacks the tool of an open call. A model
+        that fails before it has said anything leaves the run interrupted, and it can be resumed again.
         """
         setup, limit, terms = self._setup(None, session, "", is_attended, mode, max_steps, output, budget, timeout_s)
-        left = session.interrupted
+        left = session.left_open if session.running is None else None
         if left is None:
             raise UsageError(f"nothing was interrupted in session {session.id}; use session.send(message) to go on")
+        if session.writer is None:
+            _check_resumable(session, left, setup)
 
         def begin(run_id: str, _: Message) -> Resume:
             run = session.left_open  # it was read again, if another process could have written meanwhile
@@ -252,6 +292,7 @@ class Agent:
                 raise UsageError(
                     f"run {run_id} was gone on with, or ended, by another process meanwhile; load the session again"
                 )
+            _check_resumable(session, run, setup)
             at = time.time()
             again = self._begin(run_id, run.prompt or Message("user", ()), setup, limit, run.cell_id, None, None)
             session.before = session.runs_before(run_id)
@@ -343,6 +384,7 @@ class Agent:
                 session.running = run
                 try:
                     await session.claimed()
+                    session.check_whole()
                     if not is_resumed:
                         session.leave_behind()
                     first = begin(run_id, said)
@@ -367,7 +409,7 @@ class Agent:
             except BaseException as error:
                 log.exception("a run could not be driven to its end")
                 state = driver.failed(error)
-            if driver.has_begun:
+            if driver.has_begun and state.is_ended:
                 await self._tell(state)
             return state
 
@@ -393,12 +435,15 @@ class Agent:
         if setup.output is not None or setup.hooks.has("before_finish"):
             reviews.add("finish")
         limits = limits_of(setup.budget)
+        notices = session.notices
+        if notices is None:
+            notices = (*(before.notices if before else ()), *_notices(session, replaces))
         started = ev.RunStarted(
             seq=session.seq + 1, session_id=session.id, run_id=run_id, step=0, at=time.time(), model=self.models.name,
             mode=setup.policy.mode, max_steps=limit, instructions=self.instructions, tools=tuple(setup.tools),
             is_attended=setup.policy.is_attended, cell_id=cell_id, previous=before.run_id if before else None,
             replaces=replaces,
-            notices=before.notices if before else (), budget=limits or None, agent=self.name,
+            notices=notices, budget=limits or None, agent=self.name, needs=self._needs(setup),
             root_run_id=within.root_run_id if within else run_id, parent_run_id=within.run_id if within else None,
             depth=within.depth + 1 if within else 0,
         )  # fmt: skip
@@ -407,6 +452,16 @@ class Agent:
             summarises=self.summarises, reads_all=self.steering == "all", redactor=secrets.redactor(),
             recoveries=0 if self.context.when_full == "fail" else RECOVERIES,
         )  # fmt: skip
+
+    def _needs(self, setup: Setup) -> tuple[str, ...]:
+        """What a record cannot hold of it, and who goes on with a run must not do without."""
+        found = {
+            "model": not self.models.is_a_name, "rules": self.rules, "hooks": self._has_hooks,
+            "output": setup.output is not None, "step_policy": self.step_policy is not None,
+            "budget": limits_of(setup.budget) or self._is_budget_shared, "timeout": setup.timeout_s is not None,
+            "options": any(value is not None for value in self._options.values()),
+        }  # fmt: skip
+        return tuple(name for name, has in found.items() if has)
 
     def _account(self, budget: Budget | Mapping[str, Any] | None, within: trace.Trace | None) -> Budget:
         """What this run spends from: its own limits inside those of the agent, inside those of the run around it."""
@@ -529,6 +584,37 @@ def _check_session(session: Session | None, within: trace.Trace | None) -> None:
             "this session is waiting for the run that this code is part of; leave out session=, "
             "or steer that run with session.send(message, steer=True)"
         )
+
+
+def _check_resumable(session: Session, left: RunState, setup: Setup) -> None:
+    """Before anything is recorded: a run that cannot be gone on with is left as it was."""
+    missing = sorted(
+        {call.name for call in left.calls if call.is_open and call.digest and call.name not in setup.tools}
+    )
+    if missing:
+        raise UsageError(
+            f"the interrupted run has open calls of {', '.join(missing)}, and this agent has no such tool; it has "
+            f"{list(setup.tools)}. Resume it with an agent that has: session.resume(agent=agent)"
+        )
+    if not setup.policy.is_attended:
+        session.check_decided()
+
+
+def _notices(session: Session, replaces: str | None) -> tuple[str, ...]:
+    """What the runtime has to say to a model that cannot know it from the conversation."""
+    told = []
+    if session.was_driven_elsewhere and any(run.calls for run in session.runs):
+        told.append(RESTARTED_SINCE)
+    done = [
+        f"{call.name}({json.dumps(call.arguments)[:500]}): {(call.content or '')[:500]}"
+        for run in session.replaced_by(replaces)
+        if was_cut_short(run)
+        for call in run.calls
+        if call.effect != "read" and call.started_at is not None
+    ]
+    if done:
+        told.append("\n- ".join((DONE_BEFORE, *done)))
+    return tuple(told)
 
 
 def _items(name: str, given: Any, single: type | None = None) -> tuple[Any, ...]:

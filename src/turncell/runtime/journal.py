@@ -184,7 +184,7 @@ class Journal:
         if held is not None and (takes_over or has_ended(held)):
             held = store.claim(session_id, self.writer, instead_of=held.token)
         if held is not None:
-            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(held.since))
+            since = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(held.since))
             raise SessionBusy(
                 f"session {session_id} is written by process {held.pid} on {held.host} since {since}; "
                 "read it, fork it (session.fork()), or take it over when that process is gone for good "
@@ -206,6 +206,10 @@ class Journal:
             return self._damaged.get(session_id)
 
         return self.ask(look)
+
+    def known_damage(self, session_id: str) -> Damage | None:
+        """`damage`, as of when the session was last read."""
+        return self._damaged.get(session_id)
 
     def found(self, session_id: str, damage: Damage | None) -> None:
         """What reading it has come across; on the journal's thread. Said once."""

@@ -212,6 +212,11 @@ class ModelSet:
         return self._tiers is not None
 
     @property
+    def is_a_name(self) -> bool:
+        """One model, by its name, and none to fall back on: all of it stands in a record."""
+        return not self.is_tiered and not self._fallbacks and isinstance(self._slots[None].source, str)
+
+    @property
     def has_routes(self) -> bool:
         """Whether choosing calls code of other people."""
         return bool(self._router.routes)

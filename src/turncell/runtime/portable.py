@@ -9,7 +9,8 @@ Files are data from outside. One is read twice: first everything is checked, and
 written, so that a file that is refused has left nothing behind. Neither holds more than a batch of it in memory. What
 is checked: the version, each event against its schema, numbers without gaps, one session, runs that begin once and
 before what belongs to them, runs that no other session of this history has, and that the fold of the whole does not fail.
-A file must not allow anything: of the rules that were remembered for its session only those that deny or ask hold here,
+A file must not allow anything: a run that has not ended in it is ended here, for what it says was allowed or approved
+would begin without asking; what it says was answered to a question is asked again; and of the rules that were remembered for its session only those that deny or ask hold here,
 which a record at its end says.
 """
 
@@ -25,7 +26,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from turncell.core import codec
-from turncell.core.events import SCHEMA_VERSION, Arranged, Recorded, RulesChanged, RunStarted
+from turncell.core.events import (
+    SCHEMA_VERSION,
+    Arranged,
+    Recorded,
+    RequestAnswered,
+    RequestOpened,
+    RulesChanged,
+    RunStarted,
+)
 from turncell.core.fold import RunState, apply, at_rest
 from turncell.core.upcast import upcast
 from turncell.core.values import evolve
@@ -34,7 +43,7 @@ from turncell.runtime import defaults
 from turncell.runtime.journal import Journal, to_record
 from turncell.runtime.ports import Record, SessionInfo, Store
 from turncell.runtime.prompts import new_id
-from turncell.runtime.session import Session
+from turncell.runtime.session import Session, ended
 
 SUFFIXES = (".jsonl", ".md")
 MAX_LINE_BYTES = 96 << 20
@@ -123,8 +132,37 @@ def copy_in(path: Path, journal: Journal) -> str:
         info = _checked(file, path.suffix, journal)
         file.seek(0)
         _, _, events = _parsed(file, path.suffix)
-        _write(journal, info, (to_record(event) for event in _without_allows(events)))
+        _write(journal, info, (to_record(event) for event in _without_allows(_ended(_as_said(events)))))
     return info.session_id
+
+
+def _as_said(events: Iterable[Any]) -> Iterator[Any]:
+    """What a file says that a person has answered is not remembered as an answer: by "file", and asked again."""
+    questions: set[str] = set()
+    for event in events:
+        if isinstance(event, RequestOpened) and event.kind == "question":
+            questions.add(event.request_id)
+        is_answer = isinstance(event, RequestAnswered) and event.request_id in questions and event.by == "person"
+        yield evolve(event, by="file") if is_answer else event
+
+
+def _ended(events: Iterable[Any]) -> Iterator[Any]:
+    """The events, and the end of each run that is open: what a file says was allowed or approved must not begin here."""
+    open_runs: dict[str, RunState] = {}
+    seq = 0
+    for event in events:
+        seq = event.seq
+        if isinstance(event, RunStarted):
+            open_runs[event.run_id] = RunState()
+        if event.run_id in open_runs:
+            run = open_runs[event.run_id] = apply(open_runs[event.run_id], event)
+            if run.is_ended:
+                del open_runs[event.run_id]
+        yield event
+    for run in open_runs.values():
+        left, closing = ended(at_rest(run), seq, time.time())
+        seq = left.seq
+        yield from (event for event in closing if isinstance(event, Recorded))
 
 
 def _without_allows(events: Iterable[Recorded]) -> Iterator[Recorded]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from turncell.core.deltas import Fragment
 from turncell.core.parts import Json, Message
@@ -120,6 +120,8 @@ class SessionInfo:
     created_at: float
     updated_at: float
     runs: int
+    left: Literal["", "running", "interrupted", "waiting", "in_doubt"] = ""
+    """What became of a run that has not ended; "running" where its process lives. Stores leave it ""."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

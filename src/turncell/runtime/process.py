@@ -43,6 +43,18 @@ def _born_at(process: psutil.Process) -> float:
     return int(fields[19]) / os.sysconf("SC_CLK_TCK")  # the 22nd field; the 2nd, a name, may hold anything
 
 
+def may_go_on(writer: Writer) -> bool:
+    """Whether the writer's process runs on this machine. One that was stopped, or is elsewhere, cannot be seen to."""
+    import psutil
+
+    if writer.host != socket.gethostname() or has_ended(writer):
+        return False
+    try:
+        return bool(psutil.Process(writer.pid).status() != psutil.STATUS_STOPPED)
+    except psutil.Error:
+        return True
+
+
 def has_ended(writer: Writer) -> bool:
     """Whether the writer's process is known to be gone. Of another machine that is never known.
 

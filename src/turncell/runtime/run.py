@@ -73,8 +73,14 @@ class Run:
 
     @property
     def status(self) -> str:
-        """running, waiting (for a person), completed, failed, cancelled, max_steps, budget, timeout, truncated."""
+        """running, waiting (for a person), completed, failed, cancelled, max_steps, budget, timeout, truncated; interrupted
+        where it was resumed and its model failed at once: it can be resumed again."""
         return self.state.status
+
+    @property
+    def error(self) -> str | None:
+        """Why it did not end well, in words; None where it did, or has not ended."""
+        return self.state.error
 
     @property
     def is_done(self) -> bool:

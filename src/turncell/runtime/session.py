@@ -7,7 +7,7 @@ import builtins
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -28,18 +28,20 @@ from turncell.core.events import (
     RulesChanged,
     RunStarted,
 )
-from turncell.core.fold import RunState, at_rest, fold
+from turncell.core.fold import CallState, RunState, at_rest, fold
 from turncell.core.parts import Message, Usage
 from turncell.core.policy import Rule
-from turncell.core.reducer import LoopState, reduce
+from turncell.core.reducer import INTERRUPTED, LoopState, reduce
 from turncell.core.signals import Begin, Resume, Stop
 from turncell.core.values import evolve
-from turncell.errors import SessionBusy, UsageError
+from turncell.errors import SessionBusy, SessionInDoubt, StoreError, UsageError
 from turncell.runtime import defaults
 from turncell.runtime.inputs import InputQueue
 from turncell.runtime.journal import Journal, read_whole, to_event, to_record
 from turncell.runtime.loop import BackgroundLoop
-from turncell.runtime.ports import SessionInfo, Store
+from turncell.runtime.options import text
+from turncell.runtime.ports import Damage, SessionInfo, Store, Writer
+from turncell.runtime.process import has_ended
 from turncell.runtime.prompts import new_id
 from turncell.runtime.rulebook import check_plain
 from turncell.runtime.secrets import redactor
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
 _owners: WeakValueDictionary[tuple[int, str], Session] = WeakValueDictionary()
 """Which object writes a session of a journal: a claim is the process's, and two objects would not know of each other."""
 _owning = threading.Lock()
+_driven: set[tuple[int, str]] = set()
+"""The sessions of which a process has driven a run: what the model did in another process has left no variables here."""
 if hasattr(os, "register_at_fork"):
     # It may be held by a thread that does not exist in the child.
     os.register_at_fork(before=_owning.acquire, after_in_parent=_owning.release, after_in_child=_owning.release)
@@ -86,6 +90,8 @@ class Session:
         """The last sequence number of its journal."""
         self.left_behind: list[tuple[str, Future[Any]]] = []
         """Writes in threads that could not be stopped: the tool's name, and what is still to come of them."""
+        self.notices: tuple[str, ...] | None = None
+        """What its next run is told before its message, where that is known already (a replay)."""
         self.pid = os.getpid()
         self._rules: tuple[Rule, ...] = ()
         """The latest last."""
@@ -95,6 +101,8 @@ class Session:
         self._turn: asyncio.Lock | None = None
         self._is_claimed = False
         self._is_new = False
+        self._writer: Writer | None = None
+        self._damage: Damage | None = None
 
     @classmethod
     def new(cls, journal: Journal, title: str = "") -> Session:
@@ -148,6 +156,9 @@ class Session:
             if isinstance(event, RequestOpened | RequestAnswered):
                 asking.append(event)
         self.title, self.conversation, self.seq = infos[self.id].title, conversation, seq
+        held = store.writer(self.id)
+        self._writer = held if held is not None and held.token != self.journal.writer.token else None
+        self._damage = self.journal.known_damage(self.id)
         folded = ((run_id, at_rest(fold(of_run))) for run_id, of_run in events.items())
         self._all = {run_id: run for run_id, run in folded if run.run_id}
         self.answers, self._rules = _answers_in(asking), tuple(rules)
@@ -252,8 +263,19 @@ class Session:
 
     @property
     def interrupted(self) -> RunState | None:
-        """The run that its program has left open; `resume` goes on with it."""
-        return self.left_open if self.running is None else None
+        """The run that its program has left open; `resume` goes on with it. None where another process may still drive it."""
+        return self.left_open if self.running is None and self.writer is None else None
+
+    @property
+    def writer(self) -> Writer | None:
+        """The process that writes it, where that is another one which lives, or may live; as of when it was last read."""
+        found = self._writer
+        return found if found is not None and not self._is_claimed and not has_ended(found) else None
+
+    @property
+    def damage(self) -> Damage | None:
+        """Where its record stops being whole; a session that is damaged goes on in a fork only."""
+        return self._damage
 
     @property
     def left_open(self) -> RunState | None:
@@ -265,32 +287,74 @@ class Session:
         """A run has ended."""
         if not run.run_id:
             return  # taken back before it began
+        _driven.add((os.getpid(), self.id))
         if run.run_id not in self._all:
             self.conversation = arrange(self.conversation, run.started)
         self._all[run.run_id] = run
         self.seq = max(self.seq, run.seq)
+
+    @property
+    def in_doubt(self) -> tuple[CallState, ...]:
+        """The calls of the interrupted run of which nobody knows whether they have happened. Only `resume` decides them."""
+        left = self.left_open
+        if left is None or left.status != "in_doubt":
+            return ()
+        return tuple(call for call in left.calls if call.status == "in_doubt")
 
     def leave_behind(self) -> None:
         """End an interrupted run, because something else is said instead of going on with it. Only where it is claimed."""
         left = self.left_open
         if left is None:
             return
-        at = time.time()
-        begin = Begin(started=left.started, message=left.prompt or Message("user", ()))
-        stop = Stop(at, "cancelled", "interrupted", "the program ended, and the turn was not gone on with")
-        state = reduce(reduce(LoopState(), stop).state, Resume(at, begin, left, self.seq, {}))
-        self.journal.record(state.events)
-        self.add(state.state.run)
+        self.check_decided()
+        state, events = ended(left, self.seq, time.time())
+        self.journal.record(events)
+        self.add(state)
+
+    def check_whole(self) -> None:
+        """StoreError where it is damaged: what cannot be recorded must not begin."""
+        if self._damage is not None:
+            raise StoreError(str(self._damage))
+
+    @property
+    def was_driven_elsewhere(self) -> bool:
+        """No run of it was driven by this process."""
+        return (os.getpid(), self.id) not in _driven
+
+    def replaced_by(self, run_id: str | None) -> Iterable[RunState]:
+        """A run whose place is taken, and those whose place it has taken, the latest first, up to one that was not cut short."""
+        seen: set[str] = set()
+        while run_id in self._all and run_id not in seen:
+            run = self._all[str(run_id)]
+            if run.status == "completed" and not was_cut_short(run):
+                return
+            seen.add(run.run_id)
+            yield run
+            run_id = run.started.replaces
+
+    def check_decided(self) -> None:
+        """SessionInDoubt where a write of the interrupted run had begun: nothing replaces that run or goes on after it."""
+        if not self.in_doubt:
+            return
+        self._claim()  # another process may have decided it meanwhile
+        if self.in_doubt:
+            calls = ", ".join(f"{call.name}({_shortened(call.arguments or {})})" for call in self.in_doubt)
+            raise SessionInDoubt(
+                f"the program ended while the last turn of session {self.id} was running {calls}; whether that has "
+                "happened is not known. Go on with it first: run = session.resume(is_attended=True), then run.approve() "
+                "runs it again, run.reply(result) says that it has happened, run.deny() skips it"
+            )
 
     # Another path through the history.
 
     def undo(self) -> RunState:
-        """Take the last run out of the conversation; returns it. `redo` brings it back."""
+        """Take the last run out of the conversation, and bring back what it has replaced; returns it. `redo` undoes that."""
         self._claim_idle()
         if not self.runs:
             raise UsageError("there is nothing to undo: the conversation is empty")
-        undone = self.runs[-1].run_id
-        self._arrange(self.conversation.without_last(), "undo", undone)
+        path = self.conversation.undo()
+        undone = next(run_id for run_id in self.conversation.path if run_id not in path)
+        self._arrange(path, "undo", undone)
         return self._all[undone]
 
     def redo(self) -> None:
@@ -298,8 +362,8 @@ class Session:
         self._claim_idle()
         if not self.conversation.undone:
             raise UsageError("there is nothing to redo")
-        path = self.conversation.undone[-1]
-        self._arrange(path, "redo", path[-1])
+        path, now = self.conversation.undone[-1], self.conversation.path
+        self._arrange(path, "redo", next((run_id for run_id in path if run_id not in now), path[-1]))
 
     def branch(self, run_id: str) -> None:
         """Go on after this run of the history, whatever came after it before."""
@@ -332,14 +396,13 @@ class Session:
         before = self.conversation
         is_there = run.run_id in before.path
         path = self._path_to(run.run_id if is_there else run.previous)
+        agent = self._agent(agent)
+        agent.check(
+            said or "", session=self, **options
+        )  # a mistake must not cost what came after, nor what redo brings
         if path != before.path:
             self._arrange(path, "branch", run.run_id)
-        try:
-            return self.send(said or "", agent=agent, replaces=run.run_id if is_there else None, **options)
-        except UsageError:  # a mistake must not cost what came after
-            if path != before.path:
-                self._arrange(before.path, "branch", before.path[-1])
-            raise
+        return self.send(said or "", agent=agent, replaces=run.run_id if is_there else None, **options)
 
     def resume(self, *, agent: Agent | None = None, **options: Any) -> Run:
         """Go on with the run that was interrupted (see `Agent.resume`)."""
@@ -365,9 +428,14 @@ class Session:
         self.conversation = arrange(self.conversation, event)
 
     def rename(self, title: str) -> None:
-        title = redactor().text(title)
-        self.journal.ask(lambda store: store.rename(self.id, title))
-        self.title = title
+        """Another title, in one line. A title is no part of the record: also where another process writes the session."""
+        title = redactor().text(" ".join(text("title", title).split()))
+
+        def rename(store: Store) -> str:
+            store.rename(self.id, title)
+            return next((info.title for info in store.sessions() if info.session_id == self.id), title)
+
+        self.title = self.journal.ask(rename) or title
 
     def delete(self) -> None:
         """Erase it with all its runs, and those of its sub-agents, from the store. It cannot be undone.
@@ -401,6 +469,8 @@ class Session:
         self.journal.ask(lambda store: _copy(store, self.id, forked.id, path, self.journal.writer.token))
         forked._is_new = False
         self.journal.ask(forked._read)
+        if not self.was_driven_elsewhere:
+            _driven.add((os.getpid(), forked.id))
         return forked
 
     def replay(self, *, tools: Iterable[Tool | Callable[..., Any]] | None = None) -> builtins.list[Run]:
@@ -565,6 +635,24 @@ class Session:
         return f"<Session {self.id}: {count} run{'s' * (count != 1)}>"
 
 
+def was_cut_short(run: RunState) -> bool:
+    """Its program ended in the middle of it, also where it was gone on with."""
+    return run.error_kind == INTERRUPTED or any(added.by == "restart" for step in run.steps for added in step.after)
+
+
+def ended(left: RunState, seq: int, at: float) -> tuple[RunState, tuple[Event, ...]]:
+    """An interrupted run as one that nobody goes on with, and the events that say so; `seq` is the session's last."""
+    begin = Begin(started=left.started, message=left.prompt or Message("user", ()))
+    stop = Stop(at, "cancelled", INTERRUPTED, "the program ended, and the turn was not gone on with")
+    done = reduce(reduce(LoopState(), stop).state, Resume(at, begin, left, seq, {}))
+    return done.state.run, done.events
+
+
+def _shortened(arguments: Mapping[str, Any]) -> str:
+    said = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    return said if len(said) <= 200 else said[:199] + "…"
+
+
 def _answers_in(events: Iterable[Event]) -> dict[str, str]:
     """What people answered. From the events, for a call keeps only the last of its questions."""
     asked: dict[str, str] = {}
@@ -605,10 +693,38 @@ def _copy(store: Store, source: str, target: str, path: tuple[str, ...], token: 
 
 
 def _of_people(store: Store) -> list[SessionInfo]:
-    """All sessions but those of sub-agents, which nobody has a conversation with."""
-    started = (codec.decode_json(record.payload) for record in store.read(types=("RunStarted",)))
-    inner = {event["session_id"] for event in started if event.get("depth")}
-    return [info for info in store.sessions() if info.session_id not in inner]
+    """All sessions but those of sub-agents, which nobody has a conversation with. Says what was left open in each."""
+    inner: set[str] = set()
+    open_runs: dict[str, str] = {}
+    for record in store.read(types=("RunStarted", "RunEnded")):
+        if record.type == "RunEnded":
+            open_runs.pop(record.run_id, None)
+            continue
+        open_runs[record.run_id] = record.session_id
+        if codec.decode_json(record.payload).get("depth"):
+            inner.add(record.session_id)
+    last = {session_id: run_id for run_id, session_id in open_runs.items()}
+    return [_described(store, one, last.get(one.session_id)) for one in store.sessions() if one.session_id not in inner]
+
+
+def _described(store: Store, info: SessionInfo, open_run: str | None) -> SessionInfo:
+    if open_run is None:
+        return info
+    records = read_whole(store, session_id=info.session_id)
+    run = at_rest(fold(to_event(record) for record in records if record.run_id == open_run))
+    if not run.run_id or run.is_ended:
+        return info
+    left: Any = "running" if may_be_driven(store, info.session_id) else run.status
+    return evolve(info, left=left)
+
+
+def may_be_driven(store: Store, session_id: str) -> bool:
+    """Whether an open run of it may be going on: its writer lives, and is not this process with nothing to do."""
+    writer = store.writer(session_id)
+    if writer is None or has_ended(writer):
+        return False
+    mine = [owner.is_busy for (_, known), owner in list(_owners.items()) if known == session_id]
+    return writer.pid != os.getpid() or any(mine)
 
 
 def _inside(store: Store, run_ids: set[str]) -> set[str]:
