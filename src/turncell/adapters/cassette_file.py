@@ -29,6 +29,7 @@ log = logging.getLogger("turncell")
 VERSION = 1
 LIMIT_BYTES = 200_000_000
 """A file beyond this is no cassette: it would be read into memory whole."""
+LINE_LIMIT_BYTES = 32 << 20
 
 
 class Tape:
@@ -129,7 +130,9 @@ def read_cassette(path: str | os.PathLike[str]) -> list[Recording]:
     recordings = []
     for line_number, line in enumerate(lines_of(Path(path)), 2):
         try:
-            recordings.append(_from_json(codec.decode_json(line)))
+            if len(line) > LINE_LIMIT_BYTES:
+                raise ValueError(f"{len(line)} bytes, a line holds up to {LINE_LIMIT_BYTES}")
+            recordings.append(_from_json(codec.decode_foreign(line)))
         except (ValidationError, ValueError, RecursionError) as error:
             what = error.errors()[0] if isinstance(error, ValidationError) else None
             why = f"{'.'.join(map(str, what['loc']))}: {what['msg']}" if what else f"{type(error).__name__}: {error}"

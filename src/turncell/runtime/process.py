@@ -43,6 +43,14 @@ def _born_at(process: psutil.Process) -> float:
     return int(fields[19]) / os.sysconf("SC_CLK_TCK")  # the 22nd field; the 2nd, a name, may hold anything
 
 
+def held_by(session_id: str, writer: Writer) -> str:
+    try:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(writer.since))
+    except (ValueError, OverflowError, OSError):
+        since = f"{writer.since!r}"
+    return f"session {session_id} is written by process {writer.pid} on {writer.host} since {since}"
+
+
 def has_ended(writer: Writer) -> bool:
     """Whether the writer's process is known to be gone. Of another machine that is never known.
 

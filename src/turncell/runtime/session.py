@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
 
-from turncell.core import codec
 from turncell.core.conversation import Conversation, arrange
 from turncell.core.events import Arranged, Event, RequestAnswered, RequestOpened, RunStarted
 from turncell.core.fold import RunState, at_rest, fold
@@ -352,8 +351,9 @@ class Session:
         SessionBusy where another process writes it.
         """
         self._claim_idle()
-        mine = set(self._all)
-        self.journal.ask(lambda store: store.delete([self.id, *_inside(store, mine)]))
+        self.journal.ask(
+            lambda store: store.delete([self.id, *(info.session_id for info in sessions_inside(store, self.id))])
+        )
         self._all, self.conversation, self._is_claimed, self.seq = {}, Conversation(), False, 0
 
     def fork(self, upto: str | None = None, title: str = "") -> Session:
@@ -383,7 +383,7 @@ class Session:
     def export(self, path: str | Path) -> Path:
         """Write it into one file, whole: JSON lines (`.jsonl`) or a readable Markdown document (`.md`).
 
-        Sessions of sub-agents are not in it. `Session.import_file` reads both. StoreError where it cannot be written.
+        Sessions of its sub-agents are in it too. `Session.import_file` reads both. StoreError where it cannot be written.
         """
         from turncell.runtime import portable
 
@@ -523,12 +523,13 @@ def _copy(store: Store, source: str, target: str, path: tuple[str, ...], token: 
 
 def _of_people(store: Store) -> list[SessionInfo]:
     """All sessions but those of sub-agents, which nobody has a conversation with."""
-    started = (codec.decode_json(record.payload) for record in store.read(types=("RunStarted",)))
-    inner = {event["session_id"] for event in started if event.get("depth")}
-    return [info for info in store.sessions() if info.session_id not in inner]
+    return [info for info in store.sessions() if not info.root_run_id]
 
 
-def _inside(store: Store, run_ids: set[str]) -> set[str]:
-    """The sessions of the sub-agents that these runs have had."""
-    started = (codec.decode_json(record.payload) for record in store.read(types=("RunStarted",)))
-    return {event["session_id"] for event in started if event.get("depth") and event.get("root_run_id") in run_ids}
+def sessions_inside(store: Store, session_id: str) -> list[SessionInfo]:
+    """The sessions of the sub-agents that the runs of a session have had, the oldest first."""
+    inner = [info for info in store.sessions() if info.root_run_id]
+    if not inner:
+        return []
+    begun = {record.run_id for record in store.read(session_id=session_id, types=("RunStarted",))}
+    return sorted((info for info in inner if info.root_run_id in begun), key=lambda info: info.created_at)

@@ -1,0 +1,146 @@
+"""Erasing in SQLite, so that nothing of a deleted text is left in the file, and nobody else waits for long.
+
+`secure_delete` overwrites what is deleted, but where rows are moved to other pages copies of them stay in the gaps of the
+old ones, and only a rebuilt file (VACUUM) would be rid of them: 85 s for 4.5 GB, in which nobody can write. So texts never
+move. They are in tables whose rows are only ever added at the end: a full page there gets an empty neighbour, and keeps its
+rows. And they are not deleted but made empty, which happens in the page where they are, and frees the pages of long ones.
+
+An empty row takes 20 bytes. Deleting it could make SQLite merge its page with the next ones, and move rows that live. So
+empty rows are deleted only in the middle of many of them, MARGIN_ROWS away from what lives: a merge takes three pages, and
+a page holds up to 350 of them. What is freed is reused; the file does not become smaller.
+
+The table of sessions is the exception: its rows change, and move. It is small, and written anew as a whole.
+
+All of this is done in transactions of STEP_S, with a pause after each, in which others get their turn.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from turncell.adapters import sql_store_schema as schema
+
+MARGIN_ROWS = 1200
+STEP_S = 0.05
+PAUSE_S = 0.02
+"""Longer than those who wait for SQLite's lock sleep between two tries for the first 50 ms."""
+
+_EMPTY = {
+    "events": "session_id = '', seq = rowid, run_id = '', step = 0, type = '', at = 0.0, payload = '', check_sum = NULL, version = 1",
+    "blobs": "digest = '~' || rowid, content = x''",
+}
+_IS_EMPTY = {"events": "session_id = ''", "blobs": "digest < '~~' AND digest >= '~'"}
+_DOOMED = {
+    "events": "session_id > '' AND session_id NOT IN (SELECT session_id FROM sessions)",
+    "blobs": "digest < '~' AND digest NOT IN (SELECT digest FROM blob_uses)",
+}
+"""What no session has any more; also what an erasing that was interrupted has left."""
+
+
+def forget_sessions(connection: sa.Connection, session_ids: Sequence[str]) -> None:
+    """Within the caller's transaction: from here on they are gone for everybody, and their texts are waste."""
+    connection.exec_driver_sql("CREATE TEMP TABLE doomed (session_id TEXT PRIMARY KEY)")
+    connection.exec_driver_sql("INSERT INTO doomed VALUES (?)", [(one,) for one in session_ids])
+    gone = "session_id IN (SELECT session_id FROM temp.doomed)"
+    for table in ("writers", "blob_uses"):
+        connection.exec_driver_sql(f"DELETE FROM {table} WHERE {gone}")
+    # Without a WHERE all pages of the table are cleared, gaps included.
+    connection.exec_driver_sql(f"CREATE TEMP TABLE kept AS SELECT * FROM sessions WHERE NOT {gone} ORDER BY rowid")
+    connection.exec_driver_sql("DELETE FROM sessions")
+    connection.exec_driver_sql("INSERT INTO sessions SELECT * FROM temp.kept")
+    for table in ("kept", "doomed"):
+        connection.exec_driver_sql(f"DROP TABLE temp.{table}")
+
+
+def erase_waste(connection: sa.Connection) -> int:
+    """Make empty what no session has any more. Returns how many rows a damaged page keeps."""
+    left = 0
+    for table in ("events", "blobs"):
+        rows = _rowids(connection, table, _DOOMED[table])
+        left += _in_steps(connection, f"UPDATE {table} SET {_EMPTY[table]} WHERE rowid = ?", rows)
+        if rows:
+            middle = [row for run in _runs(connection, table) for row in run[MARGIN_ROWS:-MARGIN_ROWS]]
+            _in_steps(connection, f"DELETE FROM {table} WHERE rowid = ?", middle)
+    return left
+
+
+def _rowids(connection: sa.Connection, table: str, where: str) -> list[int]:
+    query = f"SELECT rowid FROM {table} WHERE {where} ORDER BY rowid"
+    found = [row[0] for row in connection.exec_driver_sql(query)]
+    connection.rollback()
+    return found
+
+
+def _runs(connection: sa.Connection, table: str) -> Iterator[list[int]]:
+    """Empty rows with nothing else between them."""
+    run: list[int] = []
+    for row in _rowids(connection, table, _IS_EMPTY[table]):
+        if run and row != run[-1] + 1 and _is_any_between(connection, table, run[-1], row):
+            yield run
+            run = []
+        run.append(row)
+    yield run
+
+
+def _is_any_between(connection: sa.Connection, table: str, first: int, last: int) -> bool:
+    query = f"SELECT 1 FROM {table} WHERE rowid > ? AND rowid < ? LIMIT 1"
+    is_any = connection.exec_driver_sql(query, (first, last)).first() is not None
+    connection.rollback()
+    return is_any
+
+
+def _in_steps(connection: sa.Connection, statement: str, rows: Sequence[int]) -> int:
+    """One row at a time, many in a transaction. Returns how many could not be reached."""
+    left, at = 0, 0
+    while at < len(rows):
+        with _step(connection) as is_over:
+            while at < len(rows) and not is_over():
+                try:
+                    connection.exec_driver_sql(statement, (rows[at],))
+                except DBAPIError as error:
+                    if not schema.is_corrupt(error):
+                        raise
+                    left += 1
+                at += 1
+        time.sleep(PAUSE_S)
+    return left
+
+
+@contextmanager
+def _step(connection: sa.Connection) -> Iterator[Callable[[], bool]]:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    until = time.monotonic() + STEP_S
+    try:
+        yield lambda: time.monotonic() > until
+        connection.commit()
+    except BaseException:
+        connection.rollback()
+        raise
+
+
+def truncate_wal(connection: sa.Connection, patience_s: float) -> bool:
+    """Whether the WAL is empty now; not where somebody reads what is in it all the while."""
+    until = time.monotonic() + patience_s
+
+    def pragma(text: str) -> bool:
+        row = connection.exec_driver_sql(f"PRAGMA {text}").first()
+        connection.rollback()
+        return row is not None and not row[0]
+
+    # Most of it is copied without a lock that others need; the rest keeps writers out, so it must not wait for readers.
+    pragma("wal_checkpoint(PASSIVE)")
+    timeout_ms = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
+    pragma("busy_timeout=100")
+    try:
+        while not pragma("wal_checkpoint(TRUNCATE)"):
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.05)
+        return True
+    finally:
+        pragma(f"busy_timeout={timeout_ms}")
