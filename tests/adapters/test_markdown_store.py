@@ -23,6 +23,7 @@ from turncell.adapters.scripted_model import ScriptedModel, call
 from turncell.core import codec
 from turncell.core.events import RunEnded
 from turncell.core.fold import fold
+from turncell.errors import SettingError
 from turncell.runtime import defaults
 from turncell.runtime.ports import Record, Writer
 
@@ -401,7 +402,7 @@ def test_a_full_disk_takes_back_what_was_begun(store: MarkdownStore) -> None:
     code = """
 import json, resource, signal, sys
 from turncell.adapters.markdown_store import MarkdownStore
-from turncell.errors import SettingError, StoreError
+from turncell.errors import StoreError
 from turncell.runtime.ports import Record
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000,) * 2)
