@@ -102,20 +102,35 @@ def _is_any_between(connection: sa.Connection, table: str, first: int, last: int
 
 
 def _in_steps(connection: sa.Connection, statement: str, rows: Sequence[int]) -> int:
-    """One row at a time, many in a transaction. Returns how many could not be reached."""
+    """Many rows in a transaction. Returns how many could not be reached."""
     left, at = 0, 0
     while at < len(rows):
-        with _step(connection) as is_over:
-            while at < len(rows) and not is_over():
-                try:
-                    connection.exec_driver_sql(statement, (rows[at],))
-                except DBAPIError as error:
-                    if not schema.is_corrupt(error):
-                        raise
-                    left += 1
-                at += 1
+        end = at
+        try:
+            with _step(connection) as is_over:
+                while end < len(rows) and not is_over():
+                    connection.exec_driver_sql(statement, (rows[end],))
+                    end += 1
+        except DBAPIError as error:
+            if not schema.is_corrupt(error):
+                raise
+            # Such an error may take the whole transaction with it.
+            end = min(end + 1, len(rows))
+            left += sum(not _is_done(connection, statement, row) for row in rows[at:end])
+        at = end
         time.sleep(PAUSE_S)
     return left
+
+
+def _is_done(connection: sa.Connection, statement: str, row: int) -> bool:
+    try:
+        with _step(connection):
+            connection.exec_driver_sql(statement, (row,))
+    except DBAPIError as error:
+        if not schema.is_corrupt(error):
+            raise
+        return False
+    return True
 
 
 @contextmanager
