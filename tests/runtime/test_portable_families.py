@@ -27,7 +27,7 @@ from turncell.testing import ScriptedModel, call
 Open = Callable[[], Journal]
 
 
-@pytest.fixture(params=["sqlite", "markdown", "postgres"])
+@pytest.fixture(params=["sqlite", "markdown"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     """Opens a journal of the same store each time."""
 
@@ -36,8 +36,6 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
             return SQLStore.sqlite(tmp_path / "h.sqlite")
         return MarkdownStore(tmp_path / "documents")
 
-    if request.param == "postgres":
-        pytest.skip("see test_store_contract: the columns are the same")
     journals: list[Journal] = []
 
     def journal() -> Journal:
