@@ -18,7 +18,7 @@ from turncell.settings import Settings, without_secrets
         (
             "STORE",
             "mysql://ada:secret@host/db",
-            "setting 'store' begins with 'mysql://'; use a path (SQLite), 'postgresql://...' or 'markdown:<folder>'",
+            "setting 'store' begins with 'mysql:'; use a path (SQLite), 'sqlite:<path>', 'postgresql://...' or 'markdown:<folder>' (a file: './mysql...')",
         ),
         ("MAX_STEPS", "0", "setting 'max_steps' is 0; use 1 or more"),
     ],

@@ -9,7 +9,8 @@ TurncellError
 ├── ModelFailure            a model call ended without an answer; raised by adapters, a status for everybody else
 ├── RunError                raised by `run.raise_for_status()` and by a cell whose run did not end well
 ├── StoreError              a journal cannot be read or written
-│   └── SessionBusy         another process writes this session
+│   ├── SessionBusy         another process writes this session
+│   └── StoreBusy           another process has the lock of the history; the same can be tried again
 ├── Declined                raised in a tool whose question got no answer
 └── AnswerRefused           an answer to a request that cannot be taken: late, for other arguments, or invalid
 
@@ -86,6 +87,10 @@ class StoreError(TurncellError):
 
 class SessionBusy(StoreError):
     """Another process writes this session; the message says which, where and since when."""
+
+
+class StoreBusy(StoreError):
+    """Another process has held the lock of the history for too long; nothing was changed, and the same can be tried again."""
 
 
 class Declined(TurncellError):

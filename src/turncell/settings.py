@@ -18,6 +18,11 @@ from turncell.errors import SettingError
 StoreKind: TypeAlias = Literal["sqlite", "postgresql", "markdown"]
 _POSTGRES = ("postgresql://", "postgres://", "postgresql+psycopg://")
 _MARKDOWN = "markdown:"
+_SQLITE = "sqlite:"
+_KIND = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+")
+_KINDS = ("markdown", "sqlite", "postgres", "postgresql", "postgresql+psycopg")
+_STORES = "a path (SQLite), 'sqlite:<path>', 'postgresql://...' or 'markdown:<folder>'"
+META_DIRNAME = ".turncell"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +39,10 @@ class Settings:
     request_timeout_s: float = 3600.0
     """How long a request waits for a person, in seconds."""
     store: str = ""
-    """Path of the SQLite file, `postgresql://user:password@host/database`, or `markdown:<folder>` (`markdown:` alone:
-    `~/.turncell/sessions`). Empty: `history.sqlite` in the user's data directory."""
+    """Path of the SQLite file (also `sqlite:<path>`), `postgresql://user:password@host/database`, or `markdown:<folder>`
+    (`markdown:` alone: `~/.turncell/sessions`). Empty: `history.sqlite` in the user's data directory."""
+    meta_dirname: str = META_DIRNAME
+    """Name of the folder for what belongs to a project or a home: links to documents, and, with `markdown:` alone, all."""
     echo: str = ""
     """Path of a file (or pipe) that gets each turn as plain text while it happens: for logs of unattended runs."""
 
@@ -48,10 +55,16 @@ class Settings:
             raise SettingError(f"setting 'request_timeout_s' is {self.request_timeout_s}; use seconds, more than 0")
         if self.max_steps < 1:
             raise SettingError(f"setting 'max_steps' is {self.max_steps}; use 1 or more")
-        if "://" in self.store and not self.store.startswith((*_POSTGRES, _MARKDOWN)):
+        check_meta_dirname(self.meta_dirname)
+        kind, colon, _ = self.store.partition(":")
+        is_known = self.store.startswith((*_POSTGRES, _MARKDOWN, _SQLITE))
+        # A letter and a colon is a drive of Windows.
+        if not is_known and (_KIND.fullmatch(kind) if colon else kind.lower() in _KINDS):
+            meant = {"markdown": "'markdown:<folder>'", "sqlite": "'sqlite:<path>'"}.get(
+                kind.lower(), "'postgresql://user:password@host/database'" if kind.lower() in _KINDS else ""
+            )
             raise SettingError(
-                f"setting 'store' begins with {self.store.partition('://')[0] + '://'!r}; "
-                "use a path (SQLite), 'postgresql://...' or 'markdown:<folder>'"
+                f"setting 'store' begins with {kind + colon!r}; use {meant or _STORES} (a file: './{kind}...')"
             )
 
     def __repr__(self) -> str:
@@ -92,9 +105,12 @@ class Settings:
         """The SQLite file or the folder of Markdown documents. With a server it is the default's, which is then not
         used itself: other files of this user stand beside it."""
         if self.store_kind == "markdown":
-            return Path(self.store.removeprefix(_MARKDOWN) or "~/.turncell/sessions").expanduser()
-        if self.store and self.store_kind == "sqlite":
-            return Path(self.store).expanduser()
+            return Path(self.store.removeprefix(_MARKDOWN) or f"~/{self.meta_dirname}/sessions").expanduser()
+        if self.store.removeprefix(_SQLITE) and self.store_kind == "sqlite":
+            path = self.store.removeprefix(_SQLITE)
+            # As in the URLs of SQLAlchemy: three slashes and a path, four for an absolute one.
+            is_url = path != self.store and path.startswith("///")
+            return Path(path.removeprefix("///") if is_url else path).expanduser()
         from platformdirs import user_data_path
 
         return user_data_path("turncell", appauthor=False) / "history.sqlite"
@@ -103,6 +119,12 @@ class Settings:
     def store_name(self) -> str:
         """Where the history is, for people: a path, or an address without its password."""
         return without_secrets(self.store) if self.store_kind == "postgresql" else str(self.store_path)
+
+
+def check_meta_dirname(name: str) -> None:
+    """SettingError for what is not the name of one folder."""
+    if name in ("", ".", "..") or re.search(r"[/\\:\0]", name):
+        raise SettingError(f"meta_dirname is {name!r}; use the name of one folder, like '.turncell'")
 
 
 def without_secrets(address: str) -> str:

@@ -28,7 +28,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
-from turncell.errors import StoreError, UsageError
+from turncell.core.values import evolve
+from turncell.errors import SessionBusy, StoreError, UsageError
 from turncell.runtime.ports import Record, Store, Writer
 
 Make: TypeAlias = Callable[[], Store]
@@ -137,13 +138,13 @@ def _opened(make: Make, count: int = 1) -> Iterator[list[Store]]:
 
 
 @contextmanager
-def _refused(doing: str) -> Iterator[None]:
+def _refused(doing: str, kind: type[StoreError] = StoreError) -> Iterator[None]:
     try:
         yield
-    except StoreError as error:
+    except kind as error:
         words = str(error)
     else:
-        raise AssertionError(f"{doing} was not refused with a StoreError")
+        raise AssertionError(f"{doing} was not refused with a {kind.__name__}")
     assert words.strip(), f"{doing} is refused without a word"
 
 
@@ -215,7 +216,7 @@ def a_number_is_taken_once_also_between_two_openings(make: Make) -> None:
             with _refused("a number that is taken"):
                 store.append([_record(session_id, 1, b'{"by":2}')], durable=False)
         two.append([_record(session_id, 2)], durable=False)
-        with _refused("a number that the other opening has taken"):
+        with _refused("a number that the other opening has taken", SessionBusy):
             one.append([_record(session_id, 2)], durable=False)
         with _refused("the same number twice in one append"):
             one.append([_record(session_id, 3), _record(session_id, 3)], durable=False)
@@ -289,7 +290,7 @@ def a_session_has_one_writer(make: Make) -> None:
         _equal(two.writer(session_id), mine, "the writer as the other opening sees it")
         one.append([_record(session_id, 1)], durable=False, token=mine.token)
         for token in (other.token, None):
-            with _refused(f"an append with the token {token!r}"):
+            with _refused(f"an append with the token {token!r}", SessionBusy):
                 two.append([_record(session_id, 2)], durable=False, token=token)
         _equal(_seqs(one, session_id), [1], "the records")
 
@@ -348,12 +349,26 @@ def of_many_who_claim_at_once_one_gets_it(make: Make) -> None:
 def sessions_are_listed_the_newest_first(make: Make) -> None:
     with _opened(make) as (store,):
         old, new, empty = _new(store, at=10.0), _new(store, at=20.0), _new(store, title="", at=1010.0)
-        store.append([_record(old, 1), _record(old, 2, run="r2"), _record(new, 1)], durable=False)
+        begun = [_record(name, 1, b'{"depth":0,"root_run_id":"r"}', type="RunStarted") for name in (old, new)]
+        store.append([*begun, _record(old, 2, run="r2", type="RunStarted")], durable=False)
         mine = [info for info in store.sessions() if info.session_id in (old, new, empty)]
         _equal([info.session_id for info in mine], [empty, old, new], "by their last record")
         found = [(info.title, info.project, info.created_at, info.updated_at, info.runs) for info in mine]
         expected = [("", "/home/ada", 1010.0, 1010.0, 0), ("A title", "/home/ada", 10.0, 1002.5, 2)]
         _equal(found, [*expected, ("A title", "/home/ada", 20.0, 1001.5, 1)], "what is known of them")
+
+
+def a_list_says_which_sessions_are_those_of_sub_agents(make: Make) -> None:
+    with _opened(make, 2) as (one, two):
+        outer, inner, asked = _new(one), _new(one), _new(one)
+        deep = b'{"depth":1,"root_run_id":"run_outer","parent_run_id":"run_between"}'
+        one.append([_record(outer, 1, b'{"depth":0,"root_run_id":"run_outer"}', type="RunStarted")], durable=False)
+        one.append([_record(inner, 1, deep, type="RunStarted"), _record(inner, 2)], durable=False)
+        one.append([_record(asked, 1)], durable=False)
+        one.append([_record(asked, 2, deep, type="RunStarted")], durable=False)  # a session of people that a tool uses
+        for store in (one, two):
+            found = {info.session_id: info.root_run_id for info in store.sessions()}
+            _equal([found[name] for name in (outer, inner, asked)], ["", "run_outer", ""], "the runs around them")
 
 
 def a_session_can_be_renamed(make: Make) -> None:
@@ -400,6 +415,14 @@ def a_deleted_session_is_gone_and_others_stay(make: Make) -> None:
         one.delete([gone, kept])
         with _refused("a blob whose last session is deleted"):
             two.blob(shared_digest)
+
+
+def the_version_of_a_record_comes_back(make: Make) -> None:
+    with _opened(make, 2) as (one, two):
+        session_id = _new(one)
+        one.append([evolve(_record(session_id, seq), version=seq) for seq in (1, 2)], durable=False)
+        for store in (one, two):
+            _equal([record.version for record in store.read(session_id=session_id)], [1, 2], "the versions")
 
 
 def a_session_ends_before_a_number_that_is_missing(make: Make) -> None:
@@ -457,6 +480,8 @@ STORE_CLAUSES: tuple[Clause, ...] = (
     a_claim_is_released_only_by_its_token,
     of_many_who_claim_at_once_one_gets_it,
     sessions_are_listed_the_newest_first,
+    a_list_says_which_sessions_are_those_of_sub_agents,
+    the_version_of_a_record_comes_back,
     a_session_can_be_renamed,
     a_deleted_session_is_gone_and_others_stay,
     a_session_ends_before_a_number_that_is_missing,

@@ -23,6 +23,7 @@ from turncell.adapters.scripted_model import ScriptedModel, call
 from turncell.core import codec
 from turncell.core.events import RunEnded
 from turncell.core.fold import fold
+from turncell.errors import SettingError
 from turncell.runtime import defaults
 from turncell.runtime.ports import Record, Writer
 
@@ -310,8 +311,9 @@ def test_a_session_id_cannot_leave_its_folder(store: MarkdownStore, session_id: 
 
 def test_a_link_in_the_work_folder_leads_to_the_document_and_goes_with_it(tmp_path: Path) -> None:
     work = tmp_path / "work"
-    store = MarkdownStore(tmp_path / "root", link_in=work, meta_dirname=".notes")
-    store.create_session("s", title="", project="", at=AT)
+    work.mkdir()
+    store = MarkdownStore(tmp_path / "root", links=True, meta_dirname=".notes")
+    store.create_session("s", title="", project=str(work), at=AT)
     link = work / ".notes" / "sessions" / "s.md"
     assert link.is_symlink() and link.resolve() == document(store)
     MarkdownStore(tmp_path / "root").delete(["s"])
@@ -325,15 +327,15 @@ def test_where_links_are_impossible_a_small_file_points_to_the_document(
         raise OSError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "symlink", refuse)
-    store = MarkdownStore(tmp_path / "root", link_in=tmp_path)
-    store.create_session("s", title="", project="", at=AT)
+    store = MarkdownStore(tmp_path / "root", links=True)
+    store.create_session("s", title="", project=str(tmp_path), at=AT)
     pointer = tmp_path / ".turncell" / "sessions" / "s.md"
     assert str(document(store)) in pointer.read_text() and not pointer.is_symlink()
     store.delete(["s"])
     assert not pointer.exists()
-    (tmp_path / "file").write_text("not a folder")
-    store = MarkdownStore(tmp_path / "root", link_in=tmp_path / "file")
-    store.create_session("t", title="", project="", at=AT)
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / ".turncell").write_text("not a folder")
+    store.create_session("t", title="", project=str(tmp_path / "work"), at=AT)
     assert "no link to the session" in caplog.text and [info.session_id for info in store.sessions()] == ["t"]
 
 
@@ -387,7 +389,7 @@ store = MarkdownStore(sys.argv[1])
 list(store.read(session_id="none"))
 in_use = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (in_use + (64 << 20),) * 2)
-print(sum(len(record.payload) for record in store.read(session_id="s")), store.sessions()[0].runs)
+print(sum(len(record.payload) for record in store.read(session_id="s")), len(store.sessions()))
 """
     done = subprocess.run([sys.executable, "-c", code, str(store.root)], capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == [str(200 * 1_000_002), "1"], done.stderr
@@ -440,7 +442,7 @@ def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be made: Not a directory"):
         MarkdownStore(tmp_path / "file" / "root")
-    with pytest.raises(StoreError, match="use the name of one folder"):
+    with pytest.raises(SettingError, match="use the name of one folder"):
         MarkdownStore(tmp_path, meta_dirname="../up")
 
 

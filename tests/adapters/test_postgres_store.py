@@ -155,7 +155,7 @@ store.append([Record("s", 2, "r", 1, "T", 0.0, b"{}")], durable=True, token="old
         assert other.poll() is None, "it waits"
         connection.exec_driver_sql("UPDATE writers SET token = 'new' WHERE session_id = 's'")
     _, errors = other.communicate(timeout=30)
-    assert "StoreError: session 's' is being written by process 7" in errors
+    assert "SessionBusy: session s is written by process 7" in errors
     assert [found.seq for found in store.read()] == [1]
     store.close()
 

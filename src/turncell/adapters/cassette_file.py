@@ -29,6 +29,7 @@ log = logging.getLogger("turncell")
 VERSION = 1
 LIMIT_BYTES = 200_000_000
 """A file beyond this is no cassette: it would be read into memory whole."""
+LINE_LIMIT_BYTES = 32 << 20
 
 
 class Tape:
@@ -127,7 +128,9 @@ def read_cassette(path: str | os.PathLike[str]) -> list[Recording]:
     recordings = []
     for line_number, line in enumerate(lines_of(Path(path)), 2):
         try:
-            recordings.append(_from_json(codec.decode_json(line)))
+            if len(line) > LINE_LIMIT_BYTES:
+                raise ValueError(f"{len(line)} bytes, a line holds up to {LINE_LIMIT_BYTES}")
+            recordings.append(_from_json(codec.decode_foreign(line)))
         except (ValueError, RecursionError) as error:
             raise StoreError(
                 f"line {line_number} of cassette {str(path)!r} is no recording ({codec.why_refused(error)}); "

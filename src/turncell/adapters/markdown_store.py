@@ -27,8 +27,11 @@ from turncell.adapters import markdown_store_lines as doc
 from turncell.adapters import markdown_store_text as text
 from turncell.adapters import store_text
 from turncell.core.events import SCHEMA_VERSION
+from turncell.core.values import evolve
 from turncell.errors import StoreError
-from turncell.runtime.ports import Damage, Record, SessionInfo, Writer
+from turncell.runtime.ports import Damage, Record, SessionInfo, Writer, root_run_of
+from turncell.runtime.private_files import make_folder, opener
+from turncell.settings import META_DIRNAME, check_meta_dirname
 
 log = logging.getLogger("turncell")
 
@@ -36,17 +39,16 @@ log = logging.getLogger("turncell")
 class MarkdownStore:
     """Fulfils `runtime.ports.Store`. Use it from the thread that made it.
 
-    `root` is the folder of all documents, by default `~/.turncell/sessions`. With `link_in` (a work folder) each new
-    session gets a link in `<link_in>/<meta_dirname>/sessions/`.
+    `root` is the folder of all documents, by default `~/<meta_dirname>/sessions`. With `links`, each new session gets a
+    link in `<its project>/<meta_dirname>/sessions/`, where its project is a folder of this machine.
     """
 
     def __init__(
-        self, root: Path | str | None = None, link_in: Path | str | None = None, meta_dirname: str = ".turncell"
+        self, root: Path | str | None = None, *, links: bool = False, meta_dirname: str = META_DIRNAME
     ) -> None:
-        if meta_dirname in ("", ".", "..") or "/" in meta_dirname or os.sep in meta_dirname:
-            raise StoreError(f"meta_dirname is {meta_dirname!r}; use the name of one folder, like '.turncell'")
+        check_meta_dirname(meta_dirname)
         self.root = Path(root).expanduser().absolute() if root else Path.home() / meta_dirname / "sessions"
-        self._links = Path(link_in).expanduser().absolute() / meta_dirname / "sessions" if link_in else None
+        self._links_in = Path(meta_dirname) / "sessions" if links else None
         self._paths: dict[str, Path] = {}
         self._headers: dict[str, doc.Header] = {}
         self._ends: dict[str, tuple[tuple[int, int], int]] = {}
@@ -56,7 +58,7 @@ class MarkdownStore:
         self._unsynced: set[Path] = set()
         self._told: set[tuple[str, int]] = set()
         with files.failing(self.root, "made"):
-            self.root.mkdir(parents=True, exist_ok=True)
+            make_folder(self.root)
 
     def __repr__(self) -> str:
         return f"<MarkdownStore at {self.root}>"
@@ -74,19 +76,21 @@ class MarkdownStore:
         with files.root_lock(self.root):
             if self._path(session_id) is not None:
                 raise StoreError(f"the history at {self.root} already has a session {session_id!r}; use another id")
-            link = self._link_to(path)
+            link = self._link_to(path, project)
             header = doc.Header(SCHEMA_VERSION, session_id, title, project, at, link)
             head = doc.header_line(header) + text.head(session_id, title, project, at).encode("utf-8")
             with files.failing(path, "written"):
-                path.parent.mkdir(exist_ok=True)
+                make_folder(path.parent)
                 files.write_new(path, head)
             self._unsynced.add(path)
 
-    def _link_to(self, path: Path) -> str:
-        if self._links is None or self._links.resolve() == self.root.resolve():
+    def _link_to(self, path: Path, project: str) -> str:
+        if self._links_in is None or not os.path.isabs(project):
             return ""
-        link = self._links / path.name
+        link = Path(project) / self._links_in / path.name
         try:
+            if not os.path.isdir(project) or link.parent.resolve() == self.root.resolve():
+                return ""
             files.make_link(link, path)
         except OSError as error:  # the document is what counts
             log.warning("no link to the session at %s: %s", link, error.strerror)
@@ -124,6 +128,8 @@ class MarkdownStore:
         """The end of a document that may be written."""
         path = self._existing(session_id)
         header = self._header(session_id, path)
+        if header.version < SCHEMA_VERSION:  # an older turncell must not write after what it does not know
+            self._rewrite_head(path, replace(header, version=SCHEMA_VERSION))
         store_text.check_writer(session_id, files.read_writer(path.with_suffix(".lock")), token)
         _check_version(header, path)
         store_text.check_damage(self._damaged.get(session_id))
@@ -146,7 +152,7 @@ class MarkdownStore:
             log.warning("%s ended in a record that is not whole; it is cut off at byte %d", path, tail.torn_at)
             with files.failing(path, "repaired"):
                 os.truncate(path, tail.torn_at)
-        with files.failing(path, "written"), open(path, "ab", buffering=0) as file:
+        with files.failing(path, "written"), open(path, "ab", buffering=0, opener=opener) as file:
             size = os.fstat(file.fileno()).st_size
             undo.append((path, size))
             self._unsynced.add(path)
@@ -197,13 +203,16 @@ class MarkdownStore:
             path = self._existing(session_id)
             header = replace(self._header(session_id, path), title=title)
             _check_version(header, path)
-            with _opened(path) as file, files.failing(path, "written"):
-                file.readline()
-                heading = file.readline()
-                first = doc.header_line(header) + text.title_line(title).encode("utf-8")
-                files.replace_with(path, first if heading.startswith(b"# ") else first + heading, file)
-            self._headers[session_id] = header
-            self._ends.pop(session_id, None)
+            self._rewrite_head(path, header)
+
+    def _rewrite_head(self, path: Path, header: doc.Header) -> None:
+        with _opened(path) as file, files.failing(path, "written"):
+            file.readline()
+            heading = file.readline()
+            first = doc.header_line(header) + text.title_line(header.title).encode("utf-8")
+            files.replace_with(path, first if heading.startswith(b"# ") else first + heading, file)
+        self._headers[header.session_id] = header
+        self._ends.pop(header.session_id, None)
 
     def delete(self, session_ids: Sequence[str]) -> None:
         """Documents, links, claims, and every blob that no remaining document names. The documents go last: an
@@ -251,9 +260,11 @@ class MarkdownStore:
     def _records(self, session_id: str, path: Path) -> Iterator[Record]:
         ending, seq = doc.Ending(), 0
         with _opened(path) as file, files.failing(path, "read"):
+            version = self._header(session_id, path).version
             for record in doc.records(file, session_id, ending):
                 seq = record.seq
-                yield record
+                # What a newer turncell has marked may be newer in ways that its lines do not tell.
+                yield record if version <= SCHEMA_VERSION else evolve(record, version=max(record.version, version))
         self._damaged.pop(session_id, None)
         if ending.damaged_at is not None:
             self._damaged[session_id] = _damage(session_id, seq + 1, path, ending.damaged_at, ending.why)
@@ -283,13 +294,14 @@ class MarkdownStore:
             now = path.stat()
             known = self._infos.get(header.session_id)
             if known is None or known[0] != (now.st_size, now.st_mtime_ns):
-                updated_at, runs = None, set()
+                updated_at, runs, root_run_id = None, 0, ""
                 for record in self._records(header.session_id, path):
                     updated_at = record.at if updated_at is None else max(updated_at, record.at)
-                    runs.add(record.run_id)
+                    runs += record.type == "RunStarted"
+                    root_run_id = root_run_of(record) if record.seq == 1 else root_run_id
                 updated_at = header.created_at if updated_at is None else updated_at
                 info = SessionInfo(
-                    header.session_id, header.title, header.project, header.created_at, updated_at, len(runs)
+                    header.session_id, header.title, header.project, header.created_at, updated_at, runs, root_run_id
                 )
                 known = self._infos[header.session_id] = ((now.st_size, now.st_mtime_ns), info)
         except FileNotFoundError:  # deleted meanwhile

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from turncell.adapters import store_text
-from turncell.errors import StoreError
+from turncell.errors import StoreBusy, StoreError
 from turncell.runtime.ports import Writer
+from turncell.runtime.private_files import make_folder, opener
 
 LOCK_TIMEOUT_S = 10.0
 _SESSION_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,119}")
@@ -52,12 +53,12 @@ def failing(path: Path, doing: str) -> Iterator[None]:
 def root_lock(root: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
-    lock = FileLock(root / ".lock", timeout=LOCK_TIMEOUT_S)
+    lock = FileLock(root / ".lock", timeout=LOCK_TIMEOUT_S, mode=0o600)
     with failing(root, "written"):
         try:
             lock.acquire()
         except Timeout:  # it is an OSError, too
-            raise StoreError(
+            raise StoreBusy(
                 f"another process has held {root / '.lock'} for {LOCK_TIMEOUT_S:g} s; end that one or try again"
             ) from None
     try:
@@ -79,7 +80,7 @@ def sync(path: Path) -> None:
 
 def write_new(path: Path, data: bytes) -> None:
     """Whole or not at all: FileExistsError if there is one."""
-    with open(path, "xb") as file:
+    with open(path, "xb", opener=opener) as file:
         try:
             file.write(data)
             file.flush()
@@ -96,7 +97,7 @@ def replace_with(path: Path, first: bytes, rest: BinaryIO) -> None:
     """Put a file of `first` and what is left of `rest` in the place of `path`, on disk before it takes the name."""
     new = _beside(path)
     try:
-        with open(new, "xb") as file:
+        with open(new, "xb", opener=opener) as file:
             file.write(first)
             shutil.copyfileobj(rest, file, 1 << 20)
             file.flush()
@@ -152,7 +153,7 @@ def write_writer(lock: Path, writer: Writer, *, is_new: bool) -> None:
     new = _beside(lock)
     with failing(lock, "written"):
         try:
-            with open(new, "xb") as file:
+            with open(new, "xb", opener=opener) as file:
                 file.write(json.dumps(values).encode("ascii"))
                 file.flush()
                 os.fsync(file.fileno())
@@ -164,7 +165,7 @@ def write_writer(lock: Path, writer: Writer, *, is_new: bool) -> None:
             except FileExistsError:
                 raise
             except OSError:  # a file system without hard links
-                with open(lock, "xb") as file:
+                with open(lock, "xb", opener=opener) as file:
                     file.write(new.read_bytes())
         finally:
             new.unlink(missing_ok=True)
@@ -185,10 +186,11 @@ def put_blob(root: Path, digest: str, data: bytes) -> bool:
     if path.exists():
         return False
     with failing(path, "written"):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         new = _beside(path)
         try:
-            new.write_bytes(data)
+            with open(new, "xb", opener=opener) as file:
+                file.write(data)
             os.replace(new, path)
         finally:
             new.unlink(missing_ok=True)
@@ -224,7 +226,7 @@ def _pointer(document: Path) -> str:
 
 
 def make_link(link: Path, document: Path) -> None:
-    link.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(link.parent)
     try:
         link.symlink_to(document)
     except FileExistsError:
@@ -233,7 +235,7 @@ def make_link(link: Path, document: Path) -> None:
         link.unlink()  # it points at a document that is gone
         link.symlink_to(document)
     except (OSError, NotImplementedError):
-        with open(link, "x", encoding="utf-8") as file:
+        with open(link, "x", encoding="utf-8", opener=opener) as file:
             file.write(_pointer(document))
 
 

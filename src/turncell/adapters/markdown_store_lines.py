@@ -31,6 +31,8 @@ from turncell.runtime.ports import Record
 
 MARK = b"<!-- turncell "
 _END = b" -->"
+_BOM = b"\xef\xbb\xbf"
+"""Some editors put it before the first line."""
 MAX_LINE_BYTES = 96 << 20
 """A record of more is neither written nor read: what is read must fit into memory. A text of 5 million characters fits."""
 _PIECE_BYTES = 1 << 16
@@ -73,8 +75,9 @@ class Tail:
     why: str = ""
 
 
-def header_line(header: Header) -> bytes:
-    values = {name: getattr(header, name) for name in Header.__slots__}
+def header_line(header: Header, cut: str = "") -> bytes:
+    """`cut` says of an exported document why it is not all of its session."""
+    values = {name: getattr(header, name) for name in Header.__slots__} | ({"cut": cut} if cut else {})
     return _line("session", values)
 
 
@@ -88,6 +91,8 @@ def record_line(record: Record, payload: str, digests: list[str], left: int) -> 
         "at": record.at,
         "left": left,
     }
+    if record.version != 1:
+        values["version"] = record.version
     if digests:
         values["blobs"] = digests
     line = _line("record", values | {"payload": payload})
@@ -113,7 +118,9 @@ def _parse(line: bytes, kind: bytes) -> dict[str, Any]:
     if b"%08x" % zlib.crc32(text) != check:
         raise Broken("its check sum is another")
     try:
-        values = codec.decode_json(text) if kind == b"session" else orjson.loads(text)
+        values = (
+            codec.decode_foreign(text) if kind == b"session" or len(text) > codec.MAX_VALUES else orjson.loads(text)
+        )
     except (ValueError, RecursionError) as error:
         raise Broken(f"it is no JSON: {error}") from error
     if not isinstance(values, dict):
@@ -122,7 +129,7 @@ def _parse(line: bytes, kind: bytes) -> dict[str, Any]:
 
 
 def parse_header(line: bytes) -> Header:
-    values = _parse(line, b"session")
+    values = _parse(line.removeprefix(_BOM), b"session")
     try:
         header = Header(**{name: values[name] for name in Header.__slots__})
     except KeyError as error:
@@ -136,21 +143,25 @@ def parse_header(line: bytes) -> Header:
     return header
 
 
+def cut_of(line: bytes) -> str:
+    return str(_parse(line.removeprefix(_BOM), b"session").get("cut", ""))
+
+
 def _parse_record(line: bytes, session_id: str) -> tuple[Record, int, list[str]]:
     values = _parse(line, b"record")
     get = values.get
     seq, run_id, step, kind, at, left = get("seq"), get("run_id"), get("step"), get("type"), get("at"), get("left")
-    payload, digests = get("payload"), get("blobs", [])
+    payload, digests, version = get("payload"), get("blobs", []), get("version", 1)
     if get("session_id") != session_id:
         raise Broken(f"it belongs to session {str(get('session_id'))[:80]!r}")
     if not (
-        type(seq) is type(step) is type(left) is int
+        type(seq) is type(step) is type(left) is type(version) is int
         and isinstance(run_id, str) and isinstance(kind, str) and isinstance(payload, str) and isinstance(digests, list)
         and isinstance(at, int | float) and _is_time(at)
     ):  # fmt: skip
         raise Broken("a value has another type")
     return (
-        Record(session_id, seq, run_id, step, kind, float(at), payload.encode("utf-8")),
+        Record(session_id, seq, run_id, step, kind, float(at), payload.encode("utf-8"), version=version),
         left,
         [str(one) for one in digests],
     )
@@ -191,12 +202,16 @@ def lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 
 def records(file: BinaryIO, session_id: str, ending: Ending, blobs_named: set[str] | None = None) -> Iterator[Record]:
-    """The whole records in order, one append at a time, up to the first damage."""
+    """The whole records in order, one append at a time, up to the first damage. With `blobs_named` the file is one that
+    stands alone, and may have other sessions behind this one; it is then left at the next one's first line."""
     held: list[Record] = []  # of an append whose end has not come yet
     held_at = 0
     left_before = last_seq = 0
     for offset, line in lines(file):
         if line.startswith(MARK + b"session "):
+            if blobs_named is not None:
+                file.seek(offset)
+                break
             continue  # the caller has read it
         try:
             record, left, named = _parse_record(line, session_id)

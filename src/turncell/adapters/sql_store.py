@@ -8,9 +8,8 @@ same by `synchronous_commit`.
 let the wrong one win, so a claim is checked in the transaction that writes. SQLite has one writer at a time, from
 BEGIN IMMEDIATE on; in PostgreSQL whoever writes, claims or erases a session holds the lock of its row in `sessions`.
 
-Erasing: SQLite overwrites what is deleted (`secure_delete`), but copies of a row may stay in the gaps of pages that
-were split since, and in the WAL. So the file is rebuilt (VACUUM) and the WAL cut to nothing. In PostgreSQL the tables
-are rewritten (VACUUM FULL); the server's own WAL, replicas and backups are its administrator's.
+Erasing: for SQLite see sql_store_erasing. In PostgreSQL the tables are rewritten (VACUUM FULL), for which others wait; the
+server's own WAL, replicas and backups are its administrator's.
 
 Damage: neither database tells of every bit that flips, so a record has a check sum, compared when it is read. Where a
 page cannot be read, the rows are fetched in smaller and smaller pieces up to it.
@@ -18,7 +17,6 @@ page cannot be read, the rows are fetched in smaller and smaller pieces up to it
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby
@@ -29,16 +27,18 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
+from turncell.adapters import sql_store_erasing as erasing
 from turncell.adapters import sql_store_schema as schema
 from turncell.adapters import store_text
 from turncell.adapters.sql_store_schema import BUSY_TIMEOUT_S, blob_uses, blobs, events, failure, sessions, writers
 from turncell.core import codec
 from turncell.core.events import SCHEMA_VERSION
+from turncell.core.values import evolve
 from turncell.errors import StoreError
-from turncell.runtime.ports import Damage, Record, SessionInfo, Writer
+from turncell.runtime.ports import Damage, Record, SessionInfo, Writer, root_run_of
 from turncell.settings import without_secrets
 
-_COLUMNS = ("session_id", "seq", "run_id", "step", "type", "at", "payload", "check_sum")
+_COLUMNS = ("session_id", "seq", "run_id", "step", "type", "at", "payload", "check_sum", "version")
 _MANY = 500
 """How many values one IN list takes; SQLite's old limit for all parameters of a statement is 999."""
 
@@ -52,12 +52,17 @@ class SQLStore:
         self._where = where
         self._is_sqlite = engine.dialect.name == "sqlite"
         self._damaged: dict[str, Damage] = {}
+        self._is_marked = False
         # Compiled once, for the driver itself: SQLAlchemy's way through a statement costs more than SQLite's.
         self._insert = sa.insert(events).compile(dialect=engine.dialect)
         self._select_writer = (
             "SELECT w.token, w.host, w.pid, w.born_at, w.since FROM sessions s LEFT JOIN writers w "
             f"ON w.session_id = s.session_id WHERE s.session_id = {'?' if self._is_sqlite else '%s'}"
         )
+        self._update_session = (
+            "UPDATE sessions SET updated_at = CASE WHEN updated_at > ? THEN updated_at ELSE ? END, runs = runs + ?, "
+            "root_run_id = CASE WHEN ? = '' THEN root_run_id ELSE ? END WHERE session_id = ?"
+        ).replace("?", "?" if self._is_sqlite else "%s")
         try:
             self._connection = engine.connect()
             self._newer = schema.prepare(self._connection, where)
@@ -98,7 +103,17 @@ class SQLStore:
         for record in records if self._damaged else ():
             store_text.check_damage(self._damaged.get(record.session_id))
         rows: list[Any] = [
-            (r.session_id, r.seq, r.run_id, r.step, r.type, r.at, store_text.payload_text(r), store_text.check_sum(r))
+            (
+                r.session_id,
+                r.seq,
+                r.run_id,
+                r.step,
+                r.type,
+                r.at,
+                store_text.payload_text(r),
+                store_text.check_sum(r),
+                r.version,
+            )
             for r in records
         ]
         if not self._insert.positional:
@@ -109,8 +124,18 @@ class SQLStore:
         with self._writing(what, is_durable=durable) as connection:
             self._check_writers(sorted({record.session_id for record in records}), token)
             connection.exec_driver_sql(str(self._insert), rows)
+            connection.exec_driver_sql(self._update_session, self._news(records))
             if uses:
                 self._put_blobs(contents, sorted(uses))
+
+    def _news(self, records: Sequence[Record]) -> Any:
+        """What these records change in the table of sessions, one tuple for each."""
+        found: dict[str, tuple[float, int, str]] = {}
+        for record in records:
+            at, runs, root = found.get(record.session_id, (record.at, 0, ""))
+            root = root_run_of(record) if record.seq == 1 else root
+            found[record.session_id] = (max(at, record.at), runs + (record.type == "RunStarted"), root)
+        return [(at, at, runs, root, root, session_id) for session_id, (at, runs, root) in found.items()]
 
     def _check_writers(self, session_ids: Sequence[str], token: str | None) -> None:
         if not self._is_sqlite:
@@ -160,34 +185,42 @@ class SQLStore:
 
     def delete(self, session_ids: Sequence[str]) -> None:
         ids = sorted(set(session_ids))
+        for session_id in ids:
+            self._damaged.pop(session_id, None)
+        if self._is_sqlite:
+            with self._writing("deleting") as connection:
+                erasing.forget_sessions(connection, ids)
+        else:
+            self._delete_from_postgres(ids)
+        self._erase()
+
+    def _delete_from_postgres(self, ids: Sequence[str]) -> None:
         with self._writing("deleting") as connection:
             self._lock(ids)
-            if not self._is_sqlite:
-                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({schema.BLOBS_LOCK})")
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({schema.BLOBS_LOCK})")
             digests = {row[0] for row in self._in(sa.select(blob_uses.c.digest), blob_uses.c.session_id, ids)}
             for table in (events, writers, blob_uses, sessions):
                 for some in _pieces(ids):
                     connection.execute(sa.delete(table).where(table.c.session_id.in_(some)))
-            for session_id in ids:
-                self._damaged.pop(session_id, None)
             in_use = sa.exists().where(blob_uses.c.digest == blobs.c.digest)
             for some in _pieces(sorted(digests)):
                 connection.execute(sa.delete(blobs).where(blobs.c.digest.in_(some), ~in_use))
-        self._erase()
 
     def _erase(self) -> None:
         """Make what was deleted unreadable also in the files; for rows that were deleted before, too."""
         try:
             if self._is_sqlite:
-                self._pragma("VACUUM")
-                until = time.monotonic() + BUSY_TIMEOUT_S
-                while self._pragma("PRAGMA wal_checkpoint(TRUNCATE)")[0]:
-                    if time.monotonic() > until:
-                        raise StoreError(
-                            f"the sessions are deleted, but another process reads {self._where}, so that their text is "
-                            "still in its -wal file; end that process and delete again"
-                        )
-                    time.sleep(0.05)
+                left = erasing.erase_waste(self._connection)
+                if not erasing.truncate_wal(self._connection, BUSY_TIMEOUT_S):
+                    raise StoreError(
+                        f"the sessions are deleted, but another process reads {self._where}, so that their text is "
+                        "still in its -wal file; end that process and delete again"
+                    )
+                if left:
+                    raise StoreError(
+                        f"the sessions are deleted, but the text of {left} records is still in damaged pages of "
+                        f"{self._where}; save the rest with `sqlite3 FILE .recover` into a new file, and remove this one"
+                    )
             else:
                 with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                     connection.exec_driver_sql(f"SET lock_timeout = '{BUSY_TIMEOUT_S:g}s'")
@@ -197,7 +230,7 @@ class SQLStore:
         except DBAPIError as error:
             self._roll_back()
             found = failure(error, self._where, "cleaned")
-            raise StoreError(f"the sessions are deleted, but their text may still be in the files: {found}") from error
+            raise type(found)(f"the sessions are deleted, but their text may still be in the files: {found}") from error
 
     # Reading
 
@@ -214,7 +247,9 @@ class SQLStore:
             except _Damaged as error:
                 return self._whole(session_id, *self._up_to_damage(session_id, error))
             return self._whole(session_id, rows)
-        query = columns.join(sessions).order_by(sessions.c.created_at, sessions.c.session_id, events.c.seq)
+        query = columns.join(sessions, sessions.c.session_id == events.c.session_id).order_by(
+            sessions.c.created_at, sessions.c.session_id, events.c.seq
+        )
         try:
             rows = self._rows(query)
         except _Damaged:
@@ -225,7 +260,9 @@ class SQLStore:
     def _filtered(
         self, columns: Any, session_id: str | None, run_id: str | None, types: Sequence[str] | None
     ) -> list[Record]:
-        query = columns.join(sessions).order_by(sessions.c.created_at, sessions.c.session_id, events.c.seq)
+        query = columns.join(sessions, sessions.c.session_id == events.c.session_id).order_by(
+            sessions.c.created_at, sessions.c.session_id, events.c.seq
+        )
         if session_id is not None:
             query = query.where(events.c.session_id == session_id)
         if run_id is not None:
@@ -262,20 +299,28 @@ class SQLStore:
 
     def _record(self, row: Any) -> tuple[Record | None, str]:
         """The record of a row, or None, and what is wrong with it."""
-        session_id, seq, run_id, step, kind, at, payload, check_sum = row
+        session_id, seq, run_id, step, kind, at, payload, check_sum, version = row
         if not (
-            type(seq) is type(step) is int and type(payload) is type(run_id) is type(kind) is str and type(at) is float
+            type(seq) is type(step) is type(version) is int
+            and type(payload) is type(run_id) is type(kind) is str
+            and type(at) is float
         ):
             return None, f"a column has another type: {[type(value).__name__ for value in row]}"
-        record = Record(session_id, seq, run_id, step, kind, at, payload.encode("utf-8", "replace"))
+        record = Record(
+            session_id, seq, run_id, step, kind, at, payload.encode("utf-8", "replace"), version=version
+        )  # fmt: skip
         if check_sum is not None:
             is_whole = store_text.check_sum(record) == check_sum
-            return (record, "") if is_whole else (None, "its check sum is another")
+            return (self._of_store(record), "") if is_whole else (None, "its check sum is another")
         try:
             codec.decode_json(record.payload)
         except (ValueError, RecursionError) as error:
             return None, f"it is no JSON: {str(error)[:120]}"
-        return record, ""
+        return self._of_store(record), ""
+
+    def _of_store(self, record: Record) -> Record:
+        """What a newer turncell has marked may be newer in ways that its columns do not tell."""
+        return record if self._newer is None else evolve(record, version=max(record.version, int(self._newer)))
 
     def _up_to_damage(self, session_id: str, why: Exception) -> tuple[list[Any], str]:
         """The rows of a session before the first that its page hides, and what the database says of that one."""
@@ -302,32 +347,14 @@ class SQLStore:
         return self._damaged.get(session_id)
 
     def sessions(self) -> list[SessionInfo]:
-        columns = [sessions.c[name] for name in ("session_id", "title", "project", "created_at")]
-        query = (
-            sa.select(
-                *columns,
-                sa.func.coalesce(sa.func.max(events.c.at), sessions.c.created_at).label("updated_at"),
-                sa.func.count(sa.distinct(events.c.run_id)).label("runs"),
-            )
-            .outerjoin(events, events.c.session_id == sessions.c.session_id)
-            .group_by(sessions.c.session_id)
-            .order_by(sa.desc("updated_at"), sessions.c.created_at.desc(), sessions.c.session_id.desc())
-        )
-        try:
-            rows = self._rows(query)
-        except _Damaged:
-            rows = None
-        if rows is None or not all(isinstance(row.updated_at, float) for row in rows):
-            found = [self._info(row) for row in self._rows(sa.select(*columns))]
-            return sorted(found, key=lambda info: (info.updated_at, info.created_at, info.session_id), reverse=True)
-        return [SessionInfo(*row) for row in rows]
-
-    def _info(self, row: Any) -> SessionInfo:
-        """What is known of a session where a damaged page may hide some of it."""
-        records = list(self.read(session_id=row.session_id))
-        updated_at = max((record.at for record in records), default=row.created_at)
-        runs = len({record.run_id for record in records})
-        return SessionInfo(row.session_id, row.title, row.project, row.created_at, updated_at, runs)
+        names = ("session_id", "title", "project", "created_at")
+        query = sa.select(
+            *(sessions.c[name] for name in names),
+            sa.func.coalesce(sessions.c.updated_at, sessions.c.created_at).label("updated_at"),
+            sessions.c.runs,
+            sessions.c.root_run_id,
+        ).order_by(sa.desc("updated_at"), sessions.c.created_at.desc(), sessions.c.session_id.desc())
+        return [SessionInfo(*row) for row in self._rows(query)]
 
     def _session_ids(self) -> list[str]:
         query = sa.select(sessions.c.session_id).order_by(sessions.c.created_at, sessions.c.session_id)
@@ -415,8 +442,11 @@ class SQLStore:
                 self._connection.exec_driver_sql("BEGIN IMMEDIATE")
             else:
                 self._connection.exec_driver_sql(f"SET LOCAL synchronous_commit = {'on' if is_durable else 'off'}")
+            if not self._is_marked:
+                schema.mark(self._connection)
             yield self._connection
             self._connection.commit()
+            self._is_marked = True
         except (DBAPIError, UnicodeEncodeError) as error:
             self._roll_back()
             raise failure(error, self._where, "written", what) from error

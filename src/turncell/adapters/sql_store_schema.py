@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 
 from turncell.core.events import SCHEMA_VERSION
-from turncell.errors import StoreError
+from turncell.errors import SessionBusy, StoreBusy, StoreError
+from turncell.runtime.ports import Record, root_run_of
+from turncell.runtime.private_files import make_folder, opener
 from turncell.settings import without_secrets
 
 BUSY_TIMEOUT_S = 10.0
@@ -30,11 +33,16 @@ sessions = sa.Table(
     sa.Column("title", sa.Text, nullable=False),
     sa.Column("project", sa.Text, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
+    # What a list shows, kept here by each append: a list must not cost a walk through all events.
+    sa.Column("updated_at", sa.Float),
+    sa.Column("runs", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("root_run_id", sa.Text, nullable=False, server_default=""),
 )
 events = sa.Table(
     "events",
     metadata,
-    sa.Column("session_id", sa.Text, sa.ForeignKey("sessions.session_id"), primary_key=True),
+    # No foreign key: in SQLite what was erased leaves empty rows (see sql_store_erasing), and `append` looks for the session.
+    sa.Column("session_id", sa.Text, primary_key=True),
     sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("run_id", sa.Text, nullable=False, index=True),
     sa.Column("step", sa.Integer, nullable=False),
@@ -43,8 +51,16 @@ events = sa.Table(
     sa.Column("payload", sa.Text, nullable=False),
     # See store_text.check_sum. Without one: written before there were any.
     sa.Column("check_sum", sa.BigInteger),
-    sqlite_with_rowid=False,
+    sa.Column("version", sa.Integer, nullable=False, server_default="1"),
 )
+ADDED = (
+    ("events", "check_sum", "BIGINT"),
+    ("events", "version", "INTEGER DEFAULT 1 NOT NULL"),
+    ("sessions", "updated_at", "FLOAT"),
+    ("sessions", "runs", "INTEGER DEFAULT 0 NOT NULL"),
+    ("sessions", "root_run_id", "TEXT DEFAULT '' NOT NULL"),
+)
+"""The columns that tables of before may not have."""
 writers = sa.Table(
     "writers",
     metadata,
@@ -76,9 +92,16 @@ def sqlite_engine(path: Path | str) -> sa.Engine:
     if str(path) != ":memory:":
         path = Path(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
         except OSError as error:
             raise StoreError(f"the folder {path.parent} for the history cannot be made: {error.strerror}") from error
+        if path.is_dir():
+            raise StoreError(
+                f"{path} is a folder, and the history is one SQLite file: name a file in it, or write "
+                f"'markdown:{path}' for a folder of Markdown documents"
+            )
+        with suppress(OSError), open(path, "xb", opener=opener):  # where that fails, SQLite says why
+            pass
     engine = sa.create_engine(
         sa.URL.create("sqlite", database=str(path)),
         poolclass=sa.StaticPool,
@@ -89,7 +112,7 @@ def sqlite_engine(path: Path | str) -> sa.Engine:
     def configure(connection: Any, _: Any) -> None:
         cursor = connection.cursor()
         _use_wal(cursor)
-        for pragma in ("synchronous=NORMAL", "foreign_keys=ON", "secure_delete=ON"):
+        for pragma in ("synchronous=NORMAL", "secure_delete=ON", "temp_store=MEMORY"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
@@ -150,17 +173,72 @@ def prepare(connection: sa.Connection, where: str) -> str | None:
     if found is not None and int(found) > SCHEMA_VERSION:
         connection.rollback()
         return found
-    if "events" in there and not _has_check_sums(connection):
-        connection.exec_driver_sql("ALTER TABLE events ADD COLUMN check_sum BIGINT")
+    columns = _columns(connection) if "events" in there else {(table, name) for table, name, _ in ADDED}
+    for table, name, kind in ADDED:
+        if (table, name) not in columns:
+            connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
     metadata.create_all(connection)
+    if ("sessions", "root_run_id") not in columns:
+        _fill_sessions(connection)
     if found is None:
         connection.execute(sa.insert(meta).values(key="schema_version", value=str(SCHEMA_VERSION)))
     connection.commit()
+    if is_sqlite and not _has_rowids(connection):
+        _give_rowids(connection)
     return None
 
 
-def _has_check_sums(connection: sa.Connection) -> bool:
-    return "check_sum" in {column["name"] for column in sa.inspect(connection).get_columns("events")}
+def mark(connection: sa.Connection) -> None:
+    """Within the caller's transaction: from here on an older turncell is refused."""
+    change = sa.update(meta).where(meta.c.key == "schema_version", meta.c.value != str(SCHEMA_VERSION))
+    connection.execute(change.values(value=str(SCHEMA_VERSION)))
+
+
+def _columns(connection: sa.Connection) -> set[tuple[str, str]]:
+    seen = sa.inspect(connection)
+    return {(table, column["name"]) for table in ("events", "sessions") for column in seen.get_columns(table)}
+
+
+def _fill_sessions(connection: sa.Connection) -> None:
+    of_session = "FROM events WHERE events.session_id = sessions.session_id"
+    with suppress(DBAPIError), connection.begin_nested():  # on a damaged page: then lists know less
+        connection.exec_driver_sql(
+            f"UPDATE sessions SET updated_at = (SELECT max(at) {of_session}), "
+            f"runs = (SELECT count(*) {of_session} AND type = 'RunStarted')"
+        )
+        first = sa.select(
+            *(events.c[name] for name in ("session_id", "seq", "run_id", "step", "type", "at", "payload"))
+        )
+        for row in connection.execute(first.where(events.c.seq == 1, events.c.type == "RunStarted")).all():
+            payload = str(row.payload).encode("utf-8", "replace")
+            if root := root_run_of(Record(row.session_id, 1, row.run_id, row.step, row.type, row.at, payload)):
+                change = sa.update(sessions).where(sessions.c.session_id == row.session_id)
+                connection.execute(change.values(root_run_id=root))
+
+
+def _has_rowids(connection: sa.Connection) -> bool:
+    found = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE name = 'events'").scalar()
+    connection.rollback()
+    return "WITHOUT ROWID" not in str(found).upper()
+
+
+def _give_rowids(connection: sa.Connection) -> None:
+    """Tables of before had the texts in the order of their keys, so that they moved (see sql_store_erasing)."""
+    try:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        names = ", ".join(column.name for column in events.columns)
+        connection.exec_driver_sql("DROP INDEX IF EXISTS ix_events_run_id")
+        connection.exec_driver_sql("ALTER TABLE events RENAME TO events_of_before")
+        metadata.create_all(connection)
+        connection.exec_driver_sql(
+            f"INSERT INTO events ({names}) SELECT {names} FROM events_of_before ORDER BY session_id, seq"
+        )
+        connection.exec_driver_sql("DROP TABLE events_of_before")
+        connection.commit()
+    except DBAPIError as error:
+        connection.rollback()
+        if not is_corrupt(error):
+            raise
 
 
 def _is_ready(connection: sa.Connection) -> bool:
@@ -168,10 +246,10 @@ def _is_ready(connection: sa.Connection) -> bool:
     try:
         if not set(metadata.tables) <= set(sa.inspect(connection).get_table_names()):
             return False
-        if not _has_check_sums(connection):
+        if not {(table, name) for table, name, _ in ADDED} <= _columns(connection) or not _has_rowids(connection):
             return False
         found = connection.execute(sa.select(meta.c.value).where(meta.c.key == "schema_version")).scalar()
-        return bool(found == str(SCHEMA_VERSION))
+        return found is not None and found.isdigit() and int(found) <= SCHEMA_VERSION
     finally:
         connection.rollback()
 
@@ -188,6 +266,9 @@ _SQLITE_ADVICE = {
     "SQLITE_PERM": "this user may not use the file",
 }
 
+_POSTGRES_BUSY = ("55P03", "40001", "40P01")
+"""lock_not_available, serialization_failure, deadlock_detected"""
+
 
 def failure(error: Exception, where: str, doing: str, what: str = "") -> StoreError:
     """What a database's error means, in words. `doing` is "opened", "read" or "written"."""
@@ -196,8 +277,9 @@ def failure(error: Exception, where: str, doing: str, what: str = "") -> StoreEr
     words = str(original).strip().split("\n")[0]
     if is_integrity(error):
         if _is_duplicate_record(original):
-            return StoreError(
-                f"the history at {where} already has these records{what}: another process is writing this session"
+            return SessionBusy(
+                f"the history at {where} already has these records{what}: another process is writing this session; "
+                "load it again to go on with it"
             )
         return StoreError(f"the history at {where} refuses this{what}: {words}")
     if isinstance(error, UnicodeEncodeError):
@@ -206,7 +288,9 @@ def failure(error: Exception, where: str, doing: str, what: str = "") -> StoreEr
     advice = next((words for name, words in _SQLITE_ADVICE.items() if code.startswith(name)), None)
     if advice is None and isinstance(error, sa.exc.OperationalError) and not code:
         advice = "is the server there, and may this user in?"
-    return StoreError(f"the history at {where} cannot be {doing}{what}: {words}{'; ' + advice if advice else ''}")
+    is_busy = code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or getattr(original, "sqlstate", None) in _POSTGRES_BUSY
+    kind = StoreBusy if is_busy else StoreError
+    return kind(f"the history at {where} cannot be {doing}{what}: {words}{'; ' + advice if advice else ''}")
 
 
 def is_integrity(error: Exception) -> bool:

@@ -7,8 +7,9 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 
-from turncell.errors import StoreError
+from turncell.errors import SessionBusy, StoreError
 from turncell.runtime.ports import Damage, Record, Writer
+from turncell.runtime.process import held_by
 
 # Inside a JSON string the quotes would be escaped, so that a text which talks about blobs names none.
 _REFERENCE = re.compile(rb'"\$blob"\s*:\s*"([0-9a-f]{64})"')
@@ -34,6 +35,8 @@ def check_sum(record: Record) -> int:
     """CRC-32 of all of a record but its blobs, which have their digests."""
     at = float(record.at) + 0.0  # SQLite makes 0.0 of -0.0
     columns = f"{record.session_id}\0{record.seq}\0{record.run_id}\0{record.step}\0{record.type}\0{at!r}\0"
+    if record.version > 1:
+        columns += f"{record.version}\0"
     return zlib.crc32(record.payload, zlib.crc32(columns.encode("utf-8", "surrogatepass")))
 
 
@@ -71,19 +74,21 @@ def check_order(records: Sequence[Record], last: Mapping[str, int | None] | None
     for record in records:
         reached = before.get(record.session_id)
         if reached is not None and record.seq <= reached:
-            raise StoreError(
-                f"session {record.session_id!r} already has records up to {reached}, found {record.seq}: "
-                "another process is writing this session"
-            )
+            raise written_by_another(record.session_id, f"it has records up to {reached}, found {record.seq}")
         before[record.session_id] = record.seq
 
 
 def check_writer(session_id: str, writer: Writer | None, token: str | None) -> None:
     if writer is not None and writer.token != token:
-        raise StoreError(
-            f"session {session_id!r} is being written by process {writer.pid} on {writer.host!r}; "
-            "end that one, or begin a new session"
+        raise SessionBusy(
+            f"{held_by(session_id, writer)}; nothing is written here any more, load it again to go on with it"
         )
+
+
+def written_by_another(session_id: str, found: str) -> SessionBusy:
+    return SessionBusy(
+        f"session {session_id!r} was written by another process meanwhile ({found}); load it again to go on with it"
+    )
 
 
 def check_damage(damage: Damage | None) -> None:

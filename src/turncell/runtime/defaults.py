@@ -6,13 +6,12 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from turncell import settings
 from turncell.errors import UnknownModelError
 from turncell.runtime.journal import Journal
-from turncell.runtime.ports import Model, Record, SessionInfo, Store
+from turncell.runtime.ports import Damage, Model, Record, SessionInfo, Store
 
 if TYPE_CHECKING:
     from turncell.runtime.run import Run
@@ -69,7 +68,11 @@ def _is_set(*variables: str) -> bool:
 def journal() -> Journal:
     """The journal of this process's store, opened when first needed; a forked child opens its own."""
     chosen = settings.current()
-    key = chosen.store if chosen.store_kind == "postgresql" else f"{chosen.store_kind}:{chosen.store_path}"
+    key = (
+        chosen.store
+        if chosen.store_kind == "postgresql"
+        else f"{chosen.store_kind}:{chosen.store_path}:{chosen.meta_dirname}"
+    )
     with _lock:
         found = _journals.get(key)
         if found is None or found.pid != os.getpid():
@@ -78,11 +81,11 @@ def journal() -> Journal:
 
 
 def store(chosen: settings.Settings) -> Store:
-    """Open the store that the settings name; a session's document is linked from the folder one works in."""
+    """Open the store that the settings name; a session's document is linked from the folder of its project."""
     if chosen.store_kind == "markdown":
         from turncell.adapters.markdown_store import MarkdownStore
 
-        return MarkdownStore(chosen.store_path, link_in=Path.cwd())
+        return MarkdownStore(chosen.store_path, links=True, meta_dirname=chosen.meta_dirname)
     from turncell.adapters.sql_store import SQLStore
 
     if chosen.store_kind == "postgresql":
@@ -90,15 +93,15 @@ def store(chosen: settings.Settings) -> Store:
     return SQLStore.sqlite(chosen.store_path)
 
 
-def write_document(file: BinaryIO, info: SessionInfo, records: Iterable[Record]) -> None:
-    """A session as one readable Markdown document; the records have their blobs in them."""
+def write_document(file: BinaryIO, info: SessionInfo, records: Iterable[Record], damage: Damage | None = None) -> None:
+    """A session as a readable Markdown document, after those that the file has; the records have their blobs in them."""
     from turncell.adapters.markdown_document import write
 
-    write(file, info, records)
+    write(file, info, records, damage)
 
 
-def read_document(file: BinaryIO) -> tuple[int, SessionInfo, Iterator[Record]]:
-    """The schema version, the session and the records of such a document. StoreError for anything else."""
+def read_document(file: BinaryIO) -> Iterator[tuple[int, SessionInfo, str, Iterator[Record]]]:
+    """See `markdown_document.read`. StoreError for anything else."""
     from turncell.adapters.markdown_document import read
 
     return read(file)

@@ -7,9 +7,12 @@ person is asked. Only the intent of a write pays for an fsync: `record(..., dura
 all before them, survive a loss of power. A store that fails is a failure of the runs that need it, not of this thread:
 the error goes to the futures of the batch.
 
+A store that is locked by somebody else for a while fails nothing: the same is tried again for PATIENCE_S, and said in the log.
+
 A record that could not be written leaves a hole. Nothing may follow a hole: a session read back would fold events
 whose cause is missing. So a session whose records failed once is broken for this journal, and what comes later fails
-with the first failure's words, though the store may be well again. Other sessions go on.
+with the first failure's words, though the store may be well again, until the session is claimed anew, and with that read
+anew: what is stored has no hole. So it is where another process has taken a session over. Other sessions go on.
 
 So it is with damage that reading comes across: the records before it are read, and the session is written no more until
 it is read whole again. It is claimed before it is read and read before it is written, so none is written unseen.
@@ -27,21 +30,25 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, TypeVar, cast
 
 from turncell.core import codec
-from turncell.core.events import Event, Recorded, RequestOpened, RunEnded
+from turncell.core.events import SCHEMA_VERSION, Event, Recorded, RequestOpened, RunEnded
+from turncell.core.upcast import upcast
 from turncell.core.values import evolve
-from turncell.errors import SessionBusy, StoreError, TurncellError, say
+from turncell.errors import SessionBusy, StoreBusy, StoreError, TurncellError, say
 from turncell.runtime import secrets
 from turncell.runtime.ports import Damage, Record, Store
-from turncell.runtime.process import has_ended, this_writer
+from turncell.runtime.process import has_ended, held_by, this_writer
 
 log = logging.getLogger("turncell")
 T = TypeVar("T")
 
 LINGER_S = 0.05
 """Far below what a person notices, and below the second for which text may be on the screen only."""
+PATIENCE_S = 120.0
+"""A lock that is held for longer is taken for one that stays."""
 
 
 _at_store = threading.RLock()
@@ -61,7 +68,23 @@ def to_record(event: Any) -> Record:
     blobs: dict[str, bytes] = {}
     if len(payload) > codec.BLOB_BYTES or b'"$blob"' in payload:
         payload, blobs = codec.outline(payload)
-    return Record(event.session_id, event.seq, event.run_id, event.step, event.type, event.at, payload, blobs)
+    return Record(
+        event.session_id, event.seq, event.run_id, event.step, event.type, event.at, payload, blobs, SCHEMA_VERSION
+    )
+
+
+def of_today(record: Record) -> Record:
+    """A record of an older turncell, as this one would have written it. ValueError where that cannot be."""
+    if record.version >= SCHEMA_VERSION:
+        return record
+    values = codec.decode_json(record.payload)
+    if record.version < 1 or not isinstance(values, dict):
+        raise ValueError(f"an event of schema version {record.version}")
+    try:
+        values = upcast(values, record.version)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"an event of schema version {record.version} that cannot be read: {error!r}") from error
+    return evolve(record, payload=codec.encode(values), type=str(values.get("type")), version=SCHEMA_VERSION)
 
 
 def to_event(record: Record) -> Event:
@@ -75,7 +98,7 @@ def to_event(record: Record) -> Event:
 
 def _known_event(record: Record) -> Event:
     last = getattr(_here, "last", None)
-    return last[1] if last is not None and last[0] is record else codec.decode(record.payload)
+    return last[1] if last is not None and last[0] is record else codec.decode(of_today(record).payload)
 
 
 _here = threading.local()
@@ -99,13 +122,17 @@ def read_whole(store: Store, **which: Any) -> Iterator[Record]:
         try:
             if b'"$blob"' in record.payload:
                 record = evolve(record, payload=codec.inline(record.payload, store.blob))
+            record = of_today(record)
             if is_session:
                 _here.last = (record, codec.decode(record.payload))
             elif record.type not in codec.recorded_types():
                 raise ValueError(f"an event of type {record.type!r}, which this turncell does not know")
         except (StoreError, ValueError, RecursionError) as error:
             found = " ".join(say(error).split())[:300]
-            damaged[record.session_id] = Damage(session_id=record.session_id, seq=record.seq, found=found)
+            newer = record.version if record.version > SCHEMA_VERSION else None
+            damaged[record.session_id] = Damage(
+                session_id=record.session_id, seq=record.seq, found=found, newer=newer
+            )  # fmt: skip
             continue
         yield record
     _here.last = None
@@ -140,6 +167,8 @@ class Journal:
         self._broken: dict[str, StoreError] = {}
         """The first failure of each session that has a hole."""
         self._damaged: dict[str, Damage] = {}
+        self._lost: dict[str, SessionBusy] = {}
+        """What was said when another process was found to write a session of ours."""
         self._thread = threading.Thread(target=self._main, name="turncell-journal", daemon=True)
         self._thread.start()
         atexit.register(self.close)  # a script that ends must not take along what it has recorded
@@ -184,13 +213,15 @@ class Journal:
         if held is not None and (takes_over or has_ended(held)):
             held = store.claim(session_id, self.writer, instead_of=held.token)
         if held is not None:
-            since = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(held.since))
             raise SessionBusy(
-                f"session {session_id} is written by process {held.pid} on {held.host} since {since}; "
+                f"{held_by(session_id, held)}; "
                 "read it, fork it (session.fork()), or take it over when that process is gone for good "
                 "(session.take_over())"
             )
         self._claimed.add(session_id)
+        # Whoever claims a session reads it next, and goes on after what is really there.
+        self._broken.pop(session_id, None)
+        self._lost.pop(session_id, None)
 
     def release(self, session_id: str) -> Future[None]:
         """Let others write the session."""
@@ -282,17 +313,28 @@ class Journal:
                 return
             failure = _as_store_error(error)
             for record in records:
-                self._broken.setdefault(record.session_id, failure)
+                if isinstance(failure, SessionBusy):  # nothing of ours is missing: what follows is another's
+                    self._lost.setdefault(record.session_id, failure)
+                    self._claimed.discard(record.session_id)
+                else:
+                    self._broken.setdefault(record.session_id, failure)
             batch[0].done.set_exception(failure)
         else:
             for job in batch:
                 job.done.set_result(None)
 
     def _is_refused(self, job: _Job) -> bool:
+        lost = next((self._lost[r.session_id] for r in job.records if r.session_id in self._lost), None)
+        if lost is not None:
+            job.done.set_exception(SessionBusy(str(lost)))
+            return True
         first = next((self._broken[r.session_id] for r in job.records if r.session_id in self._broken), None)
         if first is None:
             return False
-        refusal = StoreError(f"an earlier record of this session is not in the history ({first}); begin a new session")
+        refusal = StoreError(
+            f"an earlier record of this session is not in the history ({first}); load it again to go on after the last "
+            "record that is, or begin a new session"
+        )
         refusal.__cause__ = first
         job.done.set_exception(refusal)
         return True
@@ -308,8 +350,31 @@ class Journal:
 
     def _opened(self) -> Store:
         if self._store is None:
-            self._store = self._open_store()
+            self._store = cast(Store, _Patient(_patiently(self._open_store)))
         return self._store
+
+
+class _Patient:
+    """A store whose methods wait for a lock that passes. None has changed anything where it says StoreBusy."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return partial(_patiently, getattr(self._store, name))
+
+
+def _patiently(call: Callable[..., T], *args: Any, **options: Any) -> T:
+    begun = time.monotonic()
+    while True:
+        try:
+            return call(*args, **options)
+        except StoreBusy as error:
+            waited_s = time.monotonic() - begun
+            if waited_s > PATIENCE_S:
+                raise
+            log.warning("waiting since %.0f s, and trying again: %s", waited_s, error)
+            time.sleep(0.1)
 
 
 def _as_store_error(error: Exception) -> StoreError:

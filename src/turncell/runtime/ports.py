@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from turncell.core import codec
 from turncell.core.deltas import Fragment
+from turncell.core.events import SCHEMA_VERSION
 from turncell.core.parts import Json, Message
 
 
@@ -91,6 +93,8 @@ class Record:
     at: float
     payload: bytes
     blobs: Mapping[str, bytes] = field(default_factory=dict)
+    version: int = SCHEMA_VERSION
+    """The schema version of the turncell that wrote it; where a store cannot know, that of the store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +106,16 @@ class Damage:
     """The first record that cannot be read, or is missing. Those before it are whole."""
     found: str
     """What was found in its place, and where."""
+    newer: int | None = None
+    """The schema version of a newer turncell, where that is why: nothing is wrong with the record then."""
 
     def __str__(self) -> str:
+        if self.newer is not None:
+            return (
+                f"session {self.session_id!r} was written by a newer turncell: record {self.seq} has schema version "
+                f"{self.newer}, this one reads up to {SCHEMA_VERSION} ({self.found}). What was before it can be read, and "
+                "nothing is written after it; upgrade turncell"
+            )
         return (
             f"session {self.session_id!r} is damaged: record {self.seq} cannot be read ({self.found}). What was before it "
             "can be read, shown and exported, and nothing is written after it; go on in a copy, session.fork()"
@@ -119,9 +131,26 @@ class SessionInfo:
     project: str
     created_at: float
     updated_at: float
+    """When its last record was made, or itself, where it has none."""
     runs: int
+    """How many of its records are a `RunStarted`."""
+    root_run_id: str = ""
+    """Of a sub-agent's session, the outermost run around it; empty for one that people have (see `root_run_of`)."""
     left: Literal["", "running", "interrupted", "waiting", "in_doubt"] = ""
     """What became of a run that has not ended; "running" where its process lives. Stores leave it ""."""
+
+
+def root_run_of(record: Record) -> str:
+    """What `SessionInfo.root_run_id` is, by the first record of a session."""
+    if record.type != "RunStarted" or b'"depth"' not in record.payload:
+        return ""
+    try:
+        event = codec.decode_json(record.payload)
+    except (ValueError, RecursionError):
+        return ""
+    is_inside = isinstance(event, dict) and event.get("depth")
+    root = event.get("root_run_id") if is_inside else ""
+    return root if isinstance(root, str) else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +171,8 @@ class Writer:
 class Store(Protocol):
     """Where journals live. Called from one thread at a time (the journal's), never from an event loop.
 
-    Every failure is a StoreError that says which file or server, what was found and what to do. A store that was
+    Every failure is a StoreError that says which file or server, what was found and what to do: StoreBusy where another
+    process has its lock and nothing was changed, so that the same can be tried again. A store that was
     written by a newer turncell can be read, and refuses to be written; the message names both versions.
 
     Damage (a bit that flipped, a record that is gone) is not a failure: a session is read up to its first record that is
@@ -158,7 +188,7 @@ class Store(Protocol):
         """Write all records with their blobs or none, in order.
 
         Must refuse a `seq` that the session already has, and, where the session is claimed, a `token` that is not that
-        of its writer: two writers must never interleave. Must refuse a session that a `read` of this opening has found
+        of its writer, with SessionBusy: two writers must never interleave. Must refuse a session that a `read` of this opening has found
         damaged, until another one finds it whole; need not look for damage itself. With `durable` it must return only when the records, and all
         before them, survive a loss of power; otherwise they must survive the death of the process. A blob that is
         there already is not written again.
@@ -205,7 +235,10 @@ class Store(Protocol):
         ...
 
     def sessions(self) -> list[SessionInfo]:
-        """All sessions, the newest first. A damaged one is there, as far as it can be read."""
+        """All sessions, sub-agents' too (`root_run_id`), the newest first. A damaged one is there, as far as it can be read.
+
+        Should not read the records of sessions that it has listed before.
+        """
         ...
 
     def close(self) -> None: ...

@@ -55,6 +55,14 @@ def may_go_on(writer: Writer) -> bool:
         return True
 
 
+def held_by(session_id: str, writer: Writer) -> str:
+    try:
+        since = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(writer.since))
+    except (ValueError, OverflowError, OSError):
+        since = f"{writer.since!r}"
+    return f"session {session_id} is written by process {writer.pid} on {writer.host} since {since}"
+
+
 def has_ended(writer: Writer) -> bool:
     """Whether the writer's process is known to be gone. Of another machine that is never known.
 

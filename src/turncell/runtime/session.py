@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
 
-from turncell.core import codec
 from turncell.core.context import conversation as told_of
 from turncell.core.context import messages_of
 from turncell.core.conversation import Conversation, arrange
@@ -443,8 +442,9 @@ class Session:
         SessionBusy where another process writes it.
         """
         self._claim_idle()
-        mine = set(self._all)
-        self.journal.ask(lambda store: store.delete([self.id, *_inside(store, mine)]))
+        self.journal.ask(
+            lambda store: store.delete([self.id, *(info.session_id for info in sessions_inside(store, self.id))])
+        )
         self._all, self.conversation, self._is_claimed, self.seq, self._rules = {}, Conversation(), False, 0, ()
 
     def fork(self, upto: str | None = None, title: str = "") -> Session:
@@ -488,7 +488,7 @@ class Session:
     def export(self, path: str | Path) -> Path:
         """Write it into one file, whole: JSON lines (`.jsonl`) or a readable Markdown document (`.md`).
 
-        Sessions of sub-agents are not in it. `Session.import_file` reads both. StoreError where it cannot be written.
+        Sessions of its sub-agents are in it too. `Session.import_file` reads both. StoreError where it cannot be written.
         """
         from turncell.runtime import portable
 
@@ -694,17 +694,14 @@ def _copy(store: Store, source: str, target: str, path: tuple[str, ...], token: 
 
 def _of_people(store: Store) -> list[SessionInfo]:
     """All sessions but those of sub-agents, which nobody has a conversation with. Says what was left open in each."""
-    inner: set[str] = set()
     open_runs: dict[str, str] = {}
     for record in store.read(types=("RunStarted", "RunEnded")):
         if record.type == "RunEnded":
             open_runs.pop(record.run_id, None)
-            continue
-        open_runs[record.run_id] = record.session_id
-        if codec.decode_json(record.payload).get("depth"):
-            inner.add(record.session_id)
+        else:
+            open_runs[record.run_id] = record.session_id
     last = {session_id: run_id for run_id, session_id in open_runs.items()}
-    return [_described(store, one, last.get(one.session_id)) for one in store.sessions() if one.session_id not in inner]
+    return [_described(store, one, last.get(one.session_id)) for one in store.sessions() if not one.root_run_id]
 
 
 def _described(store: Store, info: SessionInfo, open_run: str | None) -> SessionInfo:
@@ -727,7 +724,10 @@ def may_be_driven(store: Store, session_id: str) -> bool:
     return writer.pid != os.getpid() or any(mine)
 
 
-def _inside(store: Store, run_ids: set[str]) -> set[str]:
-    """The sessions of the sub-agents that these runs have had."""
-    started = (codec.decode_json(record.payload) for record in store.read(types=("RunStarted",)))
-    return {event["session_id"] for event in started if event.get("depth") and event.get("root_run_id") in run_ids}
+def sessions_inside(store: Store, session_id: str) -> list[SessionInfo]:
+    """The sessions of the sub-agents that the runs of a session have had, the oldest first."""
+    inner = [info for info in store.sessions() if info.root_run_id]
+    if not inner:
+        return []
+    begun = {record.run_id for record in store.read(session_id=session_id, types=("RunStarted",))}
+    return sorted((info for info in inner if info.root_run_id in begun), key=lambda info: info.created_at)

@@ -16,6 +16,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 from turncell.core.codec import encode
 from turncell.core.fold import CallState, RequestState, RunState
+from turncell.runtime.private_files import make_folder
 
 log = logging.getLogger("turncell")
 
@@ -172,7 +173,7 @@ class JsonLinesWriter:
             log.exception("telemetry: the record of run %r could not be written to %s", record.run_id, self.path)
 
     def _append(self, line: bytes) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         file = os.open(self.path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o600)
         try:
             written = os.write(file, line)
