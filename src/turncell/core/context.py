@@ -166,10 +166,9 @@ def cuts_of(edits: Iterable[Edit]) -> tuple[dict[str, int], frozenset[tuple[str,
 
 def _summary(units: Sequence[Unit], edits: Sequence[Edit]) -> tuple[Unit | None, int]:
     """The last summary that holds for these units, and how many of them it covers."""
-    places = {(unit.run_id, unit.step): place for place, unit in enumerate(units)}
-    for edit in reversed(edits):
-        if not isinstance(edit, ev.Compacted):
-            continue
+    summaries = [edit for edit in edits if isinstance(edit, ev.Compacted)]
+    places = {(unit.run_id, unit.step): place for place, unit in enumerate(units)} if summaries else {}
+    for edit in reversed(summaries):
         upto = (edit.upto_run_id, edit.upto_step)
         end = places.get(upto, -1) + 1
         # Where a run of before was replaced meanwhile, the summary tells of what is not there any more.

@@ -59,7 +59,7 @@ from turncell.runtime.journal import Journal
 from turncell.runtime.models import ModelSet
 from turncell.runtime.output_type import OutputType
 from turncell.runtime.questions import MAX_QUESTIONS
-from turncell.runtime.room import Context, Repeats, Telling
+from turncell.runtime.room import Context, Known, Repeats, Telling
 from turncell.runtime.session import Session
 from turncell.runtime.sources import Source
 from turncell.runtime.step_policy import StepPolicy
@@ -189,7 +189,9 @@ class Driver:
     def telling(self) -> Telling:
         """What the model is told. Made when first needed: only then it is known which runs came before."""
         if self._telling is None:
-            self._telling = Telling(self.setup.session.before)
+            session = self.setup.session
+            session.known = session.known or Known()
+            self._telling = Telling(session.before, session.known)
         return self._telling
 
     async def drive(self, begin: Begin | Resume) -> RunState:

@@ -9,7 +9,7 @@ from turncell.core.context import messages_of
 from turncell.core.fold import RunState
 from turncell.core.parts import Message, Reasoning, Text, ToolCall, ToolResult
 from turncell.runtime.ports import ToolSpec
-from turncell.runtime.room import Telling, room_in, window_of
+from turncell.runtime.room import Known, Telling, room_in, window_of
 from turncell.runtime.tokens import text_tokens, tools_tokens
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def context_report(session: Session, agent: Agent) -> ContextReport:
     """The report of a session that this agent goes on with."""
     model = agent.models.first
     specs = tuple(tool.spec for tool in agent.tools.values())
-    telling, nothing = Telling(session.runs), RunState()
+    telling, nothing = Telling(session.runs, session.known or Known()), RunState()
     telling.update(nothing)
     fixed = (text_tokens(agent.instructions), tools_tokens(specs))
     ratio = telling.ratio(nothing, model.name, sum(fixed))

@@ -52,6 +52,8 @@ OUTPUT_TOKENS = 4_096
 TARGET_SHARE = 0.6
 """How far down an edit goes: a smaller one would soon be followed by the next, and each costs the provider's cache."""
 SUMMARY_SHARE, LEAST_SUMMARY_TOKENS, MOST_SUMMARY_TOKENS = 0.125, 100, 2_000
+COUNTED_RUNS = 20
+"""So far back a provider's count is looked for: where there is none, it does not say, and a long history is long."""
 MAX_ROUNDS, MAX_SUMMARIES = 20, 2
 """Before one model call. Every round but a summary that came out too long saves something."""
 
@@ -148,17 +150,38 @@ class Repeats:
         return signals
 
 
+class Known:
+    """What a session keeps of the runs that have ended, so that a late turn costs what an early one does."""
+
+    def __init__(self) -> None:
+        self.asked: dict[tuple[str, int], int] = {}
+        """By run and step: the estimate of what was sent."""
+        self._units: dict[str, tuple[RunState, tuple[Unit, ...]]] = {}
+        self._sizes: dict[int, tuple[Unit, int]] = {}
+        """By the identity of a unit, which is therefore kept."""
+
+    def units(self, run: RunState) -> tuple[Unit, ...]:
+        known = self._units.get(run.run_id)
+        if known is None or known[0] is not run:
+            known = self._units[run.run_id] = (run, units_of(run))
+            self._sizes |= {id(unit): (unit, _size(unit)) for unit in known[1]}
+        return known[1]
+
+    def size(self, unit: Unit) -> int:
+        known = self._sizes.get(id(unit))
+        return known[1] if known is not None else _size(unit)
+
+
 class Telling:
     """What the model of one run is told: kept between steps, so that a late one costs what an early one does."""
 
-    def __init__(self, before: tuple[RunState, ...]) -> None:
+    def __init__(self, before: tuple[RunState, ...], known: Known) -> None:
         self.before = before
+        self.known = known
         self.units: list[Unit] = []
         self.sizes: list[int] = []
         """Of the units, as estimated."""
-        self.asked: dict[int, int] = {}
-        """By step: the estimate of what was sent."""
-        self._raw = [unit for run in before for unit in units_of(run)]
+        self._raw = [unit for run in before for unit in known.units(run)]
         self._known = 0
         """How many steps of the run are among the units."""
         self._made_of: tuple[object, ...] = ()
@@ -174,7 +197,7 @@ class Telling:
             raw = [*self._raw, prompt_unit(run)]
             raw += [step_unit(run, step, messages) for step, messages in enumerate(run.told, 1)]
             self.units = list(told(raw, edits, run.run_id))
-            self.sizes = [_size(unit) for unit in self.units]
+            self.sizes = [self.known.size(unit) for unit in self.units]
             self._made_of, self._known, self._cuts = made_of, len(run.told), cuts_of(edits)
             return
         for step, messages in enumerate(run.told[self._known :], self._known + 1):
@@ -195,13 +218,19 @@ class Telling:
     def ratio(self, run: RunState, model: str, fixed_tokens: int) -> float:
         """What the provider counted last for this model, over what was estimated of the same."""
         step = _last_counted(run, model)
-        if step is not None and step.step in self.asked:
-            return ratio_of(step.usage.input_tokens, self.asked[step.step])
+        if step is not None and (asked := self.known.asked.get((run.run_id, step.step))) is not None:
+            return ratio_of(step.usage.input_tokens, asked)
         if model not in self._ratios:
             runs = (*self.before, run)
-            while runs and (step := _last_counted(runs[-1], model)) is None:
-                runs = runs[:-1]
-            estimate = fixed_tokens + sum(map(_size, conversation(runs, step.step))) if step is not None else 0
+            for place in range(len(runs), max(0, len(runs) - COUNTED_RUNS), -1):
+                if (step := _last_counted(runs[place - 1], model)) is not None:
+                    runs = runs[:place]
+                    break
+            estimate = 0
+            if step is not None:
+                asked = self.known.asked.get((runs[-1].run_id, step.step))
+                # Asked by another process: what was sent then is folded anew.
+                estimate = asked or fixed_tokens + sum(map(self.known.size, conversation(runs, step.step)))
             self._ratios[model] = ratio_of(step.usage.input_tokens, estimate) if step is not None else 1.0
         return self._ratios[model]
 
@@ -262,7 +291,7 @@ async def make_room(driver: Driver, model: Model, command: CallModel, request: M
             return False
         if is_refused is not None:
             driver.note("retry", f"context_length: {is_refused}; trying again with less")
-    telling.asked[step] = fixed + sum(telling.sizes)
+    telling.known.asked[driver.loop_state.run.run_id, step] = fixed + sum(telling.sizes)
     return True
 
 

@@ -48,6 +48,7 @@ from turncell.runtime.secrets import redactor
 if TYPE_CHECKING:
     from turncell.runtime.agent import Agent
     from turncell.runtime.report import ContextReport
+    from turncell.runtime.room import Known
     from turncell.runtime.run import Run
     from turncell.runtime.tools import Tool
 
@@ -80,6 +81,8 @@ class Session:
         """The run whose turn it is."""
         self.before: tuple[RunState, ...] = ()
         """The runs that the running run goes on from."""
+        self.known: Known | None = None
+        """What its next turn need not find out again."""
         self.windows: dict[str, int] = {}
         """What models have refused as too long, in tokens, by the model's name."""
         self.answers: dict[str, str] = {}
