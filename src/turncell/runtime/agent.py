@@ -373,7 +373,7 @@ class Agent:
         run = Run(run_id, session, self, driver, loop)
         session.queue.put(Waiting(run.id, message, run, terms))
         if within is not None:
-            loop.call(lambda: within.driver.adopt(run, within.call_id)).result()
+            loop.call(lambda: within.driver.asking.adopt(run, within.call_id)).result()
 
         async def turn() -> RunState:
             async with session.turn:

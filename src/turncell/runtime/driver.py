@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import itertools
 import logging
 import time
 from collections import deque
@@ -23,14 +22,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from turncell.core.events import Event, Latency, Recorded, RecordedEvent, RequestAnswered, RequestOpened
+from turncell.core.events import Event, Latency, Recorded, RecordedEvent, RequestAnswered
 from turncell.core.fold import CallState, RunState
 from turncell.core.nucleus import Nucleus
 from turncell.core.policy import Rule
 from turncell.core.reducer import LoopState, reduce
 from turncell.core.signals import (
     Answered,
-    Asked,
     AskReviewers,
     Begin,
     CallModel,
@@ -38,7 +36,6 @@ from turncell.core.signals import (
     Judge,
     ModelFailed,
     Note,
-    Question,
     Reply,
     Resume,
     SetBudget,
@@ -49,9 +46,10 @@ from turncell.core.signals import (
     TellDenial,
 )
 from turncell.core.values import evolve
-from turncell.errors import Declined, StoreError, say
+from turncell.errors import StoreError, say
 from turncell.runtime import model_call, review, tool_call, trace
 from turncell.runtime.approvals import Policy
+from turncell.runtime.asking import Asking
 from turncell.runtime.budget import Budget
 from turncell.runtime.bus import Bus
 from turncell.runtime.hooks import HookFailed, HookSet, Vetoed
@@ -66,7 +64,7 @@ from turncell.runtime.step_policy import StepPolicy
 from turncell.runtime.tools import Tool
 
 if TYPE_CHECKING:
-    from turncell.runtime.run import Run
+    pass
 
 log = logging.getLogger("turncell")
 
@@ -150,13 +148,8 @@ class Driver:
         self._written: Future[None] | None = None
         """The latest record. The journal writes in order, and nothing of a session after what it could not write."""
         self._unrecorded: RunState | None = None
-        self._asked = 0
         self._ended = asyncio.Event()
-        self._keys = itertools.count(1)
-        self._replies: dict[int, asyncio.Future[Answered]] = {}
-        self._turns: dict[str, asyncio.Lock] = {}
-        self._children: list[Run] = []
-        self._mirrors: dict[str, tuple[Run, str]] = {}
+        self.asking = Asking(self)
 
     @property
     def state(self) -> RunState:
@@ -213,11 +206,11 @@ class Driver:
             ticker.cancel()
             if limit is not None:
                 limit.cancel()
-            for child in self._children:
+            for child in self.asking.children:
                 child.cancel("the run that started it has ended")
             for task in self._tasks:
                 task.cancel()
-            children = (asyncio.wrap_future(child.done) for child in self._children if not child.is_done)
+            children = (asyncio.wrap_future(child.done) for child in self.asking.children if not child.is_done)
             leaving: list[asyncio.Future[Any]] = [*self._tasks, *children]
             if leaving:
                 await asyncio.wait(leaving, timeout=LEAVE_S)
@@ -290,7 +283,7 @@ class Driver:
         for event in events:
             if not isinstance(event, RequestAnswered):
                 continue
-            call = self._call(event.call_id)
+            call = self.call(event.call_id)
             if call is not None and call.request is not None:
                 self.tell_latency("waiting", max(0.0, event.at - call.request.opened_at), call.call_id)
 
@@ -366,19 +359,17 @@ class Driver:
             self._go_on(tool_call.judge_calls(self, command))
         elif isinstance(command, StartCall):
             self.not_begun.add(command.call.call_id)
-            self._start(tool_call.run_call(self, command.call, written if command.call.effect != "read" else None))
+            self.start(tool_call.run_call(self, command.call, written if command.call.effect != "read" else None))
         elif isinstance(command, Reply):
-            reply = self._replies.pop(command.key, None)
-            if reply is not None and not reply.done():
-                reply.set_result(command.answered)
+            self.asking.reply(command)
         elif isinstance(command, TellDenial):
-            self._start(tool_call.tell_denial(self, command))
+            self.start(tool_call.tell_denial(self, command))
         elif isinstance(command, AskReviewers):
-            self._start(review.review(self, command.review))
+            self.start(review.review(self, command.review))
         else:
             raise AssertionError(f"no way to fulfil {command!r}")
 
-    def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self.bus.loop.create_task(self._guard(coroutine), context=self._context.copy())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -388,7 +379,7 @@ class Driver:
         """Start it in the task that asks for it and is at its end, if there is one: a task less, and a turn of the loop."""
         task = self._ending
         if task is None or task.cancelling():
-            return self._start(coroutine)
+            return self.start(coroutine)
         self._ending, self._next = None, coroutine
         return task
 
@@ -441,135 +432,9 @@ class Driver:
                 text = f"the model has said nothing for {self.setup.silence_s:g} s"
                 self.feed(ModelFailed(time.time(), "timeout", text))
 
-    # Questions of running calls, and the requests of runs inside them.
-
-    def ask(self, call_id: str, question: Question, timeout_s: float | None) -> Future[str]:
-        """From any thread: put a question to the person. The future has the answer or raises Declined."""
-        done: Future[str] = Future()
-        done.set_running_or_notify_cancel()
-
-        async def main() -> None:
-            try:
-                answered = await self._ask(call_id, question, timeout_s)
-            except Declined as error:
-                done.set_exception(error)
-                return
-            except BaseException as error:
-                is_stopped = isinstance(error, asyncio.CancelledError)
-                done.set_exception(Declined("the run was stopped") if is_stopped else error)
-                if is_stopped:
-                    raise
-                return
-            if answered.answer == "result":
-                done.set_result(answered.result or "")
-            else:
-                done.set_exception(Declined(answered.reason or "the person declined to answer"))
-
-        self.bus.loop.call_soon_threadsafe(lambda: self._start(main()))
-        return done
-
-    async def _ask(self, call_id: str, question: Question, timeout_s: float | None) -> Answered:
-        policy = self.setup.policy
-        async with self._turns.setdefault(call_id, asyncio.Lock()):
-            at = time.time()
-            expires_at = at + (policy.request_timeout_s if timeout_s is None else timeout_s)
-            reply = self._open(call_id, evolve(question, expires_at=expires_at))
-            call = self._call(call_id)
-            request = call.request if call is not None else None
-            if request is not None and not reply.done():
-                known = self.setup.session.answers.get(question.digest)
-                answer: dict[str, Any] | None = None
-                if known is not None:
-                    answer = {"answer": "result", "by": "memory", "result": known}
-                elif not policy.is_attended:
-                    answer = _default(question, "unattended", "nobody is attending this run")
-                elif self._asked >= self.setup.max_questions:
-                    answer = _default(question, "limit", f"this run may ask {self.setup.max_questions} questions")
-                self._asked += answer is None
-                if answer is not None:
-                    self.feed(Answered(at=time.time(), request_id=request.request_id, **answer))
-            answered = await self._reply(call_id, reply)
-            if answered.by == "person" and answered.result is not None:
-                self.setup.session.answers[question.digest] = answered.result
-            return answered
-
-    async def _reply(self, call_id: str, reply: asyncio.Future[Answered]) -> Answered:
-        """Wait for it; the time that a person takes is not the tool's."""
-        self._pause(call_id, True)
-        try:
-            return await reply
-        finally:
-            self._pause(call_id, False)
-
-    def _pause(self, call_id: str, is_waiting: bool) -> None:
-        if (pause := self.pauses.get(call_id)) is not None:
-            pause(is_waiting)
-
-    def _call(self, call_id: str) -> CallState | None:
+    def call(self, call_id: str) -> CallState | None:
         steps = self._nucleus.state.run.steps
         return steps[-1].call(call_id) if steps else None
-
-    def _open(self, call_id: str, question: Question) -> asyncio.Future[Answered]:
-        key = next(self._keys)
-        reply: asyncio.Future[Answered] = self.bus.loop.create_future()
-        self._replies[key] = reply
-        if self.is_over:
-            reply.set_exception(Declined("the run has ended"))
-        else:
-            self.feed(Asked(time.time(), call_id, key, question))
-        return reply
-
-    def adopt(self, child: Run, call_id: str) -> None:
-        """On the loop: a run that was started inside a call of this one. Its requests are shown and answered here."""
-        self._children.append(child)
-        if self.is_over:
-            child.cancel("the run that started it has ended")
-            return
-        opened: dict[str, str] = {}
-
-        def watch(events: Any) -> None:
-            for event in events:
-                if isinstance(event, RequestOpened):
-                    self._start(self._mirror(child, call_id, event, opened))
-                elif isinstance(event, RequestAnswered) and (mirror := opened.pop(event.request_id, None)) is not None:
-                    self._mirrors.pop(mirror, None)
-                    self.feed(Answered(
-                        at=event.at, request_id=mirror, answer=event.answer, by=event.by, reason=event.reason,
-                        arguments=event.arguments, digest=event.digest, result=event.result, scope=event.scope,
-                    ))  # fmt: skip
-
-        child.attach(watch)
-
-    async def _mirror(self, child: Run, call_id: str, event: RequestOpened, opened: dict[str, str]) -> None:
-        """Show a request of a child as one of the call that it runs in; who answers it, answers the child."""
-        async with self._turns.setdefault(call_id, asyncio.Lock()):
-            call = next((c for c in child.state.calls if c.call_id == event.call_id), None)
-            if call is None or call.status != "waiting" or call.request is None:
-                return
-            if call.request.request_id != event.request_id:
-                return  # answered meanwhile, and the call asks something else
-            is_own = event.kind == "approval" and not event.name
-            question = Question(
-                event.digest, event.kind, event.question, event.options, event.allows_text, event.allows_many,
-                event.description, event.preview, call.name if is_own else event.name,
-                call.arguments if is_own else event.arguments, event.default_result, None,
-            )  # fmt: skip
-            reply = self._open(call_id, question)
-            mine = self._call(call_id)
-            if reply.done() or mine is None or mine.request is None:
-                why = "the run has ended" if reply.exception() else reply.result().reason
-                child.answer(event.request_id, "deny", digest=event.digest, reason=why, by="steering")
-                return
-            opened[event.request_id] = mine.request.request_id
-            self._mirrors[mine.request.request_id] = (child, event.request_id)
-            answered = await self._reply(call_id, reply)
-            if opened.pop(event.request_id, None) is not None:  # answered here: steered or stopped
-                self._mirrors.pop(mine.request.request_id, None)
-                child.answer(event.request_id, "deny", digest=event.digest, reason=answered.reason, by=answered.by)
-
-    def mirrored(self, request_id: str) -> tuple[Run, str] | None:
-        """The run whose request this really is, and its id there."""
-        return self._mirrors.get(request_id)
 
     def set_budget(self, limits: dict[str, Any]) -> None:
         self.feed(SetBudget(time.time(), limits))
@@ -583,9 +448,3 @@ def _same_envelope(event: RecordedEvent, kept: Any) -> Any:
     if any(getattr(event, name) != getattr(kept, name) for name in envelope):
         raise HookFailed(f"the hook before_journal returned an event of another place: {kept!r}")
     return kept
-
-
-def _default(question: Question, by: Any, why: str) -> dict[str, Any]:
-    if question.default_result is not None:
-        return {"answer": "result", "by": by, "result": question.default_result}
-    return {"answer": "deny", "by": by, "reason": f"{why}; go on with your best assumption and say which"}

@@ -369,7 +369,7 @@ class Run:
 
         def take() -> None:
             call = requested()
-            if call is not None and call.request is not None and (mirrored := self._driver.mirrored(request_id)):
+            if call is not None and call.request is not None and (mirrored := self._driver.asking.mirrored(request_id)):
                 inner, inner_id = mirrored
                 # A sub-agent's own session ends with its task; "this session" is the one that the person is in.
                 is_kept = scope == "session" and by == "person" and call.request.kind == "approval"

@@ -221,7 +221,7 @@ class _Running:
                 soon(outermost.note, "notice", said)
 
         def put(question: Question, timeout_s: float | None) -> Future[str]:
-            return driver.ask(call_id, question, timeout_s)
+            return driver.asking.ask(call_id, question, timeout_s)
 
         return ToolContext(
             call_id, run.run_id, run.session_id, progress, lambda: driver.is_over or ended.is_set(), notice,
