@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
-from turncell.adapters.chat_format import clean, is_anthropic, thinking_block
+from turncell.adapters.chat_format import clean, thinking_block
 from turncell.adapters.direct_format import WireIds, arguments_of, image_url, joined, schema_in_words, strict_schema
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from turncell.runtime.ports import ModelRequest
@@ -139,7 +139,7 @@ def _block(part: Part, role: str, ids: WireIds) -> dict[str, Json] | None:
         text = clean(part.text)
         return {"type": "text", "text": text} if text.strip() else None
     if isinstance(part, Reasoning):
-        return thinking_block(part) if role == "assistant" and is_anthropic(part) else None
+        return thinking_block(part) if role == "assistant" else None
     if isinstance(part, Image):
         if part.media_type is None:
             return {"type": "image", "source": {"type": "url", "url": image_url(part)}}

@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import cached_property
 from typing import ClassVar, Protocol
 from urllib.parse import urlsplit
 
 from turncell.adapters.chat_format import encode
-from turncell.adapters.direct_chat import Auth, Price
+from turncell.adapters.direct_chat import Auth
 from turncell.adapters.http_stream import Patience, Post, check_url, key_of
-from turncell.adapters.price_list import list_price
+from turncell.adapters.price import Price
+from turncell.adapters.price_list import list_price, listed_capabilities
 from turncell.core.deltas import Finished, Fragment
 from turncell.core.events import CostBasis
 from turncell.core.parts import Json, Usage
@@ -43,7 +45,7 @@ class DirectModel:
     key that is given here, or none. `api_key` may be a function, sync or async, asked for each call. `auth` makes headers
     for one request in place of it (signatures). `extra_body` are fields of the request (None takes one away); those of a
     call (`ModelRequest.extra`) go over them. `timeout_s` bounds silence, not the length of an answer. `holds_schema` says
-    whether answers can be held to a JSON Schema, where the name does not tell.
+    whether answers can be held to a JSON Schema, `sees_images` whether it may be sent images, where the name does not tell.
 
     Without tokens from the provider, `Usage` stays empty; without `price` the cost is that of the price list, where the
     provider itself is asked.
@@ -71,6 +73,7 @@ class DirectModel:
         timeout_s: float = 600.0,
         price: Price | None = None,
         holds_schema: bool | None = None,
+        sees_images: bool | None = None,
     ) -> None:
         self.name = name
         self.model = next((name.removeprefix(one) for one in self._prefixes if name.startswith(one)), name)
@@ -87,10 +90,17 @@ class DirectModel:
         self._is_own = urlsplit(self.base_url).hostname == urlsplit(self._url).hostname
         self._reads_environment = base_url is None
         self._api_key, self._auth = api_key, auth
-        self.capabilities = Capabilities(schema=self._holds_schema() if holds_schema is None else holds_schema)
+        self._schema = self._holds_schema() if holds_schema is None else holds_schema
+        self._sees_images = sees_images
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
+
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        return listed_capabilities(
+            self._provider if self._is_own else "", self.model, schema=self._schema, images=self._sees_images
+        )
 
     def price_usd(self, input_tokens: int, output_tokens: int) -> float | None:
         return self._cost(Usage(input_tokens, output_tokens))[0]

@@ -28,6 +28,7 @@ import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,12 @@ from turncell.adapters.http_stream import Patience, Post, key_of
 from turncell.adapters.litellm_failures import to_failure
 from turncell.adapters.litellm_reading import Reading, cost_of, usage_object
 from turncell.adapters.litellm_request import Built, RequestBuilder
+from turncell.adapters.price_list import listed_capabilities
 from turncell.adapters.provider_failures import hide_keys
+from turncell.adapters.seals import sealer
 from turncell.core.deltas import Finished, Fragment
-from turncell.core.events import CostBasis
 from turncell.errors import ModelFailure, UnknownModelError
-from turncell.runtime.ports import ModelRequest
+from turncell.runtime.ports import Capabilities, ModelRequest
 
 _IMPORT_ENVIRONMENT = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
@@ -61,7 +63,8 @@ class LiteLLMModel:
     `api_key` is a key or a function that returns one (it may be async; asked for each call), otherwise LiteLLM looks
     into the environment. `timeout_s` bounds the silence of the provider, not the length of an answer. `extra` are
     further arguments of `litellm.acompletion`; those of a request go over it. Where the provider speaks OpenAI's format
-    LiteLLM only builds the request (see litellm_request); `is_whole` has it do all, at ten times the cost.
+    LiteLLM only builds the request (see litellm_request); `is_whole` has it do all, at ten times the cost. `sees_images` says
+    whether the model may be sent images, where LiteLLM's list does not know.
 
     Nothing is retried here. Without tokens from the provider, `Usage` stays empty.
     """
@@ -75,6 +78,7 @@ class LiteLLMModel:
         timeout_s: float = 600.0,
         extra: dict[str, Any] | None = None,
         is_whole: bool = False,
+        sees_images: bool | None = None,
     ) -> None:
         if not name.strip() or name != name.strip():
             raise UnknownModelError(f"a model is written 'provider/model'; found {name!r}")
@@ -85,10 +89,19 @@ class LiteLLMModel:
         self._api_key = api_key
         self._provider: str | None = None
         self._is_whole = is_whole
+        self._sees_images = sees_images
         self._builder: RequestBuilder | None = None
 
     def __repr__(self) -> str:
         return f"LiteLLMModel({self.name!r})"
+
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        """Limits are those of the provider itself: a server of one's own may have set others."""
+        provider, _, short = self.name.partition("/")
+        if self.base_url is not None:
+            return Capabilities(images=self._sees_images)
+        return listed_capabilities(provider, short, images=self._sees_images)
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
         # Its imports are seconds of work that must not stand on the loop.
@@ -108,7 +121,7 @@ class LiteLLMModel:
             try:
                 async with asyncio.timeout(self.timeout_s):
                     wrapper = await litellm.acompletion(**self._arguments(litellm, request, key, provider))
-                reading = Reading(litellm, wrapper)
+                reading = Reading(litellm, wrapper, sealer(provider, self.name))
                 chunks = aiter(wrapper)
                 while True:
                     try:
@@ -175,7 +188,9 @@ class LiteLLMModel:
 
         arguments: dict[str, Any] = {
             "model": self.name,
-            "messages": chat_messages(request.messages, request.instructions, wire_id=wire_id),
+            "messages": chat_messages(
+                request.messages, request.instructions, wire_id=wire_id, sealed_by=sealer(provider, self.name)
+            ),
             "stream": True,
             "stream_options": {"include_usage": True},
             "timeout": self.timeout_s,
@@ -214,13 +229,6 @@ def warm_up() -> Any:
                     _call_nobody(litellm)
             _loaded = litellm
         return _loaded
-
-
-def cost_if_loaded(name: str, reading: ChatReading) -> tuple[float | None, CostBasis]:
-    """What LiteLLM's price list says, if it is loaded: nobody waits seconds for a price."""
-    if _loaded is None:
-        return None, "none"
-    return cost_of(_loaded, name, name.split("/", 1)[0], reading.cost_usd, usage_object(_loaded, reading))
 
 
 @contextmanager
