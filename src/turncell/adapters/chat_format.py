@@ -113,7 +113,21 @@ def _message(
         if isinstance(part, ToolResult):
             call_id = ids.get(part.call_id) or wire_id(part.provider_id or part.call_id)
             chat.append({"role": "tool", "tool_call_id": call_id, "content": clean(part.content)})
+    if (beside := beside_images(message)) is not None:
+        chat.append({"role": "user", "content": _content(beside.parts)})
     return chat
+
+
+def beside_images(message: Message) -> Message | None:
+    """The images of results, or of an answer, as a message of the user after them: nobody takes them from anybody else."""
+    parts: list[Part] = []
+    for part in message.parts:
+        if isinstance(part, ToolResult) and part.images:
+            parts += [Text(f"[what {part.name} has returned]"), *part.images]
+    if message.role == "assistant" and not message.calls:
+        made = [part for part in message.parts if isinstance(part, Image)]
+        parts += [Text("[what you have made]"), *made] if made else []
+    return Message("user", tuple(parts)) if parts else None
 
 
 def chat_tools(tools: Sequence[ToolSpec]) -> list[dict[str, Json]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from turncell.adapters.chat_reading import packed_image
 from turncell.adapters.direct_chat import Auth
 from turncell.adapters.direct_format import count
 from turncell.adapters.direct_model import DirectModel
@@ -201,6 +202,9 @@ class ResponsesReading:
                 return phase + self._text(
                     index, "".join(one.get("text") or one.get("refusal") or "" for one in contents)
                 )
+            case "image_generation_call" if item.get("result"):
+                image = packed_image(item["result"])
+                return [image] if image is not None else []
             case "reasoning":
                 summary = [one.get("text") or "" for one in item.get("summary") or item.get("content") or ()]
                 fragments = self._thought(index, "\n\n".join(summary)) if is_new else []

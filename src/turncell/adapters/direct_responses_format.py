@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from turncell.adapters.chat_format import clean
+from turncell.adapters.chat_format import beside_images, clean
 from turncell.adapters.direct_format import WireIds, image_url, strict_schema
 from turncell.adapters.seals import PHASE, RESPONSES, seal_of
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
@@ -54,6 +54,8 @@ def _items(messages: Iterable[Message]) -> list[dict[str, Json]]:
     for message in messages:
         if message.role == "assistant":
             items += _said(message, ids)
+            if (made := beside_images(message)) is not None:
+                items.append({"type": "message", "role": "user", "content": _content(made.parts)})
             continue
         items += [_result(part, ids) for part in message.parts if isinstance(part, ToolResult)]
         content = _content(message.parts)
@@ -87,7 +89,9 @@ def _call(part: ToolCall, ids: WireIds) -> dict[str, Json]:
 
 
 def _result(part: ToolResult, ids: WireIds) -> dict[str, Json]:
-    return {"type": "function_call_output", "call_id": ids.of_result(part), "output": clean(part.content)}
+    # A list only where it must be: servers that speak this format often know texts alone.
+    output = _content((Text(part.content), *part.images)) if part.images else clean(part.content)
+    return {"type": "function_call_output", "call_id": ids.of_result(part), "output": output}
 
 
 def _thought(part: Reasoning, seal: str) -> dict[str, Json]:

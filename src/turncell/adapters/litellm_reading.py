@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from turncell.adapters.chat_reading import ChatReading
+from turncell.adapters.chat_reading import ChatReading, made_image
 from turncell.adapters.seals import ANTHROPIC, REDACTED, seal
 from turncell.core.deltas import CallFragment, Fragment, ReasoningFragment, TextFragment
 from turncell.core.events import CostBasis, FinishReason
@@ -62,6 +62,8 @@ class Reading:
             text = getattr(delta, "content", None)
             if text:
                 fragments.append(TextFragment(text))
+            images = (made_image(one) for one in getattr(delta, "images", None) or ())
+            fragments += [image for image in images if image is not None]
             for call in getattr(delta, "tool_calls", None) or ():
                 function = call.function
                 name, arguments = getattr(function, "name", None), getattr(function, "arguments", None)

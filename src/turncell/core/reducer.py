@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from turncell.core import events as ev
-from turncell.core.deltas import Assembly, Block, CallFragment, ReasoningFragment, TextFragment
+from turncell.core.deltas import Assembly, Block, CallFragment, ImageFragment, ReasoningFragment, TextFragment
 from turncell.core.fold import CallState, RunState, apply
 from turncell.core.nucleus import Transition
 from turncell.core.parts import Message, Reasoning, Text, Usage
@@ -412,6 +412,8 @@ def _streamed(turn: _Turn, s: Streamed) -> None:
             assembly, number = assembly.join(fragment, f"{run_id}-{step}-")
             block = assembly.blocks[number]
             events.append(ev.ArgumentsDelta(run_id, step, number, fragment.arguments, block.call_id, block.name))
+        elif isinstance(fragment, ImageFragment):
+            assembly = assembly.show(fragment)
     if pending:
         assembly, _ = assembly.add("text", "".join(pending))
     is_thinking = bool(assembly.blocks) and assembly.blocks[-1].kind == "reasoning"
