@@ -32,7 +32,7 @@ from turncell.core import events as ev
 from turncell.core.deltas import Assembly, Block, CallFragment, ImageFragment, ReasoningFragment, TextFragment
 from turncell.core.fold import CallState, RunState, apply
 from turncell.core.nucleus import Transition
-from turncell.core.parts import Message, Reasoning, Text, Usage
+from turncell.core.parts import Image, Message, Reasoning, Text, Usage
 from turncell.core.redaction import Open
 from turncell.core.signals import (
     Answered,
@@ -482,7 +482,7 @@ def _model_finished(turn: _Turn, s: ModelFinished) -> None:
         turn.end("truncated", "length", "the answer was cut at the model's output limit")
     elif end.finish_reason == "filter" and not turn.run.queued:
         turn.end("failed", "filter", "the provider's filter has ended the answer")
-    elif not message.text.strip() and not turn.run.queued:
+    elif not message.text.strip() and not turn.run.queued and not any(isinstance(p, Image) for p in message.parts):
         turn.end("failed", "empty_reply", "the model ended its turn without a word and without a call")
     else:
         _finish(turn)

@@ -113,7 +113,11 @@ def _in_words(message: Message) -> Message:
 
 def _words(part: Part) -> Part:
     if isinstance(part, Image):
-        what = f"{part.media_type}, {len(part.data) * 3 // 4:,} bytes" if part.media_type else part.data
+        what = (
+            f"{part.media_type}, {len(part.data) * 3 // 4 - part.data[-2:].count('='):,} bytes"
+            if part.media_type
+            else part.data
+        )
         return Text(f"[an image that this model cannot see: {what}]")
     if isinstance(part, ToolResult) and part.images:
         return evolve(part, images=())  # its text has said what it is
