@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, get_args
 
 import orjson
@@ -11,6 +11,7 @@ from turncell.adapters.direct_anthropic_format import CacheTime, has_schema_mode
 from turncell.adapters.direct_chat import Auth
 from turncell.adapters.direct_format import count
 from turncell.adapters.direct_model import DirectModel
+from turncell.adapters.keys import Key
 from turncell.adapters.price import Price
 from turncell.adapters.provider_failures import said_failure
 from turncell.adapters.seals import ANTHROPIC, REDACTED, seal
@@ -49,7 +50,7 @@ class DirectAnthropic(DirectModel):
         name: str,
         *,
         base_url: str | None = None,
-        api_key: str | Callable[[], str | Awaitable[str]] | None = None,
+        api_key: Key | None = None,
         headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Json] | None = None,
         auth: Auth | None = None,

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 from turncell.adapters.chat_format import MessageBytes, chat_tools, encode
 from turncell.adapters.chat_reading import ChatReading
-from turncell.adapters.http_stream import Patience, Post, check_url, key_of
+from turncell.adapters.http_stream import Patience, Post, check_url, is_loopback
+from turncell.adapters.keys import Key, environment_key, host_of, key_of, keyring_key
 from turncell.adapters.price import Price
 from turncell.adapters.price_list import list_price, listed_capabilities
 from turncell.core.deltas import Finished, Fragment
@@ -33,7 +34,7 @@ class DirectChat:
     """A model behind `base_url` (up to and with "/v1"), as the server calls it; "openai/" before the name is left out.
 
     Without `base_url` it is OPENAI_BASE_URL or OpenAI itself, and the key is OPENAI_API_KEY; a server that is named here
-    gets the key that is given here, or none. `api_key` may be a function, sync or async, asked for each call. `auth` makes
+    gets the key that is given here, or that the keyring has for its host, or none. `api_key` may be a function, sync or async, asked for each call. `auth` makes
     headers for one request in place of it (signatures). `extra_body` are fields of the request; those of a call
     (`ModelRequest.extra`) go over them.
 
@@ -50,7 +51,7 @@ class DirectChat:
         name: str,
         *,
         base_url: str | None = None,
-        api_key: str | Callable[[], str | Awaitable[str]] | None = None,
+        api_key: Key | None = None,
         headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Json] | None = None,
         auth: Auth | None = None,
@@ -124,12 +125,20 @@ class DirectChat:
     async def _key(self) -> str | None:
         key = await key_of(self.name, self._api_key)
         if key is None and self._reads_environment and self._auth is None:
-            key = (os.environ.get("OPENAI_API_KEY") or "").strip() or None
+            key = environment_key("OPENAI_API_KEY")
+        if key is None and self._auth is None and not _has(self._headers, "authorization"):
+            key = await keyring_key(*self._accounts())
         if key is None and self._is_openai and self._auth is None and not _has(self._headers, "authorization"):
             raise ModelFailure(
-                "auth", f"{self.name}: no key: OPENAI_API_KEY not set in the environment; set it before the kernel starts, or give `api_key`"
+                "auth", f"{self.name}: no key: OPENAI_API_KEY not set in the environment; set it before the kernel starts, give `api_key`, or `keyring set turncell openai`"
             )  # fmt: skip
         return key
+
+    def _accounts(self) -> tuple[str, ...]:
+        """Of the keyring. What is kept for OpenAI goes to nobody else."""
+        if self._is_openai:
+            return f"openai/{self._model}", "openai"
+        return () if is_loopback(urlsplit(self.base_url).hostname or "") else (host_of(self.base_url),)
 
     async def _sent(self, body: bytes, key: str | None) -> dict[str, str]:
         """The headers of one request."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -13,6 +13,7 @@ from turncell.adapters.direct_chat import Auth
 from turncell.adapters.direct_format import count
 from turncell.adapters.direct_model import DirectModel
 from turncell.adapters.direct_responses_format import responses_body
+from turncell.adapters.keys import Key
 from turncell.adapters.price import Price
 from turncell.adapters.provider_failures import said_failure
 from turncell.adapters.seals import PHASE, RESPONSES, seal
@@ -49,7 +50,7 @@ class DirectResponses(DirectModel):
         name: str,
         *,
         base_url: str | None = None,
-        api_key: str | Callable[[], str | Awaitable[str]] | None = None,
+        api_key: Key | None = None,
         headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Json] | None = None,
         auth: Auth | None = None,

@@ -26,7 +26,7 @@ import importlib
 import inspect
 import os
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +34,8 @@ from typing import Any
 
 from turncell.adapters.chat_format import THOUGHT, chat_messages, chat_tools, legal_id
 from turncell.adapters.chat_reading import ChatReading
-from turncell.adapters.http_stream import Patience, Post, key_of
+from turncell.adapters.http_stream import Patience, Post
+from turncell.adapters.keys import Key, has_keyring, host_of, key_of, keyring_key
 from turncell.adapters.litellm_failures import to_failure
 from turncell.adapters.litellm_reading import Reading, cost_of, usage_object
 from turncell.adapters.litellm_request import Built, RequestBuilder
@@ -61,7 +62,7 @@ class LiteLLMModel:
     """A model by its LiteLLM name, "provider/model".
 
     `api_key` is a key or a function that returns one (it may be async; asked for each call), otherwise LiteLLM looks
-    into the environment. `timeout_s` bounds the silence of the provider, not the length of an answer. `extra` are
+    into the environment, and we into the keyring. `timeout_s` bounds the silence of the provider, not the length of an answer. `extra` are
     further arguments of `litellm.acompletion`; those of a request go over it. Where the provider speaks OpenAI's format
     LiteLLM only builds the request (see litellm_request); `is_whole` has it do all, at ten times the cost. `sees_images` says
     whether the model may be sent images, where LiteLLM's list does not know.
@@ -73,7 +74,7 @@ class LiteLLMModel:
         self,
         name: str,
         *,
-        api_key: str | Callable[[], str | Awaitable[str]] | None = None,
+        api_key: Key | None = None,
         base_url: str | None = None,
         timeout_s: float = 600.0,
         extra: dict[str, Any] | None = None,
@@ -106,7 +107,7 @@ class LiteLLMModel:
     async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
         # Its imports are seconds of work that must not stand on the loop.
         litellm = _loaded or await asyncio.to_thread(warm_up)
-        key = await self._key()
+        key = await self._key(litellm)
         wrapper: Any = None
         has_begun = False
         with _quiet(litellm):
@@ -167,8 +168,14 @@ class LiteLLMModel:
             usage = usage_object(litellm, reading)
             yield [reading.finished(*cost_of(litellm, self.name, provider, reading.cost_usd, usage))]
 
-    async def _key(self) -> str | None:
-        return await key_of(self.name, self._api_key)
+    async def _key(self, litellm: Any) -> str | None:
+        key = await key_of(self.name, self._api_key)
+        if key is None and has_keyring():
+            if self.base_url is not None:
+                return await keyring_key(host_of(self.base_url))
+            if _missing_variables(litellm, self.name):
+                return await keyring_key(self.name, self.name.split("/", 1)[0])
+        return key
 
     def _provider_of(self, litellm: Any) -> str:
         if self._provider is None:

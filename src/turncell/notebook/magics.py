@@ -94,7 +94,7 @@ class AgentMagics(Magics):
     @no_var_expand
     @line_magic("agent")
     def line(self, line: str) -> Any:
-        """%agent status | new | tools [NAMES | --none] | rules [revoke ID] | runs | steps | calls |
+        """%agent status | doctor | new | tools [NAMES | --none] | rules [revoke ID] | runs | steps | calls |
         sessions [--all] [prune --older 90d] | resume [ID] [-a AGENT] | undo | redo | fork | rename TITLE | delete ID |
         export PATH | export --session PATH | import PATH
 
@@ -220,6 +220,11 @@ class AgentMagics(Magics):
             f"history  {current.store_path}",
         ]
         print("\n".join(lines))  # noqa: T201  (a magic answers by printing)
+
+    def _do_doctor(self) -> None:
+        from turncell.notebook.doctor import report
+
+        print(report())  # noqa: T201
 
     def _do_new(self) -> None:
         self._use(None)
