@@ -440,7 +440,7 @@ export interface ToolCall {
   type: "tool_call";
 }
 /**
- * The answer to one call, as the model reads it.
+ * The answer to one call, as the model reads it, and the images that it sees with it.
  *
  * This interface was referenced by `Wire`'s JSON-Schema
  * via the `definition` "ToolResult".
@@ -448,6 +448,7 @@ export interface ToolCall {
 export interface ToolResult {
   call_id: string;
   content: string;
+  images: Image[];
   is_error: boolean;
   name: string;
   provider_id: string | null;

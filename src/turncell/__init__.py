@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from turncell.runtime.budget import Budget
     from turncell.runtime.context import ToolContext
     from turncell.runtime.hooks import Hooks, ToolUse, Veto
+    from turncell.runtime.images import image
     from turncell.runtime.journal import Journal
     from turncell.runtime.models import Route, Router, Tiers
     from turncell.runtime.output import Output
@@ -86,6 +87,7 @@ _HOME = {
     "File": "core.events",
     "Hooks": "runtime.hooks",
     "Image": "core.parts",
+    "image": "runtime.images",
     "Journal": "runtime.journal",
     "JsonLinesWriter": "runtime.telemetry",
     "LoopDetection": "runtime.step_policy",
@@ -199,6 +201,7 @@ __all__ = [
     "compare",
     "export_html",
     "export_markdown",
+    "image",
     "load_ipython_extension",
     "move",
     "prune",

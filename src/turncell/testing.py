@@ -12,7 +12,8 @@ A server replaces only the provider, so that HTTP, parsing, time limits and fail
 ...     server.base_url.startswith("http://127.0.0.1:")
 True
 
-A store of your own is held to the contract by `check_store` (see testing_store). `no_cassette_left` is for a fixture
+A store of your own is held to the contract by `check_store` (see testing_store), a model by `check_model` (see
+testing_model). `no_cassette_left` is for a fixture
 around every test: a cassette that a test forgets to stop fails that test, and no other.
 """
 
@@ -21,11 +22,13 @@ from __future__ import annotations
 from turncell.adapters.cassette import no_cassette_left
 from turncell.adapters.rules_model import RulesModel
 from turncell.adapters.scripted_model import Call, ScriptedModel, call, say, stop, think
+from turncell.testing_model import MODEL_CLAUSES, check_close, check_failure, check_model
 from turncell.testing_server import ProviderServer, Script, fault, raw, reply, serve
 from turncell.testing_store import STORE_CLAUSES, check_damage, check_store
 from turncell.testing_wire import Reply
 
 __all__ = [
+    "MODEL_CLAUSES",
     "STORE_CLAUSES",
     "Call",
     "ProviderServer",
@@ -34,7 +37,10 @@ __all__ = [
     "Script",
     "ScriptedModel",
     "call",
+    "check_close",
     "check_damage",
+    "check_failure",
+    "check_model",
     "check_store",
     "fault",
     "no_cassette_left",

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from turncell.adapters.chat_format import REDACTED
 from turncell.adapters.scripted_model import Call
+from turncell.adapters.seals import REDACTED
 from turncell.core.parts import Json, Usage
 
 

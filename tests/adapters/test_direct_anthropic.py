@@ -20,7 +20,7 @@ from tests.adapters.streams import ADD, KEY, ask, content, cut, hear, names, pla
 from turncell import Agent, ModelFailure, UsageError, tool
 from turncell.adapters.direct_anthropic import DirectAnthropic, MessagesReading
 from turncell.adapters.direct_anthropic_format import messages_body
-from turncell.adapters.direct_chat import Price
+from turncell.adapters.price import Price
 from turncell.adapters.price_list import list_price
 from turncell.core.deltas import Finished
 from turncell.core.parts import Image, Message, Part, Reasoning, Text, ToolCall, ToolResult, Usage
@@ -55,7 +55,7 @@ ANSWERS: dict[str, tuple[tuple[Part, ...], str, Usage]] = {
     ),
     "thinking": (
         (
-            Reasoning("I need the GCD of 1071 and 462.\n1071 = 2 × 462 + 147", SIGNATURE),
+            Reasoning("I need the GCD of 1071 and 462.\n1071 = 2 × 462 + 147", f"anthropic:{SIGNATURE}"),
             Text("The greatest common divisor is **21**."),
         ),
         "stop",
@@ -63,10 +63,10 @@ ANSWERS: dict[str, tuple[tuple[Part, ...], str, Usage]] = {
     ),
     "thinking_and_parallel_calls": (
         (
-            Reasoning("Two cities.", "c2VhbC0x"),
+            Reasoning("Two cities.", "anthropic:c2VhbC0x"),
             Text("I ask for both."),
             ToolCall("call_1", "weather", '{"city": "Oslo"}', "toolu_1"),
-            Reasoning("And the second.", "c2VhbC0y"),
+            Reasoning("And the second.", "anthropic:c2VhbC0y"),
             ToolCall("call_2", "weather", '{"city": "Bergen"}', "toolu_2"),
         ),
         "tool_calls",
@@ -74,14 +74,14 @@ ANSWERS: dict[str, tuple[tuple[Part, ...], str, Usage]] = {
     ),
     "redacted_thinking": (
         (
-            Reasoning("Hm.", "c2VhbA=="),
-            Reasoning("", "redacted:EmwKAhgBEgy3va3pzix/LafPsn4a"),
+            Reasoning("Hm.", "anthropic:c2VhbA=="),
+            Reasoning("", "anthropic:redacted:EmwKAhgBEgy3va3pzix/LafPsn4a"),
             Text("Based on my analysis"),
         ),
         "stop",
         Usage(25, 15),
     ),
-    "omitted_thinking": ((Reasoning("", "RXJzdGVz"), Text("21")), "stop", Usage(25, 40, reasoning_tokens=37)),
+    "omitted_thinking": ((Reasoning("", "anthropic:RXJzdGVz"), Text("21")), "stop", Usage(25, 40, reasoning_tokens=37)),
     "server_tool": ((Text("I'll check. It is 19°."),), "stop", Usage(10682, 510, 0, 0)),
     "cached": ((Text("Yes."),), "stop", Usage(100298, 503, 100000, 248)),
     "empty_arguments": ((ToolCall("call_1", "now", "", "toolu_1"),), "tool_calls", Usage(25, 15)),
@@ -132,7 +132,11 @@ class TestStreams:
         usage = {"input_tokens": 3, "output_tokens": 2}
         message = {"type": "message", "model": "m", "content": block, "stop_reason": "tool_use", "usage": usage}
         parts, end = answer(Reply(body=message))
-        assert parts == (Reasoning("Hm.", "c2VhbA=="), Text("I add."), ToolCall("call_1", "add", '{"a":1}', "toolu_1"))
+        assert parts == (
+            Reasoning("Hm.", "anthropic:c2VhbA=="),
+            Text("I add."),
+            ToolCall("call_1", "add", '{"a":1}', "toolu_1"),
+        )
         assert (end.finish_reason, end.usage, end.answered_by) == ("tool_calls", Usage(3, 2), "m")
 
     def test_what_came_in_the_same_piece_as_a_failure_is_kept(self) -> None:
@@ -149,6 +153,7 @@ HISTORY = (
         (
             Reasoning("no seal"),
             Reasoning("another's", "responses:rs_1:gAAAA"),
+            Reasoning("Gemini's", "gemini:c2VhbA=="),
             Reasoning("sealed", "sig=="),
             Reasoning("", "redacted:c2VjcmV0"),
             Text(" \n"),

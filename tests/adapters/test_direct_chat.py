@@ -18,9 +18,10 @@ from tests.adapters.byte_server import byte_server, plain
 from turncell import Agent
 from turncell.adapters.chat_format import MessageBytes, chat_messages, encode
 from turncell.adapters.chat_reading import ChatReading
-from turncell.adapters.direct_chat import DirectChat, Price
+from turncell.adapters.direct_chat import DirectChat
 from turncell.adapters.event_lines import EventLines
 from turncell.adapters.litellm_model import LiteLLMModel
+from turncell.adapters.price import Price
 from turncell.core.deltas import Finished, Fragment, assemble
 from turncell.core.parts import Image, Message, Part, Reasoning, Text, ToolCall, ToolResult, Usage
 from turncell.errors import ModelFailure, UnknownModelError, UsageError

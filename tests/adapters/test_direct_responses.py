@@ -14,9 +14,9 @@ from pydantic import BaseModel
 from tests.adapters.streams import ADD, KEY, ask, content, cut, hear, names, play
 from turncell import Agent, ModelFailure, tool
 from turncell.adapters.chat_format import chat_messages
-from turncell.adapters.direct_chat import Price
 from turncell.adapters.direct_responses import DirectResponses, ResponsesReading
 from turncell.adapters.direct_responses_format import responses_body
+from turncell.adapters.price import Price
 from turncell.core.deltas import Finished
 from turncell.core.parts import Image, Message, Part, Reasoning, Text, ToolCall, ToolResult, Usage
 from turncell.errors import UnknownModelError
@@ -315,3 +315,29 @@ def test_a_name_with_a_key_is_asked_directly(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("OPENAI_API_KEY")
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     assert not isinstance(defaults.model("openai/responses/gpt-5"), DirectResponses)
+
+
+@pytest.mark.feature("G1")
+def test_what_openai_has_called_a_text_goes_back_with_it() -> None:
+    """Its codex models end too early where their comments come back as if they had been answers."""
+
+    def said(number: int, phase: str, text: str) -> list[dict[str, object]]:
+        item = {"type": "message", "id": f"msg_{number}", "phase": phase, "content": []}
+        whole = {**item, "content": [{"type": "output_text", "text": text}]}
+        return [
+            {"type": "response.output_item.added", "output_index": number, "item": item},
+            {"type": "response.output_text.delta", "output_index": number, "delta": text},
+            {"type": "response.output_item.done", "output_index": number, "item": whole},
+        ]
+
+    end = {"type": "response.completed", "response": {"status": "completed", "output": []}}
+    script = [raw(*said(0, "commentary", "I look."), *said(1, "final_answer", "21."), end), "So it is."]
+    with serve(script) as server:
+        agent = Agent(DirectResponses("gpt-5.3-codex", base_url=server.base_url))
+        first = agent.run_sync("What is it?")
+        second = agent.run_sync("Is it?", session=first.session)
+        items = server.requests[1]["input"]
+    assert (first.text, second.text) == ("I look.21.", "So it is.")
+    assert [(item["content"][0]["text"], item["phase"]) for item in items if item["role"] == "assistant"] == [
+        ("I look.", "commentary"), ("21.", "final_answer"),
+    ]  # fmt: skip

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 
 from tests.adapters.byte_server import Answer, ByteServer, byte_server, plain
 from turncell.adapters.event_lines import Event, EventLines
-from turncell.adapters.http_stream import Patience, Post, check_url, key_of, proxy_of
+from turncell.adapters.http_stream import Patience, Post, check_url, proxy_of
+from turncell.adapters.keys import key_of
 from turncell.adapters.provider_failures import retry_after, said_failure
 from turncell.errors import ModelFailure, UsageError
 

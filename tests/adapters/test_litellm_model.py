@@ -476,8 +476,8 @@ def test_sealed_reasoning_goes_back_unchanged() -> None:
         parts, end = asyncio.run(main(server))
         bodies = server.requests
     assert parts == (
-        Reasoning("let me see", "c2VhbA=="),
-        Reasoning("", "redacted:c2VjcmV0"),
+        Reasoning("let me see", "anthropic:c2VhbA=="),
+        Reasoning("", "anthropic:redacted:c2VjcmV0"),
         ToolCall("call_1", "add", '{"a": 1}', "toolu_1"),
     )
     assert end.finish_reason == "tool_calls"

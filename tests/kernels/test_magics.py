@@ -79,8 +79,8 @@ def printed(kernel: Kernel, code: str) -> str:
         ("%agent tools --none send_note", "--none and names do not go together"),
         (
             "%agent dance",
-            "there is no such command; use one of branch, calls, context, delete, export, fork, help, import, new, "
-            "redo, rename, resume, retry, rules, runs, sessions, status, steps, takeover, tools, undo",
+            "there is no such command; use one of branch, calls, context, delete, doctor, export, fork, help, import, "
+            "new, redo, rename, resume, retry, rules, runs, sessions, status, steps, takeover, tools, undo",
         ),
         (
             "%agent export",

@@ -1,7 +1,7 @@
 /**
  * What a call has made for people: figures, tables, files.
  *
- * A tool says what it likes, so only what has exactly the expected shape is shown: a PNG as base64 in a `data:` URL of
+ * A tool says what it likes, so only what has exactly the expected shape is shown: an image as base64 in a `data:` URL of
  * ours, and tables of values, each as text.
  */
 import { h, reveal } from "../dom";
@@ -11,17 +11,20 @@ import { outputView } from "./output";
 import { bytes } from "./words";
 
 const TABLE = "application/vnd.turncell.table+json";
+const IMAGES = ["image/png", "image/jpeg", "image/gif", "image/webp"];
 const MAX_ROWS = 200;
 const MAX_CELL = 500;
 
 /** A mime bundle; empty where there is nothing that we show. */
 export function displayView(bundle: unknown, name: string): Node[] {
   if (typeof bundle !== "object" || bundle === null) return [];
-  const { "image/png": png, [TABLE]: table, "text/plain": text } = bundle as Record<string, unknown>;
+  const { [TABLE]: table, "text/plain": text, ...others } = bundle as Record<string, unknown>;
   const words = typeof text === "string" ? text : "";
-  if (typeof png === "string" && /^[A-Za-z0-9+/\s]+={0,2}\s*$/.test(png)) {
+  for (const type of IMAGES) {
+    const data = others[type];
+    if (typeof data !== "string" || !/^[A-Za-z0-9+/\s]+={0,2}\s*$/.test(data)) continue;
     const alt = visible(words).slice(0, 200) || `Figure of ${visible(name)}`;
-    return [h("img", { class: "tc-loaded", src: `data:image/png;base64,${png.replace(/\s/g, "")}`, alt })];
+    return [h("img", { class: "tc-loaded", src: `data:${type};base64,${data.replace(/\s/g, "")}`, alt })];
   }
   const view = tableView(table, name);
   if (view !== null) return [view];

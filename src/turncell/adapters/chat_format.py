@@ -10,13 +10,10 @@ from typing import TypeAlias
 
 import orjson
 
+from turncell.adapters.seals import ANTHROPIC, REDACTED, seal_of
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from turncell.runtime.ports import ToolSpec
 
-REDACTED = "redacted:"
-"""Begins the signature of a reasoning block that the provider sent sealed: the rest is its data."""
-OPENAI_SEAL = "responses:"
-"""Begins the signature of a reasoning item of OpenAI's responses: its id, a colon and the sealed content follow."""
 THOUGHT = "__thought__"
 """LiteLLM carries Gemini's thought signatures inside the ids of calls, after this word."""
 _LEGAL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -24,17 +21,21 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def chat_messages(
-    messages: Iterable[Message], instructions: str = "", *, wire_id: Callable[[str], str] | None = None
+    messages: Iterable[Message],
+    instructions: str = "",
+    *,
+    wire_id: Callable[[str], str] | None = None,
+    sealed_by: str = ANTHROPIC,
 ) -> list[dict[str, Json]]:
     """The messages as chat completions take them, the instructions first.
 
-    Reasoning goes back only with its signature (as `thinking_blocks`): providers refuse what they have not sealed.
+    Reasoning goes back only with a seal of `sealed_by` (as `thinking_blocks`): providers refuse what they have not sealed.
     `wire_id` makes the id of a tool call from the provider's own; legal ones are kept unless it says otherwise.
     """
     chat = [_system(instructions)] if instructions else []
     ids: dict[str, str] = {}
     for message in messages:
-        chat += _message(message, ids, wire_id or legal_id)
+        chat += _message(message, ids, wire_id or legal_id, sealed_by)
     return chat
 
 
@@ -46,9 +47,13 @@ class MessageBytes:
     """
 
     def __init__(
-        self, shape: Callable[[Message, list[dict[str, Json]]], object] | None = None, limit_bytes: int = 16 << 20
+        self,
+        shape: Callable[[Message, list[dict[str, Json]]], object] | None = None,
+        limit_bytes: int = 16 << 20,
+        *,
+        sealed_by: str = ANTHROPIC,
     ) -> None:
-        self._shape, self._limit_bytes = shape, limit_bytes
+        self._shape, self._limit_bytes, self._sealed_by = shape, limit_bytes, sealed_by
         self._new: dict[int, _Encoded] = {}
         self._old: dict[int, _Encoded] = {}
         self._new_bytes = 0
@@ -73,7 +78,7 @@ class MessageBytes:
 
     def _encoded(self, message: Message, ids: dict[str, str]) -> _Encoded:
         own = dict(ids) if message.role != "assistant" else {}
-        chat = _message(message, own, legal_id)
+        chat = _message(message, own, legal_id, self._sealed_by)
         if self._shape is not None:
             self._shape(message, chat)
         return message, b",".join(map(encode, chat)), own if message.role == "assistant" else {}
@@ -95,18 +100,34 @@ def _system(instructions: str) -> dict[str, Json]:
     return {"role": "system", "content": clean(instructions)}
 
 
-def _message(message: Message, ids: dict[str, str], wire_id: Callable[[str], str]) -> list[dict[str, Json]]:
+def _message(
+    message: Message, ids: dict[str, str], wire_id: Callable[[str], str], sealed_by: str
+) -> list[dict[str, Json]]:
     """The messages that one becomes. `ids` are those on the wire of the calls so far; an assistant's are added."""
     chat: list[dict[str, Json]] = []
     if message.role == "assistant":
-        chat.append(_assistant(message, ids, wire_id))
+        chat.append(_assistant(message, ids, wire_id, sealed_by))
     elif message.role != "tool":
         chat.append({"role": message.role, "content": _content(message.parts)})
     for part in message.parts:
         if isinstance(part, ToolResult):
             call_id = ids.get(part.call_id) or wire_id(part.provider_id or part.call_id)
             chat.append({"role": "tool", "tool_call_id": call_id, "content": clean(part.content)})
+    if (beside := beside_images(message)) is not None:
+        chat.append({"role": "user", "content": _content(beside.parts)})
     return chat
+
+
+def beside_images(message: Message) -> Message | None:
+    """The images of results, or of an answer, as a message of the user after them: nobody takes them from anybody else."""
+    parts: list[Part] = []
+    for part in message.parts:
+        if isinstance(part, ToolResult) and part.images:
+            parts += [Text(f"[what {part.name} has returned]"), *part.images]
+    if message.role == "assistant" and not message.calls:
+        made = [part for part in message.parts if isinstance(part, Image)]
+        parts += [Text("[what you have made]"), *made] if made else []
+    return Message("user", tuple(parts)) if parts else None
 
 
 def chat_tools(tools: Sequence[ToolSpec]) -> list[dict[str, Json]]:
@@ -143,7 +164,7 @@ def legal_id(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", text)[:55] + "_" + digest
 
 
-def _assistant(message: Message, ids: dict[str, str], wire_id: Callable[[str], str]) -> dict[str, Json]:
+def _assistant(message: Message, ids: dict[str, str], wire_id: Callable[[str], str], sealed_by: str) -> dict[str, Json]:
     text = clean(message.text)
     chat: dict[str, Json] = {"role": "assistant", "content": text}
     if message.calls:
@@ -156,7 +177,7 @@ def _assistant(message: Message, ids: dict[str, str], wire_id: Callable[[str], s
                 call_id = legal_id(call.call_id)
             ids[call.call_id] = call_id
             calls.append(_call(call, call_id))
-    thoughts = [thinking_block(part) for part in message.parts if isinstance(part, Reasoning) and is_anthropic(part)]
+    thoughts = [block for part in message.parts if (block := thinking_block(part, sealed_by)) is not None]
     if thoughts:
         chat["thinking_blocks"] = thoughts
     return chat
@@ -167,13 +188,11 @@ def _call(call: ToolCall, call_id: str) -> dict[str, Json]:
     return {"id": call_id, "type": "function", "function": function}
 
 
-def is_anthropic(part: Reasoning) -> bool:
-    """It is sealed, and not by OpenAI: a session may have changed its model, and nobody takes another's seal."""
-    return bool(part.signature) and not (part.signature or "").startswith(OPENAI_SEAL)
-
-
-def thinking_block(part: Reasoning) -> dict[str, Json]:
-    signature = part.signature or ""
+def thinking_block(part: Part, sealed_by: str = ANTHROPIC) -> dict[str, Json] | None:
+    """A thought as Anthropic's format has it; None for what is none, or is not sealed by them."""
+    signature = seal_of(part, sealed_by) if isinstance(part, Reasoning) else None
+    if not isinstance(part, Reasoning) or signature is None:
+        return None
     if signature.startswith(REDACTED):
         return {"type": "redacted_thinking", "data": signature.removeprefix(REDACTED)}
     return {"type": "thinking", "thinking": clean(part.text), "signature": signature}

@@ -6,17 +6,21 @@ of another kind. What was seen, and where, stands in tests/streams/chat.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
 from turncell.adapters.provider_failures import said_failure
-from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
+from turncell.core.deltas import CallFragment, Finished, Fragment, ImageFragment, ReasoningFragment, TextFragment
 from turncell.core.events import CostBasis, FinishReason
 from turncell.core.parts import Usage
 from turncell.errors import ModelFailure
+from turncell.runtime.images import media_type_of
 
+MOST_IMAGE_CHARS = 14_000_000
+"""Of the base64 of an image that a model has made: some ten megabytes, more than any gives now."""
 _REASONS: dict[str, FinishReason] = {
     "stop": "stop", "eos": "stop", "eos_token": "stop", "end_turn": "stop", "stop_sequence": "stop",
     "length": "length", "max_tokens": "length", "max_output_tokens": "length", "model_length": "length",
@@ -138,6 +142,9 @@ def _read_delta(delta: dict[str, Any], fragments: list[Fragment]) -> None:
         fragments.append(TextFragment(text))
     elif isinstance(text, list):
         _read_blocks(text, fragments)
+    images = delta.get("images")
+    if isinstance(images, list):
+        fragments.extend(image for one in images if (image := made_image(one)) is not None)
     calls = delta.get("tool_calls")
     if isinstance(calls, list):
         fragments.extend(_call(call) for call in calls if isinstance(call, dict))
@@ -145,6 +152,29 @@ def _read_delta(delta: dict[str, Any], fragments: list[Fragment]) -> None:
         fragments.append(_call(calls))
     if isinstance(delta.get("function_call"), dict):  # what tool calls were before 2023-11, and are in old servers
         fragments.append(_call({"function": delta["function_call"]}))
+
+
+def made_image(block: Any) -> ImageFragment | TextFragment | None:
+    """An image as OpenRouter, LiteLLM and others give it: `{"image_url": {"url": "data:..."}}`, or only the URL."""
+    url = _dict(block).get("image_url", block)
+    url = _dict(url).get("url", url)
+    if not isinstance(url, str):
+        return None
+    if not url.startswith("data:"):
+        return ImageFragment(url) if url.startswith("https://") else None
+    return packed_image(url.partition(",")[2])
+
+
+def packed_image(data: str) -> ImageFragment | TextFragment | None:
+    """An image of base64, or a text in its place where it is too large to be kept. None for what is none."""
+    if len(data) > MOST_IMAGE_CHARS:
+        return TextFragment(f"[an image of {len(data) * 3 // 4:,} bytes, left out: it is too large to be kept]")
+    try:
+        found = base64.b64decode(data, validate=True)
+    except ValueError:
+        return None
+    media_type = media_type_of(found)
+    return ImageFragment(data, media_type) if media_type else None
 
 
 def _read_blocks(blocks: list[Any], fragments: list[Fragment]) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, get_args
 
 import orjson
 
-from turncell.adapters.chat_format import REDACTED
 from turncell.adapters.direct_anthropic_format import CacheTime, has_schema_mode, messages_body
-from turncell.adapters.direct_chat import Auth, Price
+from turncell.adapters.direct_chat import Auth
 from turncell.adapters.direct_format import count
 from turncell.adapters.direct_model import DirectModel
+from turncell.adapters.keys import Key
+from turncell.adapters.price import Price
 from turncell.adapters.provider_failures import said_failure
+from turncell.adapters.seals import ANTHROPIC, REDACTED, seal
 from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
 from turncell.core.events import FinishReason
 from turncell.core.parts import Json, Usage
@@ -48,13 +50,14 @@ class DirectAnthropic(DirectModel):
         name: str,
         *,
         base_url: str | None = None,
-        api_key: str | Callable[[], str | Awaitable[str]] | None = None,
+        api_key: Key | None = None,
         headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Json] | None = None,
         auth: Auth | None = None,
         timeout_s: float = 600.0,
         price: Price | None = None,
         holds_schema: bool | None = None,
+        sees_images: bool | None = None,
         prompt_cache: CacheTime = "5m",
     ) -> None:
         if prompt_cache not in get_args(CacheTime):
@@ -62,7 +65,7 @@ class DirectAnthropic(DirectModel):
         self.prompt_cache: CacheTime = prompt_cache
         super().__init__(
             name, base_url=base_url, api_key=api_key, headers=headers, extra_body=extra_body, auth=auth,
-            timeout_s=timeout_s, price=price, holds_schema=holds_schema,
+            timeout_s=timeout_s, price=price, holds_schema=holds_schema, sees_images=sees_images,
         )  # fmt: skip
 
     def _body(self, request: ModelRequest) -> dict[str, Json]:
@@ -176,7 +179,7 @@ class MessagesReading:
             self._inputs[index] = orjson.dumps(block["input"]).decode() if block.get("input") else ""
             return [CallFragment(index, block["id"], block["name"])]
         if kind == "redacted_thinking":
-            return [ReasoningFragment("", REDACTED + block["data"])]
+            return [ReasoningFragment("", seal(ANTHROPIC, REDACTED + block["data"]))]
         if kind == "thinking":
             self._seals[index] = block.get("signature") or ""
             return [ReasoningFragment(block["thinking"])] if block.get("thinking") else []
@@ -197,7 +200,7 @@ class MessagesReading:
         return []
 
     def _stop(self, index: Any) -> list[Fragment]:
-        whole, seal = self._inputs.pop(index, ""), self._seals.pop(index, "")
+        whole, sealed = self._inputs.pop(index, ""), self._seals.pop(index, "")
         if whole:
             return [CallFragment(index, None, None, whole)]
-        return [ReasoningFragment("", seal)] if seal else []
+        return [ReasoningFragment("", seal(ANTHROPIC, sealed))] if sealed else []

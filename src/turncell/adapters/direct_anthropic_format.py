@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
-from turncell.adapters.chat_format import clean, is_anthropic, thinking_block
+from turncell.adapters.chat_format import beside_images, clean, thinking_block
 from turncell.adapters.direct_format import WireIds, arguments_of, image_url, joined, schema_in_words, strict_schema
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from turncell.runtime.ports import ModelRequest
@@ -121,16 +121,20 @@ def _conversation(messages: Iterable[Message]) -> tuple[str, list[dict[str, Json
             continue
         role = "assistant" if message.role == "assistant" else "user"
         blocks = [block for part in message.parts if (block := _block(part, role, ids)) is not None]
-        if not blocks:
-            continue
-        if turns and turns[-1]["role"] == role:
-            turns[-1]["content"] += blocks
-        else:
-            turns.append({"role": role, "content": blocks})
+        _add(turns, role, blocks)
+        made = beside_images(message) if role == "assistant" else None
+        _add(turns, "user", [] if made is None else [_block(part, "user", ids) for part in made.parts])
     for turn in turns:
         # Results are refused anywhere but first.
         turn["content"].sort(key=lambda block: block["type"] != "tool_result" if turn["role"] == "user" else 0)
     return joined(*system), turns
+
+
+def _add(turns: list[dict[str, Json]], role: str, blocks: list[Json]) -> None:
+    if blocks and turns and turns[-1]["role"] == role:
+        turns[-1]["content"] += blocks
+    elif blocks:
+        turns.append({"role": role, "content": blocks})
 
 
 def _block(part: Part, role: str, ids: WireIds) -> dict[str, Json] | None:
@@ -139,20 +143,27 @@ def _block(part: Part, role: str, ids: WireIds) -> dict[str, Json] | None:
         text = clean(part.text)
         return {"type": "text", "text": text} if text.strip() else None
     if isinstance(part, Reasoning):
-        return thinking_block(part) if role == "assistant" and is_anthropic(part) else None
+        return thinking_block(part) if role == "assistant" else None
     if isinstance(part, Image):
-        if part.media_type is None:
-            return {"type": "image", "source": {"type": "url", "url": image_url(part)}}
-        return {"type": "image", "source": {"type": "base64", "media_type": part.media_type, "data": part.data}}
+        return _image(part) if role == "user" else None
     if isinstance(part, ToolCall):
         return {"type": "tool_use", "id": ids.of_call(part), "name": part.name, "input": arguments_of(part)}
     return _result(part, ids)
+
+
+def _image(part: Image) -> dict[str, Json]:
+    if part.media_type is None:
+        return {"type": "image", "source": {"type": "url", "url": image_url(part)}}
+    return {"type": "image", "source": {"type": "base64", "media_type": part.media_type, "data": part.data}}
 
 
 def _result(part: ToolResult, ids: WireIds) -> dict[str, Json]:
     result: dict[str, Json] = {"type": "tool_result", "tool_use_id": ids.of_result(part)}
     if part.content.strip():
         result["content"] = clean(part.content)
+    if part.images:
+        said = [{"type": "text", "text": result["content"]}] if "content" in result else []
+        result["content"] = [*said, *map(_image, part.images)]
     return result | {"is_error": True} if part.is_error else result
 
 

@@ -9,13 +9,16 @@ import inspect
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from turncell.adapters.chat_format import MessageBytes, chat_tools, encode
 from turncell.adapters.chat_reading import ChatReading
-from turncell.adapters.http_stream import Patience, Post, check_url, key_of
+from turncell.adapters.http_stream import Patience, Post, check_url, is_loopback
+from turncell.adapters.keys import Key, environment_key, host_of, key_of, keyring_key
+from turncell.adapters.price import Price
+from turncell.adapters.price_list import list_price, listed_capabilities
 from turncell.core.deltas import Finished, Fragment
 from turncell.core.events import CostBasis
 from turncell.core.parts import Json, Message, Reasoning, Usage
@@ -27,42 +30,20 @@ Auth: TypeAlias = Callable[[str, bytes], Mapping[str, str] | Awaitable[Mapping[s
 """Gets the URL and the body, and returns the headers that let them in."""
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
-    """US dollars for a million tokens. What is read from the provider's cache costs `cached_usd`, if that is given."""
-
-    input_usd: float
-    output_usd: float
-    cached_usd: float | None = None
-
-    def of(self, usage: Usage) -> float | None:
-        """What these tokens cost; None where their number is not known.
-
-        >>> Price(2.0, 8.0, cached_usd=0.5).of(Usage(1_000_000, 500_000, cache_read_tokens=400_000))
-        5.4
-        """
-        if usage.input_tokens is None and usage.output_tokens is None:
-            return None
-        cached = min(usage.cache_read_tokens or 0, usage.input_tokens or 0) if self.cached_usd is not None else 0
-        new = (usage.input_tokens or 0) - cached
-        usd = new * self.input_usd + cached * (self.cached_usd or 0.0) + (usage.output_tokens or 0) * self.output_usd
-        return usd / 1_000_000
-
-
 class DirectChat:
     """A model behind `base_url` (up to and with "/v1"), as the server calls it; "openai/" before the name is left out.
 
     Without `base_url` it is OPENAI_BASE_URL or OpenAI itself, and the key is OPENAI_API_KEY; a server that is named here
-    gets the key that is given here, or none. `api_key` may be a function, sync or async, asked for each call. `auth` makes
+    gets the key that is given here, or that the keyring has for its host, or none. `api_key` may be a function, sync or async, asked for each call. `auth` makes
     headers for one request in place of it (signatures). `extra_body` are fields of the request; those of a call
     (`ModelRequest.extra`) go over them.
 
     `timeout_s` bounds silence, not the length of an answer. `max_tokens_field` is what the server calls the limit;
     `reasoning_field` is where it wants earlier thoughts back, if it does ("reasoning_content" for DeepSeek and Kimi).
-    `holds_schema` says that answers can be held to a JSON Schema.
+    `holds_schema` says that answers can be held to a JSON Schema, `sees_images` whether it may be sent images.
 
-    Nothing is retried here. Without tokens from the provider, `Usage` stays empty; without `price` the cost is known
-    only where the provider says it, or where LiteLLM with its price list has been loaded already.
+    Nothing is retried here. Without tokens from the provider, `Usage` stays empty; without `price` the cost is what the
+    provider says, or at OpenAI itself what the price list does.
     """
 
     def __init__(
@@ -70,13 +51,14 @@ class DirectChat:
         name: str,
         *,
         base_url: str | None = None,
-        api_key: str | Callable[[], str | Awaitable[str]] | None = None,
+        api_key: Key | None = None,
         headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Json] | None = None,
         auth: Auth | None = None,
         timeout_s: float = 600.0,
         price: Price | None = None,
         holds_schema: bool = False,
+        sees_images: bool | None = None,
         max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None,
         reasoning_field: str | None = None,
     ) -> None:
@@ -85,7 +67,7 @@ class DirectChat:
         self.name = name
         self.base_url = check_url(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI)
         self.price = price
-        self.capabilities = Capabilities(schema=holds_schema)
+        self._holds_schema, self._sees_images = holds_schema, sees_images
         self._model = name.removeprefix("openai/")
         self._url = self.base_url + ("" if self.base_url.endswith("/chat/completions") else "/chat/completions")
         self._is_openai = urlsplit(self.base_url).hostname == urlsplit(OPENAI).hostname
@@ -105,6 +87,12 @@ class DirectChat:
 
     def price_usd(self, input_tokens: int, output_tokens: int) -> float | None:
         return self.price.of(Usage(input_tokens, output_tokens)) if self.price is not None else None
+
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        if not self._is_openai:
+            return Capabilities(schema=self._holds_schema, images=self._sees_images)
+        return listed_capabilities("openai", self._model, schema=self._holds_schema, images=self._sees_images)
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
         key = await self._key()
@@ -129,21 +117,28 @@ class DirectChat:
         if self.price is not None:
             cost_usd = self.price.of(reading.usage)
             return cost_usd, "none" if cost_usd is None else "user"
-        if self._is_openai and reading.usage_json:
-            from turncell.adapters.litellm_model import cost_if_loaded
-
-            return cost_if_loaded(f"openai/{self._model}", reading)
-        return None, "none"
+        usage = reading.usage
+        listed = list_price("openai", self._model, usage.input_tokens or 0) if self._is_openai else None
+        cost_usd = listed.of(usage) if listed is not None else None
+        return cost_usd, "none" if cost_usd is None else "prices"
 
     async def _key(self) -> str | None:
         key = await key_of(self.name, self._api_key)
         if key is None and self._reads_environment and self._auth is None:
-            key = (os.environ.get("OPENAI_API_KEY") or "").strip() or None
+            key = environment_key("OPENAI_API_KEY")
+        if key is None and self._auth is None and not _has(self._headers, "authorization"):
+            key = await keyring_key(*self._accounts())
         if key is None and self._is_openai and self._auth is None and not _has(self._headers, "authorization"):
             raise ModelFailure(
-                "auth", f"{self.name}: no key: OPENAI_API_KEY not set in the environment; set it before the kernel starts, or give `api_key`"
+                "auth", f"{self.name}: no key: OPENAI_API_KEY not set in the environment; set it before the kernel starts, give `api_key`, or `keyring set turncell openai`"
             )  # fmt: skip
         return key
+
+    def _accounts(self) -> tuple[str, ...]:
+        """Of the keyring. What is kept for OpenAI goes to nobody else."""
+        if self._is_openai:
+            return f"openai/{self._model}", "openai"
+        return () if is_loopback(urlsplit(self.base_url).hostname or "") else (host_of(self.base_url),)
 
     async def _sent(self, body: bytes, key: str | None) -> dict[str, str]:
         """The headers of one request."""

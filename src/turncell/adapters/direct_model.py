@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
+from functools import cached_property
 from typing import ClassVar, Protocol
 from urllib.parse import urlsplit
 
 from turncell.adapters.chat_format import encode
-from turncell.adapters.direct_chat import Auth, Price
-from turncell.adapters.http_stream import Patience, Post, check_url, key_of
-from turncell.adapters.price_list import list_price
+from turncell.adapters.direct_chat import Auth
+from turncell.adapters.http_stream import Patience, Post, check_url, is_loopback
+from turncell.adapters.keys import Key, environment_key, host_of, key_of, keyring_key
+from turncell.adapters.price import Price
+from turncell.adapters.price_list import list_price, listed_capabilities
 from turncell.core.deltas import Finished, Fragment
 from turncell.core.events import CostBasis
 from turncell.core.parts import Json, Usage
@@ -40,10 +43,10 @@ class DirectModel:
 
     `name` may begin with the provider ("anthropic/..."), which the provider does not see. Without `base_url` it is the
     provider's variable or the provider itself, and the key is that of its variable; a server that is named here gets the
-    key that is given here, or none. `api_key` may be a function, sync or async, asked for each call. `auth` makes headers
+    key that is given here, or that the keyring has for its host, or none. `api_key` may be a function, sync or async, asked for each call. `auth` makes headers
     for one request in place of it (signatures). `extra_body` are fields of the request (None takes one away); those of a
     call (`ModelRequest.extra`) go over them. `timeout_s` bounds silence, not the length of an answer. `holds_schema` says
-    whether answers can be held to a JSON Schema, where the name does not tell.
+    whether answers can be held to a JSON Schema, `sees_images` whether it may be sent images, where the name does not tell.
 
     Without tokens from the provider, `Usage` stays empty; without `price` the cost is that of the price list, where the
     provider itself is asked.
@@ -64,13 +67,14 @@ class DirectModel:
         name: str,
         *,
         base_url: str | None = None,
-        api_key: str | Callable[[], str | Awaitable[str]] | None = None,
+        api_key: Key | None = None,
         headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Json] | None = None,
         auth: Auth | None = None,
         timeout_s: float = 600.0,
         price: Price | None = None,
         holds_schema: bool | None = None,
+        sees_images: bool | None = None,
     ) -> None:
         self.name = name
         self.model = next((name.removeprefix(one) for one in self._prefixes if name.startswith(one)), name)
@@ -87,10 +91,17 @@ class DirectModel:
         self._is_own = urlsplit(self.base_url).hostname == urlsplit(self._url).hostname
         self._reads_environment = base_url is None
         self._api_key, self._auth = api_key, auth
-        self.capabilities = Capabilities(schema=self._holds_schema() if holds_schema is None else holds_schema)
+        self._schema = self._holds_schema() if holds_schema is None else holds_schema
+        self._sees_images = sees_images
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
+
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        return listed_capabilities(
+            self._provider if self._is_own else "", self.model, schema=self._schema, images=self._sees_images
+        )
 
     def price_usd(self, input_tokens: int, output_tokens: int) -> float | None:
         return self._cost(Usage(input_tokens, output_tokens))[0]
@@ -154,14 +165,22 @@ class DirectModel:
     async def _key(self) -> str | None:
         key = await key_of(self.name, self._api_key)
         if key is None and self._reads_environment and self._auth is None:
-            key = (os.environ.get(self._key_variable) or "").strip() or None
+            key = environment_key(self._key_variable)
+        if key is None and self._auth is None and not self._has_own_auth():
+            key = await keyring_key(*self._accounts())
         if key is None and self._is_own and self._auth is None and not self._has_own_auth():
             raise ModelFailure(
                 "auth",
                 f"{self.name}: no key: {self._key_variable} not set in the environment; set it before the kernel "
-                "starts, or give `api_key`",
+                f"starts, give `api_key`, or `keyring set turncell {self._provider}`",
             )
         return key
+
+    def _accounts(self) -> tuple[str, ...]:
+        """Of the keyring. What is kept for the provider goes to nobody else."""
+        if self._is_own:
+            return f"{self._provider}/{self.model}", self._provider
+        return () if is_loopback(urlsplit(self.base_url).hostname or "") else (host_of(self.base_url),)
 
     def _has_own_auth(self) -> bool:
         return any(name.lower() in ("authorization", "x-api-key") for name in self.headers)

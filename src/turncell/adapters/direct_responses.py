@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
-from turncell.adapters.chat_format import OPENAI_SEAL
-from turncell.adapters.direct_chat import Auth, Price
+from turncell.adapters.chat_reading import packed_image
+from turncell.adapters.direct_chat import Auth
 from turncell.adapters.direct_format import count
 from turncell.adapters.direct_model import DirectModel
 from turncell.adapters.direct_responses_format import responses_body
+from turncell.adapters.keys import Key
+from turncell.adapters.price import Price
 from turncell.adapters.provider_failures import said_failure
+from turncell.adapters.seals import PHASE, RESPONSES, seal
 from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
 from turncell.core.events import FinishReason
 from turncell.core.parts import Json, Usage
@@ -47,19 +50,20 @@ class DirectResponses(DirectModel):
         name: str,
         *,
         base_url: str | None = None,
-        api_key: str | Callable[[], str | Awaitable[str]] | None = None,
+        api_key: Key | None = None,
         headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Json] | None = None,
         auth: Auth | None = None,
         timeout_s: float = 600.0,
         price: Price | None = None,
         holds_schema: bool | None = None,
+        sees_images: bool | None = None,
         reasoning_summary: str | None = "auto",
     ) -> None:
         self.reasoning_summary = reasoning_summary
         super().__init__(
             name, base_url=base_url, api_key=api_key, headers=headers, extra_body=extra_body, auth=auth,
-            timeout_s=timeout_s, price=price, holds_schema=holds_schema,
+            timeout_s=timeout_s, price=price, holds_schema=holds_schema, sees_images=sees_images,
         )  # fmt: skip
 
     def _body(self, request: ModelRequest) -> dict[str, Json]:
@@ -95,6 +99,7 @@ class ResponsesReading:
         self._read: set[Any] = set()
         """The numbers of items of which something was read."""
         self._whole: set[Any] = set()
+        self._phased: set[Any] = set()
         self._has_calls = False
         self._has_refused = False
 
@@ -167,10 +172,19 @@ class ResponsesReading:
         return [CallFragment(index, None, None, text)] if text else []
 
     def _begun(self, index: Any, item: dict[str, Json]) -> list[Fragment]:
+        if item["type"] == "message":
+            return self._phase(index, item)
         if item["type"] != "function_call":
             return []
         self._has_calls = True
         return [CallFragment(index, item["call_id"], item["name"])]
+
+    def _phase(self, index: Any, item: dict[str, Json]) -> list[Fragment]:
+        """Codex works worse, and may end early, where it does not get back what it has called its texts."""
+        if index in self._phased or not isinstance(item.get("phase"), str):
+            return []
+        self._phased.add(index)
+        return [ReasoningFragment("", seal(PHASE, item["phase"]))]
 
     def _done(self, index: Any, item: dict[str, Json]) -> list[Fragment]:
         if index in self._whole:
@@ -185,13 +199,19 @@ class ResponsesReading:
             case "message" if is_new:
                 contents = item.get("content") or ()
                 self._has_refused |= any(one.get("type") == "refusal" for one in contents)
-                return self._text(index, "".join(one.get("text") or one.get("refusal") or "" for one in contents))
+                phase = self._phase(index, item)
+                return phase + self._text(
+                    index, "".join(one.get("text") or one.get("refusal") or "" for one in contents)
+                )
+            case "image_generation_call" if item.get("result"):
+                image = packed_image(item["result"])
+                return [image] if image is not None else []
             case "reasoning":
                 summary = [one.get("text") or "" for one in item.get("summary") or item.get("content") or ()]
                 fragments = self._thought(index, "\n\n".join(summary)) if is_new else []
                 sealed = item.get("encrypted_content")
                 if sealed:
-                    fragments.append(ReasoningFragment("", f"{OPENAI_SEAL}{item.get('id') or ''}:{sealed}"))
+                    fragments.append(ReasoningFragment("", seal(RESPONSES, f"{item.get('id') or ''}:{sealed}")))
                 return fragments
         return []
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from turncell.adapters.chat_format import OPENAI_SEAL, clean
+from turncell.adapters.chat_format import beside_images, clean
 from turncell.adapters.direct_format import WireIds, image_url, strict_schema
+from turncell.adapters.seals import PHASE, RESPONSES, seal_of
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from turncell.runtime.ports import ModelRequest
 
@@ -53,6 +54,8 @@ def _items(messages: Iterable[Message]) -> list[dict[str, Json]]:
     for message in messages:
         if message.role == "assistant":
             items += _said(message, ids)
+            if (made := beside_images(message)) is not None:
+                items.append({"type": "message", "role": "user", "content": _content(made.parts)})
             continue
         items += [_result(part, ids) for part in message.parts if isinstance(part, ToolResult)]
         content = _content(message.parts)
@@ -64,14 +67,17 @@ def _items(messages: Iterable[Message]) -> list[dict[str, Json]]:
 
 def _said(message: Message, ids: WireIds) -> list[dict[str, Json]]:
     items: list[dict[str, Json]] = []
+    phase: dict[str, Json] = {}
     for part in message.parts:
         if isinstance(part, Text) and part.text:
             content = [{"type": "output_text", "text": clean(part.text)}]
-            items.append({"type": "message", "role": "assistant", "content": content})
+            items.append({"type": "message", "role": "assistant", "content": content} | phase)
         elif isinstance(part, ToolCall):
             items.append(_call(part, ids))
-        elif isinstance(part, Reasoning) and (part.signature or "").startswith(OPENAI_SEAL):
-            items.append(_thought(part))
+        elif isinstance(part, Reasoning) and (sealed := seal_of(part, RESPONSES)):
+            items.append(_thought(part, sealed))
+        elif isinstance(part, Reasoning) and (said := seal_of(part, PHASE)):
+            phase = {"phase": said}
     while items and items[-1]["type"] == "reasoning":
         items.pop()
     return items
@@ -83,11 +89,13 @@ def _call(part: ToolCall, ids: WireIds) -> dict[str, Json]:
 
 
 def _result(part: ToolResult, ids: WireIds) -> dict[str, Json]:
-    return {"type": "function_call_output", "call_id": ids.of_result(part), "output": clean(part.content)}
+    # A list only where it must be: servers that speak this format often know texts alone.
+    output = _content((Text(part.content), *part.images)) if part.images else clean(part.content)
+    return {"type": "function_call_output", "call_id": ids.of_result(part), "output": output}
 
 
-def _thought(part: Reasoning) -> dict[str, Json]:
-    item_id, _, sealed = (part.signature or "").removeprefix(OPENAI_SEAL).partition(":")
+def _thought(part: Reasoning, seal: str) -> dict[str, Json]:
+    item_id, _, sealed = seal.partition(":")
     summary = [{"type": "summary_text", "text": clean(part.text)}] if part.text else []
     item: dict[str, Json] = {"type": "reasoning", "summary": summary, "encrypted_content": sealed}
     return {"type": "reasoning", "id": item_id} | item if item_id else item

@@ -23,7 +23,7 @@ import os
 import re
 import ssl
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -252,20 +252,6 @@ class _Bursts(AsyncIterator[list[T]]):
             if found:
                 return found
         raise StopAsyncIteration
-
-
-async def key_of(model: str, api_key: str | Callable[[], str | Awaitable[str]] | None) -> str | None:
-    """The key, asked for where it is a function (sync or async). Blanks around it are not a part of it."""
-    if api_key is None:
-        return None
-    try:
-        key = api_key() if callable(api_key) else api_key
-        if not isinstance(key, str):
-            key = await key
-    except Exception as error:
-        text = f"{model}: api_key() raised {type(error).__name__}; it must return a key"
-        raise ModelFailure("auth", text) from error
-    return key.strip()
 
 
 def check_url(url: str) -> str:

@@ -26,20 +26,23 @@ import importlib
 import inspect
 import os
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from turncell.adapters.chat_format import THOUGHT, chat_messages, chat_tools, legal_id
 from turncell.adapters.chat_reading import ChatReading
-from turncell.adapters.http_stream import Patience, Post, key_of
+from turncell.adapters.http_stream import Patience, Post
+from turncell.adapters.keys import Key, has_keyring, host_of, key_of, keyring_key
 from turncell.adapters.litellm_failures import to_failure
 from turncell.adapters.litellm_reading import Reading, cost_of, usage_object
 from turncell.adapters.litellm_request import Built, RequestBuilder
+from turncell.adapters.price_list import listed_capabilities
 from turncell.adapters.provider_failures import hide_keys
+from turncell.adapters.seals import sealer
 from turncell.core.deltas import Finished, Fragment
-from turncell.core.events import CostBasis
 from turncell.errors import ModelFailure, UnknownModelError
 from turncell.runtime.ports import Capabilities, ModelRequest
 
@@ -59,9 +62,10 @@ class LiteLLMModel:
     """A model by its LiteLLM name, "provider/model".
 
     `api_key` is a key or a function that returns one (it may be async; asked for each call), otherwise LiteLLM looks
-    into the environment. `timeout_s` bounds the silence of the provider, not the length of an answer. `extra` are
+    into the environment, and we into the keyring. `timeout_s` bounds the silence of the provider, not the length of an answer. `extra` are
     further arguments of `litellm.acompletion`; those of a request go over it. Where the provider speaks OpenAI's format
-    LiteLLM only builds the request (see litellm_request); `is_whole` has it do all, at ten times the cost.
+    LiteLLM only builds the request (see litellm_request); `is_whole` has it do all, at ten times the cost. `sees_images` says
+    whether the model may be sent images, where LiteLLM's list does not know.
 
     Nothing is retried here. Without tokens from the provider, `Usage` stays empty.
     """
@@ -70,11 +74,12 @@ class LiteLLMModel:
         self,
         name: str,
         *,
-        api_key: str | Callable[[], str | Awaitable[str]] | None = None,
+        api_key: Key | None = None,
         base_url: str | None = None,
         timeout_s: float = 600.0,
         extra: dict[str, Any] | None = None,
         is_whole: bool = False,
+        sees_images: bool | None = None,
     ) -> None:
         if not name.strip() or name != name.strip():
             raise UnknownModelError(f"a model is written 'provider/model'; found {name!r}")
@@ -85,26 +90,24 @@ class LiteLLMModel:
         self._api_key = api_key
         self._provider: str | None = None
         self._is_whole = is_whole
+        self._sees_images = sees_images
         self._builder: RequestBuilder | None = None
 
     def __repr__(self) -> str:
         return f"LiteLLMModel({self.name!r})"
 
-    @property
+    @cached_property
     def capabilities(self) -> Capabilities:
-        """Its window, by LiteLLM's own table; nothing before LiteLLM was imported, for asking must not take seconds."""
-        known = getattr(_loaded, "model_cost", {}) if _loaded is not None else {}
-        found = known.get(self.name) or known.get(self.name.partition("/")[2]) or {}
-        window, output = found.get("max_input_tokens"), found.get("max_output_tokens")
-        return Capabilities(
-            context_tokens=window if isinstance(window, int) and window > 0 else None,
-            max_output_tokens=output if isinstance(output, int) and output > 0 else None,
-        )
+        """Limits are those of the provider itself: a server of one's own may have set others."""
+        provider, _, short = self.name.partition("/")
+        if self.base_url is not None:
+            return Capabilities(images=self._sees_images)
+        return listed_capabilities(provider, short, images=self._sees_images)
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
         # Its imports are seconds of work that must not stand on the loop.
         litellm = _loaded or await asyncio.to_thread(warm_up)
-        key = await self._key()
+        key = await self._key(litellm)
         wrapper: Any = None
         has_begun = False
         with _quiet(litellm):
@@ -119,7 +122,7 @@ class LiteLLMModel:
             try:
                 async with asyncio.timeout(self.timeout_s):
                     wrapper = await litellm.acompletion(**self._arguments(litellm, request, key, provider))
-                reading = Reading(litellm, wrapper)
+                reading = Reading(litellm, wrapper, sealer(provider, self.name))
                 chunks = aiter(wrapper)
                 while True:
                     try:
@@ -165,8 +168,14 @@ class LiteLLMModel:
             usage = usage_object(litellm, reading)
             yield [reading.finished(*cost_of(litellm, self.name, provider, reading.cost_usd, usage))]
 
-    async def _key(self) -> str | None:
-        return await key_of(self.name, self._api_key)
+    async def _key(self, litellm: Any) -> str | None:
+        key = await key_of(self.name, self._api_key)
+        if key is None and has_keyring():
+            if self.base_url is not None:
+                return await keyring_key(host_of(self.base_url))
+            if _missing_variables(litellm, self.name):
+                return await keyring_key(self.name, self.name.split("/", 1)[0])
+        return key
 
     def _provider_of(self, litellm: Any) -> str:
         if self._provider is None:
@@ -186,7 +195,9 @@ class LiteLLMModel:
 
         arguments: dict[str, Any] = {
             "model": self.name,
-            "messages": chat_messages(request.messages, request.instructions, wire_id=wire_id),
+            "messages": chat_messages(
+                request.messages, request.instructions, wire_id=wire_id, sealed_by=sealer(provider, self.name)
+            ),
             "stream": True,
             "stream_options": {"include_usage": True},
             "timeout": self.timeout_s,
@@ -225,13 +236,6 @@ def warm_up() -> Any:
                     _call_nobody(litellm)
             _loaded = litellm
         return _loaded
-
-
-def cost_if_loaded(name: str, reading: ChatReading) -> tuple[float | None, CostBasis]:
-    """What LiteLLM's price list says, if it is loaded: nobody waits seconds for a price."""
-    if _loaded is None:
-        return None, "none"
-    return cost_of(_loaded, name, name.split("/", 1)[0], reading.cost_usd, usage_object(_loaded, reading))
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from turncell.adapters.chat_format import REDACTED
-from turncell.adapters.chat_reading import ChatReading
+from turncell.adapters.chat_reading import ChatReading, made_image
+from turncell.adapters.seals import ANTHROPIC, REDACTED, seal
 from turncell.core.deltas import CallFragment, Fragment, ReasoningFragment, TextFragment
 from turncell.core.events import CostBasis, FinishReason
 from turncell.core.parts import Usage
@@ -23,8 +23,9 @@ _REASONS: dict[str, FinishReason] = {
 class Reading:
     """What the chunks of one stream say."""
 
-    def __init__(self, litellm: Any, wrapper: Any) -> None:
+    def __init__(self, litellm: Any, wrapper: Any, sealed_by: str = ANTHROPIC) -> None:
         self.wrapper = wrapper
+        self._sealed_by = sealed_by
         self.raw_usage: Any = None
         self.cost_usd: float | None = None
         self._reason: str | None = None
@@ -55,12 +56,14 @@ class Reading:
             blocks = getattr(delta, "thinking_blocks", None)
             thought = getattr(delta, "reasoning_content", None)
             if blocks:
-                fragments += _thoughts(blocks, thought)
+                fragments += _thoughts(blocks, thought, self._sealed_by)
             elif thought:
                 fragments.append(ReasoningFragment(thought))
             text = getattr(delta, "content", None)
             if text:
                 fragments.append(TextFragment(text))
+            images = (made_image(one) for one in getattr(delta, "images", None) or ())
+            fragments += [image for image in images if image is not None]
             for call in getattr(delta, "tool_calls", None) or ():
                 function = call.function
                 name, arguments = getattr(function, "name", None), getattr(function, "arguments", None)
@@ -131,16 +134,16 @@ class Reading:
         )
 
 
-def _thoughts(blocks: Any, thought: str | None) -> list[Fragment]:
+def _thoughts(blocks: Any, thought: str | None, by: str) -> list[Fragment]:
     fragments: list[Fragment] = []
     for number, block in enumerate(blocks):
         if block.get("type") == "redacted_thinking":
-            fragments.append(ReasoningFragment("", REDACTED + str(block.get("data") or "")))
+            fragments.append(ReasoningFragment("", seal(by, REDACTED + str(block.get("data") or ""))))
             continue
         text = block.get("thinking") or (thought if number == 0 else None) or ""
         signature = block.get("signature") or None
         if text or signature:
-            fragments.append(ReasoningFragment(text, signature))
+            fragments.append(ReasoningFragment(text, seal(by, signature) if signature else None))
     return fragments
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from turncell.adapters.chat_format import MessageBytes, chat_messages, chat_tools, encode
+from turncell.adapters.seals import sealer
 from turncell.runtime.ports import ModelRequest
 
 _OWN_READERS = {"codestral", "fireworks_ai", "groq", "mistral", "xai"}
@@ -56,7 +57,8 @@ class RequestBuilder:
 
     def __init__(self, litellm: Any, name: str, provider: str, base_url: str | None) -> None:
         self._litellm, self._name, self._provider, self._base_url = litellm, name, provider, base_url
-        self._messages = MessageBytes()
+        self._sealed_by = sealer(provider, name)
+        self._messages = MessageBytes(sealed_by=self._sealed_by)
         self._frame_of: tuple[Any, ...] = ()
         self._frame: _Frame | None = None
 
@@ -85,7 +87,7 @@ class RequestBuilder:
             messages = self._messages.encode(request.messages, request.instructions)
             body = frame.head[:-1] + b',"messages":' + messages + b"}"
         else:
-            body = encode(frame.body(chat_messages(request.messages, request.instructions)))
+            body = encode(frame.body(chat_messages(request.messages, request.instructions, sealed_by=self._sealed_by)))
         return Built(frame.url, frame.headers, body, frame.key)
 
     def _new_frame(self, request: ModelRequest, key: str | None, extra: dict[str, Any]) -> _Frame | None:

@@ -88,7 +88,8 @@ def _part(part: dict[str, Json], blobs: Mapping[str, bytes]) -> str:
         case "reasoning":
             return f"\nThought:\n{_quoted(_text(part['text'], blobs))}"
         case "image":
-            return "\n(an image)\n"
+            where = "" if part.get("media_type") else f" at {one_line(_text(part.get('data'), blobs))}"
+            return f"\n(an image{where})\n"
     return ""  # calls and results have events of their own
 
 

@@ -1,4 +1,7 @@
-"""What tokens cost at a provider itself, from the list that LiteLLM brings along; read without importing LiteLLM."""
+"""What tokens cost at a provider itself, and what its models can do: from the list that LiteLLM brings along.
+
+It is read without importing LiteLLM.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from typing import Any
 
 import orjson
 
-from turncell.adapters.direct_chat import Price
+from turncell.adapters.price import Price
+from turncell.runtime.ports import Capabilities
 
 _FILE = "model_prices_and_context_window_backup.json"
 _LONG = re.compile(r"input_cost_per_token(_above_(\d+)k_tokens)")
@@ -22,8 +26,8 @@ def list_price(provider: str, model: str, input_tokens: int = 0) -> Price | None
 
     `model` is the provider's own name for it, `provider` is LiteLLM's word for who is asked.
     """
-    entry = _entries().get(model)
-    if not isinstance(entry, dict) or entry.get("litellm_provider") != provider:
+    entry = _entry(provider, model)
+    if entry is None:
         return None
     long = [(int(found[2]), found[1]) for found in map(_LONG.fullmatch, entry) if found]
     _, suffix = max((one for one in long if input_tokens > one[0] * 1000), default=(0, ""))
@@ -36,6 +40,32 @@ def list_price(provider: str, model: str, input_tokens: int = 0) -> Price | None
     if input_usd is None or output_usd is None:
         return None
     return Price(input_usd, output_usd, usd("cache_read_input_token_cost"))
+
+
+def listed_capabilities(provider: str, model: str, *, schema: bool = False, images: bool | None = None) -> Capabilities:
+    """With what the list says of this model's limits, and of images where `images` is None. Without it: nothing is known."""
+    entry = _entry(provider, model) or {}
+    sees = entry.get("supports_vision") if images is None else images
+
+    def count(name: str) -> int | None:
+        found = entry.get(name)
+        return found if isinstance(found, int) and found > 0 else None
+
+    return Capabilities(
+        schema=schema,
+        context_tokens=count("max_input_tokens"),
+        max_output_tokens=count("max_output_tokens"),
+        images=sees if isinstance(sees, bool) else None,
+    )
+
+
+def _entry(provider: str, model: str) -> dict[str, Any] | None:
+    for name in (model, f"{provider}/{model}"):
+        entry = _entries().get(name)
+        # "bedrock_converse", "vertex_ai-language-models": the list tells apart what names do not.
+        if provider and isinstance(entry, dict) and str(entry.get("litellm_provider")).startswith(provider):
+            return entry
+    return None
 
 
 @lru_cache(1)

@@ -107,7 +107,7 @@ def hide_keys(text: str, key: str | None = None) -> str:
     >>> hide_keys("Incorrect API key provided: sk-abcdef1234567890.")
     'Incorrect API key provided: [key].'
     """
-    secrets = [key] if key else []
+    secrets = [key] if key and len(key) > 3 else []  # a placeholder would be found in words
     secrets += [v for name, v in os.environ.items() if re.search(r"KEY|TOKEN|SECRET|PASSWORD", name) and len(v) >= 8]
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, "[key]")

@@ -86,7 +86,8 @@ def messages_as_json(messages: Iterable[Message]) -> list[Json]:
             return {"image": part.data, "media_type": part.media_type}
         if isinstance(part, ToolCall):
             return {"call": position(part.call_id), "name": part.name, "arguments": part.arguments_text}
-        return {"result": position(part.call_id), "name": part.name, "content": part.content, "is_error": part.is_error}
+        said = {"result": position(part.call_id), "name": part.name, "content": part.content, "is_error": part.is_error}
+        return said | ({"images": [plain(image) for image in part.images]} if part.images else {})
 
     return [
         {"role": message.role, "parts": [plain(part) for part in message.parts]}

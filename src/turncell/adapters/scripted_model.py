@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
+from turncell.core.deltas import CallFragment, Finished, Fragment, ImageFragment, ReasoningFragment, TextFragment
 from turncell.core.events import FinishReason
 from turncell.core.parts import Image, Json, Message, Text, ToolCall, Usage
 from turncell.errors import ModelFailure
@@ -56,7 +56,7 @@ class Stop:
     finish_reason: FinishReason | None
 
 
-Item: TypeAlias = str | Say | Think | Call | Stop | Exception
+Item: TypeAlias = str | Say | Think | Call | Image | Stop | Exception
 Entry: TypeAlias = Item | Sequence[Item] | Callable[[ModelRequest], "Entry | Awaitable[Entry]"]
 
 
@@ -87,7 +87,7 @@ def stop(finish_reason: FinishReason | None) -> Stop:
 class ScriptedModel:
     """Answers each model call with the next entry of a script.
 
-    An entry is a text, `say(...)`, `think(...)`, `call(...)`, an exception (raised there), a list of these, or a
+    An entry is a text, `say(...)`, `think(...)`, `call(...)`, an Image, an exception (raised there), a list of these, or a
     function of the request that returns an entry (it may be async). One function in the place of the script answers
     every call. `delay_s` passes before each piece. `price` is US dollars per million (input, output) tokens; without
     one the cost is unknown. Tokens are words here: easy to count by hand, and the same on every machine.
@@ -124,7 +124,9 @@ class ScriptedModel:
         number = len(self.requests)
         self.requests.append(request)
         entry = await self._entry(number, request)
-        items: Sequence[Item] = [entry] if isinstance(entry, str | Say | Think | Call | Stop | Exception) else entry
+        items: Sequence[Item] = (
+            [entry] if isinstance(entry, str | Say | Think | Call | Image | Stop | Exception) else entry
+        )
         said = 0
         calls = 0
         for item in items:
@@ -135,11 +137,13 @@ class ScriptedModel:
                     yield [self._finished(item.finish_reason, request, said)]
                 return
             item = Say(item) if isinstance(item, str) else item
-            if isinstance(item, Call):
+            if isinstance(item, Image):
+                pieces: list[Fragment] = [ImageFragment(item.data, item.media_type)]
+            elif isinstance(item, Call):
                 calls += 1
                 said += _words(item.name) + _words(item.arguments_text)
                 provider_id = item.provider_id or f"scripted_{number + 1}_{calls}"
-                pieces: list[Fragment] = [CallFragment(calls - 1, provider_id, item.name)]
+                pieces = [CallFragment(calls - 1, provider_id, item.name)]
                 pieces += [CallFragment(calls - 1, arguments=text) for text in _cut(item.arguments_text, item.chunk)]
             elif isinstance(item, Think):
                 said += _words(item.text)
@@ -149,7 +153,8 @@ class ScriptedModel:
             else:
                 said += _words(item.text)
                 pieces = [TextFragment(text) for text in _cut(item.text, item.chunk)]
-            delay_s = self.delay_s if item.delay_s is None else item.delay_s
+            own_s = None if isinstance(item, Image) else item.delay_s
+            delay_s = self.delay_s if own_s is None else own_s
             for piece in pieces:
                 # Zero gives way to the loop too: a real model never answers without letting others run.
                 await asyncio.sleep(delay_s)

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from turncell.core.events import CostBasis, FinishReason
-from turncell.core.parts import Part, Reasoning, Text, ToolCall, Usage
+from turncell.core.parts import Image, Part, Reasoning, Text, ToolCall, Usage
 from turncell.core.values import evolve
 
 Rope: TypeAlias = tuple[str, ...]
@@ -84,7 +84,15 @@ class Finished:
     answered_by: str | None = None
 
 
-Fragment: TypeAlias = TextFragment | ReasoningFragment | CallFragment | Finished
+@dataclass(slots=True)
+class ImageFragment:
+    """An image that the model has made, whole. `data` is base64 when `media_type` is set, otherwise an https URL."""
+
+    data: str
+    media_type: str | None = None
+
+
+Fragment: TypeAlias = TextFragment | ReasoningFragment | CallFragment | ImageFragment | Finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +117,8 @@ class Assembly:
     """The blocks of one model answer so far, in the order in which they began."""
 
     blocks: tuple[Block, ...] = ()
+    images: tuple[Image, ...] = ()
+    """Beside the blocks: nobody sees one grow, and a block is known by its number. In the message they stand last."""
 
     def add(self, kind: Literal["text", "reasoning"], text: str, signature: str | None = None) -> tuple[Assembly, int]:
         """Grow the last block if it is of this kind, else begin one. Returns the assembly and the block's number."""
@@ -116,8 +126,8 @@ class Assembly:
         if number >= 0 and self.blocks[number].kind == kind and not self.blocks[number].signature:
             block = self.blocks[number]
             grown = evolve(block, rope=rope_add(block.rope, text), signature=signature)
-            return Assembly((*self.blocks[:number], grown)), number
-        return Assembly((*self.blocks, Block(kind, (text,), signature=signature))), number + 1
+            return Assembly((*self.blocks[:number], grown), self.images), number
+        return Assembly((*self.blocks, Block(kind, (text,), signature=signature)), self.images), number + 1
 
     def join(self, piece: CallFragment, call_id_prefix: str) -> tuple[Assembly, int]:
         """Put a piece of a call where it belongs. Returns the assembly and the block's number."""
@@ -140,7 +150,10 @@ class Assembly:
             index=piece.index if block.index is None else block.index,
             provider_id=block.provider_id or piece.provider_id,
         )
-        return Assembly((*self.blocks[:number], block, *self.blocks[number + 1 :])), number
+        return Assembly((*self.blocks[:number], block, *self.blocks[number + 1 :]), self.images), number
+
+    def show(self, piece: ImageFragment) -> Assembly:
+        return Assembly(self.blocks, (*self.images, Image(piece.data, piece.media_type)))
 
     def _find(self, piece: CallFragment) -> int | None:
         calls = [(number, block) for number, block in enumerate(self.blocks) if block.kind == "call"]
@@ -160,15 +173,16 @@ class Assembly:
 
     def parts(self, *, with_calls: bool = True) -> tuple[Part, ...]:
         """The message's parts; empty text is no part. A call that never got a name keeps its empty one."""
-        return tuple(
+        parts = tuple(
             part
             for part in (_part(block) for block in self.blocks)
             if part and (with_calls or part.type != "tool_call")
         )
+        return (*parts, *self.images)
 
     @property
     def has_content(self) -> bool:
-        return any(block.kind == "call" or any(block.rope) for block in self.blocks)
+        return bool(self.images) or any(block.kind == "call" or any(block.rope) for block in self.blocks)
 
 
 def _only_goes_on(block: Block, piece: CallFragment) -> bool:
@@ -226,4 +240,6 @@ def assemble(fragments: Iterable[Fragment], call_id_prefix: str = "call_") -> tu
             assembly, _ = assembly.add("reasoning", fragment.text, fragment.signature)
         elif isinstance(fragment, CallFragment):
             assembly, _ = assembly.join(fragment, call_id_prefix)
+        elif isinstance(fragment, ImageFragment):
+            assembly = assembly.show(fragment)
     return assembly.parts()

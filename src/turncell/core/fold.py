@@ -18,7 +18,19 @@ from typing import Any, Literal, TypeAlias
 
 from turncell.core import events as ev
 from turncell.core.deltas import Block, rope_add
-from turncell.core.parts import MAX_DEPTH, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult, Usage, depth
+from turncell.core.parts import (
+    MAX_DEPTH,
+    Json,
+    Message,
+    Part,
+    Reasoning,
+    Text,
+    ToolCall,
+    ToolResult,
+    Usage,
+    depth,
+    seen_images,
+)
 from turncell.core.policy import Effect, Verdict
 from turncell.core.values import evolve
 
@@ -314,6 +326,7 @@ def step_messages(step: StepState) -> tuple[Message, ...]:
             closed[c.call_id].content or "",
             closed[c.call_id].status != "ok",
             c.provider_id,
+            seen_images(closed[c.call_id].display),
         )
         for c in step.message.calls
         if c.call_id in closed

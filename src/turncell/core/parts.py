@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -52,13 +53,14 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """The answer to one call, as the model reads it."""
+    """The answer to one call, as the model reads it, and the images that it sees with it."""
 
     call_id: str
     name: str
     content: str
     is_error: bool = False
     provider_id: str | None = None
+    images: tuple[Image, ...] = ()
     type: Literal["tool_result"] = "tool_result"
 
 
@@ -99,6 +101,23 @@ class Usage:
     is_estimated: bool = False
 
 
+SEEN = "application/vnd.turncell.seen+json"
+"""In a mime bundle of a result: its image is one that the model sees, too. So it stands in the journal once."""
+
+
+def seen_images(display: Iterable[Mapping[str, Json]]) -> tuple[Image, ...]:
+    """The images of a result that are the model's, too. What is no image with its base64 is left out."""
+    return tuple(
+        Image(data, kind)
+        for bundle in display
+        if bundle.get(SEEN) is True
+        for kind, data in bundle.items()
+        if kind in IMAGE_TYPES and isinstance(data, str)
+    )
+
+
+IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+"""What models see, and pages show."""
 MAX_DEPTH = 100
 """Levels of nesting of a call's arguments: far more than any tool wants, far less than what Python can take."""
 

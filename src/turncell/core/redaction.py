@@ -30,7 +30,7 @@ from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 from turncell.core.deltas import Block
-from turncell.core.parts import Message
+from turncell.core.parts import Image, Message
 from turncell.core.values import evolve
 from turncell.errors import UsageError
 
@@ -309,6 +309,8 @@ class Redactor:
             return value if clean == value.text else evolve(value, rope=(clean,))
         if isinstance(value, Message) and value.is_partial:
             value = self._cut_message(value)
+        if isinstance(value, Image) and value.media_type:
+            return value  # checked base64, in which a pattern can only be chance
         if is_dataclass(value) and not isinstance(value, type):
             olds = {field.name: getattr(value, field.name) for field in fields(value)}
             changes = {name: new for name, old in olds.items() if (new := self._value(old)) is not old and new != old}

@@ -31,10 +31,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from turncell.core import events as ev
-from turncell.core.deltas import Assembly, Block, CallFragment, ReasoningFragment, TextFragment
+from turncell.core.deltas import Assembly, Block, CallFragment, ImageFragment, ReasoningFragment, TextFragment
 from turncell.core.fold import CallState, RunState, apply, at_rest
 from turncell.core.nucleus import Transition
-from turncell.core.parts import Message, Reasoning, Text, Usage
+from turncell.core.parts import Image, Message, Reasoning, Text, Usage
 from turncell.core.redaction import Open
 from turncell.core.signals import (
     Answered,
@@ -431,6 +431,8 @@ def _streamed(turn: _Turn, s: Streamed) -> None:
             assembly, number = assembly.join(fragment, f"{run_id}-{step}-")
             block = assembly.blocks[number]
             events.append(ev.ArgumentsDelta(run_id, step, number, fragment.arguments, block.call_id, block.name))
+        elif isinstance(fragment, ImageFragment):
+            assembly = assembly.show(fragment)
     if pending:
         assembly, _ = assembly.add("text", "".join(pending))
     is_thinking = bool(assembly.blocks) and assembly.blocks[-1].kind == "reasoning"
@@ -536,7 +538,7 @@ def _model_finished(turn: _Turn, s: ModelFinished) -> None:
         turn.end("truncated", "length", "the answer was cut at the model's output limit")
     elif end.finish_reason == "filter" and not turn.run.queued:
         turn.end("failed", "filter", "the provider's filter has ended the answer")
-    elif not message.text.strip() and not turn.run.queued:
+    elif not message.text.strip() and not turn.run.queued and not any(isinstance(p, Image) for p in message.parts):
         turn.end("failed", "empty_reply", "the model ended its turn without a word and without a call")
     else:
         _finish(turn)

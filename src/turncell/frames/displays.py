@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from turncell.core.events import File
-from turncell.core.parts import Json
+from turncell.core.parts import IMAGE_TYPES, Json
 from turncell.frames.visible import visible
 
 TABLE = "application/vnd.turncell.table+json"
+MOST_SHOWN_CHARS = 3_000_000
+"""Of the base64 of an image of an answer that stays in a notebook, which has it twice."""
 MAX_ROWS = 50
 MAX_CELL = 200
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
@@ -18,8 +20,8 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    png: str
-    """Base64 without blanks."""
+    url: str
+    """As a `data:` URL."""
     words: str
 
 
@@ -38,9 +40,12 @@ class Table:
 
 
 def figure_of(bundle: dict[str, Json]) -> Figure | None:
-    png = bundle.get("image/png")
-    packed = "".join(png.split()) if isinstance(png, str) else ""
-    return Figure(packed, words_of(bundle)) if _BASE64.fullmatch(packed) else None
+    for kind in IMAGE_TYPES:
+        data = bundle.get(kind)
+        packed = "".join(data.split()) if isinstance(data, str) else ""
+        if _BASE64.fullmatch(packed):
+            return Figure(f"data:{kind};base64,{packed}", words_of(bundle))
+    return None
 
 
 def words_of(bundle: dict[str, Json]) -> str:

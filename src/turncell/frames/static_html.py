@@ -13,12 +13,13 @@ The same elements with classes instead of inline looks make the exported page (`
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from html import escape
 
 from turncell.core.fold import CallState, RunState, StepState
-from turncell.core.parts import Json
+from turncell.core.parts import IMAGE_TYPES, Json
 from turncell.frames import words
-from turncell.frames.displays import Table, figure_of, file_line, table_of, words_of
+from turncell.frames.displays import MOST_SHOWN_CHARS, Table, figure_of, file_line, size, table_of, words_of
 from turncell.frames.markdown_html import Look, markdown_html, shown
 from turncell.frames.visible import cut, terminal_text, visible
 
@@ -159,7 +160,7 @@ ATTRIBUTES = {
     "ol": {"start"},
     "img": {"src", "alt"},
 }
-PNG_URL = "data:image/png;base64,"
+IMAGE_URLS = tuple(f"data:{kind};base64," for kind in IMAGE_TYPES)
 
 
 def inline(role: str) -> str:
@@ -189,7 +190,7 @@ def clean(text: str) -> str:
 
 def _only_figures(tag: str, attribute: str, value: str) -> str | None:
     """`data:` is for figures alone, and figures come from nowhere else."""
-    is_figure = value.startswith(PNG_URL)
+    is_figure = value.startswith(IMAGE_URLS)
     if attribute == "src":
         return value if is_figure else None
     return None if attribute == "href" and value.lstrip().lower().startswith("data:") else value
@@ -208,6 +209,7 @@ def run_html(run: RunState, look: Look) -> str:
     parts.append(_fold(run, answer, look))
     if answer is not None:
         parts.append(f"<div{look('answer')}>{markdown_html(words.step_text(answer), look)}</div>")
+        parts.extend(_made(answer, look))
     if run.closing is not None:
         parts.append(f"<p{look('closing')}>{shown(run.closing)}</p>")
     parts.extend(_said(said, look) for said in words.unread(run))
@@ -268,6 +270,8 @@ def _step(run: RunState, step: StepState, is_answer: bool, look: Look) -> str:
         out.append(_details("step", line, f"<div{look('body')}>{body}</div>", look))
     if not is_answer and words.step_text(step):
         out.append(f"<div{look('said')}>{markdown_html(words.step_text(step), look)}</div>")
+    if not is_answer:
+        out.extend(_made(step, look))
     out.extend(_call(call, look) for call in step.calls)
     if step.error and step.message is None:
         out.append(f"<div{look('note')}>{shown(step.error)}</div>")
@@ -321,10 +325,23 @@ def _display(bundle: dict[str, Json], look: Look) -> str:
     """A figure, a table, or the words for what we do not show. A tool says it, so it has to have the shape."""
     figure, table = figure_of(bundle), table_of(bundle)
     if figure is not None:
-        return f'<p{look("note")}><img{look("figure")} src="{PNG_URL}{figure.png}" alt="{escape(visible(figure.words)[:200])}"></p>'
+        return (
+            f'<p{look("note")}><img{look("figure")} src="{figure.url}" alt="{escape(visible(figure.words)[:200])}"></p>'
+        )
     if table is not None:
         return _table(table, look)
     return _output(words_of(bundle), "out", look) if words_of(bundle) else ""
+
+
+def _made(step: StepState, look: Look) -> Iterator[str]:
+    """The images of an answer. One at an address is named, never loaded."""
+    for image in words.step_images(step):
+        if image.media_type is None:
+            yield f"<p{look('note')}>Image: {shown(image.data)}</p>"
+        elif len(image.data) > MOST_SHOWN_CHARS:
+            yield f"<p{look('note')}>An image of {size(len(image.data) * 3 // 4)}, too large to stay in a notebook.</p>"
+        else:
+            yield _display({image.media_type: image.data, "text/plain": "Image by the model"}, look)
 
 
 def _table(table: Table, look: Look) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from turncell.core.fold import CallState, RunState, StepState
 from turncell.core.parts import Json
 from turncell.frames import words
-from turncell.frames.displays import file_line, table_of, words_of
+from turncell.frames.displays import MOST_SHOWN_CHARS, figure_of, file_line, table_of, words_of
 from turncell.frames.markdown_source import code_span, fenced, inline_text, neutral_markdown
 from turncell.frames.static_html import OUTPUT_CHARACTERS, OUTPUT_LINES, html
 from turncell.frames.visible import cut, one_line, prose, terminal_text, visible
@@ -64,6 +64,7 @@ def markdown(run: RunState) -> str:
         parts.append(f"<details><summary>{line}</summary>\n\n{steps}\n\n</details>")
     if answer is not None:
         parts.append(neutral_markdown(words.step_text(answer).strip()))
+        parts.extend(_made(answer))
     if run.closing is not None:
         parts.append(inline_text(run.closing))
     parts.extend(_said(said) for said in words.unread(run))
@@ -97,10 +98,24 @@ def _step(run: RunState, step: StepState, is_answer: bool) -> str:
         parts.append("\n".join(f"> {line}".rstrip() for line in neutral_markdown(reasoning).split("\n")))
     if not is_answer and words.step_text(step):
         parts.append(neutral_markdown(words.step_text(step).strip()))
+    if not is_answer:
+        parts.extend(_made(step))
     parts.extend(_call(call) for call in step.calls)
     parts.extend(f"*{inline_text(line)}*" for line in words.lines_after(run, step))
     parts.extend(_said(said) for said in words.said_after(step))
     return "\n\n".join(parts)
+
+
+def _made(step: StepState) -> list[str]:
+    """The images of an answer: in Markdown too, since they are ours to check, and it has nothing else to show them with."""
+    shown = []
+    for image in words.step_images(step):
+        figure = figure_of({image.media_type: image.data}) if image.media_type else None
+        if figure is not None and len(figure.url) <= MOST_SHOWN_CHARS:
+            shown.append(f"![Image by the model]({figure.url})")
+        else:
+            shown.append(f"Image: {inline_text(image.data)}" if image.media_type is None else "An image, not shown.")
+    return shown
 
 
 def _call(call: CallState) -> str:

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from turncell.core import events as ev
 from turncell.core.fold import CallState, RequestState, RunState, StepState
-from turncell.core.parts import Json
+from turncell.core.parts import Image, Json
 from turncell.frames.visible import one_line, visible
 
 Tone: TypeAlias = Literal["ok", "warn", "err", "info", "quiet"]
@@ -242,14 +242,18 @@ def verdict_line(call: CallState) -> str:
 
 
 def answer_step(run: RunState) -> StepState | None:
-    """The step whose text is the answer; None where a step policy has closed the run with words of its own."""
+    """The step whose text (or image) is the answer; None where a step policy has closed the run with words of its own."""
     if run.closing is not None:
         return None
-    return next((step for step in reversed(run.steps) if step_text(step)), None)
+    return next((step for step in reversed(run.steps) if step_text(step) or step_images(step)), None)
 
 
 def step_text(step: StepState) -> str:
     return "".join(block.text for block in step.blocks if block.kind == "text")
+
+
+def step_images(step: StepState) -> list[Image]:
+    return [part for part in step.message.parts if isinstance(part, Image)] if step.message is not None else []
 
 
 def step_reasoning(step: StepState) -> str:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from contextlib import suppress
 from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
 
 from turncell.notebook.bridge import KernelBridge
 
+IDLE_S = 1.0
+"""How long nothing has run before LiteLLM is imported: two seconds of work that would slow the cell beside it."""
 _RUN = ("turncell.runtime.run", "Run")
 _FORMATS = ("text/markdown", "text/html")
 
@@ -16,6 +21,7 @@ def load(shell: InteractiveShell) -> None:
     """Register the magics, and how a Run looks in an output."""
     from turncell.notebook.magics import AgentMagics
 
+    _WarmUp.begin(shell)
     shell.register_magics(AgentMagics(shell))
     for mime, formatter in _formatters(shell):
         formatter.for_type_by_name(*_RUN, lambda run, mime=mime: _render(run, mime))
@@ -23,6 +29,7 @@ def load(shell: InteractiveShell) -> None:
 
 def unload(shell: InteractiveShell) -> None:
     """Leave nothing behind."""
+    _WarmUp.end(shell)
     for kind in ("cell", "line"):
         shell.magics_manager.magics[kind].pop("agent", None)
     magics = shell.magics_manager.registry.pop("AgentMagics", None)
@@ -34,6 +41,58 @@ def unload(shell: InteractiveShell) -> None:
         for kind in [one for one in formatter.type_printers if (one.__module__, one.__name__) == _RUN]:
             formatter.type_printers.pop(kind)
     KernelBridge.current().close()
+
+
+class _WarmUp:
+    """Imports LiteLLM while the person reads or types, where the default model needs it.
+
+    It begins when no cell has run for a second, so that Run All, and whoever is quick, does not pay for it.
+    """
+
+    _current: _WarmUp | None = None
+
+    def __init__(self) -> None:
+        self._timer: threading.Timer | None = None
+
+    @classmethod
+    def begin(cls, shell: InteractiveShell) -> None:
+        cls.end(shell)
+        cls._current = made = cls()
+        shell.events.register("pre_run_cell", made._busy)
+        shell.events.register("post_run_cell", made._idle)
+
+    @classmethod
+    def end(cls, shell: InteractiveShell) -> None:
+        old, cls._current = cls._current, None
+        if old is not None:
+            old._busy(None)
+            for event, told in (("pre_run_cell", old._busy), ("post_run_cell", old._idle)):
+                # A shell that was made anew in this process never knew of it.
+                with suppress(ValueError):
+                    shell.events.unregister(event, told)
+
+    def _busy(self, info: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _idle(self, result: object) -> None:
+        self._busy(None)
+        if "litellm" not in sys.modules:
+            self._timer = threading.Timer(IDLE_S, _warm_up)
+            self._timer.daemon = True
+            self._timer.start()
+
+
+def _warm_up() -> None:
+    # A setting or a name that is wrong is told where a model is asked, and not from here.
+    with suppress(Exception):
+        from turncell.runtime import defaults
+
+        model = defaults.model(None)
+        if type(model).__name__ == "LiteLLMModel":
+            from turncell.adapters.litellm_model import warm_up
+
+            warm_up()
 
 
 def _formatters(shell: InteractiveShell) -> list[tuple[str, Any]]:

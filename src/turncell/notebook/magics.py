@@ -114,7 +114,7 @@ class AgentMagics(Magics):
     @no_var_expand
     @line_magic("agent")
     def line(self, line: str) -> Any:
-        """%agent status | context [--whole] | new | tools [NAMES | --none] | rules [revoke ID] | runs | steps | calls |
+        """%agent status | doctor | context [--whole] | new | tools [NAMES | --none] | rules [revoke ID] | runs | steps | calls |
         sessions [--all] [prune --older 90d] | resume [ID] [-a AGENT] | takeover [ID] | undo | redo | retry [-a AGENT] |
         branch [RUN] | fork | rename TITLE | delete ID | help | export PATH | export --session PATH | import PATH
 
@@ -299,6 +299,11 @@ class AgentMagics(Magics):
             f"history  {current.store_name}",
         ]
         print("\n".join(lines))  # noqa: T201  (a magic answers by printing)
+
+    def _do_doctor(self) -> None:
+        from turncell.notebook.doctor import report
+
+        print(report())  # noqa: T201
 
     def _do_new(self) -> None:
         self._use(None)

@@ -32,7 +32,7 @@ from turncell.runtime.models import ModelSet, Router, Tiers
 from turncell.runtime.options import number, one_of, text, whole
 from turncell.runtime.output_type import ATTEMPTS, OutputType
 from turncell.runtime.ports import Model, capabilities_of
-from turncell.runtime.prompts import as_message, new_id
+from turncell.runtime.prompts import Prompt, as_message, new_id
 from turncell.runtime.questions import MAX_QUESTIONS
 from turncell.runtime.room import Context, Repeats, as_context
 from turncell.runtime.rulebook import rulebook
@@ -193,7 +193,7 @@ class Agent:
 
     def start(
         self,
-        prompt: str | Message,
+        prompt: Prompt,
         *,
         session: Session | None = None,
         is_attended: bool | None = None,
@@ -236,7 +236,7 @@ class Agent:
 
     def check(
         self,
-        prompt: str | Message,
+        prompt: Prompt,
         *,
         session: Session | None = None,
         is_attended: bool | None = None,
@@ -518,7 +518,7 @@ class Agent:
 
         return agent_tool(self, name or self.name or "agent", description, options)
 
-    async def run(self, prompt: str | Message, **options: Any) -> Run:
+    async def run(self, prompt: Prompt, **options: Any) -> Run:
         """`start` and wait, on any event loop. Cancelling the caller cancels the run."""
         run = self.start(prompt, **options)
         try:
@@ -527,7 +527,7 @@ class Agent:
             run.cancel("the caller was cancelled")
             raise
 
-    def run_sync(self, prompt: str | Message, **options: Any) -> Run:
+    def run_sync(self, prompt: Prompt, **options: Any) -> Run:
         """`start` and wait, from a script or a cell, also while an event loop is running. Ctrl-C cancels the run."""
         if BackgroundLoop.current().is_here:
             raise UsageError(
@@ -540,7 +540,7 @@ class Agent:
             run.cancel("interrupted")
             raise
 
-    async def stream(self, prompt: str | Message, **options: Any) -> Any:
+    async def stream(self, prompt: Prompt, **options: Any) -> Any:
         """`start`, and give every event until the end: `async for event in agent.stream("...")`.
 
         Leaving the loop early cancels the run: nobody would see what it does.

@@ -23,14 +23,16 @@ _lock = threading.Lock()
 _NOT_CHAT = re.compile(
     r"/responses/|-pro\b|codex|deep-research|computer-use|instruct|gpt-5\.([4-9]|\d\d)|gpt-([6-9]|\d\d)"
 )
-"""OpenAI's models that do not answer chat completions, or (from gpt-5.4) not with tools. LiteLLM knows another way to each."""
+"""OpenAI's models that do not answer chat completions, or (from gpt-5.4) not with tools."""
+_ONLY_LITELLM = re.compile(r"instruct|computer-use")
+"""Of these, what has no way but LiteLLM's: plain completions, tools of the provider's own."""
 
 
 def model(name: str | Model | None) -> Model:
     """A model by name: "embedded", or any name LiteLLM knows ("ollama/llama3"); a Model is returned as it is.
 
     "openai/…" is asked without a client in between; where the provider's variables are set, "anthropic/…" and
-    "openai/responses/…" are too.
+    "openai/responses/…" are too, as are those of OpenAI's models that only answer at its responses.
     """
     if name is None:
         name = settings.current().model
@@ -48,7 +50,8 @@ def model(name: str | Model | None) -> Model:
         from turncell.adapters.direct_anthropic import DirectAnthropic
 
         return DirectAnthropic(name)
-    if name.startswith("openai/responses/") and _is_set("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+    is_response = name.startswith("openai/") and _NOT_CHAT.search(name) and not _ONLY_LITELLM.search(name)
+    if is_response and _is_set("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         from turncell.adapters.direct_responses import DirectResponses
 
         return DirectResponses(name)

@@ -7,17 +7,18 @@ import math
 import random
 import time
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from turncell.core.context import messages_of
-from turncell.core.deltas import CallFragment, Finished, ReasoningFragment, TextFragment
+from turncell.core.deltas import CallFragment, Finished, ImageFragment, ReasoningFragment, TextFragment
 from turncell.core.events import FinishReason
-from turncell.core.parts import Message, Usage
+from turncell.core.parts import IMAGE_TYPES, Message, Usage
 from turncell.core.signals import CallModel, Chosen, ModelFailed, ModelFinished, Stop, Streamed
 from turncell.core.values import evolve
 from turncell.errors import ModelFailure, UnknownModelError, say
 from turncell.runtime.budget import Refusal
 from turncell.runtime.hooks import HookFailed, Vetoed
+from turncell.runtime.images import as_seen_by
 from turncell.runtime.models import StepInfo
 from turncell.runtime.output import shorten
 from turncell.runtime.ports import Model, ModelRequest
@@ -55,7 +56,7 @@ async def call_model(driver: Driver, command: CallModel) -> None:
     if isinstance(reserved, Refusal):
         driver.feed(Stop(time.time(), "budget", "budget", reserved.message))
         return
-    call = _Stream(driver, model, request)
+    call = _Stream(driver, model, as_seen_by(model, request))
     try:
         await call.read()
     finally:
@@ -128,6 +129,8 @@ def _odd(burst: Any) -> str | None:
         elif isinstance(fragment, CallFragment):
             texts = (fragment.provider_id or "", fragment.name or "", fragment.arguments)
             is_odd = not all(isinstance(text, str) for text in texts) or not _is_count(fragment.index)
+        elif isinstance(fragment, ImageFragment):
+            is_odd = not isinstance(cast(object, fragment.data), str) or fragment.media_type not in (None, *IMAGE_TYPES)
         elif isinstance(fragment, Finished):
             is_odd = not _is_end(fragment)
         else:

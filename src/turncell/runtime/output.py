@@ -17,14 +17,14 @@ from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from io import BytesIO
 from itertools import islice
 from pathlib import PurePath
 from typing import Any, TypeAlias
 from uuid import UUID
 
 from turncell.core.events import File
-from turncell.core.parts import Json
+from turncell.core.parts import SEEN, Image, Json
+from turncell.runtime.images import comes_from, image, png_of
 
 MODEL_LIMIT = 50_000
 """Characters of one result that the model reads; the rest is cut with a visible mark."""
@@ -54,8 +54,8 @@ class Output:
     """A tool may return one of these to say itself what the model reads and what people see.
 
     `content` is the text for the model; another value becomes text as if it had been returned itself. Of a text that is
-    too long for the model, the whole is kept as `details["text"]`. `files` are paths
-    or `File`s; `display` holds bundles, or figures and tables themselves. With `terminate` the run ends after this call.
+    too long for the model, the whole is kept as `details["text"]`. Of a figure or an image as `content` the
+    model sees the image, if it can. `files` are paths or `File`s; `display` holds bundles, or figures and tables themselves. With `terminate` the run ends after this call.
     """
 
     content: Any
@@ -84,7 +84,7 @@ def to_output(value: Any) -> Output:
         return Output(_binary(value))
     if isinstance(value, Iterator | AsyncIterator):
         return Output(f"A {type(value).__name__} that nobody has read; return what is in it, as a list.")
-    if _comes_from(value, "pandas", "DataFrame", "Series"):
+    if comes_from(value, "pandas", "DataFrame", "Series"):
         return _table(value)
     if (picture := _picture(value)) is not None:
         return picture
@@ -147,7 +147,9 @@ def _bundles(item: Any) -> list[Bundle]:
     if isinstance(item, Mapping) and item and all(isinstance(kind, str) and "/" in kind for kind in item):
         return [{kind: _shown(data) for kind, data in item.items()}]
     output = to_output(item)
-    return list(output.display) or [{"text/plain": output.content}]
+    # What stands in `display` is for people; what the model is to see is returned, or marked by its author.
+    plain: list[Bundle] = [{kind: data for kind, data in bundle.items() if kind != SEEN} for bundle in output.display]
+    return plain or [{"text/plain": output.content}]
 
 
 def _shown(data: Any) -> Json:
@@ -171,10 +173,6 @@ def _within_limit(bundles: Iterable[Bundle]) -> tuple[Bundle, ...]:
 
 
 # --- tables and pictures: known by the names of their classes, so that nothing is imported for them ---
-
-
-def _comes_from(value: Any, package: str, *names: str) -> bool:
-    return any(kind.__name__ in names and kind.__module__.split(".")[0] == package for kind in type(value).__mro__)
 
 
 def _table(value: Any) -> Output:
@@ -207,33 +205,24 @@ def _cell(value: Any) -> Json:
 
 
 def _picture(value: Any) -> Output | None:
-    """What shows itself as PNG: a matplotlib figure (or axes, which is what `plot` returns), or by `_repr_png_`."""
-    if _comes_from(value, "matplotlib", "Axes", "SubFigure"):
-        value = getattr(value.figure, "figure", value)  # of a part of a figure, the whole
-    if _comes_from(value, "matplotlib", "Figure"):
-        buffer = BytesIO()
-        value.savefig(buffer, format="png")
-        return _png("figure", buffer.getvalue())
-    is_image = _comes_from(value, "PIL", "Image")
-    # Of the class: an object that answers to any attribute has no picture.
-    if not is_image and not callable(getattr(type(value), "_repr_png_", None)):
-        return None
-    try:
-        data = value._repr_png_()
-    except Exception:
-        data = None
-    data = data[0] if isinstance(data, tuple) else data
-    if isinstance(data, str):
-        data = base64.b64decode(data)
-    if isinstance(data, bytes) and data.startswith(b"\x89PNG"):
-        return _png("image", data)
-    return Output(f"An image, {value.width:,} × {value.height:,} pixels, not shown.") if is_image else None
+    """What is, or shows itself as, an image: people see it, and so does the model, if it can."""
+    if isinstance(value, Image):
+        if value.media_type is None:
+            return Output(f"An image: {_text(value.data)}")
+        return Output("An image.", display=_within_limit([{image(value).media_type or "": value.data, SEEN: True}]))
+    data = png_of(value)
+    if data is not None:
+        return _png("figure" if comes_from(value, "matplotlib", "Figure", "Axes", "SubFigure") else "image", data)
+    if comes_from(value, "PIL", "Image"):
+        return Output(f"An image, {value.width:,} × {value.height:,} pixels, not shown.")
+    return None
 
 
 def _png(word: str, data: bytes) -> Output:
     width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     article = "An" if word == "image" else "A"
-    return Output(f"{article} {word}, {width} × {height} pixels.", display=_within_limit([{"image/png": _shown(data)}]))
+    shown = _within_limit([{"image/png": _shown(data), SEEN: True}])
+    return Output(f"{article} {word}, {width} × {height} pixels.", display=shown)
 
 
 # --- any value as JSON ---

@@ -50,6 +50,8 @@ class Capabilities:
     context_tokens: int | None = None
     """Its window: what may be sent and answered in one call, together."""
     max_output_tokens: int | None = None
+    images: bool | None = None
+    """See images in messages and results. None: nobody knows, and they are sent; False: it is told in words of each."""
 
 
 def capabilities_of(model: object) -> Capabilities:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any, TypeAlias, cast
 
 from turncell.core.parts import Image, Message, Text
 from turncell.core.values import evolve
 from turncell.errors import UsageError
+from turncell.runtime.images import as_parts, image
 from turncell.runtime.output import clean
 
+Prompt: TypeAlias = str | Message | Sequence[Any]
+"""A text, or texts and images in order: `["What is this?", Path("a.png")]`."""
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -27,22 +31,27 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{digits}"
 
 
-def as_message(prompt: str | Message) -> Message:
-    """A message of a person. Raises UsageError for what is none; lone surrogates, which no provider takes, become U+FFFD.
+def as_message(prompt: Prompt) -> Message:
+    """A message of a person: a text, a Message, or a list of texts and of what `image` takes.
+
+    Raises UsageError for what is none; lone surrogates, which no provider takes, become U+FFFD.
 
     >>> as_message("Hello").text
     'Hello'
     """
-    message = Message("user", (Text(prompt),)) if isinstance(prompt, str) else prompt
+    if isinstance(prompt, list | tuple):
+        message: Any = Message("user", as_parts(prompt))
+    else:
+        message = Message("user", (Text(prompt),)) if isinstance(prompt, str) else prompt
     if not isinstance(message, Message):
-        raise UsageError(f"a prompt is text or a Message; found {prompt!r}")
+        raise UsageError(f"a prompt is text, a list of texts and images, or a Message; found {prompt!r}")
     if message.role != "user":
         raise UsageError(f"a prompt is a message of the user; found one of the {message.role}")
     if not isinstance(cast(object, message.parts), tuple | list) or not all(map(_is_part, message.parts)):
         raise UsageError(f"the parts of a prompt are a tuple of Text and Image; found {message.parts!r}")
     if not any(part.type != "text" for part in message.parts) and not message.text.strip():
         raise UsageError("the prompt is empty; write what you want the agent to do")
-    parts = tuple(Text(clean(part.text)) if isinstance(part, Text) else part for part in message.parts)
+    parts = tuple(Text(clean(part.text)) if isinstance(part, Text) else image(part) for part in message.parts)
     return evolve(message, parts=parts)
 
 

@@ -36,7 +36,7 @@ from turncell.runtime.bus import Subscriber, Subscription
 from turncell.runtime.hooks import ToolUse
 from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.options import number, text
-from turncell.runtime.prompts import as_message, new_id
+from turncell.runtime.prompts import Prompt, as_message, new_id
 from turncell.runtime.rulebook import rulebook
 from turncell.runtime.secrets import redactor
 from turncell.runtime.threads import in_thread
@@ -272,7 +272,7 @@ class Run:
 
     # Steering it.
 
-    def steer(self, message: str | Message) -> str:
+    def steer(self, message: Prompt) -> str:
         """Say something to the running agent: it reads it at its next boundary, and calls that have not begun are skipped.
 
         Recorded at once. Returns the id of the input. Raises UsageError where the run has ended.
@@ -287,7 +287,7 @@ class Run:
         self._loop.call(take).result()
         return input_id
 
-    def follow_up(self, message: str | Message, **options: Any) -> Run:
+    def follow_up(self, message: Prompt, **options: Any) -> Run:
         """A message for when the agent has stopped: a run of its own, with this one before it."""
         return self.session.send(message, agent=self._agent, **options)
 

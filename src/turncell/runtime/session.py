@@ -41,7 +41,7 @@ from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.options import text
 from turncell.runtime.ports import Damage, SessionInfo, Store, Writer
 from turncell.runtime.process import has_ended
-from turncell.runtime.prompts import new_id
+from turncell.runtime.prompts import Prompt, new_id
 from turncell.runtime.rulebook import check_plain
 from turncell.runtime.secrets import redactor
 
@@ -387,7 +387,7 @@ class Session:
         return self.edit(None, run_id, agent=agent, **options)
 
     def edit(
-        self, message: str | Message | None, run_id: str | None = None, *, agent: Agent | None = None, **options: Any
+        self, message: Prompt | None, run_id: str | None = None, *, agent: Agent | None = None, **options: Any
     ) -> Run:
         """Say something else in the place of what a run (the last, if none is given) was asked. What came after is left."""
         self._claim_idle()
@@ -521,7 +521,7 @@ class Session:
             self._turn = asyncio.Lock()
         return self._turn
 
-    def send(self, message: str | Message, *, steer: bool = False, agent: Agent | None = None, **options: Any) -> Run:
+    def send(self, message: Prompt, *, steer: bool = False, agent: Agent | None = None, **options: Any) -> Run:
         """Say something, also while a run is going on.
 
         With `steer` the running run (or the one that is about to begin) reads it at its next boundary; that run is

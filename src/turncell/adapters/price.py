@@ -1,0 +1,29 @@
+"""What tokens cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from turncell.core.parts import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """US dollars for a million tokens. What is read from the provider's cache costs `cached_usd`, if that is given."""
+
+    input_usd: float
+    output_usd: float
+    cached_usd: float | None = None
+
+    def of(self, usage: Usage) -> float | None:
+        """What these tokens cost; None where their number is not known.
+
+        >>> Price(2.0, 8.0, cached_usd=0.5).of(Usage(1_000_000, 500_000, cache_read_tokens=400_000))
+        5.4
+        """
+        if usage.input_tokens is None and usage.output_tokens is None:
+            return None
+        cached = min(usage.cache_read_tokens or 0, usage.input_tokens or 0) if self.cached_usd is not None else 0
+        new = (usage.input_tokens or 0) - cached
+        usd = new * self.input_usd + cached * (self.cached_usd or 0.0) + (usage.output_tokens or 0) * self.output_usd
+        return usd / 1_000_000

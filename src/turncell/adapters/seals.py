@@ -1,0 +1,50 @@
+"""Seals: what a provider has signed its thoughts with, and who that was.
+
+A session may change its model, and every provider refuses what another has sealed. So a `Reasoning.signature` begins with
+who sealed it and a colon, and goes back to nobody else. Journals of before have Anthropic's without a name.
+"""
+
+from __future__ import annotations
+
+from turncell.core.parts import Reasoning
+
+ANTHROPIC = "anthropic"
+"""Also of its models at other providers, which take each other's seals."""
+GEMINI = "gemini"
+RESPONSES = "responses"
+"""OpenAI's responses: the id of an item, a colon and its sealed content."""
+PHASE = "phase"
+"""What OpenAI's responses called the text that follows ("commentary", "final_answer"): no seal, but wanted back as one."""
+REDACTED = "redacted:"
+"""Begins the seal of a block that Anthropic sent sealed as a whole: the rest is its data."""
+
+
+def seal(by: str, text: str) -> str:
+    """
+    >>> seal(ANTHROPIC, "c2Vh")
+    'anthropic:c2Vh'
+    """
+    return f"{by}:{text}"
+
+
+def seal_of(part: Reasoning, by: str) -> str | None:
+    """The seal, if it is of `by`.
+
+    >>> seal_of(Reasoning("", "gemini:abc"), GEMINI), seal_of(Reasoning("", "gemini:abc"), ANTHROPIC)
+    ('abc', None)
+    """
+    who, colon, text = (part.signature or "").partition(":")
+    if not colon or who == "redacted":
+        who, text = ANTHROPIC, part.signature or ""
+    return text if text and who == by else None
+
+
+def sealer(provider: str, model: str) -> str:
+    """Who seals what `model` thinks, if LiteLLM asks `provider` for it.
+
+    >>> sealer("bedrock", "us.anthropic.claude-sonnet-4-5"), sealer("vertex_ai", "gemini-2.5-pro"), sealer("groq", "qwen3")
+    ('anthropic', 'gemini', 'groq')
+    """
+    if provider == ANTHROPIC or "claude" in model:
+        return ANTHROPIC
+    return GEMINI if provider == GEMINI or "gemini" in model else provider
