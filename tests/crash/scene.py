@@ -90,7 +90,8 @@ class Scene:
 
     def _answer(self, request: ModelRequest) -> Any:
         said = [(message.role, message.text, message.is_partial) for message in request.messages]
-        began = max(n for n, (role, text, _) in enumerate(said) if role == "user" and text in PROMPTS)
+        # A notice may stand before a prompt.
+        began = max(n for n, (role, text, _) in enumerate(said) if role == "user" and text.endswith(PROMPTS))
         step = sum(role == "assistant" and not is_partial for role, _, is_partial in said[began:])
         slow = 0.06 * self.pace
         script: dict[str, list[Any]] = {
@@ -102,7 +103,7 @@ class Scene:
             ],
             "run 2": [[call("put", line="2-a")], say("Done with the second. " + LONG, delay_s=slow)],
         }  # fmt: skip
-        steps = script[said[began][1]]
+        steps = script[said[began][1][-len("run 1") :]]
         return steps[step] if step < len(steps) else say("There is nothing more to do.")  # of a history with holes
 
     # In the child

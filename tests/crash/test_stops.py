@@ -54,7 +54,8 @@ def test_a_stopped_process_keeps_its_session_and_goes_on(template: Template, whe
     try:
         journal = Journal(lambda: open_store(where))
         session = Session.load(scene.seen()[0]["session"], journal)
-        assert session.interrupted is not None, "it can be read"
+        assert session.left_open is not None and session.writer is not None, "it can be read"
+        assert session.interrupted is None, "its process lives, and may go on"
         with pytest.raises(SessionBusy, match=f"process {pid}"):
             journal.claim(session.id).result(20)
         time.sleep(1.5)

@@ -225,7 +225,7 @@ def test_a_kernel_whose_session_was_taken_over_under_the_lid_writes_nothing_more
     lid.open()
     assert lid.kernel.reply(lid.cell, timeout_s=30)["status"] == "ok"
     status, error = lid.kernel.value("run.status, str(run.state.error)")
-    assert status == "failed" and f"is being written by process {os.getpid()} on" in error
+    assert status == "failed" and f"is written by process {os.getpid()} on" in error
     assert lid.lines() == LINES[:2], "the old process has called a tool again"
     assert other.start("And now?", session=session).result().text == "Still me."
     (after,) = numbers_of(own_history).values()

@@ -50,7 +50,7 @@ def message_tokens(message: Message) -> int:
         elif isinstance(part, ToolCall):
             tokens += CALL_TOKENS + text_tokens(part.name) + text_tokens(part.arguments_text)
         else:
-            tokens += CALL_TOKENS + text_tokens(part.content)
+            tokens += CALL_TOKENS + text_tokens(part.content) + IMAGE_TOKENS * len(part.images)
     return tokens
 
 
