@@ -179,14 +179,13 @@ class Redactor:
                 raise UsageError(f"redact: {pattern!r} is no regular expression: {error}") from error
         # Once more, for a form may stand in a text that is JSON, inside of what is JSON.
         forms = {outer for form in self._known for outer in _in_json(form)} | {shape.mark for shape in _SHAPES}
-        self._marks = [form.encode("utf-8", "surrogatepass") for form in forms]
+        marks = sorted(form.encode("utf-8", "surrogatepass") for form in forms)
+        # One search: this is asked of every record, and one `in` for each mark costs three times as much.
+        self._mark = re.compile(b"|".join(map(re.escape, marks))).search
 
     def may_be_in(self, data: bytes) -> bool:
         """Whether JSON may hold a secret: quick, and never wrong about a no."""
-        for mark in self._marks:  # a loop: this is asked of every record, and `any` costs three times as much
-            if mark in data:
-                return True
-        return bool(self._patterns)
+        return bool(self._patterns) or self._mark(data) is not None
 
     def text(self, text: str) -> str:
         return self._take(Open(), text, is_end=True)[0]
