@@ -182,7 +182,8 @@ class TestAllAtOnce:
 
         held = Held("together")
         held.session.queue.mode = "all"
-        picture = Message("user", (Text("this"), Image("aGk=", "image/png")))
+        pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABpfZFQAAAAABJRU5ErkJggg=="
+        picture = Message("user", (Text("this"), Image(pixel, "image/png")))
         runs = [held.session.send("look at"), held.session.send(picture)]
         held.gate.open()
         for run in runs:
