@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from functools import cached_property
 from typing import ClassVar, Protocol
@@ -38,13 +39,13 @@ class Reading(Protocol):
         ...
 
 
-class DirectModel:
+class DirectModel(ABC):
     """A model that is asked over HTTP, without LiteLLM between. Nothing is retried here.
 
     `name` may begin with the provider ("anthropic/..."), which the provider does not see. Without `base_url` it is the
     provider's variable or the provider itself, and the key is that of its variable; a server that is named here gets the
-    key that is given here, or that the keyring has for its host, or none. `api_key` may be a function, sync or async, asked for each call. `auth` makes headers
-    for one request in place of it (signatures). `extra_body` are fields of the request (None takes one away); those of a
+    key that is given here, or that the keyring has for its host, or none. `api_key` may be a function, sync or async, asked
+    for each call. `auth` makes headers for one request in place of it (signatures). `extra_body` are fields of the request (None takes one away); those of a
     call (`ModelRequest.extra`) go over them. `timeout_s` bounds silence, not the length of an answer. `holds_schema` says
     whether answers can be held to a JSON Schema, `sees_images` whether it may be sent images, where the name does not tell.
 
@@ -132,21 +133,25 @@ class DirectModel:
         cost_usd, basis = self._cost(end.usage)
         yield [evolve(end, cost_usd=cost_usd, cost_basis=basis)]
 
+    @abstractmethod
     def _body(self, request: ModelRequest) -> dict[str, Json]:
-        raise NotImplementedError
+        """The fields of the request."""
 
+    @abstractmethod
     def _reading(self, key: str | None) -> Reading:
-        raise NotImplementedError
+        """What reads one answer."""
 
+    @abstractmethod
     def _endpoint(self) -> str:
-        raise NotImplementedError
+        """The URL that is asked."""
 
+    @abstractmethod
     def _let_in(self, key: str) -> dict[str, str]:
         """The headers with the key."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _holds_schema(self) -> bool:
-        raise NotImplementedError
+        """Whether the name is one of a model whose answers can be held to a schema."""
 
     def _priced_usd(self, usage: Usage, price: Price) -> float | None:
         return price.of(usage)

@@ -13,6 +13,7 @@ import inspect
 import logging
 import queue
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -74,7 +75,7 @@ def _same_progress(last: Event, event: CallProgress) -> bool:
     return isinstance(last, CallProgress) and last.call_id == event.call_id
 
 
-class _Buffer:
+class _Buffer(ABC):
     """What one consumer has yet to get: filled on the run's loop, emptied wherever the consumer lives."""
 
     def __init__(self, bus: Bus) -> None:
@@ -95,9 +96,9 @@ class _Buffer:
         if is_asleep:  # else it was woken for what is still there
             self.wake()
 
+    @abstractmethod
     def wake(self) -> None:
         """Have the consumer look at the buffer again; from the run's loop, returns at once."""
-        raise NotImplementedError
 
     def close(self) -> None:
         self._bus.drop(self)
