@@ -7,10 +7,7 @@ import queue
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import pytest
 
@@ -18,14 +15,9 @@ from turncell import Agent
 from turncell.adapters.scripted_model import ScriptedModel, say
 from turncell.core.events import Event, RunEnded
 
+from .pieces import LONG_S, until
+
 pytestmark = pytest.mark.feature("A3")
-
-
-def until(condition: Callable[[], Any], timeout_s: float = 5.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.005)
 
 
 def test_many_that_hang_stop_neither_the_others_nor_other_runs() -> None:
@@ -71,7 +63,7 @@ def test_an_async_one_that_raises_gets_the_next_event_and_the_loop_lives_on(erro
 
     run = Agent(ScriptedModel(["hello"])).start("go")
     run.subscribe(leave)
-    run.result(5)
+    run.result(LONG_S)
     until(lambda: isinstance(seen[-1], RunEnded))
     assert Agent(ScriptedModel(["alive"])).run_sync("go").text == "alive"
 
@@ -93,7 +85,7 @@ def test_objects_and_partials_that_are_async_are_awaited() -> None:
     run = Agent(ScriptedModel(["hello"])).start("go")
     for subscriber in (Watch(), Watch().method, partial(watch, "partial"), partial(Watch(), to="both")):
         run.subscribe(subscriber)
-    run.result(5)
+    run.result(LONG_S)
     run.drain()
     kinds = {name: [event.type for event in events] for name, events in seen.items()}
     assert kinds["object"][-1] == "RunEnded"
@@ -107,7 +99,7 @@ def test_the_same_one_twice_is_two_subscriptions_each_with_an_end_of_its_own() -
     until(lambda: sum(event.type == "RunStarted" for event in seen) == 2)
     end_one()
     end_one()
-    run.result(5)
+    run.result(LONG_S)
     run.drain()
     assert sum(isinstance(event, RunEnded) for event in seen) == 1
     end_other()
@@ -126,7 +118,7 @@ def test_unsubscribing_by_the_subscriber_ends_all_of_it_and_nothing_else() -> No
     until(lambda: sum(event.type == "RunStarted" for event in seen) == 4)
     run.unsubscribe(seen.append)
     run.unsubscribe(watch)
-    run.result(5)
+    run.result(LONG_S)
     run.drain()
     assert not any(isinstance(event, RunEnded) for event in seen)
     assert isinstance(other[-1], RunEnded)
@@ -138,6 +130,6 @@ def test_the_threads_of_a_run_that_has_ended_are_gone() -> None:
     ends = [run.subscribe(lambda event: None) for _ in range(10)]
     full: queue.Queue[Event] = queue.Queue(maxsize=1)
     ends.append(run.subscribe(full))
-    run.result(5)
+    run.result(LONG_S)
     ends[-1]()
     until(lambda: threading.active_count() <= before + 2)  # the loop's own and the journal's may be new
