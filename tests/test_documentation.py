@@ -94,16 +94,15 @@ def test_the_readme_names_every_setting() -> None:
 
 
 def test_the_readme_names_every_subcommand_of_the_magic() -> None:
-    from turncell.notebook.magics import AgentMagics
+    from turncell.notebook.commands import commands
 
     text = README.read_text(encoding="utf-8")
-    commands = [name[4:] for name in dir(AgentMagics) if name.startswith("_do_")]
-    assert [name for name in commands if name not in text] == []
+    assert [name for name in commands() if not re.search(rf"`(%agent )?{name}\b", text)] == []
 
 
 def test_the_readme_names_every_status_that_fails_a_cell() -> None:
     from turncell.core.events import EndStatus
-    from turncell.notebook.magics import FAILS_THE_CELL
+    from turncell.notebook.notebook import FAILS_THE_CELL
 
     [line] = [line for line in README.read_text("utf-8").splitlines() if "fails its cell" in line]
     assert set(re.findall(r"`(\w+)`", line)) == set(FAILS_THE_CELL) & set(get_args(EndStatus))

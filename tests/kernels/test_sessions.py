@@ -8,6 +8,7 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from turncell.core import events as ev
@@ -17,7 +18,7 @@ from .page import Page
 from .test_magics import failed, printed, result, said
 
 PROMPTS = "[m.text for m in model.requests[-1].messages]"
-SESSION = "get_ipython().magics_manager.registry['AgentMagics'].session.id"
+SESSION = "get_ipython().magics_manager.registry['TurncellMagics'].session.id"
 
 
 def turn(kernel: Kernel, text: str, options: str = "", cell_id: str | None = None) -> None:
@@ -298,6 +299,10 @@ def test_a_session_is_taken_over_only_from_a_process_that_does_not_answer(
         assert re.search(r"since \S+ \S+ [+-]\d{4}", message)
         assert f"process {pid} on this machine, which is running" in failed(notebook, f"%agent takeover {session}")
         os.kill(pid, signal.SIGSTOP)
+        while (
+            psutil.Process(pid).status() != psutil.STATUS_STOPPED
+        ):  # a thread that is in the kernel stops a little later
+            time.sleep(0.01)
         assert f"is taken over from process {pid} on" in printed(notebook, f"%agent takeover {session}")
         turn(notebook, "b")
         assert notebook.value(PROMPTS) == ["a", "theirs", "b"]

@@ -273,7 +273,7 @@ def test_at_the_end_a_static_transcript_stands_in_the_place_of_the_view(notebook
 @pytest.mark.feature("D8")
 def test_keep_view_leaves_the_view_in_place_and_it_still_knows_the_run(notebook: Kernel) -> None:
     notebook.run("script('Fine.')")
-    page = answered_turn(notebook, options="-a demo --keep-view")
+    page = answered_turn(notebook, options="-a demo --view keep")
     assert WIDGET in final(page)
     assert not notebook.children(page.cell, "comm_close")
     page.say("ready", have=-1)

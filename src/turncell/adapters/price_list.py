@@ -59,6 +59,18 @@ def listed_capabilities(provider: str, model: str, *, schema: bool = False, imag
     )
 
 
+def listed_models(provider: str = "") -> list[str]:
+    """The names by which the list's chat models can be asked for, of one provider or of all, in order."""
+    found = set()
+    for name, entry in _entries().items():
+        if not isinstance(entry, dict) or entry.get("mode") not in ("chat", "responses"):
+            continue
+        of = str(entry.get("litellm_provider"))
+        if not provider or of.startswith(provider):
+            found.add(name if name.startswith(f"{of}/") else f"{of}/{name}")
+    return sorted(found)
+
+
 def _entry(provider: str, model: str) -> dict[str, Any] | None:
     for name in (model, f"{provider}/{model}"):
         entry = _entries().get(name)

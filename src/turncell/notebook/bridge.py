@@ -145,6 +145,8 @@ class KernelBridge:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()  # None only wakes the waiting thread
         self._held: _Interrupts | None = None
         self._serving: _Interrupts | None = None
+        self._detached: set[object] = set()
+        self._cell_events = (("pre_run_cell", self._on_cell), ("post_run_cell", self._on_cell_end))
 
     @classmethod
     def current(cls) -> KernelBridge:
@@ -156,8 +158,10 @@ class KernelBridge:
             return cls._current
 
     def close(self) -> None:
-        """Leave nothing behind: no handlers, no queued jobs (cancelled), no instance. The tap stands only in a wait."""
+        """Leave nothing behind: no tap, no handlers, no queued jobs (cancelled), no instance."""
         self.tap.unregister_all()
+        for token in tuple(self._detached):
+            self._leave_clicks(token)
         with suppress(queue.Empty):
             while True:
                 job = self._jobs.get_nowait()
@@ -200,6 +204,36 @@ class KernelBridge:
             yield
         finally:
             self.tap.close()
+
+    def take_clicks(self) -> Callable[[], None]:
+        """Have clicks arrive beside whatever cell runs, until the returned function is called. Main thread.
+
+        For runs that no cell waits for. Under ipykernel 6 clicks still wait for the end of the cell that runs: its
+        stream belongs to the main thread.
+        """
+        token = object()
+        if not self._detached:
+            for event, told in self._cell_events:
+                self._shell.events.register(event, told)
+            self.tap.hold(self._parent())
+        self._detached.add(token)
+        return lambda: self._leave_clicks(token)
+
+    def _leave_clicks(self, token: object) -> None:
+        if token not in self._detached:
+            return
+        self._detached.discard(token)
+        if not self._detached:
+            self.tap.release()
+            for event, told in self._cell_events:
+                with suppress(ValueError):
+                    self._shell.events.unregister(event, told)
+
+    def _on_cell(self, info: object) -> None:
+        self.tap.cell_runs(self._parent())
+
+    def _on_cell_end(self, result: object) -> None:
+        self.tap.cell_runs({})
 
     # -- jobs for the main thread
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -15,14 +16,19 @@ IDLE_S = 1.0
 """How long nothing has run before LiteLLM is imported: two seconds of work that would slow the cell beside it."""
 _RUN = ("turncell.runtime.run", "Run")
 _FORMATS = ("text/markdown", "text/html")
+_remove_completion: Callable[[], None] = lambda: None  # noqa: E731
 
 
 def load(shell: InteractiveShell) -> None:
     """Register the magics, and how a Run looks in an output."""
-    from turncell.notebook.magics import AgentMagics
+    from turncell.notebook import completion
+    from turncell.notebook.magics import TurncellMagics
 
     _WarmUp.begin(shell)
-    shell.register_magics(AgentMagics(shell))
+    magics = TurncellMagics(shell)
+    shell.register_magics(magics)
+    global _remove_completion
+    _remove_completion = completion.install(shell, magics.notebook, magics.cell.parser)
     for mime, formatter in _formatters(shell):
         formatter.for_type_by_name(*_RUN, lambda run, mime=mime: _render(run, mime))
 
@@ -30,9 +36,10 @@ def load(shell: InteractiveShell) -> None:
 def unload(shell: InteractiveShell) -> None:
     """Leave nothing behind."""
     _WarmUp.end(shell)
+    _remove_completion()
     for kind in ("cell", "line"):
         shell.magics_manager.magics[kind].pop("agent", None)
-    magics = shell.magics_manager.registry.pop("AgentMagics", None)
+    magics = shell.magics_manager.registry.pop("TurncellMagics", None)
     if magics in shell.configurables:
         shell.configurables.remove(magics)
     for _, formatter in _formatters(shell):

@@ -2,7 +2,8 @@
 
 A kernel hands its shell messages over one at a time, so a click on a widget waits until the running cell is over,
 and the running cell waits for the click. The tap stands in front of the callback that the kernel put on its shell
-stream, for as long as a turn is waiting, and takes three kinds of messages out of the row:
+stream, for as long as a turn is waiting, and takes three kinds of messages out of the row (only the first kind where
+no cell waits for the turn, which is `hold`):
 
 1. a `comm_msg` with `method: custom` for a comm id that was registered: our buttons. Its handler is called at once.
 2. `kernel_info_request` and `comm_info_request`: without an answer a reloaded page never connects again.
@@ -66,6 +67,7 @@ class ShellTap:
         # overtaken by a close. Handlers are called outside of it.
         self._lock = threading.Lock()
         self._depth = 0
+        self._is_held = False
         self._cell_parent: Message | None = None
         self._stage: _Stage | None = None
         self._control_ids: set[str] = set()
@@ -111,10 +113,40 @@ class ShellTap:
             self._depth -= 1
             if self._depth:
                 return
-            self._cell_parent = None
+            if not self._is_held:
+                self._cell_parent = None
         if self._stage is not None:
             self._on_stream_thread(self._remove, wait_s=0)
         self._serve_main()
+
+    # -- hold and release: for runs that no cell waits for
+
+    def hold(self, cell_parent: Message) -> None:
+        """Take our own buttons, and only them, beside whatever cell runs: nobody waits who could serve the others.
+
+        Where the kernel reads its stream on the main thread nothing is won, and nothing done.
+        """
+        if not self._threaded or not self.available:
+            return
+        with self._lock:
+            self._is_held = True
+            self._cell_parent = cell_parent or None
+        self._on_stream_thread(self._install, wait_s=_INSTALL_WAIT_S)
+
+    def release(self) -> None:
+        """Any thread."""
+        with self._lock:
+            self._is_held = False
+            if not self._depth:
+                self._cell_parent = None
+        if self._stage is not None:
+            self._on_stream_thread(self._remove, wait_s=0)
+
+    def cell_runs(self, cell_parent: Message) -> None:
+        """Which cell is `busy`, while the tap is held; {}: none."""
+        with self._lock:
+            if self._is_held and not self._depth:
+                self._cell_parent = cell_parent or None
 
     def poll(self) -> None:
         """Do the waiting main thread's part: read the stream (ipykernel 6) and serve what only it may serve."""
@@ -171,7 +203,7 @@ class ShellTap:
             ready.wait(wait_s)
 
     def _install(self) -> None:
-        if not self._depth or self._stage is not None:
+        if not (self._depth or self._is_held) or self._stage is not None:
             return
         stream = self._kernel.shell_stream
         self._stage = _Stage(self, downstream=stream._recv_callback)
@@ -179,7 +211,7 @@ class ShellTap:
 
     def _remove(self) -> None:
         stage = self._stage
-        if self._depth or stage is None:  # closed and opened again: stay
+        if self._depth or self._is_held or stage is None:  # closed and opened again: stay
             return
         self._stage = None
         stream = self._kernel.shell_stream
@@ -195,7 +227,7 @@ class ShellTap:
         """Serve the message and say True, or leave it alone and say False."""
         try:
             with self._lock:
-                deliver = self._claim(frames) if self._depth else None
+                deliver = self._claim(frames) if self._depth or self._is_held else None
         except Exception:
             # Malformed, forged or a replay: the kernel finds that out too and reports it as it always does.
             log.debug("not for the tap", exc_info=True)
@@ -217,7 +249,7 @@ class ShellTap:
         subshell_answers = peek["header"].get("subshell_id") is not None  # it runs beside the blocked main shell
 
         if msg_type in INFO_REQUESTS:
-            if subshell_answers:
+            if subshell_answers or not self._depth:
                 return None
             msg = session.deserialize(parts, content=True, copy=False)
             return lambda: self._answer(idents, msg)
@@ -231,7 +263,7 @@ class ShellTap:
             msg = session.deserialize(parts, content=True, copy=False)
             return lambda: self._deliver(handler, msg)
 
-        if not subshell_answers and self._restores_a_page(msg_type, content, data):
+        if self._depth and not subshell_answers and self._restores_a_page(msg_type, content, data):
             msg = session.deserialize(parts, content=True, copy=False)
             self._for_main.put(lambda: self._restore(idents, msg))
             return lambda: None

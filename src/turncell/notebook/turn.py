@@ -11,6 +11,7 @@ At the end the static transcript stands in place of the view: a saved widget wit
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextvars
 import sys
 import threading
@@ -18,9 +19,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO, TypeAlias
 
 from turncell import settings
+from turncell.core.events import Event, RequestOpened, RunEnded
 from turncell.core.fold import CallState
 from turncell.errors import AnswerRefused, SettingError
 from turncell.notebook.bridge import KernelBridge, QuestionGone
@@ -28,28 +30,44 @@ from turncell.notebook.terminal import Said, TextView, question, read_line_as
 from turncell.runtime.run import Run
 from turncell.runtime.secrets import redactor
 
+View: TypeAlias = Literal["live", "keep", "text", "none"]
 NO_VIEW = "No live view answers here: what waits is asked on the keyboard."
 NO_KEYBOARD = "no keyboard"
 HELLO_S = 3.0
 """How long a view has to say hello before the keyboard is used instead."""
 
 
-def run_turn(start: Callable[[bool, str | None], Run], *, keep_view: bool = False) -> Run:
-    """Start a run by `start(is_attended, cell_id)`, show it, wait for its end. Raises TurnInterrupted."""
+def run_turn(start: Callable[[bool, str | None], Run], *, view: View = "live", detach: bool = False) -> Run:
+    """Start a run by `start(is_attended, cell_id)`, show it, wait for its end. Raises TurnInterrupted.
+
+    `view` is how it is shown: "live", "keep" (live, and the view stays), "text" (printed), "none". With `detach` it goes
+    on when this returns, if somebody attends: what nobody looks at has to be complete when the cell ends.
+    """
     bridge = KernelBridge.current()
     is_attended = bridge.allow_stdin()
-    with _Echo() as echo, bridge.holding_interrupts():
+    with _Echo() as echo, nullcontext() if detach else bridge.holding_interrupts():
 
         def begin(is_attended: bool, cell_id: str | None) -> Run:
             run = start(is_attended, cell_id)
             echo.follow(run)
             return run
 
-        if not bridge.has_kernel:
-            return _in_terminal(bridge, begin, is_attended)
+        if detach and is_attended:
+            return _detached(bridge, begin, view)
+        if not bridge.has_kernel or view in ("text", "none"):
+            return _in_terminal(bridge, begin, is_attended, view)
         if not is_attended:
             return _unattended(bridge, begin)
-        return _with_view(bridge, begin, keep_view)
+        return _with_view(bridge, begin, view == "keep")
+
+
+def show_again(run: Run) -> None:
+    """Draw a run that is going on once more, live, in the running cell."""
+    bridge = KernelBridge.current()
+    if bridge.has_kernel:
+        _settle_later(bridge, run, _Shown(bridge, run), is_kept=False)
+    else:
+        run.subscribe(TextView(sys.stdout))
 
 
 def _unattended(bridge: KernelBridge, start: Callable[[bool, str | None], Run]) -> Run:
@@ -63,37 +81,85 @@ def _unattended(bridge: KernelBridge, start: Callable[[bool, str | None], Run]) 
     return run
 
 
-def _with_view(bridge: KernelBridge, start: Callable[[bool, str | None], Run], keep_view: bool) -> Run:
-    from IPython.display import display, update_display
-
-    from turncell.notebook.widgets import RunView
-
+def _with_view(bridge: KernelBridge, start: Callable[[bool, str | None], Run], is_kept: bool) -> Run:
     with bridge.listening():
         run = start(True, bridge.cell_id())
         with _not_unseen(run):
-            view = RunView()
-            bundle = {
-                **view.mimebundle(),
-                "text/plain": "A turn in progress; this front end shows no live view.",
-            }
-            shown = display(bundle, raw=True, display_id=True)
+            shown = _Shown(bridge, run)
             try:
-                view.follow(run)
-                with _Keyboard(bridge, run, view.link.hello, wait_s=HELLO_S):
+                with _Keyboard(bridge, run, shown.view.link.hello, wait_s=HELLO_S):
                     _wait(bridge, run)
             finally:
-                with suppress(TimeoutError):
-                    view.link.close().result(2)
-                if not keep_view:
-                    update_display(_static(run), raw=True, display_id=shown.display_id)
-                    view.close()
+                shown.settle(is_kept)
     return run
 
 
-def _in_terminal(bridge: KernelBridge, start: Callable[[bool, str | None], Run], is_attended: bool) -> Run:
-    run = start(is_attended, None)
+def _detached(bridge: KernelBridge, start: Callable[[bool, str | None], Run], view: View) -> Run:
+    run = start(True, bridge.cell_id())
+    if not bridge.has_kernel or view in ("text", "none"):
+        print(f"{run.id} goes on; %agent requests tells what it waits for, %agent stop ends it")  # noqa: T201
+        if view != "none":
+            run.subscribe(_Notices())
+        return run
+    _settle_later(bridge, run, _Shown(bridge, run), is_kept=view == "keep")
+    return run
+
+
+class _Shown:
+    """A live view in an output of the running cell; when its run has ended, the static transcript stands there."""
+
+    def __init__(self, bridge: KernelBridge, run: Run) -> None:
+        from IPython.display import display
+
+        from turncell.notebook.widgets import RunView
+
+        self.view, self._run = RunView(), run
+        bundle = {
+            **self.view.mimebundle(),
+            "text/plain": "A turn in progress; this front end shows no live view.",
+        }
+        self._display = display(bundle, raw=True, display_id=True)
+        self.view.follow(run)
+
+    def settle(self, is_kept: bool) -> None:
+        from IPython.display import update_display
+
+        with suppress(TimeoutError):
+            self.view.link.close().result(2)
+        if not is_kept:
+            update_display(_static(self._run), raw=True, display_id=self._display.display_id)
+            self.view.close()
+
+
+def _settle_later(bridge: KernelBridge, run: Run, shown: _Shown, *, is_kept: bool) -> None:
+    """When the run has ended, whatever cell is running then. Clicks arrive until then, also beside another cell."""
+    leave = bridge.take_clicks()
+
+    def settle() -> None:
+        concurrent.futures.wait([run.done])
+        leave()
+        shown.settle(is_kept)
+
+    # In a copy of the cell's context, so that what is shown lands in this cell.
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(settle,), name="turncell-detached", daemon=True).start()
+
+
+class _Notices:
+    """Says in a line when a run that goes on without a view asks for something, and when it ends."""
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, RequestOpened):
+            print(f"{event.run_id} waits for an answer; %agent requests shows it")  # noqa: T201
+        elif isinstance(event, RunEnded):
+            print(f"{event.run_id} is {event.status}; %agent show draws it")  # noqa: T201
+
+
+def _in_terminal(bridge: KernelBridge, start: Callable[[bool, str | None], Run], is_attended: bool, view: View) -> Run:
+    run = start(is_attended, bridge.cell_id())
     with _not_unseen(run):
-        run.subscribe(TextView(sys.stdout))
+        if view != "none":
+            run.subscribe(TextView(sys.stdout))
         try:
             with _Keyboard(bridge, run, Future(), wait_s=0.0) if is_attended else nullcontext():
                 _wait(bridge, run)

@@ -1,0 +1,109 @@
+"""What stands: status, doctor, help, models, the settings of the notebook, what a model would be told."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from turncell import settings
+from turncell.core.policy import MODES
+from turncell.errors import UsageError
+from turncell.frames.visible import visible
+from turncell.notebook.commands import command, commands, say
+from turncell.notebook.notebook import LEFT, Notebook, counted, names_in
+from turncell.runtime.agent import Agent
+
+
+@command("status", "model, mode, tools, session and history of this notebook")
+def status(notebook: Notebook) -> None:
+    current, session = settings.current(), notebook.session
+    told = f"{session.id}, {counted(len(session.runs), 'run')}" if session else "none yet"
+    if session is not None and (left := session.interrupted) is not None:
+        told += f"; the last one {LEFT[left.status]}, %agent resume goes on with it"
+    if session is not None and session.damage is not None:
+        told += "; damaged, %agent fork goes on in a copy"
+    lines = [
+        f"model    {current.model}",
+        f"mode     {current.mode}",
+        f"tools    {', '.join(notebook.tools) or 'none'}",
+        f"session  {told}",
+        f"history  {current.store_name}",
+    ]
+    if notebook.run is not None and not notebook.run.done.done():
+        lines.append(f"running  {notebook.run.id}, {notebook.run.status}; %agent stop ends it")
+    say("\n".join(lines))
+
+
+@command("doctor", "what is ready, what is missing, and which model to take")
+def doctor(notebook: Notebook) -> None:
+    from turncell.notebook.doctor import report
+
+    say(report())
+
+
+@command("help", "this list")
+def help_(notebook: Notebook) -> None:
+    every = commands().values()
+    width = max(len(one.usage) for one in every) + 2
+    lines = [f"%agent {one.usage:<{width}}{one.does}" for one in every]
+    say("\n".join([*lines, "", "%%agent asks the agent what the cell says; %%agent? is its manual"]))
+
+
+@command("model [NAME]", "the model of cells that name none, for this kernel")
+def model(notebook: Notebook, name: str | None = None) -> None:
+    if name is not None:
+        Agent(name)  # refuses what is no name of a model
+        settings.use(dataclasses.replace(settings.current(), model=name))
+    say(settings.current().model)
+
+
+@command("models [PROVIDER]", "models that can be named, with their windows and prices where they are known")
+def models(notebook: Notebook, provider: str = "") -> None:
+    from turncell.adapters.price_list import list_price, listed_capabilities, listed_models
+
+    names = listed_models(provider)
+    if not names:
+        raise UsageError(
+            f"the price list has no models of {provider!r}; any provider/model that LiteLLM knows can be named all the same"
+        )
+    if not provider:
+        of = sorted({name.partition("/")[0] for name in names})
+        say(f"{counted(len(names), 'model')} of these providers; %agent models PROVIDER lists them\n{' '.join(of)}")
+        return
+    width = max(map(len, names))
+    for name in names:
+        from_, _, model_name = name.partition("/")
+        price, window = list_price(from_, model_name), listed_capabilities(from_, model_name).context_tokens
+        costs = (
+            f"{price.input_usd:g} in, {price.output_usd:g} out, USD per million tokens" if price else "price unknown"
+        )
+        say(f"{name:<{width}}  {window or '?':>9} tokens  {costs}")
+
+
+@command("mode [MODE]", f"what happens to calls that no rule names, for this kernel: {', '.join(MODES)}")
+def mode(notebook: Notebook, name: str | None = None) -> None:
+    if name is not None:
+        # The settings refuse what is no mode.
+        settings.use(dataclasses.replace(settings.current(), mode=name))  # type: ignore[arg-type]
+    say(settings.current().mode)
+
+
+@command("tools [NAMES | --none]", "the tools of cells that name none")
+def tools(notebook: Notebook, *names: str) -> None:
+    wanted = names_in(names)
+    if "--none" in wanted:
+        if wanted != ["--none"]:
+            raise UsageError("--none and names do not go together; write %agent tools --none, or the names alone")
+        notebook.tools = []
+    elif wanted:
+        Agent("embedded", tools=[notebook.tool(name) for name in wanted])  # refuses what no model can be offered
+        notebook.tools = wanted
+    say(", ".join(notebook.tools) or "none")
+
+
+@command("context [--whole]", "what a model would be told next, with its tokens")
+def context(notebook: Notebook, *words: str) -> None:
+    if words not in ((), ("--whole",)):
+        raise UsageError(f"%agent context {' '.join(words)}: write %agent context, or %agent context --whole")
+    session = notebook.a_session()
+    report = session.context_report(session.agent or Agent(tools=[notebook.tool(name) for name in notebook.tools]))
+    say("\n".join(map(visible, report.table(whole=bool(words)).split("\n"))))

@@ -1,0 +1,44 @@
+"""Out and in: transcripts to read, sessions to take along."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from turncell.errors import UsageError
+from turncell.frames.visible import visible
+from turncell.notebook.commands import Parser, command, say
+from turncell.notebook.notebook import Notebook, counted
+from turncell.runtime.session import Session
+
+_EXPORT = Parser("export")
+_EXPORT.add_argument("path", metavar="PATH")
+_EXPORT.add_argument("--session", action="store_true")
+
+
+@command("export [--session] PATH", "a transcript (.html, .md); with --session the session whole (.md, .jsonl)")
+def export(notebook: Notebook, *words: str) -> None:
+    from turncell.frames.export import export_html, export_markdown
+
+    given = _EXPORT.parse_args(list(words))
+    session, target = notebook.a_session(), Path(given.path).expanduser()
+    if given.session:
+        say(f"{session.export(target).resolve()}\nthe session whole; %agent import reads it")
+        return
+    if target.suffix not in (".html", ".md"):
+        raise UsageError(
+            f"%agent export {given.path}: a transcript is .html or .md; write %agent export --session PATH for the "
+            "session whole (.md or .jsonl), which %agent import reads"
+        )
+    title = next((run.prompt.text for run in session.runs if run.prompt), "Agent session")[:80]
+    text = export_markdown(session.runs) if target.suffix == ".md" else export_html(session.runs, title)
+    target.write_text(text, encoding="utf-8")
+    say(f"{target.resolve()}\na transcript, to read; %agent export --session PATH writes what can be imported")
+
+
+@command("import PATH", "read a session that was exported whole")
+def import_(notebook: Notebook, path: str) -> None:
+    session = Session.import_file(Path(path).expanduser())
+    say(
+        f"{session.id}: {visible(session.title)!r}, {counted(len(session.runs), 'run')}; "
+        f"go on with %agent resume {session.id}, or %%agent --session {session.id}"
+    )

@@ -1,0 +1,74 @@
+"""What runs wait for: the same that the buttons of a card do, typed."""
+
+from __future__ import annotations
+
+from turncell.core.fold import CallState
+from turncell.errors import UsageError
+from turncell.notebook.commands import Parser, command, say
+from turncell.notebook.notebook import Notebook
+from turncell.notebook.terminal import question
+from turncell.runtime.run import Run
+from turncell.runtime.secrets import redactor
+
+_APPROVE = Parser("approve")
+_APPROVE.add_argument("id", nargs="?")
+_APPROVE.add_argument("--scope", choices=("once", "session", "always"), default="once")
+_DENY = Parser("deny")
+_DENY.add_argument("id", nargs="?")
+_DENY.add_argument("-r", "--reason", default="")
+
+
+@command("requests", "what the running turn waits for, with the ids of its calls")
+def requests(notebook: Notebook) -> None:
+    run = notebook.run
+    waiting = run.requests if run is not None else ()
+    say("\n\n".join(f"{call.call_id}\n{redactor().text(question(call))}" for call in waiting) or "nothing waits")
+
+
+@command("approve [CALL] [--scope session]", "let a call run that waits; with a scope, later ones like it too")
+def approve(notebook: Notebook, *words: str) -> None:
+    given = _APPROVE.parse_args(list(words))
+    run, call = _waiting(notebook, given.id)
+    run.approve(call, scope=given.scope)
+    say(f"approved: {call.name}")
+
+
+@command("deny [CALL] [-r REASON]", "do not let it run; the model reads the reason")
+def deny(notebook: Notebook, *words: str) -> None:
+    given = _DENY.parse_args(list(words))
+    run, call = _waiting(notebook, given.id)
+    run.deny(given.reason, call)
+    say(f"denied: {call.name}")
+
+
+@command("answer [CALL] TEXT", "answer a question, or give the result of a call that is in doubt")
+def answer(notebook: Notebook, *words: str) -> None:
+    if not words or len(words) > 2:
+        raise UsageError("%agent answer: write %agent answer [CALL] TEXT, the text in quotes")
+    run, call = _waiting(notebook, words[0] if len(words) > 1 else None)
+    run.reply(words[-1], call)
+    say("answered")
+
+
+@command("stop", "end the turn that goes on without its cell, and keep what it has said")
+def stop(notebook: Notebook) -> None:
+    run = notebook.run
+    if run is None or run.done.done():
+        say("nothing runs")
+        return
+    run.cancel("stopped by you")
+    run.result()
+    say(f"{run.id} is {run.status}")
+
+
+def _waiting(notebook: Notebook, call_id: str | None) -> tuple[Run, CallState]:
+    run = notebook.run
+    waiting = run.requests if run is not None else ()
+    if run is None or not waiting:
+        raise UsageError("nothing waits for an answer")
+    found = [call for call in waiting if call_id in (None, call.call_id)]
+    if len(found) != 1:
+        ids = ", ".join(call.call_id for call in waiting)
+        what = f"{call_id!r} does not wait" if call_id else f"{len(waiting)} calls wait"
+        raise UsageError(f"{what}; name one of {ids} (%agent requests shows them)")
+    return run, found[0]

@@ -1,0 +1,230 @@
+"""What `%%agent` and `%agent` know of a notebook: its session, its tools, and the names of its namespace."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, MutableMapping
+from typing import Any, cast
+
+from turncell.core.budget import RESOURCES
+from turncell.core.fold import RunState
+from turncell.core.policy import Mode
+from turncell.errors import RunError, UsageError
+from turncell.frames.visible import visible
+from turncell.notebook.bridge import KernelBridge
+from turncell.notebook.turn import View, run_turn
+from turncell.runtime.agent import Agent
+from turncell.runtime.run import Run
+from turncell.runtime.session import Session
+
+FAILS_THE_CELL = ("failed", "budget", "timeout", "interrupted", "in_doubt")
+"""Statuses that make Run All stop. What a person chose (the card's Stop) and what has an answer do not."""
+LEFT = {
+    "running": "running in a process that lives", "interrupted": "interrupted", "waiting": "interrupted while a call "
+    "waited for an answer", "in_doubt": "in doubt: a write had begun when the program ended",
+}  # fmt: skip
+"""How a run was left that has not ended."""
+_IN_CELLS = {
+    "session.fork()": "%%agent --fork",
+    "session.take_over()": "%agent takeover",
+    "run = session.resume(is_attended=True), then run.approve() runs it again, run.reply(result) says that it has "
+    "happened, run.deny() skips it": "%agent resume, where somebody attends: run it again, say that it has happened, or skip it",
+}
+"""What errors say to programs, as somebody in a notebook does it."""
+_STRICTER: tuple[Mode, ...] = ("auto", "edits", "ask", "plan", "never")
+"""Each allows less unasked than the one before."""
+
+
+class TurnFailed(RunError):
+    """A run that did not end well, told in one line."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{self.status}: {self}"]
+
+
+class Notebook:
+    """The session that its cells go on with, the tools they have, and what is defined in it."""
+
+    def __init__(self, names: MutableMapping[str, Any]) -> None:
+        self.names = names
+        self.session: Session | None = None
+        self.tools: list[str] = []
+        self.run: Run | None = None
+        """The newest run that was started from here: what `%agent stop` and `%agent approve` mean."""
+
+    # -- names
+
+    def name(self, name: str) -> Any:
+        """What is called so in the notebook; UsageError where nothing is."""
+        try:
+            return self.names[name]
+        except KeyError:
+            raise UsageError(f"{name!r} is not defined in this notebook; define it in a cell above") from None
+
+    def tool(self, name: str) -> Any:
+        tool = self.name(name)
+        if not callable(tool):
+            raise UsageError(
+                f"{name} is {type(tool).__name__}, not a function; a tool is a function, best with @turncell.tool"
+            )
+        return tool
+
+    def agent(self, name: str) -> Agent:
+        agent = self.name(name)
+        if not isinstance(agent, Agent):
+            raise UsageError(
+                f"-a {name}: that is {type(agent).__name__}, not an Agent; make one with turncell.Agent(...)"
+            )
+        return agent
+
+    # -- sessions
+
+    def a_session(self) -> Session:
+        if self.session is None:
+            raise UsageError("this notebook has no session yet; begin one with %%agent")
+        return self.session
+
+    def loaded(self, session_id: str) -> Session:
+        if self.session is not None and self.session.id == session_id:
+            return self.session
+        return Session.load(session_id)
+
+    def use(self, session: Session | None) -> None:
+        """This session is the notebook's from now on; the one of before may be written by others."""
+        before, self.session = self.session, session
+        if before is not None and before is not session and not before.is_busy:
+            before.close()
+
+    def of_this_cell(self) -> Session | None:
+        """The session whose interrupted turn is this cell's: the kernel was restarted, and the cell is run again."""
+        if KernelBridge.current().cell_id() is None:
+            return None
+        for info in Session.list():
+            if info.left in ("interrupted", "waiting", "in_doubt"):
+                session = self.loaded(info.session_id)
+                if session.interrupted is not None and is_of_this_cell(session.interrupted):
+                    return session
+        return None
+
+    # -- turns
+
+    def show(self, start: Callable[[bool, str | None], Run], *, view: View = "live", detach: bool = False) -> Run:
+        """Show a run in this cell and wait for its end. Raises TurnFailed for what has to fail the cell."""
+
+        def begin(is_attended: bool, cell_id: str | None) -> Run:
+            self.run = start(is_attended, cell_id)
+            return self.run
+
+        run = run_turn(begin, view=view, detach=detach)
+        if not detach and run.status in FAILS_THE_CELL:
+            state = run.state
+            error = state.error or f"the run is {state.status}"
+            if state.status in ("interrupted", "in_doubt"):
+                error = f"{state.error or LEFT[state.status]}; %agent resume goes on with the turn"
+            raise TurnFailed(state.status, state.error_kind, in_cells(error))
+        return run
+
+    def resume(
+        self,
+        session: Session,
+        agent: Agent,
+        mode: Mode | None,
+        *,
+        out: str | None = None,
+        view: View = "live",
+        detach: bool = False,
+    ) -> None:
+        """Go on with the turn of this session that was interrupted."""
+
+        def start(is_attended: bool, cell_id: str | None) -> Run:
+            run = agent.resume(session, is_attended=is_attended, mode=mode)
+            self.use(session)
+            if out:
+                self.names[out] = run
+            return run
+
+        self.show(start, view=view, detach=detach)
+
+    def agent_of(self, run: RunState, name: str | None) -> Agent:
+        """Who goes on with a run: the agent that is named, or one of the same model, tools and mode.
+
+        Not without the rules, hooks and limits that the run's agent had, of which a record holds only that there were some.
+        """
+        if name is not None:
+            return self.agent(name)
+        missing = [tool for tool in run.tools if tool not in self.names]
+        if missing:
+            raise UsageError(
+                f"the interrupted turn had the tools {', '.join(run.tools)}, and {', '.join(missing)} is not defined in "
+                "this notebook; define it in a cell above, or name an Agent that has it: %agent resume -a AGENT"
+            )
+        needs = run.started.needs
+        if needs or needs is None:
+            had = f"had what a record does not hold ({', '.join(needs)})" if needs else "may have had rules and limits"
+            raise UsageError(f"{whose(run)} {had}, and nobody goes on without that; name the agent: -a AGENT")
+        tools = [self.tool(tool) for tool in run.tools]
+        return Agent(run.model, tools=tools, instructions=run.instructions, mode=cast(Mode, run.mode))
+
+
+def in_cells(error: object) -> str:
+    """What an error says, with the magics in place of the methods."""
+    text = str(error)
+    for said, instead in _IN_CELLS.items():
+        text = text.replace(said, instead)
+    return text
+
+
+def is_of_this_cell(run: RunState) -> bool:
+    return run.cell_id is not None and run.cell_id == KernelBridge.current().cell_id()
+
+
+def whose(run: RunState) -> str:
+    return f"the turn's agent {run.agent!r}" if run.agent else "the turn's agent"
+
+
+def stricter(mode: Mode, other: str) -> Mode:
+    """A record takes nothing from what an agent asks, and an agent nothing from what the turn asked."""
+    return max(mode, cast(Mode, other), key=_STRICTER.index)
+
+
+def prompt_of(run: RunState) -> str:
+    """What was asked, short and in quotes."""
+    text = visible(" ".join((run.prompt.text if run.prompt else "").split()))
+    return repr(text if len(text) <= 60 else text[:59] + "…")
+
+
+def names_in(words: Iterable[str]) -> list[str]:
+    """
+    >>> names_in(["a,", "b", "c,d"])
+    ['a', 'b', 'c', 'd']
+    """
+    return [name for word in words for name in re.split(r"[,\s]+", word) if name]
+
+
+def counted(count: int, what: str) -> str:
+    """
+    >>> counted(1, "run"), counted(3, "run")
+    ('1 run', '3 runs')
+    """
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def limits_in(text: str) -> dict[str, float]:
+    """The limits of a budget, as they are typed.
+
+    >>> limits_in("0.50"), limits_in("usd=0.5, tokens=20000")
+    ({'usd': 0.5}, {'usd': 0.5, 'tokens': 20000})
+    """
+    limits: dict[str, float] = {}
+    for piece in text.split(","):
+        name, equals, value = (word.strip() for word in piece.rpartition("="))
+        name = name if equals else "usd"
+        if name not in RESOURCES or name in limits:
+            raise UsageError(
+                f"--budget {text}: write dollars, like 0.50, or limits of {', '.join(RESOURCES)}, like usd=0.5,tokens=20000"
+            )
+        try:
+            limits[name] = int(value) if value.isdigit() else float(value)
+        except ValueError:
+            raise UsageError(f"--budget {text}: {value!r} is no number") from None
+    return limits
