@@ -8,22 +8,24 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from turncell.core.policy import MODES
-from turncell.notebook.notebook import Notebook
+
+if TYPE_CHECKING:
+    from turncell.notebook.notebook import Notebook
 
 log = logging.getLogger("turncell")
 _KEYS = ("%agent", "%%agent")
 _LIST_LIMIT = 200
 
 
-def install(shell: Any, notebook: Notebook, parser: Any) -> Callable[[], None]:
+def install(shell: Any, notebook: Callable[[], Notebook], parser: Any) -> Callable[[], None]:
     """Complete in this shell; the returned function takes that back."""
 
     def complete(_: Any, event: Any) -> list[str]:
         try:
-            return completions(notebook, parser, event.line, event.symbol)
+            return completions(notebook(), parser, event.line, event.symbol)
         except Exception:
             log.debug("no completion", exc_info=True)
             return []

@@ -10,8 +10,6 @@ from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
 
-from turncell.notebook.bridge import KernelBridge
-
 IDLE_S = 1.0
 """How long nothing has run before LiteLLM is imported: two seconds of work that would slow the cell beside it."""
 _RUN = ("turncell.runtime.run", "Run")
@@ -28,7 +26,7 @@ def load(shell: InteractiveShell) -> None:
     magics = TurncellMagics(shell)
     shell.register_magics(magics)
     global _remove_completion
-    _remove_completion = completion.install(shell, magics.notebook, magics.cell.parser)
+    _remove_completion = completion.install(shell, lambda: magics.notebook, magics.cell.parser)
     for mime, formatter in _formatters(shell):
         formatter.for_type_by_name(*_RUN, lambda run, mime=mime: _render(run, mime))
 
@@ -47,7 +45,9 @@ def unload(shell: InteractiveShell) -> None:
         # IPython moves a printer here when the first object of its type is shown.
         for kind in [one for one in formatter.type_printers if (one.__module__, one.__name__) == _RUN]:
             formatter.type_printers.pop(kind)
-    KernelBridge.current().close()
+    bridge = sys.modules.get("turncell.notebook.bridge")
+    if bridge is not None:  # else no turn was ever run
+        bridge.KernelBridge.current().close()
 
 
 class _WarmUp:
@@ -93,6 +93,7 @@ class _WarmUp:
 def _warm_up() -> None:
     # A setting or a name that is wrong is told where a model is asked, and not from here.
     with suppress(Exception):
+        from turncell.notebook import cell  # noqa: F401  (with the whole runtime)
         from turncell.runtime import defaults
 
         model = defaults.model(None)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import keyword
-import os
 import shlex
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import traitlets
 from IPython.core.error import UsageError as ShellUsageError
@@ -17,25 +17,11 @@ from IPython.core.magic_arguments import argument, magic_arguments
 from turncell import settings
 from turncell.core.policy import MODES
 from turncell.errors import RunError, SessionInDoubt, SettingError, TurncellError, UsageError
-from turncell.notebook import commands
-from turncell.notebook.notebook import (
-    LEFT,
-    Notebook,
-    TurnFailed,
-    in_cells,
-    is_of_this_cell,
-    limits_in,
-    names_in,
-    prompt_of,
-    stricter,
-    whose,
-)
-from turncell.runtime.agent import Agent
-from turncell.runtime.run import Run
-from turncell.runtime.secrets import redactor
-from turncell.runtime.session import Session
 
-_DEST = {"continue": "goes_on"}
+if TYPE_CHECKING:  # the runtime is imported by the first cell that needs it: %load_ext should cost nothing
+    from turncell.notebook.notebook import Notebook
+    from turncell.runtime.session import Session
+
 _SETTINGS = ("model", "mode", "max_steps", "unattended", "request_timeout_s", "echo")
 
 
@@ -54,7 +40,14 @@ class TurncellMagics(Magics):
 
     def __init__(self, shell: Any) -> None:
         super().__init__(shell)
-        self.notebook = Notebook(shell.user_ns)
+        self._names = shell.user_ns
+
+    @cached_property
+    def notebook(self) -> Notebook:
+        """What the cells of this notebook share."""
+        from turncell.notebook.notebook import Notebook
+
+        return Notebook(self._names)
 
     @traitlets.default("model")
     def _model(self) -> str:
@@ -137,137 +130,39 @@ class TurncellMagics(Magics):
         What it wants to do and may not do unasked stands on a card with Approve, Deny and Edit; the interrupt button
         stops it. The cell waits for the turn, so that Run All keeps its order.
         """
-        try:
-            options = self.cell.parser.parse_args(_split(line))
-            if options.out is not None and (not options.out.isidentifier() or keyword.iskeyword(options.out)):
-                raise UsageError(f"-o {options.out!r} is no name of a variable; use one like 'run'")
-            if options.cached is not None and options.detach:
-                raise UsageError("--cached and --detach do not go together: a cassette is there for one cell at a time")
-            agent = self._agent(options)
-            if not cell.strip():
-                raise UsageError("the cell is empty; write below %%agent what you want the agent to do")
-            with _cassette(options.cached):
-                self._turn(agent, cell.strip("\n"), options)
-        except RunError:
-            raise
-        except SessionInDoubt as error:
-            raise TurnFailed("in_doubt", "in_doubt", in_cells(error)) from None
-        except TurncellError as error:
-            raise ShellUsageError(in_cells(error)) from None
+        from turncell.notebook.cell import run_cell
+
+        with _in_one_line():
+            run_cell(self.notebook, self.cell.parser.parse_args(_split(line)), cell)
 
     @no_var_expand
     @line_magic("agent")
     def line(self, line: str) -> Any:
         """The commands of the agent: `%agent help` lists them."""
-        try:
-            return commands.run(self.notebook, line)
-        except RunError:
-            raise
-        except SessionInDoubt as error:
-            raise TurnFailed("in_doubt", "in_doubt", in_cells(error)) from None
-        except TurncellError as error:
-            raise ShellUsageError(in_cells(error)) from None
-        except (OSError, ValueError) as error:
-            raise ShellUsageError(f"%agent {line}: {error}") from None
+        from turncell.notebook import commands
 
-    def _turn(self, agent: Agent, prompt: str, options: Any) -> None:
-        source = self._session_of(options)
-        if source is not None and not options.fork and self._goes_on(source, agent, prompt, options):
-            return
-        replaces = self._last_of(source) if options.retry else None
-        output = None if options.schema is None else self.notebook.name(options.schema)
-        budget = None if options.budget is None else limits_in(options.budget)
-
-        def start(is_attended: bool, cell_id: str | None) -> Run:
-            # Nothing has changed before this has checked what it was given: a mistake costs and leaves no session.
-            session = source.fork() if options.fork and source is not None else source
+        with _in_one_line():
             try:
-                run = agent.start(
-                    prompt, session=session, is_attended=is_attended, cell_id=cell_id, mode=options.mode,
-                    max_steps=options.max_steps, output=output, budget=budget, timeout_s=options.timeout, replaces=replaces,
-                )  # fmt: skip
-            except UsageError:
-                if session is not None and session is not source:
-                    session.delete()
-                raise
-            self.notebook.use(run.session)
-            if options.out:
-                self.notebook.names[options.out] = run
-            return run
-
-        self.notebook.show(start, view=options.view, detach=options.detach)
-
-    def _goes_on(self, session: Session, agent: Agent, prompt: str, options: Any) -> bool:
-        """Go on with the turn in whose middle the program ended, where this cell has to; whether that was all it asks.
-
-        A write in doubt is decided before anything else is said. The cell of that turn, run again with the same words,
-        goes on with it in place of asking, and paying, for the same again.
-        """
-        if session.is_busy or session.left_open is None:
-            return False
-        session.hold()  # another process may have gone on with it
-        left = session.interrupted
-        if left is None:
-            return False
-        is_same = is_of_this_cell(left) and left.prompt is not None and left.prompt.text == redactor().text(prompt)
-        is_theirs = set(left.tools) <= set(agent.tools) and (not left.agent or left.agent == agent.name)
-        has_all = is_theirs and (bool(options.agent) or left.started.needs == ())
-        if left.status != "in_doubt" and not (is_same and has_all):
-            commands.say(
-                f"the turn {prompt_of(left)} was {LEFT[left.status]}; this cell closes it "
-                "(%agent resume goes on with such a turn instead)"
-            )
-            return False
-        if not has_all:
-            calls = ", ".join(call.name for call in session.in_doubt)
-            raise UsageError(
-                f"the turn {prompt_of(left)} had begun {calls} when the program ended, and whether that has happened is "
-                f"not known; {whose(left)} has to go on with it first: %agent resume -a AGENT"
-            )
-        commands.say(f"going on with the turn {prompt_of(left)}, which was {LEFT[left.status]}")
-        mode = options.mode or stricter(agent.mode, left.mode)
-        self.notebook.resume(session, agent, mode, out=options.out, view=options.view, detach=options.detach)
-        return is_same
-
-    def _session_of(self, options: Any) -> Session | None:
-        """The session that a cell goes on with; None: a new one."""
-        chosen = [f"--{name}" for name in ("new", "continue", "session") if getattr(options, _DEST.get(name, name))]
-        if len(chosen) > 1 or (options.new and (options.fork or options.retry)):
-            other = "--fork" if options.fork else "--retry"
-            raise UsageError(f"{' and '.join(chosen) if len(chosen) > 1 else f'--new and {other}'} do not go together")
-        if options.new:
-            return None
-        if options.goes_on:
-            return self.notebook.loaded(Session.newest().id)
-        if options.session:
-            return self.notebook.loaded(options.session)
-        if options.fork and self.notebook.session is None:
-            raise UsageError("this notebook has no session to fork yet; name one with --session ID or --continue")
-        return self.notebook.session or self.notebook.of_this_cell()
-
-    def _last_of(self, session: Session | None) -> str:
-        if session is None or not session.runs:
-            raise UsageError("--retry: there is no turn yet whose place this one could take")
-        return session.runs[-1].run_id
-
-    def _agent(self, options: Any) -> Agent:
-        if options.agent:
-            agent = self.notebook.agent(options.agent)
-            for option in ("model", "tools", "instructions"):
-                if getattr(options, option):
-                    raise UsageError(f"-a and --{option} do not go together: the agent {options.agent} has its own")
-            return agent
-        names = self.notebook.tools if options.tools is None else names_in(options.tools)
-        tools = [self.notebook.tool(name) for name in names]
-        return Agent(options.model, tools=tools, instructions=options.instructions or "")
+                return commands.run(self.notebook, line)
+            except (OSError, ValueError) as error:
+                if isinstance(error, TurncellError):
+                    raise
+                raise ShellUsageError(f"%agent {line}: {error}") from None
 
 
-def _cassette(path: str | None) -> AbstractContextManager[Any]:
-    if path is None:
-        return nullcontext()
-    from turncell.adapters.cassette import cassette
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    """Mistakes and turns that fail are told in one line, without a traceback."""
+    try:
+        yield
+    except RunError:
+        raise
+    except TurncellError as error:
+        from turncell.notebook.notebook import TurnFailed, in_cells
 
-    return cassette(path or os.path.join(settings.current().meta_dirname, "cassette.jsonl"), "auto")
+        if isinstance(error, SessionInDoubt):
+            raise TurnFailed("in_doubt", "in_doubt", in_cells(error)) from None
+        raise ShellUsageError(in_cells(error)) from None
 
 
 def _split(line: str) -> list[str]:

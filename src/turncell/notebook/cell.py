@@ -1,0 +1,145 @@
+"""What a `%%agent` cell does: which session and agent it means, and whether it begins a turn or goes on with one."""
+
+from __future__ import annotations
+
+import keyword
+import os
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from turncell import settings
+from turncell.errors import UsageError
+from turncell.notebook.commands import say
+from turncell.notebook.notebook import (
+    LEFT,
+    Notebook,
+    is_of_this_cell,
+    limits_in,
+    names_in,
+    prompt_of,
+    stricter,
+    whose,
+)
+from turncell.runtime.agent import Agent
+from turncell.runtime.run import Run
+from turncell.runtime.secrets import redactor
+from turncell.runtime.session import Session
+
+_DEST = {"continue": "goes_on"}
+
+
+def run_cell(notebook: Notebook, options: Any, text: str) -> None:
+    """Do what a cell says; `options` are those of the magic. Raises TurnFailed for a turn that has to fail its cell."""
+    if options.out is not None and (not options.out.isidentifier() or keyword.iskeyword(options.out)):
+        raise UsageError(f"-o {options.out!r} is no name of a variable; use one like 'run'")
+    if options.cached is not None and options.detach:
+        raise UsageError("--cached and --detach do not go together: a cassette is there for one cell at a time")
+    agent = _agent(notebook, options)
+    if not text.strip():
+        raise UsageError("the cell is empty; write below %%agent what you want the agent to do")
+    with _cassette(options.cached):
+        _turn(notebook, agent, text.strip("\n"), options)
+
+
+def _turn(notebook: Notebook, agent: Agent, prompt: str, options: Any) -> None:
+    source = _session_of(notebook, options)
+    if source is not None and not options.fork and _goes_on(notebook, source, agent, prompt, options):
+        return
+    replaces = _last_of(source) if options.retry else None
+    output = None if options.schema is None else notebook.name(options.schema)
+    budget = None if options.budget is None else limits_in(options.budget)
+
+    def start(is_attended: bool, cell_id: str | None) -> Run:
+        # Nothing has changed before this has checked what it was given: a mistake costs and leaves no session.
+        session = source.fork() if options.fork and source is not None else source
+        try:
+            run = agent.start(
+                prompt, session=session, is_attended=is_attended, cell_id=cell_id, mode=options.mode,
+                max_steps=options.max_steps, output=output, budget=budget, timeout_s=options.timeout, replaces=replaces,
+            )  # fmt: skip
+        except UsageError:
+            if session is not None and session is not source:
+                session.delete()
+            raise
+        notebook.use(run.session)
+        if options.out:
+            notebook.names[options.out] = run
+        return run
+
+    notebook.show(start, view=options.view, detach=options.detach)
+
+
+def _goes_on(notebook: Notebook, session: Session, agent: Agent, prompt: str, options: Any) -> bool:
+    """Go on with the turn in whose middle the program ended, where this cell has to; whether that was all it asks.
+
+    A write in doubt is decided before anything else is said. The cell of that turn, run again with the same words,
+    goes on with it in place of asking, and paying, for the same again.
+    """
+    if session.is_busy or session.left_open is None:
+        return False
+    session.hold()  # another process may have gone on with it
+    left = session.interrupted
+    if left is None:
+        return False
+    is_same = is_of_this_cell(left) and left.prompt is not None and left.prompt.text == redactor().text(prompt)
+    is_theirs = set(left.tools) <= set(agent.tools) and (not left.agent or left.agent == agent.name)
+    has_all = is_theirs and (bool(options.agent) or left.started.needs == ())
+    if left.status != "in_doubt" and not (is_same and has_all):
+        say(
+            f"the turn {prompt_of(left)} was {LEFT[left.status]}; this cell closes it "
+            "(%agent resume goes on with such a turn instead)"
+        )
+        return False
+    if not has_all:
+        calls = ", ".join(call.name for call in session.in_doubt)
+        raise UsageError(
+            f"the turn {prompt_of(left)} had begun {calls} when the program ended, and whether that has happened is "
+            f"not known; {whose(left)} has to go on with it first: %agent resume -a AGENT"
+        )
+    say(f"going on with the turn {prompt_of(left)}, which was {LEFT[left.status]}")
+    mode = options.mode or stricter(agent.mode, left.mode)
+    notebook.resume(session, agent, mode, out=options.out, view=options.view, detach=options.detach)
+    return is_same
+
+
+def _session_of(notebook: Notebook, options: Any) -> Session | None:
+    """The session that a cell goes on with; None: a new one."""
+    chosen = [f"--{name}" for name in ("new", "continue", "session") if getattr(options, _DEST.get(name, name))]
+    if len(chosen) > 1 or (options.new and (options.fork or options.retry)):
+        other = "--fork" if options.fork else "--retry"
+        raise UsageError(f"{' and '.join(chosen) if len(chosen) > 1 else f'--new and {other}'} do not go together")
+    if options.new:
+        return None
+    if options.goes_on:
+        return notebook.loaded(Session.newest().id)
+    if options.session:
+        return notebook.loaded(options.session)
+    if options.fork and notebook.session is None:
+        raise UsageError("this notebook has no session to fork yet; name one with --session ID or --continue")
+    return notebook.session or notebook.of_this_cell()
+
+
+def _last_of(session: Session | None) -> str:
+    if session is None or not session.runs:
+        raise UsageError("--retry: there is no turn yet whose place this one could take")
+    return session.runs[-1].run_id
+
+
+def _agent(notebook: Notebook, options: Any) -> Agent:
+    if options.agent:
+        agent = notebook.agent(options.agent)
+        for option in ("model", "tools", "instructions"):
+            if getattr(options, option):
+                raise UsageError(f"-a and --{option} do not go together: the agent {options.agent} has its own")
+        return agent
+    names = notebook.tools if options.tools is None else names_in(options.tools)
+    tools = [notebook.tool(name) for name in names]
+    return Agent(options.model, tools=tools, instructions=options.instructions or "")
+
+
+def _cassette(path: str | None) -> AbstractContextManager[Any]:
+    if path is None:
+        return nullcontext()
+    from turncell.adapters.cassette import cassette
+
+    return cassette(path or os.path.join(settings.current().meta_dirname, "cassette.jsonl"), "auto")
