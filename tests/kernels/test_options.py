@@ -209,3 +209,19 @@ def test_a_turn_can_be_shown_as_text_or_not_at_all(notebook: Kernel) -> None:
     cell = notebook.execute("%%agent -a demo --view none -o run\nHello", allow_stdin=True)
     assert result(notebook, cell) == {} and notebook.printed(cell) == ""
     assert notebook.value("run.text") == "Unseen."
+
+
+@pytest.mark.feature("D8", "C13")
+def test_a_report_of_a_problem_has_what_happened_and_nothing_that_was_said(notebook: Kernel, tmp_path: Path) -> None:
+    key = "sk-" + "abcdefghijklmnopqrstuvwx" * 2
+    notebook.run(
+        f"from turncell import ModelFailure\nscript([call('send_note', to='Ana')], ModelFailure('auth', 'bad {key}'), mode='auto')"
+    )
+    failed(notebook, "%%agent -a demo\nTell Ana of the tulips.")
+    path = tmp_path / "report.md"
+    assert printed(notebook, f"%agent doctor --report {path}").startswith(str(path))
+    text = path.read_text("utf-8")
+    assert "| failed |" in text and "send_note: ok" in text and "ipykernel " in text and "tap available" in text
+    assert key not in text and "tulips" not in text and "Ana" not in text
+    assert path.stat().st_mode & 0o077 == 0
+    assert "File exists" in failed(notebook, f"%agent doctor --report {path}")

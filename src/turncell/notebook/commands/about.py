@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 from turncell import settings
 from turncell.core.policy import MODES
 from turncell.errors import UsageError
 from turncell.frames.visible import visible
-from turncell.notebook.commands import command, commands, say
+from turncell.notebook.commands import Parser, command, commands, say
 from turncell.notebook.notebook import LEFT, Notebook, counted, names_in
 from turncell.runtime.agent import Agent
+
+_DOCTOR = Parser("doctor")
+_DOCTOR.add_argument("--report", metavar="PATH", required=True)
 
 
 @command("status", "model, mode, tools, session and history of this notebook")
@@ -33,8 +37,17 @@ def status(notebook: Notebook) -> None:
     say("\n".join(lines))
 
 
-@command("doctor", "what is ready, what is missing, and which model to take")
-def doctor(notebook: Notebook) -> None:
+@command("doctor [--report PATH]", "what is ready, what is missing, which model to take; or a file for a bug report")
+def doctor(notebook: Notebook, *words: str) -> None:
+    if words:
+        from turncell.notebook.bug_report import write_report
+
+        given = _DOCTOR.parse_args(list(words))
+        written = write_report(notebook, Path(given.report).expanduser())
+        say(
+            f"{written}\nread it before you send it: it has no prompts and no answers, but names of tools and messages of errors"
+        )
+        return
     from turncell.notebook.doctor import report
 
     say(report())
