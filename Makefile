@@ -3,8 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 KERNELS := .kernels/share/jupyter/kernels
-# Also read by the tests.
-export TURNCELL_KERNELS ?= 6.31.0,7.4.0
+# Also read by the tests. The scenarios of a turn run on all of them, the rest and the browser on 6.31.0 and 7.4.0.
+export TURNCELL_KERNELS ?= 6.29.5,6.31.0,7.0.1,7.4.0
 # Test files side by side. Many of them wait for kernels and browsers, so even two cores do twice as much.
 WORKERS ?= 2
 comma := ,
@@ -32,6 +32,7 @@ lab: $(BIN)/.ready bundle  ## JupyterLab on the first notebook
 test: system lint types test-js test-py  ## all checks and tests, with what they need
 
 test-full: export TURNCELL_FULL := 1
+test-full: export TURNCELL_KERNELS := 6.29.5,6.31.0,7.0.1,7.1.0,7.2.0,7.3.0,7.4.0
 test-full: test  ## the same and the slow ones
 
 lint: $(BIN)/.ready js/node_modules/.dev  ## ruff and Biome

@@ -10,7 +10,7 @@ from playwright.sync_api import Page
 
 from tests.browser.lab import Lab, jupyter_server
 
-VERSIONS = os.environ.get("TURNCELL_KERNELS", "6.31.0,7.4.0").split(",")
+VERSIONS = ("6.31.0", "7.4.0")
 
 
 @pytest.fixture(scope="session")

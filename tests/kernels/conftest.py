@@ -1,4 +1,5 @@
-"""Real kernels for the tests: `kernel` is a started one, once per version in TURNCELL_KERNELS.
+"""Real kernels for the tests: `kernel` is a started one, once per version in TURNCELL_KERNELS for what is marked
+`every_kernel`, and for the rest once per version of PAIR (where those are among them).
 
 The kernel specs are called `py-<version of ipykernel>` and live in .kernels/share/jupyter, where `make kernels` puts
 them. A missing one fails the test: a kernel that was not tried must not look like one that works.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,7 +24,10 @@ from jupyter_client.manager import KernelManager
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = ROOT / ".kernels" / "share" / "jupyter" / "kernels"
-DEFAULT_VERSIONS = "6.31.0,7.4.0"
+DEFAULT_VERSIONS = "6.29.5,6.31.0,7.0.1,7.4.0"
+PAIR = ("6.31.0", "7.4.0")
+"""One kernel that reads its messages on the main thread, and one with a thread for them."""
+TABLE = ROOT / "docs" / "kernels.md"
 
 Message = dict[str, Any]
 T = TypeVar("T")
@@ -30,8 +35,41 @@ T = TypeVar("T")
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "kernel_version" in metafunc.fixturenames:
-        versions = os.environ.get("TURNCELL_KERNELS") or DEFAULT_VERSIONS
-        metafunc.parametrize("kernel_version", [version.strip() for version in versions.split(",")])
+        versions = [one.strip() for one in (os.environ.get("TURNCELL_KERNELS") or DEFAULT_VERSIONS).split(",")]
+        if not any(marker.name == "every_kernel" for marker in metafunc.definition.iter_markers()):
+            versions = [one for one in versions if one in PAIR] or versions
+        metafunc.parametrize("kernel_version", versions)
+
+
+_passed: dict[str, dict[str, bool]] = {}
+"""By scenario and version, what was seen in this run of the tests."""
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    found = re.search(r"tests/kernels/(?:test_turn|test_bridge)\.py::(test_\w+)\[([\d.]+)\]", report.nodeid)
+    if found and (report.when == "call" or report.failed):
+        versions = _passed.setdefault(found[1], {})
+        versions[found[2]] = versions.get(found[2], True) and report.passed
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """The table of all versions, where all of them were tried; only by the process that has seen all tests."""
+    if os.environ.get("TURNCELL_FULL") != "1" or hasattr(session.config, "workerinput") or not _passed:
+        return
+    versions = sorted({one for seen in _passed.values() for one in seen}, key=lambda one: [*map(int, one.split("."))])
+    cells = {True: "passed", False: "FAILED", None: "not tried"}
+    lines = [
+        "# Which kernels were tried", "",
+        "Each row is a scenario of `tests/kernels`, played on a real kernel of each version of ipykernel. Written by "
+        "`make test-full`.", "",
+        f"| | {' | '.join(versions)} |", "|---|" + "---|" * len(versions),
+        *(
+            f"| {name.removeprefix('test_').replace('_', ' ')} | "
+            + " | ".join(cells[seen.get(version)] for version in versions) + " |"
+            for name, seen in _passed.items()
+        ),
+    ]  # fmt: skip
+    TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ import pytest
 
 from .conftest import Kernel
 
+pytestmark = pytest.mark.every_kernel
+
 # A run that ends when the page says so or when it is asked to. It stands for the runtime, which the bridge never sees.
 PRELUDE = """
 import concurrent.futures, threading, time

@@ -17,6 +17,8 @@ from turncell.core.fold import fold, snapshot
 from .conftest import Kernel, Message
 from .page import Page, views
 
+pytestmark = pytest.mark.every_kernel
+
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STATIC = {"text/plain", "text/markdown", "text/html"}
 
