@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from turncell import Agent, McpServer, Rule, UsageError, rulebook, tool
+from turncell import Agent, McpServer, Rule, Session, UsageError, rulebook, tool
 from turncell.adapters import mcp_tools
 from turncell.adapters.mcp_connection import McpFailed
 from turncell.core.parts import ToolResult
@@ -145,7 +145,7 @@ def test_progress_is_shown_while_a_call_runs() -> None:
     )  # fmt: skip
     run = agent.start("Go on.")
     shown = []
-    run.subscribe(lambda event: shown.append(event.text) if event.type == "call_progress" else None)
+    run.subscribe(lambda event: shown.append(event.text) if event.type == "CallProgress" else None)
     run.result()
     assert [text for text in shown if " of 4" in text]
 
@@ -296,7 +296,7 @@ def test_schemas_that_are_made_to_hurt_do_not() -> None:
     server = odd("schema")
     server.tools()
     names = {tool.remote_name for tool in server.known}
-    assert "wide" not in names and "list" not in names and "its schema has" in server.problem
+    assert "wide" not in names and "its schema has" in server.problem
     began = time.monotonic()
     laughs, slow, remote, circle, wrong = answers(
         server, *(call(f"odd_{name}", text="a" * 40 + "!") for name in ("laughs", "slow", "remote", "circle", "wrong"))
@@ -306,13 +306,20 @@ def test_schemas_that_are_made_to_hurt_do_not() -> None:
     assert "its schema is wrong" in remote and "its schema is wrong" in wrong
 
 
+def test_a_list_of_tools_that_is_none_is_told_of_and_costs_only_the_tools() -> None:
+    server = odd("list")
+    model = ScriptedModel(["Done."])
+    assert Agent(model, tools=[server]).run_sync("Go on.").state.status == "completed"
+    assert "what it answered is not what the protocol has" in server.problem and server.state == "running"
+
+
 def test_what_was_allowed_for_ever_asks_again_when_the_server_has_changed_it() -> None:
     rulebook().remember(Rule("odd_echo", "allow"))
     assert answers(odd(), call("odd_echo", text="a"), mode="ask") == ["a"]
     agent = Agent(ScriptedModel([call("odd_echo", text="b"), "Done."] * 2), tools=[odd("changed")])
     run = agent.start("Go on.", is_attended=True)
     [waiting] = wait_for(lambda: [one for one in run.state.calls if one.status == "waiting"])
-    assert "has changed" in (waiting.request.reason if waiting.request else "")
+    assert "has changed" in waiting.reason
     run.approve()
     assert run.result().state.calls[0].content == "b"
     assert agent.run_sync("Again.").state.calls[0].content == "b"  # what was seen is no longer new
@@ -321,8 +328,9 @@ def test_what_was_allowed_for_ever_asks_again_when_the_server_has_changed_it() -
 def test_secrets_that_were_given_do_not_come_back() -> None:
     server = McpServer("s", url="http://127.0.0.1:9/mcp", headers={"Authorization": "Bearer tok-123456789"})
     assert "tok-123456789" not in repr(server)
-    run = Agent(ScriptedModel(["tok-123456789 it is"]), tools=[]).run_sync("Go on.")
-    assert "tok-123456789" not in run.session.export_text() if hasattr(run.session, "export_text") else True
+    run = Agent(ScriptedModel(["tok-123456789 it is"])).run_sync("Which?")
+    told = str(Session.load(run.session.id).runs)
+    assert "it is" in told and "tok-123456789" not in told
 
 
 @contextmanager

@@ -168,13 +168,16 @@ class Connection:
     def _result_of(self, sent: asyncio.Task[Any]) -> Any:
         from mcp import MCPError
         from mcp_types import CONNECTION_CLOSED
+        from pydantic import ValidationError
 
         error = sent.exception()
         if error is None:
             return sent.result()
+        if isinstance(error, ValidationError):
+            raise McpFailed(f"what it answered is not what the protocol has: {str(error)[:500]}") from error
         if not isinstance(error, MCPError):
-            # A result that is none, or an HTTP connection that broke: what the server will do next is not known.
-            self._lose(f"it could not be understood or reached ({say(error)[:500]})")
+            # An HTTP connection that broke: what the server will do next is not known.
+            self._lose(f"it could not be reached ({say(error)[:500]})")
             raise McpFailed(self.why) from error
         if error.code == CONNECTION_CLOSED:
             self._lose("it has ended")

@@ -10,6 +10,7 @@ from typing import Any
 from IPython.core.interactiveshell import InteractiveShell
 
 from turncell.notebook.bridge import KernelBridge
+from turncell.runtime.project import use_project
 
 IDLE_S = 1.0
 """How long nothing has run before LiteLLM is imported: two seconds of work that would slow the cell beside it."""
@@ -21,6 +22,8 @@ def load(shell: InteractiveShell) -> None:
     """Register the magics, and how a Run looks in an output."""
     from turncell.notebook.magics import AgentMagics
 
+    if said := use_project():
+        print(said)  # noqa: T201
     _WarmUp.begin(shell)
     shell.register_magics(AgentMagics(shell))
     for mime, formatter in _formatters(shell):
@@ -40,6 +43,8 @@ def unload(shell: InteractiveShell) -> None:
         # IPython moves a printer here when the first object of its type is shown.
         for kind in [one for one in formatter.type_printers if (one.__module__, one.__name__) == _RUN]:
             formatter.type_printers.pop(kind)
+    if (servers := sys.modules.get("turncell.adapters.mcp_tools")) is not None:
+        servers.close_servers()
     KernelBridge.current().close()
 
 

@@ -18,8 +18,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from turncell import settings
 from turncell.core.policy import Mode
-from turncell.errors import SettingError
+from turncell.errors import SettingError, StoreError
 from turncell.runtime.trust import Project, read_project
 from turncell.settings import Settings
 
@@ -44,7 +45,7 @@ class ProjectSettings:
 
 
 def with_project(
-    settings: Settings, folder: str | os.PathLike[str] = ".", environment: Mapping[str, str] | None = None
+    base: Settings, folder: str | os.PathLike[str] = ".", environment: Mapping[str, str] | None = None
 ) -> ProjectSettings:
     """What applies in a folder. SettingError for a file that cannot be understood, or names what is no setting.
 
@@ -53,8 +54,8 @@ def with_project(
     project = read_project(folder)
     data = next((data for name, data in project.files.items() if name.endswith(FILE)), None)
     if data is None:
-        return ProjectSettings(settings, (), {})
-    where = project.folder / f"{settings.meta_dirname}/{FILE}"
+        return ProjectSettings(base, (), {})
+    where = project.folder / f"{base.meta_dirname}/{FILE}"
     try:
         said = tomllib.loads(data.decode("utf-8"))
     except ValueError as error:
@@ -63,17 +64,31 @@ def with_project(
     if unknown := [name for name in said if name not in known]:
         raise SettingError(f"{where} has {', '.join(map(repr, unknown))}; a project can set {', '.join(known)}")
     for name, value in said.items():
-        _check(where, name, value, settings)
-    return _applied(project, settings, said, os.environ if environment is None else environment)
+        _check(where, name, value, base)
+    return _applied(project, base, said, os.environ if environment is None else environment)
+
+
+def use_project(folder: str | os.PathLike[str] = ".") -> str:
+    """Let what a folder says count in this process; what counts and what does not, in words, or "" where it says nothing.
+
+    A file that cannot be understood changes nothing, and the words say so.
+    """
+    try:
+        found = with_project(settings.current(), folder)
+    except (SettingError, StoreError) as error:
+        return f"the settings of this project do not count: {error}"
+    if found.used:
+        settings.use(found.settings)
+    return str(found)
 
 
 def _applied(
-    project: Project, settings: Settings, said: Mapping[str, Any], environment: Mapping[str, str]
+    project: Project, base: Settings, said: Mapping[str, Any], environment: Mapping[str, str]
 ) -> ProjectSettings:
     used: dict[str, Any] = {}
     unused: dict[str, str] = {}
     for name, value in said.items():
-        now = getattr(settings, name)
+        now = getattr(base, name)
         if value == now:
             continue
         if name in _TIGHTENING:
@@ -87,7 +102,7 @@ def _applied(
             unused[name] = f"TURNCELL_{name.upper()} is set"
         else:
             used[name] = value
-    return ProjectSettings(replace(settings, **used), tuple(used), unused)
+    return ProjectSettings(replace(base, **used), tuple(used), unused)
 
 
 def _is_tighter(name: str, value: Any, now: Any) -> bool:
@@ -96,12 +111,12 @@ def _is_tighter(name: str, value: Any, now: Any) -> bool:
     return value == "deny" if name == "unattended" else value < now
 
 
-def _check(where: object, name: str, value: Any, settings: Settings) -> None:
-    kind = {one.name: type(getattr(settings, one.name)) for one in fields(settings)}[name]
+def _check(where: object, name: str, value: Any, base: Settings) -> None:
+    kind = {one.name: type(getattr(base, one.name)) for one in fields(base)}[name]
     is_number = kind is float and isinstance(value, int)
     if not (isinstance(value, kind) or is_number) or isinstance(value, bool):
         raise SettingError(f"{where}: {name} is {value!r}; use {'a number' if kind in (int, float) else 'a text'}")
     try:
-        replace(settings, **{name: value})
+        replace(base, **{name: value})
     except SettingError as error:
         raise SettingError(f"{where}: {error}") from error
