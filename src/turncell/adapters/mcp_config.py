@@ -95,7 +95,7 @@ def add_server(name: str, entry: Mapping[str, Any]) -> None:
 
 def remove_server(name: str) -> bool:
     """Whether it was in the user's file."""
-    return _change(lambda servers: servers.pop(name, None) is not None)
+    return bool(_change(lambda servers: servers.pop(name, None) is not None))
 
 
 def expand(value: Any, environment: Mapping[str, str] | None = None) -> Any:

@@ -108,7 +108,7 @@ def _applied(
 def _is_tighter(name: str, value: Any, now: Any) -> bool:
     if name == "mode":
         return _CARE.index(value) > _CARE.index(now)
-    return value == "deny" if name == "unattended" else value < now
+    return bool(value == "deny" if name == "unattended" else value < now)
 
 
 def _check(where: object, name: str, value: Any, base: Settings) -> None:
