@@ -399,7 +399,7 @@ def tool_name(server: str, tool: str) -> str:
     """A name that every provider takes. Where the server's own is none, it ends in letters that belong to that one alone.
 
     >>> tool_name("time", "get_current_time"), tool_name("time", "get.time")
-    ('time_get_current_time', 'time_get_time_4d3b53')
+    ('time_get_current_time', 'time_get_time_1d1114')
     """
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", tool)
     name = f"{server}_{plain}"
