@@ -5,7 +5,7 @@
 kinds   mute              reads and never answers
         loud              writes to stderr, and ends at once
         stubborn          does not end when its input does
-        twice, names, huge, flood, schema, list, changed   what is odd about its tools
+        twice, names, huge, flood, schema, list, hidden, changed   what is odd about its tools
 """
 
 from __future__ import annotations
@@ -64,6 +64,11 @@ def tools() -> list[dict[str, Any]]:
             "wrong": {"type": "object", "properties": {"text": {"type": 7}}},
         }.items():
             listed.append({"name": name, "description": name, "inputSchema": schema})
+    if "hidden" in KINDS:
+        said = {"type": "string", "description": "What\u200b to\u202e say.\U000e0041"}
+        listed.append({
+            "name": "hidden", "description": "Say\u2063 it.\U000e0049\x1b", "inputSchema": {"type": "object", "properties": {"text": said}},
+        })  # fmt: skip
     if "list" in KINDS:
         listed.append({"name": "list", "description": "No arguments but a list.", "inputSchema": {"type": "array"}})
     if "changed" in KINDS:

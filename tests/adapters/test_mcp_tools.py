@@ -333,6 +333,63 @@ def test_secrets_that_were_given_do_not_come_back() -> None:
     assert "it is" in told and "tok-123456789" not in told
 
 
+@pytest.mark.parametrize(
+    ("target", "shown"),
+    [
+        ({"url": "https://ada:pass1word@example.org/mcp?api_key=abc"}, "https://***@example.org/mcp?***"),
+        (
+            {"command": "x", "args": ["--api-key", "abc", "--token=abc", "-v", "abc"]},
+            "x --api-key *** --token=*** -v abc",
+        ),
+    ],
+)
+def test_what_a_server_is_called_shows_no_secret(target: dict[str, Any], shown: str) -> None:
+    assert str(McpServer("s", **target).target) == shown
+
+
+def test_characters_that_nobody_sees_are_taken_out_of_what_a_model_reads() -> None:
+    [tool] = [tool for tool in odd("hidden").tools() if tool.remote_name == "hidden"]
+    assert tool.description == "Say it." and tool.spec.schema["properties"]["text"]["description"] == "What to say."
+
+
+def test_an_interrupted_run_goes_on_with_its_server() -> None:
+    script = (
+        "import os, sys, time\n"
+        "from turncell import Agent, McpServer\n"
+        "from turncell.testing import ScriptedModel, call\n"
+        f"server = McpServer('odd', sys.executable, [{str(ODD)!r}])\n"
+        "agent = Agent(ScriptedModel([call('odd_echo', text='again')]), tools=[server])\n"
+        "run = agent.start('Go on.', is_attended=True)\n"
+        "while not [one for one in run.state.calls if one.status == 'waiting']: time.sleep(0.05)\n"
+        "time.sleep(1.5)\n"
+        "print(run.session.id, flush=True)\n"
+        "os._exit(1)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    session = Session.load(done.stdout.strip())
+    resumed = session.resume(agent=Agent(ScriptedModel(["Done."]), tools=[odd()]), is_attended=True)
+    wait_for(lambda: [one for one in resumed.state.calls if one.status == "waiting"])
+    resumed.approve()
+    assert resumed.result().state.calls[0].content == "again"
+
+
+def test_a_source_that_raises_costs_its_tools_and_not_the_run() -> None:
+    class Broken:
+        name = "broken"
+        known = ()
+
+        async def offer(self) -> Any:
+            raise ZeroDivisionError("nobody expected this")
+
+    run = Agent(ScriptedModel(["Done."]), tools=[Broken()]).run_sync("Go on.")
+    assert run.state.status == "completed" and "nobody expected this" in run.state.started.notices[0]
+
+
+def test_an_address_where_nobody_listens_costs_the_tools() -> None:
+    with pytest.raises(McpFailed, match=r"MCP server 'web' \(http://127.0.0.1:9/mcp\) offers no tools now: "):
+        McpServer("web", url="http://127.0.0.1:9/mcp", start_timeout_s=10).tools()
+
+
 @contextmanager
 def everything_over_http() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     with socket.socket() as probe:

@@ -17,6 +17,7 @@ import asyncio
 import contextvars
 import logging
 import os
+import re
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -24,6 +25,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
+from turncell.core.redaction import is_secret_name
 from turncell.errors import TurncellError, say
 from turncell.runtime.secrets import redactor
 
@@ -59,7 +61,19 @@ class Target:
     headers: Mapping[str, str] | None = None
 
     def __str__(self) -> str:
-        return redactor().text(self.url or " ".join((self.command or "", *self.args)))
+        """Without what may be a secret: parts of an address, and what follows a flag that speaks of one."""
+        if self.url is not None:
+            return redactor().text(re.sub(r"\?.*", "?***", re.sub(r"(://)[^/@]*@", r"\1***@", self.url)))
+        words, is_secret = [self.command or ""], False
+        for word in self.args:
+            flag, equals, _ = word.partition("=")
+            words.append("***" if is_secret else f"{flag}=***" if equals and _is_secret_flag(flag) else word)
+            is_secret = not equals and _is_secret_flag(flag)
+        return redactor().text(" ".join(words))
+
+
+def _is_secret_flag(flag: str) -> bool:
+    return flag.startswith("-") and is_secret_name(flag.strip("-").replace("-", "_"))
 
 
 class Connection:
@@ -70,7 +84,6 @@ class Connection:
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self.about = ""
         """How the server calls itself, with its version."""
-        self.instructions = ""
         self.why = ""
         """Why it was lost."""
         self.lost = asyncio.Event()
@@ -202,7 +215,6 @@ class Connection:
                 self._client = await self._enter(stack)
                 info = self._client.server_info
                 self.about = f"{info.name} {info.version}"[:200] if info is not None else ""
-                self.instructions = self._client.instructions or ""
                 self.opened.set()
                 await self.lost.wait()
         except asyncio.CancelledError:

@@ -457,7 +457,12 @@ def _readable(text: str) -> str:
 
 def _cleaned(value: Any) -> Any:
     if isinstance(value, dict):
-        return {clean(str(key)): _cleaned(item) for key, item in value.items()}
+        return {
+            clean(str(key)): _readable(item)
+            if key in ("description", "title") and isinstance(item, str)
+            else _cleaned(item)
+            for key, item in value.items()
+        }
     if isinstance(value, list):
         return [_cleaned(item) for item in value]
     return clean(value) if isinstance(value, str) else value

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Protocol, Self, TypedDict, Unpack, cast, overl
 from turncell.core.parts import Json
 from turncell.core.policy import Effect, Verdict
 from turncell.core.signals import Traits
-from turncell.errors import ToolError
+from turncell.errors import ToolError, say
 from turncell.runtime.context import ToolContext
 from turncell.runtime.ports import ToolSpec
 from turncell.runtime.signature import code_of, origin, parameters_of, read_docstring
@@ -366,13 +366,20 @@ async def gather_tools(own: Mapping[str, Tool], sources: Iterable[ToolSource]) -
     """All tools of a run, and what is missing. A tool of the agent itself, or of an earlier source, keeps its name."""
     sources = tuple(sources)
     box, problems = dict(own), []
-    for source, offer in zip(sources, await asyncio.gather(*(source.offer() for source in sources)), strict=True):
+    for source, offer in zip(sources, await asyncio.gather(*map(_offer, sources)), strict=True):
         if offer.problem:
             problems.append(offer.problem)
         for made in offer.tools:
             if box.setdefault(made.name, made) is not made:
                 problems.append(f"The tool {made.name} of {source.name} is left out: another tool has that name.")
     return box, problems
+
+
+async def _offer(source: ToolSource) -> Offer:
+    try:
+        return await source.offer()
+    except Exception as error:  # somebody else's source, which must not, and does
+        return Offer((), f"The tools of {source.name} are missing: {say(error)}")
 
 
 async def _run(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

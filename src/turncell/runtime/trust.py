@@ -106,11 +106,11 @@ def read_project(folder: str | os.PathLike[str] = ".") -> Project:
     path = Path(folder).expanduser().resolve()
     files = {}
     for name in project_files():
+        if not (path / name).is_file():  # a pipe would be waited for
+            continue
         try:
             with open(path / name, "rb") as file:
                 data = file.read(MOST_BYTES + 1)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
         except OSError as error:
             raise StoreError(f"{path / name} cannot be read: {error.strerror or error}") from error
         if len(data) > MOST_BYTES:
