@@ -329,7 +329,8 @@ def test_secrets_that_were_given_do_not_come_back() -> None:
     server = McpServer("s", url="http://127.0.0.1:9/mcp", headers={"Authorization": "Bearer tok-123456789"})
     assert "tok-123456789" not in repr(server)
     run = Agent(ScriptedModel(["tok-123456789 it is"])).run_sync("Which?")
-    told = str(Session.load(run.session.id).runs)
+    message = Session.load(run.session.id).runs[-1].steps[-1].message
+    told = message.text if message is not None else ""
     assert "it is" in told and "tok-123456789" not in told
 
 
