@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from turncell.adapters.cassette import cassette
     from turncell.adapters.cassette_file import write_cassette
     from turncell.adapters.markdown_store import MarkdownStore
+    from turncell.adapters.mcp_tools import McpServer
     from turncell.adapters.replay import cassette_of, reask, replay, replayed_tools
     from turncell.adapters.sql_store import SQLStore
     from turncell.core.compare import compare
@@ -92,6 +93,7 @@ _HOME = {
     "JsonLinesWriter": "runtime.telemetry",
     "LoopDetection": "runtime.step_policy",
     "MarkdownStore": "adapters.markdown_store",
+    "McpServer": "adapters.mcp_tools",
     "MemoryWriter": "runtime.telemetry",
     "Message": "core.parts",
     "ModelFailure": "errors",
@@ -160,6 +162,7 @@ __all__ = [
     "JsonLinesWriter",
     "LoopDetection",
     "MarkdownStore",
+    "McpServer",
     "MemoryWriter",
     "Message",
     "ModelFailure",

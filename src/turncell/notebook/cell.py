@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from turncell import settings
+from turncell.adapters.mcp_config import mcp_servers
 from turncell.errors import UsageError
 from turncell.notebook.commands import say
 from turncell.notebook.notebook import (
@@ -82,7 +83,8 @@ def _goes_on(notebook: Notebook, session: Session, agent: Agent, prompt: str, op
     if left is None:
         return False
     is_same = is_of_this_cell(left) and left.prompt is not None and left.prompt.text == redactor().text(prompt)
-    is_theirs = set(left.tools) <= set(agent.tools) and (not left.agent or left.agent == agent.name)
+    known = {tool.name for tool in agent.known_tools}
+    is_theirs = set(left.tools) <= known and (not left.agent or left.agent == agent.name)
     has_all = is_theirs and (bool(options.agent) or left.started.needs == ())
     if left.status != "in_doubt" and not (is_same and has_all):
         say(
@@ -133,7 +135,7 @@ def _agent(notebook: Notebook, options: Any) -> Agent:
                 raise UsageError(f"-a and --{option} do not go together: the agent {options.agent} has its own")
         return agent
     names = notebook.tools if options.tools is None else names_in(options.tools)
-    tools = [notebook.tool(name) for name in names]
+    tools = [*(notebook.tool(name) for name in names), *mcp_servers().servers.values()]
     return Agent(options.model, tools=tools, instructions=options.instructions or "")
 
 

@@ -21,7 +21,10 @@ def load(shell: InteractiveShell) -> None:
     """Register the magics, and how a Run looks in an output."""
     from turncell.notebook import completion
     from turncell.notebook.magics import TurncellMagics
+    from turncell.runtime.project import use_project
 
+    if said := use_project():
+        print(said)  # noqa: T201
     _WarmUp.begin(shell)
     magics = TurncellMagics(shell)
     shell.register_magics(magics)
@@ -45,6 +48,8 @@ def unload(shell: InteractiveShell) -> None:
         # IPython moves a printer here when the first object of its type is shown.
         for kind in [one for one in formatter.type_printers if (one.__module__, one.__name__) == _RUN]:
             formatter.type_printers.pop(kind)
+    if (servers := sys.modules.get("turncell.adapters.mcp_tools")) is not None:
+        servers.close_servers()
     bridge = sys.modules.get("turncell.notebook.bridge")
     if bridge is not None:  # else no turn was ever run
         bridge.KernelBridge.current().close()

@@ -16,6 +16,7 @@ from turncell.notebook.turn import View, run_turn
 from turncell.runtime.agent import Agent
 from turncell.runtime.run import Run
 from turncell.runtime.session import Session
+from turncell.runtime.tools import is_source
 
 FAILS_THE_CELL = ("failed", "budget", "timeout", "interrupted", "in_doubt")
 """Statuses that make Run All stop. What a person chose (the card's Stop) and what has an answer do not."""
@@ -63,7 +64,7 @@ class Notebook:
 
     def tool(self, name: str) -> Any:
         tool = self.name(name)
-        if not callable(tool):
+        if not callable(tool) and not is_source(tool):
             raise UsageError(
                 f"{name} is {type(tool).__name__}, not a function; a tool is a function, best with @turncell.tool"
             )

@@ -41,7 +41,7 @@ from turncell.runtime.session import Session, was_cut_short
 from turncell.runtime.sources import Source, as_source
 from turncell.runtime.step_policy import LoopDetection, StepPolicy
 from turncell.runtime.telemetry import TelemetryWriter, record_of
-from turncell.runtime.tools import Tool, toolbox
+from turncell.runtime.tools import Tool, ToolSource, gather_tools, is_source, toolbox
 
 log = trace.log
 RESTARTED_SINCE = (
@@ -64,7 +64,7 @@ class Agent:
     fallbacks     models to try, in this order, when the one before has failed before it said anything
     router        rules that choose the tier for each step (with Tiers)
     attempts      how often each model is tried when it fails for a passing reason
-    tools         functions or Tools
+    tools         functions, Tools, or what has tools of its own, such as an McpServer
     rules, mode   what judges the calls: Rules and functions in order, then the mode (see `core.policy`)
     step_policy   decides after each step whether to go on, in the place of `max_steps`
     max_steps     model calls of a run; when they are used up the model is asked for a summary (`summarises`)
@@ -92,7 +92,7 @@ class Agent:
         model: str | Model | Tiers | None = None,
         *,
         name: str = "",
-        tools: Iterable[Tool | Callable[..., Any]] = (),
+        tools: Iterable[Tool | ToolSource | Callable[..., Any]] = (),
         instructions: str = "",
         rules: Iterable[Rule | RuleFunction] = (),
         mode: Mode | None = None,
@@ -125,10 +125,13 @@ class Agent:
         if not self.models.is_tiered:
             _ = self.models.first  # a model that nothing answers to is said now
         self.name = text("name", name)
-        self.tools = toolbox(_items("tools", tools))
+        given_tools = _items("tools", tools)
+        self.tools = toolbox(item for item in given_tools if not is_source(item))
+        self.tool_sources = _sources(item for item in given_tools if is_source(item))
         self.instructions = text("instructions", instructions)
         self.rules = tuple(_rule(rule) for rule in _items("rules", rules))
-        warn_of_idle(self.rules, self.tools)
+        if not self.tool_sources:  # whose tools the rules may be for
+            warn_of_idle(self.rules, self.tools)
         self.mode: Mode = one_of("mode", default.mode if mode is None else mode, MODES)
         self.step_policy = _step_policy(step_policy)
         if isinstance(self.step_policy, LoopDetection):
@@ -175,6 +178,11 @@ class Agent:
     def journal(self) -> Journal:
         """Where its runs are recorded: what was given, or the journal of this process (a forked child has its own)."""
         return self._journal or defaults.journal()
+
+    @property
+    def known_tools(self) -> tuple[Tool, ...]:
+        """Its tools, and those that its sources had at their last offer. Starts nothing."""
+        return (*self.tools.values(), *(tool for source in self.tool_sources for tool in source.known))
 
     @property
     def max_tokens(self) -> int | None:
@@ -228,9 +236,9 @@ class Agent:
                 f"run {replaces!r} is not in this conversation; its runs are {list(session.conversation.path)}"
             )
 
-        def begin(run_id: str, said: Message) -> Begin:
+        def begin(run_id: str, said: Message, setup: Setup, problems: list[str]) -> Begin:
             instead = replaces or session.run_of_cell(cell_id)
-            return self._begin(run_id, said, setup, limit, cell_id, instead, within)
+            return self._begin(run_id, said, setup, limit, cell_id, instead, within, problems)
 
         return self._launch(setup, new_id("run"), message, begin, (*terms, cell_id, replaces), within)
 
@@ -284,9 +292,9 @@ class Agent:
         if left is None:
             raise UsageError(f"nothing was interrupted in session {session.id}; use session.send(message) to go on")
         if session.writer is None:
-            _check_resumable(session, left, setup)
+            _check_resumable(session, left, setup, self.tool_sources)
 
-        def begin(run_id: str, _: Message) -> Resume:
+        def begin(run_id: str, _: Message, setup: Setup, problems: list[str]) -> Resume:
             run = session.left_open  # it was read again, if another process could have written meanwhile
             if run is None or run.run_id != run_id:
                 raise UsageError(
@@ -294,7 +302,9 @@ class Agent:
                 )
             _check_resumable(session, run, setup)
             at = time.time()
-            again = self._begin(run_id, run.prompt or Message("user", ()), setup, limit, run.cell_id, None, None)
+            again = self._begin(
+                run_id, run.prompt or Message("user", ()), setup, limit, run.cell_id, None, None, problems
+            )
             session.before = session.runs_before(run_id)
             calls = run.steps[-1].calls if run.steps else ()
             traits = {call.call_id: setup.tools[call.name].traits for call in calls if call.name in setup.tools}
@@ -362,7 +372,7 @@ class Agent:
         setup: Setup,
         run_id: str,
         message: Message,
-        begin: Callable[[str, Message], Begin | Resume],
+        begin: Callable[[str, Message, Setup, list[str]], Begin | Resume],
         terms: tuple[object, ...],
         within: trace.Trace | None,
         is_resumed: bool = False,
@@ -377,6 +387,7 @@ class Agent:
 
         async def turn() -> RunState:
             async with session.turn:
+                problems = await self._connect(run, driver)
                 said = session.queue.begin(run_id)
                 if said is None:
                     # Taken back; or joined with a run, which has had its turn by now.
@@ -387,7 +398,7 @@ class Agent:
                     session.check_whole()
                     if not is_resumed:
                         session.leave_behind()
-                    first = begin(run_id, said)
+                    first = begin(run_id, said, driver.setup, problems)
                 except TurncellError as error:  # whoever watches it must hear of its end
                     session.running = None
                     driver.withdrawn(str(error), is_refused=True)
@@ -416,6 +427,24 @@ class Agent:
         _when_done(loop.spawn(guarded()), run)
         return run
 
+    async def _connect(self, run: Run, driver: Driver) -> list[str]:
+        """Let the run have the tools of its sources, and say what is missing. Given up when the run is taken back."""
+        if not self.tool_sources:
+            return []
+        gathering = asyncio.ensure_future(gather_tools(driver.setup.tools, self.tool_sources))
+        taken_back: asyncio.Future[Any] = asyncio.shield(asyncio.wrap_future(run.done))
+        try:
+            both: list[asyncio.Future[Any]] = [gathering, taken_back]
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if not gathering.done():
+                return []
+            tools, problems = gathering.result()
+            driver.offer(tools)
+            return problems
+        finally:
+            gathering.cancel()
+            taken_back.cancel()
+
     def _begin(
         self,
         run_id: str,
@@ -425,6 +454,7 @@ class Agent:
         cell_id: str | None,
         replaces: str | None,
         within: trace.Trace | None,
+        problems: Iterable[str] = (),
     ) -> Begin:
         session = setup.session
         before = session.run_before(replaces)
@@ -438,6 +468,7 @@ class Agent:
         notices = session.notices
         if notices is None:
             notices = (*(before.notices if before else ()), *_notices(session, replaces))
+        notices = (*notices, *problems)
         started = ev.RunStarted(
             seq=session.seq + 1, session_id=session.id, run_id=run_id, step=0, at=time.time(), model=self.models.name,
             mode=setup.policy.mode, max_steps=limit, instructions=self.instructions, tools=tuple(setup.tools),
@@ -553,7 +584,8 @@ class Agent:
             run.cancel("nobody is reading any more")
 
     def __repr__(self) -> str:
-        return f"Agent({self.models.name!r}, tools={list(self.tools)}, mode={self.mode!r})"
+        names = [*self.tools, *(f"{source.name}_*" for source in self.tool_sources)]
+        return f"Agent({self.models.name!r}, tools={names}, mode={self.mode!r})"
 
 
 def _when_done(ended: Future[RunState], run: Run) -> None:
@@ -586,12 +618,12 @@ def _check_session(session: Session | None, within: trace.Trace | None) -> None:
         )
 
 
-def _check_resumable(session: Session, left: RunState, setup: Setup) -> None:
-    """Before anything is recorded: a run that cannot be gone on with is left as it was."""
+def _check_resumable(session: Session, left: RunState, setup: Setup, sources: tuple[ToolSource, ...] = ()) -> None:
+    """Before anything is recorded: a run that cannot be gone on with is left as it was. `sources`: not asked yet."""
     missing = sorted(
         {call.name for call in left.calls if call.is_open and call.digest and call.name not in setup.tools}
     )
-    if missing:
+    if missing and not sources:
         raise UsageError(
             f"the interrupted run has open calls of {', '.join(missing)}, and this agent has no such tool; it has "
             f"{list(setup.tools)}. Resume it with an agent that has: session.resume(agent=agent)"
@@ -624,6 +656,14 @@ def _items(name: str, given: Any, single: type | None = None) -> tuple[Any, ...]
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise UsageError(f"{name} is {given!r}; use a list")
     return tuple(given)
+
+
+def _sources(sources: Iterable[Any]) -> tuple[ToolSource, ...]:
+    named: dict[str, ToolSource] = {}
+    for source in sources:
+        if named.setdefault(source.name, source) is not source:
+            raise UsageError(f"two sources of tools are called {source.name!r}; give one of them another name")
+    return tuple(named.values())
 
 
 def _rule(rule: Any) -> Any:

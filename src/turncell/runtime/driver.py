@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from turncell.core.events import Event, Latency, Recorded, RecordedEvent, RequestAnswered
@@ -150,6 +150,11 @@ class Driver:
         self._unrecorded: RunState | None = None
         self._ended = asyncio.Event()
         self.asking = Asking(self)
+
+    def offer(self, tools: Mapping[str, Tool]) -> None:
+        """Take the tools that were not known when the run was asked for. Before it begins."""
+        self.setup = replace(self.setup, tools=tools)
+        self.specs = tuple(tool.spec for tool in tools.values())
 
     @property
     def state(self) -> RunState:

@@ -66,7 +66,7 @@ class ContextReport:
 def context_report(session: Session, agent: Agent) -> ContextReport:
     """The report of a session that this agent goes on with."""
     model = agent.models.first
-    specs = tuple(tool.spec for tool in agent.tools.values())
+    specs = tuple(tool.spec for tool in agent.known_tools)
     telling, nothing = Telling(session.runs, session.known or Known()), RunState()
     telling.update(nothing)
     fixed = (text_tokens(agent.instructions), tools_tokens(specs))

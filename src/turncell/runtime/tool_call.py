@@ -290,7 +290,9 @@ class _Running:
         frames = [
             f
             for f in traceback.extract_tb(error.__traceback__)
-            if "turncell/runtime" not in f.filename.replace("\\", "/")
+            if not any(
+                of_ours in f.filename.replace("\\", "/") for of_ours in ("turncell/runtime", "turncell/adapters/mcp")
+            )
         ]
         lines = "".join(traceback.format_list(frames)) if frames else ""
         said = to_output(_plain(error)).content

@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Self, TypedDict, Unpack, cast, overload
+from typing import Any, ClassVar, Protocol, Self, TypedDict, Unpack, cast, overload
 
 from turncell.core.parts import Json
 from turncell.core.policy import Effect, Verdict
 from turncell.core.signals import Traits
-from turncell.errors import ToolError
+from turncell.errors import ToolError, say
 from turncell.runtime.context import ToolContext
 from turncell.runtime.ports import ToolSpec
 from turncell.runtime.signature import code_of, origin, parameters_of, read_docstring
@@ -301,6 +301,35 @@ class Tool:
 _OPTIONS = tuple(ToolOptions.__annotations__)
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The tools of a source now; `problem`: why some or all are missing, in words for people and the model."""
+
+    tools: tuple[Tool, ...] = ()
+    problem: str = ""
+
+
+class ToolSource(Protocol):
+    """Something whose tools are only known when a run begins, such as an MCP server."""
+
+    name: str
+    """Unlike that of any other source of the agent."""
+
+    @property
+    def known(self) -> tuple[Tool, ...]:
+        """The tools as of the last offer. Must not start or ask anything."""
+        ...
+
+    async def offer(self) -> Offer:
+        """On the loop of all runs, before each run begins. Must end in bounded time, and must not raise for a failure
+        of the world: that is a `problem`, and the run goes on with the tools that there are."""
+        ...
+
+
+def is_source(item: object) -> bool:
+    return not isinstance(item, Tool | type) and callable(getattr(item, "offer", None)) and hasattr(item, "known")
+
+
 @overload
 def tool(function: Callable[..., Any], /) -> Tool: ...
 @overload
@@ -331,6 +360,26 @@ def toolbox(tools: Iterable[Tool | Callable[..., Any]]) -> dict[str, Tool]:
             raise ToolError(f"two tools are called {made.name!r}; give one of them another name with tool(name=...)")
         box[made.name] = made
     return box
+
+
+async def gather_tools(own: Mapping[str, Tool], sources: Iterable[ToolSource]) -> tuple[dict[str, Tool], list[str]]:
+    """All tools of a run, and what is missing. A tool of the agent itself, or of an earlier source, keeps its name."""
+    sources = tuple(sources)
+    box, problems = dict(own), []
+    for source, offer in zip(sources, await asyncio.gather(*map(_offer, sources)), strict=True):
+        if offer.problem:
+            problems.append(offer.problem)
+        for made in offer.tools:
+            if box.setdefault(made.name, made) is not made:
+                problems.append(f"The tool {made.name} of {source.name} is left out: another tool has that name.")
+    return box, problems
+
+
+async def _offer(source: ToolSource) -> Offer:
+    try:
+        return await source.offer()
+    except Exception as error:  # somebody else's source, which must not, and does
+        return Offer((), f"The tools of {source.name} are missing: {say(error)}")
 
 
 async def _run(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

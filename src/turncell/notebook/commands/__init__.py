@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from turncell.errors import UsageError
 from turncell.notebook.notebook import Notebook
 
-_FILES = ("about", "sessions", "conversation", "requests", "tables", "files")
+_FILES = ("about", "sessions", "conversation", "requests", "tables", "files", "mcp")
 """The modules of this folder that hold commands, in the order in which help tells of them."""
 
 
