@@ -40,7 +40,7 @@ from turncell.runtime.run import Run
 from turncell.runtime.session import Session, was_cut_short
 from turncell.runtime.sources import Source, as_source
 from turncell.runtime.step_policy import LoopDetection, StepPolicy
-from turncell.runtime.telemetry import TelemetryWriter, record_of
+from turncell.runtime.telemetry import TelemetryWriter, Watcher, record_of, watchers_of
 from turncell.runtime.tools import Tool, toolbox
 
 log = trace.log
@@ -53,6 +53,7 @@ DONE_BEFORE = (
     "not repeat what has happened:"
 )
 
+_Telemetry = (TelemetryWriter, Watcher)
 RECOVERIES = 2
 """How often a run makes its conversation shorter because a provider has refused it."""
 
@@ -77,7 +78,7 @@ class Agent:
     sources       functions of the person's words that find texts for the model (see `Source`)
     context       how a conversation is kept within the model's window: a Context, or a mapping of its fields
     steering      whether steered messages are read "all" at once or "one" at a boundary
-    telemetry     writers of one record for each run, however it ended
+    telemetry     writers of one record for each run, however it ended, and watchers (`turncell.otel`)
     debug_latency whether Latency events are sent to subscribers
 
     Nothing runs before it was judged; a call that asks waits for a person, and where nobody attends it is denied.
@@ -116,7 +117,7 @@ class Agent:
         context: Context | Mapping[str, Any] | None = None,
         sources: Iterable[Source | Callable[[str], Any]] = (),
         steering: Literal["all", "one"] = "all",
-        telemetry: TelemetryWriter | Iterable[TelemetryWriter] = (),
+        telemetry: TelemetryWriter | Watcher | Iterable[TelemetryWriter | Watcher] = (),
         debug_latency: bool = False,
         journal: Journal | None = None,
     ) -> None:
@@ -153,7 +154,7 @@ class Agent:
         self.repeats: Repeats | None = None
         """The run that is played again, where this agent only does that."""
         self.steering = one_of("steering", steering, ("all", "one"))
-        self.telemetry = tuple(_writer(one) for one in _items("telemetry", telemetry, TelemetryWriter))
+        self.telemetry = tuple(_writer(one) for one in _items("telemetry", telemetry, _Telemetry))
         self.debug_latency = bool(debug_latency)
         self._options = {
             "temperature": number("temperature", temperature, has_zero=True),
@@ -350,6 +351,7 @@ class Agent:
             budget=account, options=self._options | self._schema(wanted), hooks=self.hooks, step_policy=self.step_policy,
             output=wanted, output_attempts=self.output_attempts, max_questions=self.max_questions,
             context=self.context, sources=self.sources, repeats=self.repeats, silence_s=self.silence_s, timeout_s=timeout_s, has_latency=self.debug_latency,
+            watchers=watchers_of(self.telemetry),
             chain=(*within.chain,) if within else (), is_tainted=within is not None and within.driver.is_tainted,
             writes=within.writes if within else asyncio.Lock(),
             outermost=(within.driver.setup.outermost or within.driver) if within else None,
@@ -498,6 +500,8 @@ class Agent:
 
     async def _tell(self, state: RunState) -> None:
         for writer in self.telemetry:
+            if not isinstance(writer, TelemetryWriter):
+                continue
             try:
                 await called(writer.write, record_of(state, agent=self.name))
             except asyncio.CancelledError:
@@ -617,7 +621,7 @@ def _notices(session: Session, replaces: str | None) -> tuple[str, ...]:
     return tuple(told)
 
 
-def _items(name: str, given: Any, single: type | None = None) -> tuple[Any, ...]:
+def _items(name: str, given: Any, single: Any = None) -> tuple[Any, ...]:
     """The items of an iterable; one item alone is taken as such where `single` says what that is."""
     if single is not None and isinstance(given, single):
         return (given,)
@@ -638,10 +642,11 @@ def _hooks(hook: Any) -> Hooks:
     return hook
 
 
-def _writer(writer: Any) -> TelemetryWriter:
-    if isinstance(writer, type) or not callable(getattr(writer, "write", None)):
+def _writer(writer: Any) -> TelemetryWriter | Watcher:
+    is_one = any(callable(getattr(writer, name, None)) for name in ("write", "watch"))
+    if isinstance(writer, type) or not is_one:
         raise UsageError(f"{writer!r} is no telemetry writer; use an object with write(record), such as MemoryWriter()")
-    return cast(TelemetryWriter, writer)
+    return cast("TelemetryWriter | Watcher", writer)
 
 
 def _step_policy(policy: Any) -> StepPolicy | None:

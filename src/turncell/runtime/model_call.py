@@ -24,6 +24,7 @@ from turncell.runtime.output import shorten
 from turncell.runtime.ports import Model, ModelRequest
 from turncell.runtime.room import make_room
 from turncell.runtime.spending import reserve, spent_tokens
+from turncell.runtime.telemetry import inside
 from turncell.runtime.threads import in_thread
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ async def call_model(driver: Driver, command: CallModel) -> None:
         return
     call = _Stream(driver, model, as_seen_by(model, request))
     try:
-        await call.read()
+        with inside(driver.watches, lambda watch: watch.asking(model, call.request)):
+            await call.read()
     finally:
         if call.counts:
             driver.heard_at = None
@@ -164,7 +166,7 @@ class _Stream:
     """One stream, and what is known of it."""
 
     def __init__(self, driver: Driver, model: Model, request: ModelRequest) -> None:
-        self._driver, self._model, self._request = driver, model, request
+        self._driver, self._model, self.request = driver, model, request
         self.finished: Finished | None = None
         self._failure: tuple[str, str, float | None] | None = None
         self._times: dict[str, Any] = {}
@@ -186,7 +188,7 @@ class _Stream:
         gap_s = 0.0
         last = driver.heard_at = started
         try:
-            async with aclosing(self._model.stream(self._request)) as stream:  # type: ignore[type-var]
+            async with aclosing(self._model.stream(self.request)) as stream:  # type: ignore[type-var]
                 async for burst in stream:
                     if not self.counts:
                         return
