@@ -122,7 +122,8 @@ class Agent:
         journal: Journal | None = None,
     ) -> None:
         default = settings.current()
-        self.models = ModelSet(default.model if model is None else model, _items("fallbacks", fallbacks), router)
+        fallbacks = _items("fallbacks", fallbacks)
+        self.models = ModelSet(default.model if model is None else model, fallbacks, router)
         if not self.models.is_tiered:
             _ = self.models.first  # a model that nothing answers to is said now
         self.name = text("name", name)
@@ -166,6 +167,15 @@ class Agent:
         if not isinstance(journal, Journal | None):
             raise UsageError(f"journal is {journal!r}; use a Journal, such as Journal(lambda: SQLStore.sqlite(path))")
         self._journal = journal
+        # What makes it again in another process: iterables are used up by now.
+        self._made_of = {
+            "model": model, "name": name, "tools": tuple(self.tools.values()), "instructions": instructions,
+            "rules": self.rules, "mode": mode, "max_steps": max_steps, "step_policy": step_policy,
+            "summarises": summarises, "fallbacks": fallbacks, "router": router, "attempts": attempts, "output": output,
+            "output_attempts": output_attempts, "hooks": given, "timeout_s": timeout_s, "silence_s": silence_s,
+            "request_timeout_s": request_timeout_s, "max_questions": max_questions, "context": context,
+            "sources": self.sources, "steering": steering, **self._options,
+        }  # fmt: skip
 
     @property
     def model(self) -> Model:
@@ -176,6 +186,30 @@ class Agent:
     def journal(self) -> Journal:
         """Where its runs are recorded: what was given, or the journal of this process (a forked child has its own)."""
         return self._journal or defaults.journal()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Without journal, budget and telemetry: those belong to a process."""
+        return _made_again, (type(self), self._made_of)
+
+    @property
+    def shares_budget(self) -> bool:
+        """Its runs spend from one Budget, not from one each."""
+        return self._is_budget_shared
+
+    @property
+    def answering(self) -> dict[str, Any]:
+        """What of its options decides how it answers, besides model, instructions, tools and output; JSON holds it."""
+        return self._options | {"mode": self.mode, "max_steps": self.max_steps, "summarises": self.summarises}
+
+    def map(self, rows: Any, prompt: Any = None, **options: Any) -> Any:
+        """One run for each row: a DataFrame of the rows with what came of them (see `frames.batch.map_frame`).
+
+        >>> from turncell.testing import ScriptedModel
+        >>> agent = Agent(ScriptedModel(lambda request: request.messages[-1].text.upper()))
+        >>> agent.map(["yes", "no"], "Say {text}", progress=False)["answer"].tolist()
+        ['SAY YES', 'SAY NO']
+        """
+        return defaults.map_frame(self, rows, prompt, options)
 
     @property
     def max_tokens(self) -> int | None:
@@ -558,6 +592,10 @@ class Agent:
 
     def __repr__(self) -> str:
         return f"Agent({self.models.name!r}, tools={list(self.tools)}, mode={self.mode!r})"
+
+
+def _made_again(cls: type[Agent], made_of: dict[str, Any]) -> Agent:
+    return cls(**made_of)
 
 
 def _when_done(ended: Future[RunState], run: Run) -> None:

@@ -16,6 +16,7 @@ from turncell.core.parts import IMAGE_TYPES, Message, Usage
 from turncell.core.signals import CallModel, Chosen, ModelFailed, ModelFinished, Stop, Streamed
 from turncell.core.values import evolve
 from turncell.errors import ModelFailure, UnknownModelError, say
+from turncell.runtime import limiter
 from turncell.runtime.budget import Refusal
 from turncell.runtime.hooks import HookFailed, Vetoed
 from turncell.runtime.images import as_seen_by
@@ -53,8 +54,10 @@ async def call_model(driver: Driver, command: CallModel) -> None:
     except (UnknownModelError, HookFailed, Vetoed) as error:
         _refused(driver, error)
         return
+    slot = await limiter.slot(model.name)
     reserved = reserve(driver.setup.budget, model, request)
     if isinstance(reserved, Refusal):
+        slot.leave(is_made=False)
         driver.feed(Stop(time.time(), "budget", "budget", reserved.message))
         return
     call = _Stream(driver, model, as_seen_by(model, request))
@@ -62,6 +65,7 @@ async def call_model(driver: Driver, command: CallModel) -> None:
         with inside(driver.watches, lambda watch: watch.asking(model, call.request)):
             await call.read()
     finally:
+        slot.leave(*call.failed_with, is_made=call.counts)
         if call.counts:
             driver.heard_at = None
         end = call.finished
@@ -181,6 +185,11 @@ class _Stream:
     def is_refused(self) -> bool:
         """The provider has failed before it said anything."""
         return self._failure is not None and self._times.get("first_token_s") is None
+
+    @property
+    def failed_with(self) -> tuple[str | None, float | None]:
+        """The kind of its failure, and after what time the provider may be asked again."""
+        return (self._failure[0], self._failure[2]) if self._failure else (None, None)
 
     async def read(self) -> None:
         driver, started = self._driver, time.monotonic()
