@@ -94,6 +94,14 @@ class Progress:
     row: Row | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What a row may spend elsewhere, and what was set aside for it."""
+
+    limits: Mapping[str, Any]
+    reserved: Reservation | None
+
+
 class Batch:
     """Rows that are run. Made and driven by `map_rows`; everything but `stop` belongs to the background loop.
 
@@ -126,6 +134,9 @@ class Batch:
         self.is_stopped = False
         self._runs: set[Run] = set()
         self._away_rows: set[Future[bytes]] = set()
+        self._spending: set[int] = set()
+        """The rows that are running, by their numbers."""
+        self._ends: list[asyncio.Event] = []
         self._tasks: set[asyncio.Task[None]] = set()
         within = trace.current_trace()
         self.budget = _budget(agent, budget, within.driver.setup.budget if within else None)
@@ -222,10 +233,28 @@ class Batch:
             row = self._result(number_, left, is_reused=True)
             said = "it has written something before it failed, and is not run again"
             return evolve(row, error=f"{row.error or row.status}; {said}")
-        if (spent := _spent(self.budget)) is not None:
-            return Row(number=number_, status="budget", error=spent)
-        if self.executor is not None:
-            return await self._away(number_, key, prompt, session_id, left.run_id if left is not None else "")
+        while isinstance(share := self._share(), str):
+            if not self._spending or self.is_stopped:
+                return Row(number=number_, status="budget", error=share)
+            await self._next_end()  # others have set aside more than they may need
+        self._spending.add(number_)
+        try:
+            if self.executor is not None:
+                after = left.run_id if left is not None else ""
+                return await self._away(number_, key, prompt, session_id, after, share)
+            return await self._here(number_, key, prompt, session_id)
+        finally:
+            self._spending.discard(number_)
+            ends, self._ends = self._ends, []
+            for end in ends:
+                end.set()
+
+    async def _next_end(self) -> None:
+        end = asyncio.Event()
+        self._ends.append(end)
+        await end.wait()
+
+    async def _here(self, number_: int, key: str, prompt: Prompt, session_id: str | None) -> Row:
         session = await in_thread(Session.load, session_id, self.agent.journal) if session_id else self._session(prompt)
         state = await drive(
             self.agent, session, prompt, key, output=self._asked_for, timeout_s=self.timeout_s,
@@ -257,17 +286,16 @@ class Batch:
 
     # Rows in workers.
 
-    async def _away(self, number_: int, key: str, prompt: Prompt, session_id: str | None, after: str) -> Row:
+    async def _away(
+        self, number_: int, key: str, prompt: Prompt, session_id: str | None, after: str, share: _Share
+    ) -> Row:
         """`after` is the run that this one takes the place of."""
         assert self.executor is not None
         journal = self.agent.journal
         if session_id is None:
             session_id = self._session(prompt).id
             await asyncio.wrap_future(journal.submit(lambda _: None))  # the worker must find it
-        share, reserved = self._share()
-        if isinstance(reserved, Refusal):
-            return Row(number=number_, status="budget", error=reserved.message)
-        limits = _narrowest(_own_limits(self.agent), share)
+        limits = _narrowest(_own_limits(self.agent), share.limits)
         job = (self._payload, session_id, prompt, key, after, self._asked_for, limits, self.timeout_s)
         state: RunState | None = None
         try:
@@ -282,29 +310,35 @@ class Batch:
             # The worker has died, or could not do it: what it has recorded tells how far it came.
             state = await in_thread(_last_run, session_id, journal, key)
             if state is None or not state.is_ended:
-                self._settle(reserved, state)
+                self._settle(share.reserved, state)
                 row = self._result(number_, state) if state is not None else Row(number=number_, status="failed")
                 said = str(error) if isinstance(error, TurncellError) else f"its worker failed: {say(error)}"
                 return evolve(row, error=said, session_id=session_id)
-        self._settle(reserved, state)
+        self._settle(share.reserved, state)
         await self._tell_of(state)
         return self._result(number_, state)
 
-    def _share(self) -> tuple[dict[str, Any], Reservation | Refusal]:
-        """What a row may spend in a process that cannot see this budget: an equal part of what is left, set aside."""
-        left, free = self.budget.left(), max(1, self.concurrency - len(self._tasks) + 1)
-        share: dict[str, Any] = {}
+    def _share(self) -> _Share | str:
+        """What the next row may spend; or that there is nothing, in words.
+
+        A process that cannot see this budget gets an equal part of what is left, which is set aside.
+        """
+        spent = _spent(self.budget)
+        if spent is not None or self.executor is None:
+            return spent or _Share({}, None)
+        left, free = self.budget.left(), max(1, self.concurrency - len(self._spending))
+        limits: dict[str, Any] = {}
         for name in RESOURCES:
             rest = getattr(left, name)
             if rest is not None:
-                share[name] = rest if name == "seconds" else rest / free if name == "usd" else max(1, rest // free)
-        taken = {name: amount for name, amount in share.items() if name != "seconds"}
-        reserved = self.budget.reserve(**taken)
-        return share, reserved
+                limits[name] = rest if name == "seconds" else rest / free if name == "usd" else max(1, rest // free)
+        reserved = self.budget.reserve(**{name: amount for name, amount in limits.items() if name != "seconds"})
+        return reserved.message if isinstance(reserved, Refusal) else _Share(limits, reserved)
 
-    def _settle(self, reserved: Reservation, state: RunState | None) -> None:
+    def _settle(self, reserved: Reservation | None, state: RunState | None) -> None:
         """What the row has spent, in the place of its share."""
-        reserved.release()
+        if reserved is not None:
+            reserved.release()
         if state is None:
             return
         used, calls = state.usage, sum(call.started_at is not None for call in state.calls)
