@@ -361,8 +361,17 @@ class TestWorkers:
         assert list(found["status"]) == ["completed", "in_doubt"]
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             again = sender().map(rows, executor=pool, concurrency=1, resume="x", progress=False)
-        here = sender().map(rows, resume="x", progress=False)
+        agent = sender()
+        here = agent.map(rows, resume="x", progress=False)
         assert list(again["status"]) == list(here["status"]) == ["completed", "in_doubt"]
+        assert path.read_text() == "one\ndies\n"
+        session_id = runs_df().set_index("run_id").loc[here["run_id"].iloc[1], "session_id"]
+        assert session_id in here["error"].iloc[1]
+        decided = Session.load(session_id).resume(agent=agent, is_attended=True)
+        decided.wait_request(20)
+        decided.reply("sent")
+        assert decided.result(20).status == "completed"
+        assert list(agent.map(rows, resume="x", progress=False)["status"]) == ["completed"] * 2
         assert path.read_text() == "one\ndies\n"
 
     def test_a_row_whose_worker_died_in_a_read_goes_on_where_it_was(self, tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.runtime.pieces import Gate, until
 from turncell import Agent, ModelFailure
 from turncell.runtime import limiter
 from turncell.runtime.limiter import Limiter
@@ -121,24 +123,34 @@ def test_who_waits_is_served_in_order_and_who_gives_up_costs_no_slot() -> None:
 
 
 def test_the_rows_of_a_batch_begin_slowly_and_a_turn_of_a_person_waits_for_none() -> None:
-    running, most = 0, []
+    running, most, first = 0, 0, Gate()
 
     async def answer(request: ModelRequest) -> str:
-        nonlocal running
+        nonlocal running, most
+        if not request.messages[0].text.startswith("row"):
+            return "Fine."
         running += 1
-        most.append(running)
-        await asyncio.sleep(0.02)
+        most = max(most, running)
+        if not first.opened.is_set():
+            await first.wait_async()
+        else:
+            for _ in range(1_000):  # until more than the first have met
+                if most > limiter.FIRST:
+                    break
+                await asyncio.sleep(0.005)
         running -= 1
         return "Fine."
 
     agent = Agent(ScriptedModel(answer, name="starts-slowly/model"))
-    found = agent.map([f"row {n}" for n in range(40)], concurrency=20, progress=False)
-    assert list(found["status"]) == ["completed"] * 40
-    assert max(most[: limiter.FIRST]) <= limiter.FIRST
-    assert limiter.FIRST < max(most) <= 20
-    before = limiter.of_model("starts-slowly/model").limit
-    assert agent.run_sync("And you?").status == "completed"
-    assert limiter.of_model("starts-slowly/other").limit == before
+    with ThreadPoolExecutor(1) as thread:
+        found = thread.submit(agent.map, [f"row {n}" for n in range(30)], concurrency=20, progress=False)
+        until(lambda: running == limiter.FIRST)
+        assert limiter.of_model("starts-slowly/other").running == limiter.FIRST  # it is one for the provider
+        assert agent.run_sync("And you?").status == "completed"
+        assert most == limiter.FIRST
+        first.open()
+        assert list(found.result()["status"]) == ["completed"] * 30
+    assert limiter.FIRST < most <= 20
 
 
 def test_rows_that_are_refused_come_again_when_the_provider_has_said() -> None:

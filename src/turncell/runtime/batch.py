@@ -56,6 +56,7 @@ log = logging.getLogger("turncell")
 CONCURRENCY = 32
 """Rows side by side, where nothing else is said; the limiter lets fewer call a model at once."""
 _KEY = "map:"
+_STOPPED = "the batch was stopped before this row"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +131,7 @@ class Batch:
         self.output = agent.output if output is None else OutputType(output)
         self._asked_for = output
         self._tell = tell
+        self._told = Progress(done=0, total=len(prompts), failed=0, reused=0, tokens=0, cost_usd=0.0)
         self.rows: list[Row | None] = [None] * len(prompts)
         self.is_stopped = False
         self._runs: set[Run] = set()
@@ -177,7 +179,7 @@ class Batch:
             task.add_done_callback(lambda _: free.release())
         while self._tasks:
             await asyncio.wait(self._tasks)
-        return [row or Row(number=n, status="cancelled", error="not run") for n, row in enumerate(self.rows)]
+        return [row or Row(number=n, status="cancelled", error=_STOPPED) for n, row in enumerate(self.rows)]
 
     def stop(self, reason: str = "interrupted") -> None:
         """From any thread: what runs is cancelled, nothing else begins."""
@@ -195,7 +197,9 @@ class Batch:
         try:
             row = await self._row(number_, key, session_id)
         except asyncio.CancelledError:
-            raise
+            if not self.is_stopped:
+                raise
+            row = Row(number=number_, status="cancelled", error=_STOPPED)
         except SessionInDoubt as error:
             row = Row(number=number_, status="in_doubt", error=str(error), session_id=session_id or "")
         except BaseException as error:
@@ -207,14 +211,16 @@ class Batch:
         self._say(row)
 
     def _say(self, row: Row | None) -> None:
-        if self._tell is None:
-            return
-        done = [one for one in self.rows if one is not None]
-        self._tell(Progress(
-            done=len(done), total=len(self.rows), failed=sum(one.status != "completed" for one in done),
-            reused=sum(one.is_reused for one in done), tokens=sum(one.tokens or 0 for one in done if not one.is_reused),
-            cost_usd=sum(one.cost_usd or 0.0 for one in done if not one.is_reused), row=row,
-        ))  # fmt: skip
+        told = self._told
+        if row is not None:
+            is_paid = not row.is_reused
+            told = self._told = Progress(
+                done=told.done + 1, total=told.total, failed=told.failed + (row.status != "completed"),
+                reused=told.reused + row.is_reused, tokens=told.tokens + (row.tokens or 0) * is_paid,
+                cost_usd=told.cost_usd + (row.cost_usd or 0.0) * is_paid, row=row,
+            )  # fmt: skip
+        if self._tell is not None:
+            self._tell(told)
 
     # One row.
 
@@ -228,15 +234,19 @@ class Batch:
         if left is not None and left.status == "completed":
             return self._result(number_, left, is_reused=True)
         if self.is_stopped:
-            return Row(number=number_, status="cancelled", error="the batch was stopped before this row")
+            return Row(number=number_, status="cancelled", error=_STOPPED)
+        if left is not None and left.status == "in_doubt":
+            return self._result(number_, left)
         if left is not None and left.is_ended and has_written(left):
             row = self._result(number_, left, is_reused=True)
             said = "it has written something before it failed, and is not run again"
             return evolve(row, error=f"{row.error or row.status}; {said}")
         while isinstance(share := self._share(), str):
-            if not self._spending or self.is_stopped:
+            if not self._spending:
                 return Row(number=number_, status="budget", error=share)
             await self._next_end()  # others have set aside more than they may need
+            if self.is_stopped:
+                return Row(number=number_, status="cancelled", error=_STOPPED)  # type: ignore[unreachable]
         self._spending.add(number_)
         try:
             if self.executor is not None:
@@ -277,6 +287,11 @@ class Batch:
             output = output_of(self.output, state)
             if isinstance(output, Misfit):  # the type has changed since
                 status, error, output = "failed", f"the output is no {self.output.name}: {output.problem}", None
+        if status == "in_doubt":
+            error = (
+                "its program ended while a write was running, and whether that has happened is not known; decide it with "
+                f"Session.load({state.session_id!r}).resume(agent=agent, is_attended=True)"
+            )
         used = (state.usage.input_tokens, state.usage.output_tokens)
         return Row(
             number=number_, status=status, error=error, text=state.text, output=output,
@@ -313,7 +328,7 @@ class Batch:
                 self._settle(share.reserved, state)
                 row = self._result(number_, state) if state is not None else Row(number=number_, status="failed")
                 said = str(error) if isinstance(error, TurncellError) else f"its worker failed: {say(error)}"
-                return evolve(row, error=said, session_id=session_id)
+                return evolve(row, error=row.error or said, session_id=session_id)
         self._settle(share.reserved, state)
         await self._tell_of(state)
         return self._result(number_, state)
