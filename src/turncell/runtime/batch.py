@@ -462,10 +462,8 @@ def _work(job: bytes, chosen: settings.Settings) -> bytes:
     journal = defaults.journal()
     limiter.is_paced.set(True)
     left = _last_run(session_id, journal, key)
-    if (
-        left is not None and left.is_ended and left.run_id != after
-    ):  # a scheduler that has lost a worker hands out its task again
-        return pickle.dumps(left)
+    if left is not None and left.is_ended and left.run_id != after:
+        return pickle.dumps(left)  # a scheduler that has lost a worker hands out its task again
     session = Session.load(session_id, journal)
 
     async def drive_here() -> RunState:
