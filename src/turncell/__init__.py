@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from turncell.adapters import otel
     from turncell.adapters.cassette import cassette
     from turncell.adapters.cassette_file import write_cassette
     from turncell.adapters.markdown_store import MarkdownStore
@@ -78,6 +79,7 @@ def _without_secrets(record: logging.LogRecord) -> bool:
 
 logging.getLogger("turncell").addFilter(_without_secrets)
 
+# `otel` is not in __all__: `import *` must not need OpenTelemetry.
 _HOME = {
     "Agent": "runtime.agent",
     "AnswerRefused": "errors",
@@ -135,6 +137,7 @@ _HOME = {
     "export_html": "frames.export",
     "export_markdown": "frames.export",
     "move": "runtime.portable",
+    "otel": "adapters.otel",
     "prune": "runtime.portable",
     "reask": "adapters.replay",
     "redact": "runtime.secrets",
@@ -226,13 +229,14 @@ def __getattr__(name: str) -> Any:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'turncell' has no attribute {name!r}")
-    value = getattr(import_module(f"turncell.{home}"), name)
+    module = import_module(f"turncell.{home}")
+    value = getattr(module, name, module)  # `otel` is a module
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOME, *__all__})
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -529,3 +530,9 @@ def _line(process: psutil.Process) -> list[str]:
     with suppress(psutil.Error):
         return process.cmdline()
     return []
+
+
+def test_an_agent_takes_its_servers_along_to_another_process() -> None:
+    agent = Agent("embedded", tools=[McpServer("odd", sys.executable, [ODD], reads=["echo"], env={"A": "b"})])
+    [server] = pickle.loads(pickle.dumps(agent)).tool_sources
+    assert (repr(server), server.reads, server.state) == (repr(agent.tool_sources[0]), ("echo",), "not started")

@@ -126,6 +126,16 @@ class McpServer:
         _declare_secrets(self.target)
         self._forget()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process gets a server of its own, which starts when it is first needed."""
+        target = self.target
+        options = {
+            "command": target.command, "args": target.args, "env": target.env, "cwd": target.cwd, "url": target.url,
+            "headers": target.headers, "include": self.include, "exclude": self.exclude, "reads": self.reads,
+            "timeout_s": self.timeout_s, "start_timeout_s": self.start_timeout_s,
+        }  # fmt: skip
+        return _made_again, (self.name, options)
+
     def _forget(self) -> None:
         """As if it had never been started: at first, and in a forked child, whose parent has the connection."""
         self._pid = os.getpid()
@@ -486,3 +496,7 @@ def _mapping(who: str, option: str, given: Any) -> dict[str, str] | None:
         names = list(given) if isinstance(given, Mapping) else type(given).__name__  # no values: they may be secrets
         raise UsageError(f"{who}: {option} maps names to texts; found {names!r}")
     return dict(given)
+
+
+def _made_again(name: str, options: dict[str, Any]) -> McpServer:
+    return McpServer(name, **options)

@@ -40,7 +40,7 @@ from turncell.runtime.run import Run
 from turncell.runtime.session import Session, was_cut_short
 from turncell.runtime.sources import Source, as_source
 from turncell.runtime.step_policy import LoopDetection, StepPolicy
-from turncell.runtime.telemetry import TelemetryWriter, record_of
+from turncell.runtime.telemetry import TelemetryWriter, Watcher, record_of, watchers_of
 from turncell.runtime.tools import Tool, ToolSource, gather_tools, is_source, toolbox
 
 log = trace.log
@@ -53,6 +53,7 @@ DONE_BEFORE = (
     "not repeat what has happened:"
 )
 
+_Telemetry = (TelemetryWriter, Watcher)
 RECOVERIES = 2
 """How often a run makes its conversation shorter because a provider has refused it."""
 
@@ -77,7 +78,7 @@ class Agent:
     sources       functions of the person's words that find texts for the model (see `Source`)
     context       how a conversation is kept within the model's window: a Context, or a mapping of its fields
     steering      whether steered messages are read "all" at once or "one" at a boundary
-    telemetry     writers of one record for each run, however it ended
+    telemetry     writers of one record for each run, however it ended, and watchers (`turncell.otel`)
     debug_latency whether Latency events are sent to subscribers
 
     Nothing runs before it was judged; a call that asks waits for a person, and where nobody attends it is denied.
@@ -116,12 +117,13 @@ class Agent:
         context: Context | Mapping[str, Any] | None = None,
         sources: Iterable[Source | Callable[[str], Any]] = (),
         steering: Literal["all", "one"] = "all",
-        telemetry: TelemetryWriter | Iterable[TelemetryWriter] = (),
+        telemetry: TelemetryWriter | Watcher | Iterable[TelemetryWriter | Watcher] = (),
         debug_latency: bool = False,
         journal: Journal | None = None,
     ) -> None:
         default = settings.current()
-        self.models = ModelSet(default.model if model is None else model, _items("fallbacks", fallbacks), router)
+        fallbacks = _items("fallbacks", fallbacks)
+        self.models = ModelSet(default.model if model is None else model, fallbacks, router)
         if not self.models.is_tiered:
             _ = self.models.first  # a model that nothing answers to is said now
         self.name = text("name", name)
@@ -156,7 +158,7 @@ class Agent:
         self.repeats: Repeats | None = None
         """The run that is played again, where this agent only does that."""
         self.steering = one_of("steering", steering, ("all", "one"))
-        self.telemetry = tuple(_writer(one) for one in _items("telemetry", telemetry, TelemetryWriter))
+        self.telemetry = tuple(_writer(one) for one in _items("telemetry", telemetry, _Telemetry))
         self.debug_latency = bool(debug_latency)
         self._options = {
             "temperature": number("temperature", temperature, has_zero=True),
@@ -168,6 +170,15 @@ class Agent:
         if not isinstance(journal, Journal | None):
             raise UsageError(f"journal is {journal!r}; use a Journal, such as Journal(lambda: SQLStore.sqlite(path))")
         self._journal = journal
+        # What makes it again in another process: iterables are used up by now.
+        self._made_of = {
+            "model": model, "name": name, "tools": (*self.tools.values(), *self.tool_sources), "instructions": instructions,
+            "rules": self.rules, "mode": mode, "max_steps": max_steps, "step_policy": step_policy,
+            "summarises": summarises, "fallbacks": fallbacks, "router": router, "attempts": attempts, "output": output,
+            "output_attempts": output_attempts, "hooks": given, "timeout_s": timeout_s, "silence_s": silence_s,
+            "request_timeout_s": request_timeout_s, "max_questions": max_questions, "context": context,
+            "sources": self.sources, "steering": steering, **self._options,
+        }  # fmt: skip
 
     @property
     def model(self) -> Model:
@@ -178,6 +189,30 @@ class Agent:
     def journal(self) -> Journal:
         """Where its runs are recorded: what was given, or the journal of this process (a forked child has its own)."""
         return self._journal or defaults.journal()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Without journal, budget and telemetry: those belong to a process."""
+        return _made_again, (type(self), self._made_of)
+
+    @property
+    def shares_budget(self) -> bool:
+        """Its runs spend from one Budget, not from one each."""
+        return self._is_budget_shared
+
+    @property
+    def answering(self) -> dict[str, Any]:
+        """What of its options decides how it answers, besides model, instructions, tools and output; JSON holds it."""
+        return self._options | {"mode": self.mode, "max_steps": self.max_steps, "summarises": self.summarises}
+
+    def map(self, rows: Any, prompt: Any = None, **options: Any) -> Any:
+        """One run for each row: a DataFrame of the rows with what came of them (see `frames.batch.map_frame`).
+
+        >>> from turncell.testing import ScriptedModel
+        >>> agent = Agent(ScriptedModel(lambda request: request.messages[-1].text.upper()))
+        >>> agent.map(["yes", "no"], "Say {text}", progress=False)["answer"].tolist()
+        ['SAY YES', 'SAY NO']
+        """
+        return defaults.map_frame(self, rows, prompt, options)
 
     @property
     def known_tools(self) -> tuple[Tool, ...]:
@@ -360,6 +395,7 @@ class Agent:
             budget=account, options=self._options | self._schema(wanted), hooks=self.hooks, step_policy=self.step_policy,
             output=wanted, output_attempts=self.output_attempts, max_questions=self.max_questions,
             context=self.context, sources=self.sources, repeats=self.repeats, silence_s=self.silence_s, timeout_s=timeout_s, has_latency=self.debug_latency,
+            watchers=watchers_of(self.telemetry),
             chain=(*within.chain,) if within else (), is_tainted=within is not None and within.driver.is_tainted,
             writes=within.writes if within else asyncio.Lock(),
             outermost=(within.driver.setup.outermost or within.driver) if within else None,
@@ -529,6 +565,8 @@ class Agent:
 
     async def _tell(self, state: RunState) -> None:
         for writer in self.telemetry:
+            if not isinstance(writer, TelemetryWriter):
+                continue
             try:
                 await called(writer.write, record_of(state, agent=self.name))
             except asyncio.CancelledError:
@@ -586,6 +624,10 @@ class Agent:
     def __repr__(self) -> str:
         names = [*self.tools, *(f"{source.name}_*" for source in self.tool_sources)]
         return f"Agent({self.models.name!r}, tools={names}, mode={self.mode!r})"
+
+
+def _made_again(cls: type[Agent], made_of: dict[str, Any]) -> Agent:
+    return cls(**made_of)
 
 
 def _when_done(ended: Future[RunState], run: Run) -> None:
@@ -649,7 +691,7 @@ def _notices(session: Session, replaces: str | None) -> tuple[str, ...]:
     return tuple(told)
 
 
-def _items(name: str, given: Any, single: type | None = None) -> tuple[Any, ...]:
+def _items(name: str, given: Any, single: Any = None) -> tuple[Any, ...]:
     """The items of an iterable; one item alone is taken as such where `single` says what that is."""
     if single is not None and isinstance(given, single):
         return (given,)
@@ -678,10 +720,11 @@ def _hooks(hook: Any) -> Hooks:
     return hook
 
 
-def _writer(writer: Any) -> TelemetryWriter:
-    if isinstance(writer, type) or not callable(getattr(writer, "write", None)):
+def _writer(writer: Any) -> TelemetryWriter | Watcher:
+    is_one = any(callable(getattr(writer, name, None)) for name in ("write", "watch"))
+    if isinstance(writer, type) or not is_one:
         raise UsageError(f"{writer!r} is no telemetry writer; use an object with write(record), such as MemoryWriter()")
-    return cast(TelemetryWriter, writer)
+    return cast("TelemetryWriter | Watcher", writer)
 
 
 def _step_policy(policy: Any) -> StepPolicy | None:

@@ -168,6 +168,19 @@ class Budget:
                 budget._reserved = _sum(budget._reserved, wanted)
         return Reservation(self, wanted)
 
+    def charge(self, *, steps: int = 0, tokens: int = 0, usd: float | None = 0.0, calls: int = 0) -> None:
+        """Count what was spent where this budget could not be asked (in another process), also beyond its limits.
+
+        `usd=None`: nobody knows what it has cost.
+        """
+        _not_negative(steps=steps, tokens=tokens, usd=usd, calls=calls)
+        spent = Spent(steps=steps, tokens=tokens, usd=usd or 0.0, calls=calls, has_unknown_cost=usd is None)
+        with self._lock:
+            for budget in self._line():
+                if budget._began_at is None:
+                    budget._began_at = budget._clock()
+                budget._settled = _sum(budget._settled, spent)
+
     def overrun(self) -> str | None:
         """The sentence that says that the seconds are over, here or above; None while there are some left."""
         with self._lock:

@@ -14,6 +14,7 @@ from turncell.runtime.journal import Journal
 from turncell.runtime.ports import Damage, Model, Record, SessionInfo, Store
 
 if TYPE_CHECKING:
+    from turncell.runtime.agent import Agent
     from turncell.runtime.run import Run
     from turncell.runtime.session import Session
     from turncell.runtime.tools import Tool
@@ -124,6 +125,13 @@ def reask(
     from turncell.adapters.replay import reask
 
     return reask(run, step, model, tools=tools, **options)
+
+
+def map_frame(agent: Agent, rows: Any, prompt: Any, options: dict[str, Any]) -> Any:
+    """See `Agent.map`."""
+    from turncell.frames.batch import map_frame
+
+    return map_frame(agent, rows, prompt, **options)
 
 
 if hasattr(os, "register_at_fork"):

@@ -61,6 +61,7 @@ from turncell.runtime.room import Context, Known, Repeats, Telling
 from turncell.runtime.session import Session
 from turncell.runtime.sources import Source
 from turncell.runtime.step_policy import StepPolicy
+from turncell.runtime.telemetry import RunWatch, Watcher
 from turncell.runtime.tools import Tool
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class Setup:
     timeout_s: float | None = None
     """Seconds for the whole run."""
     has_latency: bool = False
+    watchers: tuple[Watcher, ...] = ()
     chain: tuple[str, ...] = ()
     """The ids of the runs that this one was started inside, the outermost first."""
     is_tainted: bool = False
@@ -134,6 +136,8 @@ class Driver:
         """By running call: stops the clock of its time limit while a person is asked, and starts it again."""
         self.not_begun: set[str] = set()
         """Calls whose start is an event already, while they wait for their record, a laggard or the budget."""
+        self.watches: list[RunWatch] = []
+        """What telemetry has to do with this run."""
         self._telling: Telling | None = None
         self._complained: set[str] = set()
         self._nucleus: Nucleus[LoopState, Signal, Event] = Nucleus(LoopState(), reduce)
@@ -198,6 +202,8 @@ class Driver:
         self._context.run(trace.running.set, chain)
         # Rules, checks, previews and hooks may start runs too: children of this run, in none of its calls.
         self._context.run(trace.current.set, trace.Trace(chain, "", self, self.setup.writes))
+        for watcher in self.setup.watchers:
+            self._context.run(self._be_watched, watcher, begin)
         self.feed(begin)
         if not self.is_over and (rules := self.setup.session.take_new_rules()):
             self.set_rules(rules)
@@ -221,7 +227,21 @@ class Driver:
                 await asyncio.wait(leaving, timeout=LEAVE_S)
             await self._settle()
             self.bus.close()
+            for watch in self.watches:
+                try:
+                    watch.end(self.state)
+                except Exception:
+                    log.exception("telemetry: %r raised", watch)
         return self.state
+
+    def _be_watched(self, watcher: Watcher, begin: Begin | Resume) -> None:
+        try:
+            watch = watcher.watch(begin.started if isinstance(begin, Begin) else begin.begin.started)
+        except Exception:
+            log.exception("telemetry: %r raised", watcher)
+        else:
+            self.watches.append(watch)
+            self.bus.attach(watch.see)
 
     def _answer_for_nobody(self) -> None:
         """What waited for a person when the program ended, where nobody attends now."""

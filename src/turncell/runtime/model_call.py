@@ -16,6 +16,7 @@ from turncell.core.parts import IMAGE_TYPES, Message, Usage
 from turncell.core.signals import CallModel, Chosen, ModelFailed, ModelFinished, Stop, Streamed
 from turncell.core.values import evolve
 from turncell.errors import ModelFailure, UnknownModelError, say
+from turncell.runtime import limiter
 from turncell.runtime.budget import Refusal
 from turncell.runtime.hooks import HookFailed, Vetoed
 from turncell.runtime.images import as_seen_by
@@ -24,6 +25,7 @@ from turncell.runtime.output import shorten
 from turncell.runtime.ports import Model, ModelRequest
 from turncell.runtime.room import make_room
 from turncell.runtime.spending import reserve, spent_tokens
+from turncell.runtime.telemetry import inside
 from turncell.runtime.threads import in_thread
 
 if TYPE_CHECKING:
@@ -52,14 +54,18 @@ async def call_model(driver: Driver, command: CallModel) -> None:
     except (UnknownModelError, HookFailed, Vetoed) as error:
         _refused(driver, error)
         return
+    slot = await limiter.slot(model.name)
     reserved = reserve(driver.setup.budget, model, request)
     if isinstance(reserved, Refusal):
+        slot.leave(is_made=False)
         driver.feed(Stop(time.time(), "budget", "budget", reserved.message))
         return
     call = _Stream(driver, model, as_seen_by(model, request))
     try:
-        await call.read()
+        with inside(driver.watches, lambda watch: watch.asking(model, call.request)):
+            await call.read()
     finally:
+        slot.leave(*call.failed_with, is_made=call.counts)
         if call.counts:
             driver.heard_at = None
         end = call.finished
@@ -164,7 +170,7 @@ class _Stream:
     """One stream, and what is known of it."""
 
     def __init__(self, driver: Driver, model: Model, request: ModelRequest) -> None:
-        self._driver, self._model, self._request = driver, model, request
+        self._driver, self._model, self.request = driver, model, request
         self.finished: Finished | None = None
         self._failure: tuple[str, str, float | None] | None = None
         self._times: dict[str, Any] = {}
@@ -180,13 +186,18 @@ class _Stream:
         """The provider has failed before it said anything."""
         return self._failure is not None and self._times.get("first_token_s") is None
 
+    @property
+    def failed_with(self) -> tuple[str | None, float | None]:
+        """The kind of its failure, and after what time the provider may be asked again."""
+        return (self._failure[0], self._failure[2]) if self._failure else (None, None)
+
     async def read(self) -> None:
         driver, started = self._driver, time.monotonic()
         first_s: float | None = None
         gap_s = 0.0
         last = driver.heard_at = started
         try:
-            async with aclosing(self._model.stream(self._request)) as stream:  # type: ignore[type-var]
+            async with aclosing(self._model.stream(self.request)) as stream:  # type: ignore[type-var]
                 async for burst in stream:
                     if not self.counts:
                         return

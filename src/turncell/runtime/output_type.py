@@ -41,9 +41,18 @@ class OutputType:
         except Exception as error:
             raise UsageError(f"output={type_!r} has no JSON Schema: {error}") from error
         self.name: str = type_.__name__ if isinstance(type_, type) else str(type_).replace("typing.", "")
+        self._type = type_
         self._is_wrapped = schema.get("type") != "object" or "properties" not in schema
         self.schema: dict[str, Json] = _wrapped(schema) if self._is_wrapped else schema
         """Always of type object, as providers want it; another type is wrapped as `value`."""
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names of its fields; none for a type that is no class with fields (`list[str]`, a union)."""
+        if self._is_wrapped:
+            return ()
+        known = getattr(self._type, "model_fields", None)  # a pydantic model's own names, where it has aliases
+        return tuple(known or self.schema["properties"])
 
     @property
     def spec(self) -> ToolSpec:

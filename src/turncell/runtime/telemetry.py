@@ -9,13 +9,16 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from turncell.core.codec import encode
+from turncell.core.events import Event, RunStarted
 from turncell.core.fold import CallState, RequestState, RunState
+from turncell.runtime.ports import Model, ModelRequest
 from turncell.runtime.private_files import make_folder
 
 log = logging.getLogger("turncell")
@@ -135,6 +138,72 @@ class TelemetryWriter(Protocol):
     """
 
     def write(self, record: RunRecord) -> None: ...
+
+
+class RunWatch(Protocol):
+    """Telemetry of one run, while it goes on. Called on the background loop: must return at once, and should not raise.
+
+    What it raises is logged, and the run goes on.
+    """
+
+    def see(self, events: Sequence[Event]) -> None:
+        """Each burst of its events, after its first words (`RunStarted`) too."""
+        ...
+
+    def asking(self, model: Model, request: ModelRequest) -> AbstractContextManager[Any]:
+        """Around the stream of a model, each try of it: context variables that are set on entering hold there."""
+        ...
+
+    def calling(self, call: CallState) -> AbstractContextManager[Any]:
+        """Around a call that runs, with all its tries: context variables that are set on entering hold in the tool."""
+        ...
+
+    def end(self, state: RunState) -> None:
+        """Last, once: it has ended, or rests where a resumed run found no model."""
+        ...
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """What is told of runs while they go on: stands in `Agent(telemetry=...)` beside the writers, or in `everywhere`.
+
+    `watch` is called on the background loop when a run begins or is resumed, in the context of whoever started it.
+    Context variables that it sets hold in all code of the run: models, tools, hooks, the runs inside.
+    """
+
+    def watch(self, started: RunStarted) -> RunWatch: ...
+
+
+everywhere: list[Watcher] = []
+"""Watchers of all runs of this process that begin from now on."""
+
+
+def watchers_of(telemetry: Iterable[object]) -> tuple[Watcher, ...]:
+    """Those of an agent, then those of the process; each once."""
+    found = [one for one in telemetry if isinstance(one, Watcher)]
+    return (*found, *(one for one in everywhere if not any(one is own for own in found)))
+
+
+@contextmanager
+def inside(watches: Iterable[RunWatch], around: Callable[[RunWatch], AbstractContextManager[Any]]) -> Iterator[None]:
+    """Within what each watch puts around. What came of it the events tell; a watch that fails harms nobody."""
+    entered: list[AbstractContextManager[Any]] = []
+    for watch in watches:
+        try:
+            context = around(watch)
+            context.__enter__()
+        except Exception:
+            log.exception("telemetry: %r raised", watch)
+        else:
+            entered.append(context)
+    try:
+        yield
+    finally:
+        for context in reversed(entered):
+            try:
+                context.__exit__(None, None, None)
+            except Exception:
+                log.exception("telemetry: %r raised", context)
 
 
 class MemoryWriter:

@@ -26,6 +26,7 @@ from turncell.runtime.hooks import HookFailed, ToolUse, Vetoed
 from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.output import Output, shorten, to_json, to_output
 from turncell.runtime.output_type import ANSWER_TOOL
+from turncell.runtime.telemetry import inside
 from turncell.runtime.threads import in_thread
 from turncell.runtime.tools import Tool
 
@@ -112,7 +113,8 @@ async def _run_now(driver: Driver, tool: Tool, call: CallState, writes: asyncio.
     driver.not_begun.discard(call.call_id)
     trace.current.set(trace.Trace((*driver.chain, driver.loop_state.run.run_id), call.call_id, driver, writes))
     try:
-        await _Running(driver, tool, call).run()
+        with inside(driver.watches, lambda watch: watch.calling(call)):
+            await _Running(driver, tool, call).run()
     finally:
         reserved.settle()  # a call that was stopped has been made all the same
 

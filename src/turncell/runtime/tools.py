@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import copyreg
 import functools
 import inspect
 import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -235,6 +237,23 @@ class Tool:
             return said
         raise ToolError(f"on_denied of {self.name!r} returned {said!r}; return a text or None")
 
+    def __copy__(self) -> Self:
+        made: Self = object.__new__(type(self))
+        vars(made).update(vars(self))
+        return made
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """By its name where it stands at the top of a module, else as its function with its options."""
+        if type(self) is not Tool:
+            # `__new__` makes again what follows from the class.
+            made = {"function", "_parameters", "_is_async", "__wrapped__"}
+            state = {name: value for name, value in vars(self).items() if name not in made}
+            return copyreg.__newobj__, (type(self),), state  # type: ignore[attr-defined]
+        module, name = str(vars(self).get("__module__")), str(vars(self).get("__qualname__"))
+        if module != "__main__" and getattr(sys.modules.get(module), name, None) is self:
+            return name
+        return _made_again, (self.function, {option: getattr(self, option) for option in _OPTIONS})
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """A tool still is the function that it was made from."""
         return self.function(*args, **kwargs)
@@ -349,6 +368,10 @@ def tool(
     if function is not None:
         return Tool(function, **options)
     return lambda function: Tool(function, **options)
+
+
+def _made_again(function: Callable[..., Any], options: dict[str, Any]) -> Tool:
+    return Tool(function, **options)
 
 
 def toolbox(tools: Iterable[Tool | Callable[..., Any]]) -> dict[str, Tool]:

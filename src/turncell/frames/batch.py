@@ -1,0 +1,192 @@
+"""`agent.map`: rows in, a DataFrame out. What runs them is `runtime/batch.py`."""
+
+from __future__ import annotations
+
+import string
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from turncell.errors import UsageError, say
+from turncell.runtime.batch import Progress, Row, map_rows
+from turncell.runtime.output_type import OutputType
+
+if TYPE_CHECKING:
+    from turncell.runtime.agent import Agent
+
+COLUMNS = ("status", "error", "tokens", "cost_usd", "run_id")
+"""What is told of each run, after what it has answered."""
+_TEXT = "text"
+"""The column of a list of texts, and of a Series without a name."""
+
+
+def map_frame(
+    agent: Agent,
+    rows: Any,
+    prompt: str | Callable[[dict[str, Any]], Any] | None = None,
+    *,
+    output: Any = None,
+    budget: Any = None,
+    concurrency: int | None = None,
+    timeout_s: float | None = None,
+    resume: str | None = None,
+    executor: Any = None,
+    progress: bool | Callable[[Progress], Any] | None = None,
+) -> pd.DataFrame:
+    """One run for each row; the rows, in their order and with their index, and what came of them.
+
+    rows        a DataFrame, a Series, a list of mappings, a list of texts; equal ones are run each
+    prompt      "Classify: {text}" with the names of columns, or a function of the row (a dict); without one, the row itself
+                where there is one column
+    output      a type: its fields become columns ("output" for a type without fields); else the text is "answer"
+    budget      one for all rows; those that it does not reach have the status "budget"
+    concurrency how many rows at most run side by side; fewer where the provider asks for it
+    timeout_s   seconds for each row
+    resume      the batch's name: rows that have completed under it are not run again. `frame.attrs["batch"]` has it
+    executor    a `concurrent.futures.Executor` whose workers run the rows
+    progress    a function of a Progress, called in the caller's thread; True a bar, None a bar where somebody looks on
+
+    The columns `status`, `error`, `tokens`, `cost_usd`, `run_id` end with "_run" where the input has one of that name, those
+    of the answer too. No row is lost: one that fails says so. An interrupt ends the batch with what is done, and
+    `frame.attrs["is_interrupted"]` says so.
+    """
+    frame = _frame(rows)
+    wanted = agent.output if output is None else OutputType(output)
+    prompts = _prompts(frame, prompt)
+    tell, close = _progress(progress)
+    try:
+        done, batch = map_rows(
+            agent, prompts, output=output, budget=budget, concurrency=concurrency, timeout_s=timeout_s, name=resume,
+            executor=executor, tell=tell,
+        )  # fmt: skip
+    finally:
+        close()
+    result = frame.copy()
+    for name, values in _columns(done, wanted).items():
+        result[_free(name, frame.columns)] = pd.Series(values.array, index=result.index)
+    result.attrs |= {"batch": batch.name, "is_interrupted": batch.is_stopped}
+    return result
+
+
+def _frame(rows: Any) -> pd.DataFrame:
+    if isinstance(rows, pd.DataFrame):
+        twice = sorted({str(name) for name in rows.columns[rows.columns.duplicated()]})
+        if twice:
+            raise UsageError(f"the DataFrame has more than one column called {', '.join(twice)}; rename them")
+        return rows
+    if isinstance(rows, pd.Series):
+        return rows.to_frame(rows.name if rows.name is not None else _TEXT)
+    if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
+        raise UsageError(f"map takes a DataFrame, a Series, a list of mappings or of texts; found {rows!r}")
+    found = list(rows)
+    if all(isinstance(row, Mapping) for row in found) and found:
+        return pd.DataFrame([dict(row) for row in found])
+    if all(isinstance(row, str) for row in found):
+        return pd.DataFrame({_TEXT: pd.Series(found, dtype="object")})
+    odd = next(row for row in found if not isinstance(row, str))
+    raise UsageError(f"map takes a list of mappings or of texts, and not of both; found {odd!r}")
+
+
+def _prompts(frame: pd.DataFrame, prompt: Any) -> list[Any]:
+    """A prompt for each row, or the exception that is its error."""
+    names = [str(name) for name in frame.columns]
+    rows = [dict(zip(names, values, strict=True)) for values in frame.itertuples(index=False, name=None)]
+    if prompt is None:
+        if len(names) != 1:
+            raise UsageError(f"which column is the prompt? There are {names}; write map(rows, 'Classify: {{text}}')")
+        return [str(row[names[0]]) for row in rows]
+    if callable(prompt):
+        return [_tried(prompt, row) for row in rows]
+    if not isinstance(prompt, str):
+        raise UsageError(f"prompt is {prompt!r}; use a text such as 'Classify: {{text}}', or a function of the row")
+    try:
+        used = [field for _, field, _, _ in string.Formatter().parse(prompt) if field is not None]
+    except ValueError as error:
+        raise UsageError(f"prompt is {prompt!r}: {error}; write {{{{ and }}}} for braces that are meant") from error
+    missing = [field for field in used if field not in names]
+    if missing:
+        raise UsageError(f"the prompt wants {', '.join(map(repr, missing))}; the columns are {names}")
+    return [_tried(prompt.format_map, row) for row in rows]
+
+
+def _tried(make: Callable[[dict[str, Any]], Any], row: dict[str, Any]) -> Any:
+    try:
+        return make(row)
+    except Exception as error:
+        return UsageError(f"no prompt could be made of this row: {say(error)}")
+
+
+def _columns(rows: list[Row], wanted: OutputType | None) -> dict[str, pd.Series[Any]]:
+    columns: dict[str, pd.Series[Any]] = {}
+    if wanted is None:
+        answers = [row.text if row.run_id else None for row in rows]
+        columns["answer"] = pd.Series(answers, dtype="string")
+    elif wanted.fields:
+        for name in wanted.fields:
+            columns[name] = pd.Series([_field(row.output, name) for row in rows], dtype="object").infer_objects()
+    else:
+        columns["output"] = pd.Series([row.output for row in rows], dtype="object").infer_objects()
+    return columns | {
+        "status": pd.Series([row.status for row in rows], dtype="string"),
+        "error": pd.Series([row.error for row in rows], dtype="string"),
+        "tokens": pd.Series([row.tokens for row in rows], dtype="Int64"),
+        "cost_usd": pd.Series([row.cost_usd for row in rows], dtype="Float64"),
+        "run_id": pd.Series([row.run_id or None for row in rows], dtype="string"),
+    }
+
+
+def _field(value: Any, name: str) -> Any:
+    if isinstance(value, Mapping):
+        return value.get(name)
+    return getattr(value, name, None)
+
+
+def _free(name: str, taken: Iterable[Any]) -> str:
+    taken = {str(one) for one in taken}
+    while name in taken:
+        name += "_run"
+    return name
+
+
+def _progress(wanted: Any) -> tuple[Callable[[Progress], Any] | None, Callable[[], None]]:
+    """What is told of each row, and what ends it."""
+    if wanted is None:
+        wanted = sys.stderr.isatty() or "ipykernel" in sys.modules
+    if not isinstance(wanted, bool):
+        if not callable(wanted):
+            raise UsageError(f"progress is {wanted!r}; use True, False or a function of a Progress")
+        return wanted, lambda: None
+    if not wanted:
+        return None, lambda: None
+    bar = _Bar()
+    return bar.show, bar.close
+
+
+class _Bar:
+    """Rich's bar, in a terminal and in a cell. Drawn when something was told, without a thread of its own."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Rich
+
+        self._rich = Rich(
+            BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
+            console=Console(stderr=True), auto_refresh=False,
+        )  # fmt: skip
+        self._task = self._rich.add_task("", total=None)
+        self._rich.start()
+
+    def show(self, progress: Progress) -> None:
+        said = [f"{progress.tokens} tokens"]
+        if progress.cost_usd:
+            said.append(f"${progress.cost_usd:.4f}")
+        if progress.failed:
+            said.append(f"{progress.failed} not completed")
+        self._rich.update(self._task, completed=progress.done, total=progress.total, description=", ".join(said))
+        self._rich.refresh()
+
+    def close(self) -> None:
+        self._rich.stop()
