@@ -34,7 +34,6 @@ from turncell.adapters import store_text
 from turncell.adapters.sql_store_schema import BUSY_TIMEOUT_S, blob_uses, blobs, events, failure, sessions, writers
 from turncell.core import codec
 from turncell.core.events import SCHEMA_VERSION
-from turncell.core.values import evolve
 from turncell.errors import StoreError
 from turncell.runtime.ports import Damage, Record, SessionInfo, Writer, root_run_of
 from turncell.settings import without_secrets
@@ -114,21 +113,11 @@ class SQLStore:
         for record in records if self._damaged else ():
             store_text.check_damage(self._damaged.get(record.session_id))
         rows = [
-            (
-                r.session_id,
-                r.seq,
-                r.run_id,
-                r.step,
-                r.type,
-                r.at,
-                store_text.payload_text(r),
-                store_text.check_sum(r),
-                r.version,
-            )
-            for r in records
+            (*record[:6], store_text.payload_text(record), store_text.check_sum(record), record.version)
+            for record in records
         ]
         contents = store_text.contents(records)
-        uses = {(record.session_id, digest) for record in records for digest in store_text.blob_digests(record)}
+        uses = {(one.session_id, digest) for one in records for digest in store_text.blob_digests(one)}
         what = f"session {records[0].session_id!r}, from record {records[0].seq}"
         with self._writing(what, is_durable=durable):
             for session_id, writer in self._claims({record.session_id for record in records}).items():
@@ -142,7 +131,10 @@ class SQLStore:
         """What these records change in the table of sessions, one tuple for each."""
         found: dict[str, tuple[float, int, str]] = {}
         for record in records:
-            at, runs, root = found.get(record.session_id, (record.at, 0, ""))
+            known = found.get(record.session_id)
+            if known is not None and record.at <= known[0] and record.type != "RunStarted":
+                continue
+            at, runs, root = known or (record.at, 0, "")
             root = root_run_of(record) if record.seq == 1 else root
             found[record.session_id] = (max(at, record.at), runs + (record.type == "RunStarted"), root)
         return [(at, at, runs, root, root, session_id) for session_id, (at, runs, root) in found.items()]
@@ -329,7 +321,7 @@ class SQLStore:
 
     def _of_store(self, record: Record) -> Record:
         """What a newer turncell has marked may be newer in ways that its columns do not tell."""
-        return record if self._newer is None else evolve(record, version=max(record.version, int(self._newer)))
+        return record if self._newer is None else record._replace(version=max(record.version, int(self._newer)))
 
     def _up_to_damage(self, session_id: str, why: Exception) -> tuple[list[Any], str]:
         """The rows of a session before the first that its page hides, and what the database says of that one."""
