@@ -318,6 +318,8 @@ class Journal:
     def _write(self, batch: Sequence[_Job]) -> None:
         """One transaction for the records of the batch; only its last job may be durable."""
         batch = [job for job in batch if not self._is_refused(job)]
+        if not batch:
+            return
         records = [record for job in batch for record in job.records]
         try:
             if records:
