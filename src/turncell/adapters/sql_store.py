@@ -149,9 +149,7 @@ class SQLStore:
             row = self._first(_WRITER, (session_id,))
             if row is None:
                 raise store_text.no_session(session_id, self._where)
-            token, host, pid, born_at, since = row
-            held = Writer(token=token, host=host, pid=pid, born_at=born_at, since=since)
-            found[session_id] = None if token is None else held
+            found[session_id] = _holder(row)
         return found
 
     def _put_blobs(self, contents: dict[str, bytes], uses: Sequence[tuple[str, str]]) -> None:
@@ -373,7 +371,8 @@ class SQLStore:
 
     def writer(self, session_id: str) -> Writer | None:
         with self._reading():
-            return self._writers([session_id]).get(session_id)
+            row = self._first(_WRITER, (session_id,))
+        return None if row is None else _holder(row)
 
     def close(self) -> None:
         self._connection.close()
@@ -392,16 +391,6 @@ class SQLStore:
         """Those that exist, in PostgreSQL locked until the transaction ends; in order, so that nobody waits in a circle."""
         query = sa.select(sessions.c.session_id).order_by(sessions.c.session_id)
         return [row[0] for row in self._in(query.with_for_update(), sessions.c.session_id, session_ids)]
-
-    def _writers(self, session_ids: Sequence[str]) -> dict[str, Writer]:
-        names = ("session_id", "token", "host", "pid", "born_at", "since")
-        rows = self._in(sa.select(*(writers.c[name] for name in names)), writers.c.session_id, session_ids)
-        return {
-            row.session_id: Writer(
-                token=row.token, host=row.host, pid=row.pid, born_at=row.born_at, since=row.since
-            )
-            for row in rows
-        }  # fmt: skip
 
     def _run(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """The same for each row, within a transaction."""
@@ -500,6 +489,11 @@ class _Damaged(StoreError):
 
 class _NoText(StoreError):
     """The bytes of a text are no UTF-8."""
+
+
+def _holder(row: Any) -> Writer | None:
+    token, host, pid, born_at, since = row
+    return None if token is None else Writer(token=token, host=host, pid=pid, born_at=born_at, since=since)
 
 
 def _pieces(values: Sequence[str]) -> Iterator[Sequence[str]]:
