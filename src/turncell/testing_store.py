@@ -28,7 +28,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
-from turncell.core.values import evolve
 from turncell.errors import SessionBusy, StoreError, UsageError
 from turncell.runtime.ports import Record, Store, Writer
 
@@ -420,7 +419,7 @@ def a_deleted_session_is_gone_and_others_stay(make: Make) -> None:
 def the_version_of_a_record_comes_back(make: Make) -> None:
     with _opened(make, 2) as (one, two):
         session_id = _new(one)
-        one.append([evolve(_record(session_id, seq), version=seq) for seq in (1, 2)], durable=False)
+        one.append([_record(session_id, seq)._replace(version=seq) for seq in (1, 2)], durable=False)
         for store in (one, two):
             _equal([record.version for record in store.read(session_id=session_id)], [1, 2], "the versions")
 

@@ -533,6 +533,6 @@ def _line(process: psutil.Process) -> list[str]:
 
 
 def test_an_agent_takes_its_servers_along_to_another_process() -> None:
-    agent = Agent("embedded", tools=[McpServer("odd", sys.executable, [ODD], reads=["echo"], env={"A": "b"})])
+    agent = Agent("embedded", tools=[McpServer("odd", sys.executable, [str(ODD)], reads=["echo"], env={"A": "b"})])
     [server] = pickle.loads(pickle.dumps(agent)).tool_sources
     assert (repr(server), server.reads, server.state) == (repr(agent.tool_sources[0]), ("echo",), "not started")

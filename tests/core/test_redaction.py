@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,3 +93,34 @@ def test_bytes_are_searched_for_every_form_in_which_json_may_hold_a_value() -> N
     assert PLAIN.may_be_in(b'{"a":"pa\\"ss\\\\w\\u00f6rd!"}') and PLAIN.may_be_in('{"a":"pa\\"ss\\\\wörd!"}'.encode())
     assert PLAIN.text('{"a":"pa\\"ss\\\\wörd!"}') == '{"a":"[redacted: D]"}'
     assert not PLAIN.may_be_in(b'{"a":"harmless"}')
+
+
+OF_EVERY_KIND = (
+    *(f"{lead}{'a1B2c3D4' * 6}" for lead in ("sk-", "sk_live_", "sk_test_", "rk_live_", "rk_test_", "gsk_", "hf_", "xai-")),
+    *(f"{lead}{'a1B2c3D4' * 6}" for lead in ("gho_", "ghp_", "ghr_", "ghs_", "ghu_", "github_pat_", "glpat-", "AIza")),
+    *(f"xox{kind}-{'a1B2c3D4' * 3}" for kind in "abeoprs"), *(f"{lead}{'A1B2' * 4}" for lead in ("AKIA", "ASIA")),
+    *(f"{word}   {'a1B2c3D4' * 2}" for word in ("Bearer", "bearer", "BEARER", "Basic", "basic", "BASIC")),
+    *SHAPED, *VALUES,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("secret", OF_EVERY_KIND)
+def test_the_quick_look_misses_no_kind_of_secret(secret: str) -> None:
+    for text in (secret, f"It is {secret}!", f"k{secret[:2]} ({secret})"):
+        assert PLAIN.text(text) != text
+        for data in (json.dumps([text]), json.dumps([json.dumps({"a": text})]), json.dumps([text], ensure_ascii=False)):
+            assert PLAIN.may_be_in(data.encode()) and PLAIN.may_be_in(b'{"a":"harmless"}\n%s\n{}' % data.encode())
+
+
+@given(said=st.lists(texts | st.text(), max_size=4))
+def test_what_the_quick_look_finds_clean_is_clean(said: list[str]) -> None:
+    data = orjson.dumps([text.encode("utf-8", "replace").decode() for text in said])
+    if any(PLAIN.text(text) != text for text in said):
+        assert PLAIN.may_be_in(data)
+
+
+def test_ordinary_words_that_begin_like_secrets_are_no_reason_to_look_twice() -> None:
+    words = (
+        b"Basics: a task is through, half_done; the bearers of https://x.example/a_b-c ask_for k-means, AI and Asia."
+    )
+    assert not PLAIN.may_be_in(words)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from turncell import Agent, UsageError, calls_df, redact, runs_df, tool
 from turncell.adapters.sql_store import SQLStore
+from turncell.core import codec
+from turncell.core.events import MessageAdded, Noted
+from turncell.core.parts import Message, Text
 from turncell.frames.export import export_html, export_markdown
 from turncell.frames.transcript import mimebundle
 from turncell.runtime import secrets
-from turncell.runtime.journal import Journal
+from turncell.runtime.journal import Journal, to_record, to_records
 from turncell.testing import ScriptedModel, call, say
 
 pytestmark = pytest.mark.feature("C13")
@@ -95,3 +101,34 @@ def test_logs_do_not_say_them(caplog: pytest.LogCaptureFixture, history: Path) -
 def test_harmless_texts_stay_as_they_are() -> None:
     texts = ["a task-list of sk-ill", "hf_", "the key to happiness", "AKIA", "k_means", "eyJustice"]
     assert [secrets.redactor().text(text) for text in texts] == texts
+
+
+PLANTED = st.sampled_from(
+    (ENVIRONMENT, SHAPED, 'pa"ss\\wörd!', json.dumps('pa"ss\\wörd!'), json.dumps(json.dumps('pa"ss\\wörd!')), "customer-123456",
+     "Bearer  abcdefgh12345678", "AKIA" + "ABCD1234" * 2, "a task", "basic ", " correct-horse", "\ud800", "\n")
+)  # fmt: skip
+TEXTS = st.lists(PLANTED | st.text(max_size=9), max_size=5).map("".join)
+
+
+@pytest.mark.parametrize("patterns", [[], [r"customer-\d{6}"]], ids=["known", "patterns too"])
+def test_events_recorded_together_are_written_as_each_alone_looked_through_with_care(
+    monkeypatch: pytest.MonkeyPatch, patterns: list[str]
+) -> None:
+    monkeypatch.setenv("SOME_API_KEY", ENVIRONMENT)
+    redact('pa"ss\\wörd!', patterns=patterns)
+
+    @given(said=st.lists(st.tuples(TEXTS, TEXTS, st.booleans()), min_size=1, max_size=6))
+    def holds(said: list[tuple[str, str, bool]]) -> None:
+        events: list[Any] = []
+        for seq, (text, other, is_partial) in enumerate(said, 1):
+            envelope: dict[str, Any] = {"seq": seq, "session_id": "s", "run_id": "r", "step": 1, "at": 1.5}
+            message = Message("assistant", (Text(text), Text(other)), is_partial=is_partial)
+            events += (
+                MessageAdded(**envelope, message=message),
+                Noted(**envelope, kind="notice", message=text, data={other: [text]}),
+            )
+        written = [record.payload for record in to_records(events)]
+        assert written == [codec.encode(secrets.redactor().value(event)) for event in events]
+        assert written == [to_record(event).payload for event in events]
+
+    holds()

@@ -27,7 +27,6 @@ from turncell.adapters import markdown_store_lines as doc
 from turncell.adapters import markdown_store_text as text
 from turncell.adapters import store_text
 from turncell.core.events import SCHEMA_VERSION
-from turncell.core.values import evolve
 from turncell.errors import StoreError
 from turncell.runtime.ports import Damage, Record, SessionInfo, Writer, root_run_of
 from turncell.runtime.private_files import make_folder, opener
@@ -264,7 +263,7 @@ class MarkdownStore:
             for record in doc.records(file, session_id, ending):
                 seq = record.seq
                 # What a newer turncell has marked may be newer in ways that its lines do not tell.
-                yield record if version <= SCHEMA_VERSION else evolve(record, version=max(record.version, version))
+                yield record if version <= SCHEMA_VERSION else record._replace(version=max(record.version, version))
         self._damaged.pop(session_id, None)
         if ending.damaged_at is not None:
             self._damaged[session_id] = _damage(session_id, seq + 1, path, ending.damaged_at, ending.why)

@@ -17,6 +17,7 @@ page cannot be read, the rows are fetched in smaller and smaller pieces up to it
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby
@@ -33,11 +34,32 @@ from turncell.adapters import store_text
 from turncell.adapters.sql_store_schema import BUSY_TIMEOUT_S, blob_uses, blobs, events, failure, sessions, writers
 from turncell.core import codec
 from turncell.core.events import SCHEMA_VERSION
-from turncell.core.values import evolve
 from turncell.errors import StoreError
 from turncell.runtime.ports import Damage, Record, SessionInfo, Writer, root_run_of
 from turncell.settings import without_secrets
 
+# For both databases. "?" is a place in SQLite's words.
+_NEW_SESSION = (
+    "INSERT INTO sessions (session_id, title, project, created_at) VALUES (?, ?, ?, ?) "
+    "ON CONFLICT (session_id) DO NOTHING RETURNING session_id"
+)
+_NEW_EVENT = (
+    "INSERT INTO events (session_id, seq, run_id, step, type, at, payload, check_sum, version) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_NEWS_OF_SESSION = (
+    "UPDATE sessions SET updated_at = CASE WHEN updated_at > ? THEN updated_at ELSE ? END, runs = runs + ?, "
+    "root_run_id = CASE WHEN ? = '' THEN root_run_id ELSE ? END WHERE session_id = ?"
+)
+_WRITER = (
+    "SELECT w.token, w.host, w.pid, w.born_at, w.since FROM sessions s LEFT JOIN writers w "
+    "ON w.session_id = s.session_id WHERE s.session_id = ?"
+)
+_CLAIM = (
+    "INSERT INTO writers (session_id, token, host, pid, born_at, since) VALUES (?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT (session_id) DO UPDATE SET token = excluded.token, host = excluded.host, pid = excluded.pid, "
+    "born_at = excluded.born_at, since = excluded.since"
+)
 _COLUMNS = ("session_id", "seq", "run_id", "step", "type", "at", "payload", "check_sum", "version")
 _MANY = 500
 """How many values one IN list takes; SQLite's old limit for all parameters of a statement is 999."""
@@ -53,16 +75,6 @@ class SQLStore:
         self._is_sqlite = engine.dialect.name == "sqlite"
         self._damaged: dict[str, Damage] = {}
         self._is_marked = False
-        # Compiled once, for the driver itself: SQLAlchemy's way through a statement costs more than SQLite's.
-        self._insert = sa.insert(events).compile(dialect=engine.dialect)
-        self._select_writer = (
-            "SELECT w.token, w.host, w.pid, w.born_at, w.since FROM sessions s LEFT JOIN writers w "
-            f"ON w.session_id = s.session_id WHERE s.session_id = {'?' if self._is_sqlite else '%s'}"
-        )
-        self._update_session = (
-            "UPDATE sessions SET updated_at = CASE WHEN updated_at > ? THEN updated_at ELSE ? END, runs = runs + ?, "
-            "root_run_id = CASE WHEN ? = '' THEN root_run_id ELSE ? END WHERE session_id = ?"
-        ).replace("?", "?" if self._is_sqlite else "%s")
         try:
             self._connection = engine.connect()
             self._newer = schema.prepare(self._connection, where)
@@ -89,11 +101,9 @@ class SQLStore:
     # Writing
 
     def create_session(self, session_id: str, *, title: str, project: str, at: float) -> None:
-        values = {"session_id": session_id, "title": store_text.storable(title), "created_at": at}
-        values["project"] = store_text.storable(project)
-        with self._writing(f"session {session_id!r}") as connection:
-            new = self._upsert(sessions).values(values).on_conflict_do_nothing()
-            if connection.execute(new.returning(sessions.c.session_id)).first() is None:
+        values = (session_id, store_text.storable(title), store_text.storable(project), at)
+        with self._writing(f"session {session_id!r}"):
+            if self._first(_NEW_SESSION, values) is None:
                 raise StoreError(f"the history at {self._where} already has a session {session_id!r}; use another id")
 
     def append(self, records: Sequence[Record], *, durable: bool, token: str | None = None) -> None:
@@ -102,29 +112,18 @@ class SQLStore:
         store_text.check_order(records)
         for record in records if self._damaged else ():
             store_text.check_damage(self._damaged.get(record.session_id))
-        rows: list[Any] = [
-            (
-                r.session_id,
-                r.seq,
-                r.run_id,
-                r.step,
-                r.type,
-                r.at,
-                store_text.payload_text(r),
-                store_text.check_sum(r),
-                r.version,
-            )
-            for r in records
+        rows = [
+            (*record[:6], store_text.payload_text(record), store_text.check_sum(record), record.version)
+            for record in records
         ]
-        if not self._insert.positional:
-            rows = [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
         contents = store_text.contents(records)
-        uses = {(record.session_id, digest) for record in records for digest in store_text.blob_digests(record)}
+        uses = {(one.session_id, digest) for one in records for digest in store_text.blob_digests(one)}
         what = f"session {records[0].session_id!r}, from record {records[0].seq}"
-        with self._writing(what, is_durable=durable) as connection:
-            self._check_writers(sorted({record.session_id for record in records}), token)
-            connection.exec_driver_sql(str(self._insert), rows)
-            connection.exec_driver_sql(self._update_session, self._news(records))
+        with self._writing(what, is_durable=durable):
+            for session_id, writer in self._claims({record.session_id for record in records}).items():
+                store_text.check_writer(session_id, writer, token)
+            self._run(_NEW_EVENT, rows)
+            self._run(_NEWS_OF_SESSION, self._news(records))
             if uses:
                 self._put_blobs(contents, sorted(uses))
 
@@ -132,22 +131,26 @@ class SQLStore:
         """What these records change in the table of sessions, one tuple for each."""
         found: dict[str, tuple[float, int, str]] = {}
         for record in records:
-            at, runs, root = found.get(record.session_id, (record.at, 0, ""))
+            known = found.get(record.session_id)
+            if known is not None and record.at <= known[0] and record.type != "RunStarted":
+                continue
+            at, runs, root = known or (record.at, 0, "")
             root = root_run_of(record) if record.seq == 1 else root
             found[record.session_id] = (max(at, record.at), runs + (record.type == "RunStarted"), root)
         return [(at, at, runs, root, root, session_id) for session_id, (at, runs, root) in found.items()]
 
-    def _check_writers(self, session_ids: Sequence[str], token: str | None) -> None:
+    def _claims(self, session_ids: Iterable[str]) -> dict[str, Writer | None]:
+        """Who may write these sessions. StoreError for one that there is not."""
+        ids = sorted(session_ids)
         if not self._is_sqlite:
-            self._lock(session_ids)  # and look at the claims after that, in a statement of its own
-        for session_id in session_ids:
-            row = self._connection.exec_driver_sql(self._select_writer, (session_id,)).first()
+            self._lock(ids)  # and look at the claims after that, in a statement of its own
+        found: dict[str, Writer | None] = {}
+        for session_id in ids:
+            row = self._first(_WRITER, (session_id,))
             if row is None:
                 raise store_text.no_session(session_id, self._where)
-            found = (
-                None if row[0] is None else Writer(token=row[0], host=row[1], pid=row[2], born_at=row[3], since=row[4])
-            )
-            store_text.check_writer(session_id, found, token)
+            found[session_id] = _holder(row)
+        return found
 
     def _put_blobs(self, contents: dict[str, bytes], uses: Sequence[tuple[str, str]]) -> None:
         connection = self._connection
@@ -161,21 +164,17 @@ class SQLStore:
         connection.execute(self._upsert(blob_uses).on_conflict_do_nothing(), named)
 
     def claim(self, session_id: str, writer: Writer, *, instead_of: str | None = None) -> Writer | None:
-        with self._writing(f"claim of session {session_id!r}") as connection:
-            if not self._lock([session_id]):
-                raise store_text.no_session(session_id, self._where)
-            found = self._writers([session_id]).get(session_id)
+        host = store_text.storable(writer.host)
+        with self._writing(f"claim of session {session_id!r}"):
+            found = self._claims([session_id])[session_id]
             if found is not None and found.token not in (writer.token, instead_of):
                 return found
-            values = {"token": writer.token, "host": store_text.storable(writer.host), "pid": writer.pid}
-            values |= {"born_at": writer.born_at, "since": writer.since}
-            new = self._upsert(writers).values(session_id=session_id, **values)
-            connection.execute(new.on_conflict_do_update(index_elements=["session_id"], set_=values))
+            self._run(_CLAIM, [(session_id, writer.token, host, writer.pid, writer.born_at, writer.since)])
             return None
 
     def release(self, session_id: str, token: str) -> None:
-        with self._writing(f"claim of session {session_id!r}") as connection:
-            connection.execute(sa.delete(writers).where(writers.c.session_id == session_id, writers.c.token == token))
+        with self._writing(f"claim of session {session_id!r}"):
+            self._run("DELETE FROM writers WHERE session_id = ? AND token = ?", [(session_id, token)])
 
     def rename(self, session_id: str, title: str) -> None:
         with self._writing(f"title of session {session_id!r}") as connection:
@@ -320,7 +319,7 @@ class SQLStore:
 
     def _of_store(self, record: Record) -> Record:
         """What a newer turncell has marked may be newer in ways that its columns do not tell."""
-        return record if self._newer is None else evolve(record, version=max(record.version, int(self._newer)))
+        return record if self._newer is None else record._replace(version=max(record.version, int(self._newer)))
 
     def _up_to_damage(self, session_id: str, why: Exception) -> tuple[list[Any], str]:
         """The rows of a session before the first that its page hides, and what the database says of that one."""
@@ -372,7 +371,8 @@ class SQLStore:
 
     def writer(self, session_id: str) -> Writer | None:
         with self._reading():
-            return self._writers([session_id]).get(session_id)
+            row = self._first(_WRITER, (session_id,))
+        return None if row is None else _holder(row)
 
     def close(self) -> None:
         self._connection.close()
@@ -392,15 +392,25 @@ class SQLStore:
         query = sa.select(sessions.c.session_id).order_by(sessions.c.session_id)
         return [row[0] for row in self._in(query.with_for_update(), sessions.c.session_id, session_ids)]
 
-    def _writers(self, session_ids: Sequence[str]) -> dict[str, Writer]:
-        names = ("session_id", "token", "host", "pid", "born_at", "since")
-        rows = self._in(sa.select(*(writers.c[name] for name in names)), writers.c.session_id, session_ids)
-        return {
-            row.session_id: Writer(
-                token=row.token, host=row.host, pid=row.pid, born_at=row.born_at, since=row.since
-            )
-            for row in rows
-        }  # fmt: skip
+    def _run(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """The same for each row, within a transaction."""
+        if self._is_sqlite:
+            self._directly("executemany", statement, rows)
+        else:
+            self._connection.exec_driver_sql(statement.replace("?", "%s"), list(rows))
+
+    def _first(self, statement: str, values: tuple[Any, ...]) -> Any:
+        if self._is_sqlite:
+            return self._directly("execute", statement, values).fetchone()
+        return self._connection.exec_driver_sql(statement.replace("?", "%s"), values).first()
+
+    def _directly(self, method: str, statement: str, values: Any = ()) -> Any:
+        """By SQLite's driver itself, with the errors of SQLAlchemy: its way through a statement costs more than SQLite's."""
+        driver: Any = self._connection.connection.dbapi_connection
+        try:
+            return getattr(driver, method)(statement, values)
+        except sqlite3.Error as error:
+            raise DBAPIError.instance(statement, None, error, sqlite3.Error, dialect=self._engine.dialect) from error
 
     def _rows(self, query: Any, *, by_index: bool = False) -> Sequence[Any]:
         try:
@@ -438,14 +448,14 @@ class SQLStore:
         try:
             if self._is_sqlite:
                 if is_durable:
-                    self._pragma("PRAGMA synchronous=FULL")
-                self._connection.exec_driver_sql("BEGIN IMMEDIATE")
+                    self._directly("execute", "PRAGMA synchronous=FULL")
+                self._directly("execute", "BEGIN IMMEDIATE")
             else:
                 self._connection.exec_driver_sql(f"SET LOCAL synchronous_commit = {'on' if is_durable else 'off'}")
             if not self._is_marked:
                 schema.mark(self._connection)
             yield self._connection
-            self._connection.commit()
+            self._commit()
             self._is_marked = True
         except (DBAPIError, UnicodeEncodeError) as error:
             self._roll_back()
@@ -456,17 +466,19 @@ class SQLStore:
         finally:
             if is_durable and self._is_sqlite:
                 with suppress(DBAPIError):  # then the next ones are durable, too
-                    self._pragma("PRAGMA synchronous=NORMAL")
+                    self._directly("execute", "PRAGMA synchronous=NORMAL")
 
-    def _pragma(self, text: str) -> Any:
-        row = self._connection.exec_driver_sql(text)
-        found = row.first() if row.returns_rows else None
-        self._roll_back()
-        return found
+    def _commit(self) -> None:
+        if self._connection.in_transaction():  # as SQLAlchemy sees it: a statement has gone through it
+            self._connection.commit()
+        else:
+            self._directly("execute", "COMMIT")
 
     def _roll_back(self) -> None:
         try:
             self._connection.rollback()
+            if self._is_sqlite:
+                self._connection.connection.rollback()  # what SQLAlchemy does not know of
         except DBAPIError:  # the server has gone, and the transaction with it; the next use connects anew
             self._connection.invalidate()
 
@@ -477,6 +489,11 @@ class _Damaged(StoreError):
 
 class _NoText(StoreError):
     """The bytes of a text are no UTF-8."""
+
+
+def _holder(row: Any) -> Writer | None:
+    token, host, pid, born_at, since = row
+    return None if token is None else Writer(token=token, host=host, pid=pid, born_at=born_at, since=since)
 
 
 def _pieces(values: Sequence[str]) -> Iterator[Sequence[str]]:

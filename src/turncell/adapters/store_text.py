@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from turncell.errors import SessionBusy, StoreError
 from turncell.runtime.ports import Damage, Record, Writer
@@ -33,17 +33,19 @@ def payload_text(record: Record) -> str:
 
 def check_sum(record: Record) -> int:
     """CRC-32 of all of a record but its blobs, which have their digests."""
-    at = float(record.at) + 0.0  # SQLite makes 0.0 of -0.0
-    columns = f"{record.session_id}\0{record.seq}\0{record.run_id}\0{record.step}\0{record.type}\0{at!r}\0"
-    if record.version > 1:
-        columns += f"{record.version}\0"
-    return zlib.crc32(record.payload, zlib.crc32(columns.encode("utf-8", "surrogatepass")))
+    session_id, seq, run_id, step, kind, at, payload, _, version = record
+    at = float(at) + 0.0  # SQLite makes 0.0 of -0.0
+    columns = f"{session_id}\0{seq}\0{run_id}\0{step}\0{kind}\0{at!r}\0"
+    if version > 1:
+        columns += f"{version}\0"
+    return zlib.crc32(payload, zlib.crc32(columns.encode("utf-8", "surrogatepass")))
 
 
-def blob_digests(record: Record) -> set[str]:
+def blob_digests(record: Record) -> Set[str]:
     """The blobs that a record brings along or names."""
-    named = _REFERENCE.findall(record.payload) if b'"$blob"' in record.payload else []
-    return {*record.blobs, *[digest.decode("ascii") for digest in named]}
+    if b'"$blob"' not in record.payload:
+        return record.blobs.keys()
+    return {*record.blobs, *[digest.decode("ascii") for digest in _REFERENCE.findall(record.payload)]}
 
 
 def contents(records: Sequence[Record]) -> dict[str, bytes]:

@@ -26,17 +26,17 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 from turncell.core import codec
-from turncell.core.events import SCHEMA_VERSION, Event, Recorded, RequestOpened, RunEnded
+from turncell.core.events import SCHEMA_VERSION, Event, MessageAdded, Recorded
 from turncell.core.upcast import upcast
-from turncell.core.values import evolve
 from turncell.errors import SessionBusy, StoreBusy, StoreError, TurncellError, say
 from turncell.runtime import secrets
 from turncell.runtime.ports import Damage, Record, Store
@@ -51,6 +51,9 @@ PATIENCE_S = 120.0
 """A lock that is held for longer is taken for one that stays."""
 
 
+_AT_ONCE = frozenset({"RunEnded", "RequestOpened"})
+"""The types of events that somebody waits for."""
+
 _at_store = threading.RLock()
 """Held while a journal talks to its store. A fork waits for it: SQLite has locks of its own for the whole process, and
 one that is held by a thread which the child does not have would stop the child's store for ever."""
@@ -61,16 +64,30 @@ if hasattr(os, "register_at_fork"):
 
 def to_record(event: Any) -> Record:
     """An event as a store keeps it: without secrets, and without what is large."""
-    payload = codec.encode(event)
-    clean = secrets.without_secrets(event, payload)
-    if clean is not event:
-        payload = codec.encode(clean)
-    blobs: dict[str, bytes] = {}
-    if len(payload) > codec.BLOB_BYTES or b'"$blob"' in payload:
-        payload, blobs = codec.outline(payload)
-    return Record(
-        event.session_id, event.seq, event.run_id, event.step, event.type, event.at, payload, blobs, SCHEMA_VERSION
-    )
+    return to_records([event])[0]
+
+
+def to_records(events: Sequence[Any]) -> list[Record]:
+    """`to_record` of each. Secrets are first looked for in all together: there are hardly ever any."""
+    payloads = [codec.encode(event) for event in events]
+    known = secrets.redactor()
+    is_clean = not known.may_be_in(payloads[0] if len(payloads) == 1 else b"\n".join(payloads))
+    records = []
+    for event, payload in zip(events, payloads, strict=True):
+        if not is_clean or type(event) is MessageAdded:  # which may break off in a part of a secret
+            clean = secrets.without_secrets(event, payload, is_clean=is_clean)
+            if clean is not event:
+                payload = codec.encode(clean)
+        blobs = _NO_BLOBS
+        if len(payload) > codec.BLOB_BYTES or b'"$blob"' in payload:
+            payload, blobs = codec.outline(payload)
+        records.append(
+            Record(event.session_id, event.seq, event.run_id, event.step, event.type, event.at, payload, blobs)
+        )
+    return records
+
+
+_NO_BLOBS: Mapping[str, bytes] = MappingProxyType({})
 
 
 def of_today(record: Record) -> Record:
@@ -84,7 +101,7 @@ def of_today(record: Record) -> Record:
         values = upcast(values, record.version)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"an event of schema version {record.version} that cannot be read: {error!r}") from error
-    return evolve(record, payload=codec.encode(values), type=str(values.get("type")), version=SCHEMA_VERSION)
+    return record._replace(payload=codec.encode(values), type=str(values.get("type")), version=SCHEMA_VERSION)
 
 
 def to_event(record: Record) -> Event:
@@ -121,7 +138,7 @@ def read_whole(store: Store, **which: Any) -> Iterator[Record]:
             seen.add(record.session_id)
         try:
             if b'"$blob"' in record.payload:
-                record = evolve(record, payload=codec.inline(record.payload, store.blob))
+                record = record._replace(payload=codec.inline(record.payload, store.blob))
             record = of_today(record)
             if is_session:
                 _here.last = (record, codec.decode(record.payload))
@@ -179,13 +196,13 @@ class Journal:
         Raises StoreError in a forked child, as all that needs the thread does. Has failed already where the session is
         damaged: nothing may be begun that cannot be recorded.
         """
-        records = [to_record(event) for event in events if isinstance(event, Recorded)]
-        damage = next((self._damaged[r.session_id] for r in records if r.session_id in self._damaged), None)
-        if damage is not None:
-            refused: Future[None] = Future()
-            refused.set_exception(StoreError(str(damage)))
-            return refused
-        may_wait = not durable and not any(isinstance(event, RunEnded | RequestOpened) for event in events)
+        records = to_records([event for event in events if isinstance(event, Recorded)])
+        for record in records if self._damaged else ():
+            if damage := self._damaged.get(record.session_id):
+                refused: Future[None] = Future()
+                refused.set_exception(StoreError(str(damage)))
+                return refused
+        may_wait = not durable and _AT_ONCE.isdisjoint([record.type for record in records])
         return self._put(_Job(records, Future(), durable, may_wait))
 
     def _put(self, job: _Job) -> Future[Any]:
@@ -301,6 +318,8 @@ class Journal:
     def _write(self, batch: Sequence[_Job]) -> None:
         """One transaction for the records of the batch; only its last job may be durable."""
         batch = [job for job in batch if not self._is_refused(job)]
+        if not batch:
+            return
         records = [record for job in batch for record in job.records]
         try:
             if records:
@@ -324,6 +343,8 @@ class Journal:
                 job.done.set_result(None)
 
     def _is_refused(self, job: _Job) -> bool:
+        if not self._lost and not self._broken:
+            return False
         lost = next((self._lost[r.session_id] for r in job.records if r.session_id in self._lost), None)
         if lost is not None:
             job.done.set_exception(SessionBusy(str(lost)))

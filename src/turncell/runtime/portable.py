@@ -137,7 +137,7 @@ def _family(journal: Journal, session_id: str) -> list[SessionInfo]:
 
 def _inlined(record: Record, journal: Journal) -> Record:
     if b'"$blob"' in record.payload:
-        record = evolve(record, payload=codec.inline(record.payload, _blobs(journal)))
+        record = record._replace(payload=codec.inline(record.payload, _blobs(journal)))
     return of_today(record)
 
 
@@ -485,7 +485,7 @@ def _with_blobs(record: Record, journal: Journal) -> Record:
         return found[digest]
 
     codec.inline(record.payload, fetch)
-    return evolve(record, blobs=found)
+    return record._replace(blobs=found)
 
 
 def prune(older_days: float, journal: Journal | None = None, *, everywhere: bool = False) -> tuple[SessionInfo, ...]:

@@ -158,12 +158,17 @@ class Cleaning:
             del self._open[number]
 
 
-def without_secrets(value: V, encoded: bytes | None = None) -> V:
-    """The same value, quickly where there is nothing in it; `encoded`: as JSON, where that is known."""
+def without_secrets(value: V, encoded: bytes | None = None, *, is_clean: bool = False) -> V:
+    """The same value, quickly where there is nothing in it; `encoded`: as JSON, where that is known.
+
+    `is_clean`: the quick look was taken, with others, and has found nothing.
+    """
     # Of what breaks off, half a secret may be the end, which the quick look does not find.
     is_cut = isinstance(value, MessageAdded) and value.message.is_partial
     known = redactor()
-    return known.value(value) if is_cut or known.may_be_in(encoded or codec.encode(value)) else value
+    if is_cut or not (is_clean or not known.may_be_in(encoded or codec.encode(value))):
+        return known.value(value)
+    return value
 
 
 def _with_text(event: Delta, text: str) -> Delta:
