@@ -23,6 +23,7 @@ from turncell.runtime import defaults, secrets, trace
 from turncell.runtime.approvals import Policy, RuleFunction, warn_of_idle
 from turncell.runtime.budget import Budget, limits_of
 from turncell.runtime.bus import Bus
+from turncell.runtime.caller_loop import called_from, running_loop
 from turncell.runtime.driver import Driver, Setup
 from turncell.runtime.hooks import Hooks, HookSet, called
 from turncell.runtime.inputs import Waiting
@@ -413,7 +414,8 @@ class Agent:
                 await self._tell(state)
             return state
 
-        _when_done(loop.spawn(guarded()), run)
+        with called_from(running_loop()):
+            _when_done(loop.spawn(guarded()), run)
         return run
 
     def _begin(

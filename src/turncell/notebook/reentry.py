@@ -1,0 +1,66 @@
+"""Run a coroutine on a loop that is in the middle of a callback: the notebook's own, while a cell blocks it.
+
+asyncio refuses this, because nothing else of the loop's state would be expected to change under the callback. Here
+the callback is a cell that does nothing but wait for us. nest_asyncio does the same by replacing parts of asyncio for
+the whole process and for good (its C tasks by Python ones, `asyncio.run`); stepping out of the running callback, and
+back into it, needs five lines and leaves nothing behind. The names are private: where a loop has not got them (uvloop)
+the error says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import events, tasks
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+LEAVE_S = 2.0
+"""How long a coroutine that was interrupted has to end."""
+
+
+class CannotReenter(RuntimeError):
+    """This loop cannot run a coroutine while it is blocked."""
+
+
+def run_here(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run to its end on a loop of this thread, running or not. What interrupts it cancels the coroutine and is raised."""
+    with _stepped_out(loop, coroutine):
+        task = loop.create_task(coroutine)
+        try:
+            return loop.run_until_complete(task)
+        except BaseException:
+            if not task.done():
+                task.cancel()
+                with suppress(BaseException):
+                    loop.run_until_complete(asyncio.wait([task], timeout=LEAVE_S))
+            if task.done() and not task.cancelled():
+                task.exception()  # it is raised here, and needs no complaint of asyncio
+            raise
+
+
+@contextmanager
+def _stepped_out(loop: Any, coroutine: Coroutine[Any, Any, Any]) -> Iterator[None]:
+    if not loop.is_running():
+        yield
+        return
+    if events._get_running_loop() != loop or getattr(loop, "_thread_id", None) is None:
+        coroutine.close()
+        raise CannotReenter(
+            f"the notebook's loop is {type(loop).__name__}, which cannot go on while a cell waits; "
+            "wait with 'await agent.run(...)' in the place of %%agent"
+        )
+    thread_id, task = loop._thread_id, asyncio.current_task(loop)
+    if task is not None:
+        tasks._leave_task(loop, task)
+    loop._thread_id = None
+    events._set_running_loop(None)
+    try:
+        yield
+    finally:
+        loop._thread_id = thread_id
+        events._set_running_loop(loop)
+        if task is not None:
+            tasks._enter_task(loop, task)
