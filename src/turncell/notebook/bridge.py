@@ -473,7 +473,8 @@ class KernelBridge:
         loop, end_s = self.loop, time.monotonic() + for_s
 
         async def slice_of_time() -> None:
-            while self._jobs.empty() and has_work(loop) and time.monotonic() < end_s:
+            # What it waits for are queues of threads.
+            while self._jobs.empty() and has_work(loop) and time.monotonic() < end_s:  # noqa: ASYNC110
                 await asyncio.sleep(PUMP_POLL_S)
 
         assert loop is not None

@@ -10,6 +10,7 @@ from typing import Any
 from IPython.core.interactiveshell import InteractiveShell
 
 from turncell.notebook.bridge import KernelBridge
+from turncell.notebook.context import CellErrors
 
 IDLE_S = 1.0
 """How long nothing has run before LiteLLM is imported: two seconds of work that would slow the cell beside it."""
@@ -22,6 +23,8 @@ def load(shell: InteractiveShell) -> None:
     from turncell.notebook.magics import AgentMagics
 
     _WarmUp.begin(shell)
+    KernelBridge.current()  # from now on it knows which cell runs
+    CellErrors.of(shell)
     shell.register_magics(AgentMagics(shell))
     for mime, formatter in _formatters(shell):
         formatter.for_type_by_name(*_RUN, lambda run, mime=mime: _render(run, mime))
@@ -40,6 +43,7 @@ def unload(shell: InteractiveShell) -> None:
         # IPython moves a printer here when the first object of its type is shown.
         for kind in [one for one in formatter.type_printers if (one.__module__, one.__name__) == _RUN]:
             formatter.type_printers.pop(kind)
+    CellErrors.of(shell).close()
     KernelBridge.current().close()
 
 

@@ -29,6 +29,7 @@ from turncell.notebook.failures import trimmed
 from turncell.notebook.interpolation import value_at
 from turncell.notebook.objects import as_text, in_a_line, is_table, picture_of
 from turncell.notebook.reentry import run_here
+from turncell.runtime.options import number
 from turncell.runtime.output import TABLE, Output, to_output
 from turncell.runtime.tools import Tool
 
@@ -58,9 +59,7 @@ def notebook_tools(*, limit_s: float = LIMIT_S, shell: Any = None) -> list[Tool]
     shell = running_shell() if shell is None else shell
     if shell is None:
         raise UsageError("there is no notebook here; notebook_tools() is for IPython: a notebook or its terminal")
-    if isinstance(limit_s, bool) or not isinstance(limit_s, int | float) or not limit_s > 0:
-        raise UsageError(f"limit_s is {limit_s!r}; use seconds, more than 0")
-    namespace = _Namespace(shell, limit_s)
+    namespace = _Namespace(shell, number("limit_s", limit_s) or LIMIT_S)
     return [
         Tool(namespace.run_python, effect="write"),
         Tool(namespace.inspect_variable, effect="read"),
@@ -228,8 +227,8 @@ class _Execution:
         pyplot = sys.modules.get("matplotlib.pyplot")
         if pyplot is None:
             return
-        for number in sorted(_open_figures() - before):
-            figure = pyplot.figure(number)
+        for name in sorted(_open_figures() - before):
+            figure = pyplot.figure(name)
             if not (self._has_value and getattr(self._value, "figure", self._value) is figure):
                 with suppress(Exception):  # the code of a figure is the person's, and is drawn now
                     self._shown += [dict(bundle) for bundle in to_output(figure).display]
