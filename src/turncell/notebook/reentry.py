@@ -3,8 +3,11 @@
 asyncio refuses this, because nothing else of the loop's state would be expected to change under the callback. Here
 the callback is a cell that does nothing but wait for us. nest_asyncio does the same by replacing parts of asyncio for
 the whole process and for good (its C tasks by Python ones, `asyncio.run`); stepping out of the running callback, and
-back into it, needs five lines and leaves nothing behind. The names are private: where a loop has not got them (uvloop)
+back into it, needs a few lines and leaves nothing behind. The names are private: where a loop has not got them (uvloop)
 the error says so.
+
+One iteration of a loop runs as many callbacks as were ready when it began. Those that run here are missed out there, and
+an iteration that finds none would end the loop with an IndexError: empty ones take their places.
 """
 
 from __future__ import annotations
@@ -46,13 +49,13 @@ def _stepped_out(loop: Any, coroutine: Coroutine[Any, Any, Any]) -> Iterator[Non
     if not loop.is_running():
         yield
         return
-    if events._get_running_loop() != loop or getattr(loop, "_thread_id", None) is None:
+    if events._get_running_loop() != loop or getattr(loop, "_thread_id", None) is None or not hasattr(loop, "_ready"):
         coroutine.close()
         raise CannotReenter(
             f"the notebook's loop is {type(loop).__name__}, which cannot go on while a cell waits; "
             "wait with 'await agent.run(...)' in the place of %%agent"
         )
-    thread_id, task = loop._thread_id, asyncio.current_task(loop)
+    thread_id, task, ready = loop._thread_id, asyncio.current_task(loop), len(loop._ready)
     if task is not None:
         tasks._leave_task(loop, task)
     loop._thread_id = None
@@ -62,5 +65,11 @@ def _stepped_out(loop: Any, coroutine: Coroutine[Any, Any, Any]) -> Iterator[Non
     finally:
         loop._thread_id = thread_id
         events._set_running_loop(loop)
+        for _ in range(ready - len(loop._ready)):
+            loop.call_soon(_nothing)
         if task is not None:
             tasks._enter_task(loop, task)
+
+
+def _nothing() -> None:
+    """Takes the place of a callback that has run already."""
