@@ -7,7 +7,9 @@ back into it, needs a few lines and leaves nothing behind. The names are private
 the error says so.
 
 One iteration of a loop runs as many callbacks as were ready when it began. Those that run here are missed out there, and
-an iteration that finds none would end the loop with an IndexError: empty ones take their places.
+an iteration that finds none would end the loop with an IndexError: empty ones take their places. And no context can be
+entered twice: what the loop wants to run in the context of the blocked callback (in ipykernel 7 the next message of the
+shell channel, such as a queued cell) has to wait until we are back. asyncio would only log it, and the cell be lost.
 """
 
 from __future__ import annotations
@@ -56,6 +58,15 @@ def _stepped_out(loop: Any, coroutine: Coroutine[Any, Any, Any]) -> Iterator[Non
             "wait with 'await agent.run(...)' in the place of %%agent"
         )
     thread_id, task, ready = loop._thread_id, asyncio.current_task(loop), len(loop._ready)
+    handler, later = loop.get_exception_handler(), list[Any]()
+
+    def failed(loop: Any, failure: dict[str, Any]) -> None:
+        if (handle := failure.get("handle")) is not None and _is_entered(handle):
+            later.append(handle)
+        else:
+            (handler or type(loop).default_exception_handler)(loop, failure)
+
+    loop.set_exception_handler(failed)
     if task is not None:
         tasks._leave_task(loop, task)
     loop._thread_id = None
@@ -65,10 +76,21 @@ def _stepped_out(loop: Any, coroutine: Coroutine[Any, Any, Any]) -> Iterator[Non
     finally:
         loop._thread_id = thread_id
         events._set_running_loop(loop)
+        loop.set_exception_handler(handler)
+        loop._ready.extend(later)
         for _ in range(ready - len(loop._ready)):
             loop.call_soon(_nothing)
         if task is not None:
             tasks._enter_task(loop, task)
+
+
+def _is_entered(handle: Any) -> bool:
+    """Whether its callback has not run because its context is in use."""
+    try:
+        handle._context.run(_nothing)
+    except RuntimeError:
+        return True
+    return False
 
 
 def _nothing() -> None:

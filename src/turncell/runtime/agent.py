@@ -370,7 +370,8 @@ class Agent:
     ) -> Run:
         session = setup.session
         loop = BackgroundLoop.current()
-        driver = Driver(setup, Bus(loop.loop))
+        with called_from(running_loop()):  # the driver keeps this context for all that runs in the run
+            driver = Driver(setup, Bus(loop.loop))
         run = Run(run_id, session, self, driver, loop)
         session.queue.put(Waiting(run.id, message, run, terms))
         if within is not None:
@@ -414,8 +415,7 @@ class Agent:
                 await self._tell(state)
             return state
 
-        with called_from(running_loop()):
-            _when_done(loop.spawn(guarded()), run)
+        _when_done(loop.spawn(guarded()), run)
         return run
 
     def _begin(
