@@ -86,6 +86,7 @@ def test_tables_and_arrays_are_told_by_shape_types_and_head() -> None:
     sent = str(interpolate("Look: {sales} and {sales['n']} and {grid}", {"sales": sales, "grid": np.zeros((500, 500))}))
     assert "Look: \nDataFrame, 100 rows × 2 columns: city (" in sent and "n (int64); the first 5:" in sent
     assert "Series 'n', 100 values of int64; the first 5:" in sent
+    assert interpolate("{n}", {"n": np.float64(2.5)}) == "2.5"
     assert "array of shape (500, 500), float64:" in sent and "..." in sent
     assert len(sent) < 1_000
 

@@ -42,7 +42,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from types import FrameType, TracebackType
@@ -317,6 +317,27 @@ class KernelBridge:
             if not job.future.cancel():
                 _give_up(job)
             raise
+
+    def run_on_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """From a job, on the main thread: the coroutine on the notebook's own loop, which the cell blocks meanwhile."""
+        loop = self.loop
+        if loop is None:
+            coroutine.close()
+            raise RuntimeError("'await' needs the event loop of a notebook, and none was found")
+
+        async def listened_to() -> T:
+            listening = loop.create_task(self._poll())
+            try:
+                return await coroutine
+            finally:
+                listening.cancel()
+
+        return run_here(loop, listened_to())
+
+    async def _poll(self) -> None:
+        while True:
+            self.tap.poll()
+            await asyncio.sleep(ASK_POLL_S)
 
     def _serve_between_cells(self, job: _Job) -> None:
         """On the notebook's loop: run the job when no other cell is in the middle of something."""

@@ -39,11 +39,17 @@ def _trimmed(error: BaseException, shell: Any) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_OURS)]
     if isinstance(error, SyntaxError) and not any(is_of_people(frame.filename) for frame in frames):
         frames = []  # code that has not begun: its place is in the message
+    first = next((at for at, frame in enumerate(frames) if is_of_people(frame.filename)), 0)
+    frames = frames[first:]  # what stands above is the shell that runs the cell
     kept = [frame for frame in frames if is_of_people(frame.filename) or frame is frames[-1]][-_FRAMES:]
     lines = []
     if kept:
         left_out = len(frames) - len(kept)
-        lines.append("Traceback" + (f" ({left_out} frames of libraries left out)" if left_out else "") + ":")
+        lines.append(
+            "Traceback"
+            + (f" ({left_out} frame{'s' * (left_out != 1)} of libraries left out)" if left_out else "")
+            + ":"
+        )
     for frame in kept:
         inside = "" if frame.name == "<module>" else f", in {frame.name}"
         lines.append(f"  {place_of(frame.filename, shell)}, line {frame.lineno}{inside}")

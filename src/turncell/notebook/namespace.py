@@ -28,7 +28,6 @@ from turncell.notebook.bridge import JobInterrupted, KernelBridge, TookTooLong, 
 from turncell.notebook.failures import trimmed
 from turncell.notebook.interpolation import value_at
 from turncell.notebook.objects import as_text, in_a_line, is_table, picture_of
-from turncell.notebook.reentry import run_here
 from turncell.runtime.options import number
 from turncell.runtime.output import TABLE, Output, to_output
 from turncell.runtime.tools import Tool
@@ -181,11 +180,7 @@ class _Execution:
                 self._value, self._has_value = result, result is not None
 
     def _awaited(self, coroutine: Any) -> Any:
-        loop = KernelBridge.current().loop
-        if loop is None:
-            coroutine.close()
-            raise RuntimeError("top-level await needs the event loop of a notebook, and none was found")
-        return run_here(loop, coroutine)
+        return KernelBridge.current().run_on_loop(coroutine)
 
     @contextmanager
     def _capturing(self) -> Iterator[None]:

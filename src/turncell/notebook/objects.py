@@ -78,6 +78,8 @@ def _text(value: Any, limit: int) -> str:
 
         shown = numpy.array2string(value, threshold=100, edgeitems=3)
         return f"array of shape {value.shape}, {value.dtype}:\n{shown}"
+    if comes_from(value, "numpy", "generic"):
+        return str(value)
     if isinstance(value, ModuleType):
         return f"module {value.__name__}: {(inspect.getdoc(value) or 'no documentation').splitlines()[0]}"
     if inspect.isroutine(value) or inspect.isclass(value):
