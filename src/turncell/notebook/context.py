@@ -56,6 +56,8 @@ class CellErrors(Mapping[int, str]):
     def __init__(self, shell: Any) -> None:
         self._shell = shell
         self._errors: dict[int, BaseException] = {}
+        self.sources: dict[int, str] = {}
+        """Of the cells that failed: a cell that is run without a history has its source nowhere else."""
         shell.events.register("post_run_cell", self._ran)
 
     @classmethod
@@ -69,6 +71,7 @@ class CellErrors(Mapping[int, str]):
         with suppress(ValueError):
             self._shell.events.unregister("post_run_cell", self._ran)
         self._errors.clear()
+        self.sources.clear()
         type(self)._of_shell = None
 
     @property
@@ -83,12 +86,15 @@ class CellErrors(Mapping[int, str]):
         if number is None or _TURN.match(source):  # a turn that failed has told so itself
             return
         if error is None:
-            for old in [old for old in self._errors if source_of(self._shell, old).strip() == source.strip()]:
-                del self._errors[old]  # the same cell has run again, and well
+            # The same cell has run again, and well.
+            self._forget(old for old, failed in self.sources.items() if failed.strip() == source.strip())
             return
-        self._errors[number] = error
-        for old in list(self._errors)[:-MOST_ERRORS]:
-            del self._errors[old]
+        self._errors[number], self.sources[number] = error, source
+        self._forget(list(self._errors)[:-MOST_ERRORS])
+
+    def _forget(self, numbers: Iterable[int]) -> None:
+        for number in list(numbers):
+            del self._errors[number], self.sources[number]
 
     def __getitem__(self, number: int) -> str:
         return trimmed(self._errors[number], self._shell)
@@ -203,12 +209,6 @@ def cells_above(shell: Any, told: frozenset[str] = frozenset()) -> list[str]:
     return kept[::-1]
 
 
-def source_of(shell: Any, number: int) -> str:
-    """A cell as it was typed; "" where there is none."""
-    raw = shell.history_manager.input_hist_raw
-    return str(raw[number]) if 0 < number < len(raw) else ""
-
-
 def fix_prompt(shell: Any, number: int | None = None) -> str:
     """The prompt of `%agent fix`: the cell that failed last (or this one), its traceback, the variables it names.
 
@@ -223,7 +223,7 @@ def fix_prompt(shell: Any, number: int | None = None) -> str:
             if failed
             else "no cell has failed, and there is nothing to fix"
         )
-    source = source_of(shell, number).strip()
+    source = errors.sources[number].strip()
     lines = [f"{name}: {in_a_line(value)}" for name, value in _used(shell, source).items()]
     return "\n\n".join(
         [
