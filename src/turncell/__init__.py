@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     )
     from turncell.frames.export import export_html, export_markdown
     from turncell.frames.history import calls_df, runs_df, steps_df
+    from turncell.notebook.namespace import notebook_tools
     from turncell.runtime.agent import Agent
     from turncell.runtime.ask_user import ask_user
     from turncell.runtime.budget import Budget
@@ -137,6 +138,7 @@ _HOME = {
     "export_html": "frames.export",
     "export_markdown": "frames.export",
     "move": "runtime.portable",
+    "notebook_tools": "notebook.namespace",
     "otel": "adapters.otel",
     "prune": "runtime.portable",
     "reask": "adapters.replay",
@@ -210,6 +212,7 @@ __all__ = [
     "image",
     "load_ipython_extension",
     "move",
+    "notebook_tools",
     "prune",
     "reask",
     "redact",

@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias, get_args
 from turncell.core.policy import MODES, Mode
 from turncell.errors import SettingError
 
+NotebookContext: TypeAlias = Literal["none", "cells", "all"]
 StoreKind: TypeAlias = Literal["sqlite", "postgresql", "markdown"]
 _POSTGRES = ("postgresql://", "postgres://", "postgresql+psycopg://")
 _MARKDOWN = "markdown:"
@@ -41,6 +42,9 @@ class Settings:
     store: str = ""
     """Path of the SQLite file (also `sqlite:<path>`), `postgresql://user:password@host/database`, or `markdown:<folder>`
     (`markdown:` alone: `~/.turncell/sessions`). Empty: `history.sqlite` in the user's data directory."""
+    context: NotebookContext = "cells"
+    """What a `%%agent` cell tells of its notebook: "cells" (the code of the cells above), "all" (also tables, figures and the
+    last error), "none"."""
     meta_dirname: str = META_DIRNAME
     """Name of the folder for what belongs to a project or a home: links to documents, and, with `markdown:` alone, all."""
     echo: str = ""
@@ -51,6 +55,8 @@ class Settings:
             raise SettingError(f"setting 'mode' is {self.mode!r}; use one of {', '.join(MODES)}")
         if self.unattended not in ("deny", "allow"):
             raise SettingError(f"setting 'unattended' is {self.unattended!r}; use 'deny' or 'allow'")
+        if self.context not in ("none", "cells", "all"):
+            raise SettingError(f"setting 'context' is {self.context!r}; use 'none', 'cells' or 'all'")
         if not 0 < self.request_timeout_s < float("inf"):
             raise SettingError(f"setting 'request_timeout_s' is {self.request_timeout_s}; use seconds, more than 0")
         if self.max_steps < 1:

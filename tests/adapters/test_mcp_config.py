@@ -8,6 +8,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -180,7 +181,7 @@ def agent(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     monkeypatch.chdir(project)
 
     def say(*words: str) -> str:
-        commands.run(Notebook({}), shlex.join(words))
+        commands.run(Notebook(SimpleNamespace(user_ns={})), shlex.join(words))
         return capsys.readouterr().out
 
     return say

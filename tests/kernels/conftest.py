@@ -110,7 +110,7 @@ import turncell.settings
 from turncell import Agent, Settings, runs_df, tool
 from turncell.testing import ScriptedModel, call, say, think
 
-turncell.settings.use(Settings(store="HISTORY"))
+turncell.settings.use(Settings(store="HISTORY", context="none"))
 outbox = []
 
 @tool

@@ -225,3 +225,67 @@ def test_a_report_of_a_problem_has_what_happened_and_nothing_that_was_said(noteb
     assert key not in text and "tulips" not in text and "Ana" not in text
     assert path.stat().st_mode & 0o077 == 0
     assert "File exists" in failed(notebook, f"%agent doctor --report {path}")
+
+
+@pytest.mark.feature("D9")
+def test_braces_in_the_text_are_values_of_the_notebook_unless_it_is_raw(notebook: Kernel) -> None:
+    notebook.run("script('One.', 'Two.'); n = 3; d = {'k': [1, 2]}")
+    result(notebook, notebook.execute("%%agent -a demo\n{n} of {d['k']}, {unknown} and {a b}"))
+    result(notebook, notebook.execute("%%agent -a demo --raw\n{n}"))
+    said = notebook.value("[r.messages[-1].text for r in model.requests]")
+    assert said == ["3 of [1, 2], {unknown} and {a b}", "{n}"]
+
+
+@pytest.mark.feature("D10")
+def test_a_turn_is_told_the_cells_above_once_and_data_when_it_is_asked_for(notebook: Kernel) -> None:
+    notebook.run("script(*['Yes.'] * 9); told_of = lambda: [r.messages[-1].text for r in model.requests]")
+    notebook.run("rate = 0.25  # a cell above")
+    result(notebook, notebook.execute("%%agent -a demo --context cells\nfirst"))
+    notebook.run("rate = 0.5")
+    result(notebook, notebook.execute("%%agent -a demo --context cells\nsecond"))
+    first, second = notebook.value("told_of()")
+    assert "rate = 0.25  # a cell above" in first and first.endswith("first")
+    assert "rate = 0.5" in second and "a cell above" not in second
+    notebook.run("import pandas as pd; df = pd.DataFrame({'city': ['Oslo', 'Bergen']})")
+    result(notebook, notebook.execute("%%agent -a demo --vars df\nthird"))
+    result(notebook, notebook.execute("%%agent -a demo --context none\nfourth"))
+    third, fourth = notebook.value("told_of()[2:]")
+    assert "Bergen" in third and fourth == "fourth"
+    assert "'nothing' is not defined" in failed(notebook, "%%agent -a demo --vars nothing\nfifth")
+
+
+@pytest.mark.feature("D11", "B15")
+def test_the_notebook_s_own_tools_work_in_a_cell(notebook: Kernel) -> None:
+    notebook.run("script([call('run_python', code='total = 6 * 7\\ntotal')], 'It is 42.', mode='auto')")
+    notebook.run("model = ScriptedModel([[call('run_python', code='total = 6 * 7\\ntotal')], 'It is 42.'])")
+    notebook.run("from turncell import notebook_tools; demo = Agent(model, tools=notebook_tools(), mode='auto')")
+    result(notebook, notebook.execute("%%agent -a demo\nMultiply.", allow_stdin=True))
+    assert notebook.value("total") == 42 and "42" in notebook.value("told()[0]")
+    assert printed(notebook, "%agent tools notebook") == "notebook"
+    result(notebook, notebook.execute("%%agent -o turn --new\nWho are you?"))
+    assert "`run_python`" in notebook.value("turn.text")
+
+
+@pytest.mark.feature("D10")
+def test_fix_tells_of_the_cell_that_failed(notebook: Kernel) -> None:
+    assert "no cell has failed" in failed(notebook, "%agent fix")
+    notebook.run("script('Divide by one.'); amount = 0")
+    cell = notebook.execute("share = 10 / amount")
+    assert notebook.reply(cell)["status"] == "error"
+    notebook.idle(cell)
+    result(notebook, notebook.execute("%agent fix -a demo"))
+    prompt = notebook.value("model.requests[-1].messages[-1].text")
+    assert "share = 10 / amount" in prompt and "ZeroDivisionError" in prompt and "amount: " in prompt
+
+
+@pytest.mark.feature("F1")
+def test_a_cell_asks_for_each_row_of_a_table(notebook: Kernel) -> None:
+    notebook.run(
+        "import pandas as pd; df = pd.DataFrame({'word': ['sun', 'rain']}, index=[7, 9])\n"
+        "model = ScriptedModel(lambda request: request.messages[-1].text.upper()); demo = Agent(model)"
+    )
+    shown = result(notebook, notebook.execute("%%agent -a demo --map df -o words\nSay {word}"))
+    assert "SAY RAIN" in shown["text/plain"]
+    assert notebook.value("words.answer.to_dict()") == {7: "SAY SUN", 9: "SAY RAIN"}
+    assert "--map and --detach do not go together" in failed(notebook, "%%agent -a demo --map df --detach\nSay {word}")
+    assert "belongs to --map" in failed(notebook, "%%agent -a demo --resume x\nSay {word}")

@@ -22,6 +22,11 @@ Rules that are easy to break:
 - Only the main thread may touch the stream of ipykernel 6 and signal handlers. On another thread `wait` only waits;
   the main thread is then free, and messages take their normal path.
 
+- The loop of the notebook is blocked by the cell that waits. Coroutines that live there (`runtime/caller_loop.py`) go on
+  in `_let_loop_go_on`; the cells queued behind do not, because the kernel begins none before the running one has ended.
+- A job of `on_main` may also run when no cell waits, but never inside of another cell: neither between two awaits of
+  an async one, nor inside of a wait. In the very cell that has started its run it may, for that is who awaits it.
+
 Without a kernel (IPython in a terminal, a script) there is no tap, and everything else is the same. IPython and pyzmq
 are never imported from here: if they matter, they are loaded already.
 """
@@ -29,6 +34,7 @@ are never imported from here: if they matter, they are loaded already.
 from __future__ import annotations
 
 import _thread
+import asyncio
 import concurrent.futures
 import contextvars
 import queue
@@ -36,20 +42,30 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from types import FrameType, TracebackType
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from turncell.notebook.line import read_line
+from turncell.notebook.reentry import run_here
 from turncell.notebook.tap import Handler, ShellTap
+from turncell.runtime.caller_loop import called_from, has_work, running_loop
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_cell_here: contextvars.ContextVar[str | None] = contextvars.ContextVar("turncell_cell", default=None)
+"""The cell that this code, or the run that it is part of, was started in. ipykernel 6 knows only the last one."""
 GONE = "No answer is needed any more."
 ASK_POLL_S = 0.05
+BEGIN_S = 60.0
+"""How long a job of `on_main` waits for the cell that runs to end."""
+NOBODY_S = 3.0
+"""The same where nothing but a wait could serve it: a terminal, a script."""
+BUSY_POLL_S = 0.1
+PUMP_POLL_S = 0.005
 
 
 class TurnInterrupted(KeyboardInterrupt):
@@ -61,6 +77,14 @@ class TurnInterrupted(KeyboardInterrupt):
 
 class JobInterrupted(RuntimeError):
     """A job on the main thread was interrupted (or left with SystemExit). Whether it had its effect is not known."""
+
+
+class NotServed(RuntimeError):
+    """The main thread did not come to a job in time; nothing of it has run."""
+
+
+class TookTooLong(RuntimeError):
+    """A job reached its time limit and was interrupted. It may have had its effect."""
 
 
 class QuestionGone(RuntimeError):
@@ -75,6 +99,11 @@ class _GivenUp(BaseException):
 class _Job:
     call: Callable[[], Any]
     future: concurrent.futures.Future[Any] = field(default_factory=concurrent.futures.Future)
+    begun: concurrent.futures.Future[None] = field(default_factory=concurrent.futures.Future)
+    cell: str | None = None
+    """The message that executes the cell that wants it."""
+    interrupts: _Interrupts | None = None
+    """While it runs."""
 
 
 class _Interrupts:
@@ -82,7 +111,10 @@ class _Interrupts:
 
     def __init__(self) -> None:
         self.presses = 0
+        self.is_pumping = False
+        """Whether the notebook's loop goes on in the wait: the second press raises there, for sync code in a coroutine."""
         self._raises = False
+        self._is_leaving = False
         self._previous: Any = None
         self._job: _Job | None = None
         self._given_up: _Job | None = None
@@ -102,24 +134,24 @@ class _Interrupts:
         with self._lock:
             if self._job is job:
                 self._given_up = job
-                _thread.interrupt_main()
+                _interrupt_main()
 
     def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
         given_up, self._given_up = self._given_up, None
         if given_up is not None:  # nobody has pressed anything
-            if self._raises and given_up is self._job:
-                self._raises = False
+            if given_up is self._job and not self._is_leaving:  # again and again, for code that catches all
                 raise _GivenUp
             return
         self.presses += 1
-        if self._raises:
+        if self._raises or (self.is_pumping and self.presses > 1):
             self._raises = False
             raise KeyboardInterrupt
 
     @contextmanager
     def raising(self, job: _Job) -> Iterator[None]:
         presses_before = self.presses
-        self._job, self._raises = job, True
+        self._job, self._raises, self._is_leaving = job, True, False
+        job.interrupts = self
         try:
             yield
         except KeyboardInterrupt:
@@ -127,9 +159,9 @@ class _Interrupts:
             self.presses = max(self.presses, presses_before + 1)
             raise
         finally:
-            self._raises = False
+            self._raises, self._is_leaving = False, True
             with self._lock:
-                self._job = None
+                self._job = job.interrupts = None
 
 
 class KernelBridge:
@@ -146,12 +178,19 @@ class KernelBridge:
         self._held: _Interrupts | None = None
         self._serving: _Interrupts | None = None
         self._detached: set[object] = set()
-        self._cell_events = (("pre_run_cell", self._on_cell), ("post_run_cell", self._on_cell_end))
+        self.loop = self._find_loop()
+        """The notebook's own loop, as far as it is known: objects of asyncio that cells make belong to it."""
+        self._cells: list[str | None] = []
+        """The cells that run, one inside the other, by the message that executes them."""
+        if self.has_kernel and self.loop is not None and threading.current_thread() is threading.main_thread():
+            self._cell_begins(None)  # made by a cell, whose beginning it has not seen
+        for event, told in self._events():
+            shell.events.register(event, told)
 
     @classmethod
     def current(cls) -> KernelBridge:
         """The bridge of the running shell; without a shell, the one of this process."""
-        shell = _running_shell()
+        shell = running_shell()
         with cls._current_lock:
             if cls._current is None or cls._current._shell is not shell:
                 cls._current = cls(shell)
@@ -162,6 +201,9 @@ class KernelBridge:
         self.tap.unregister_all()
         for token in tuple(self._detached):
             self._leave_clicks(token)
+        for event, told in self._events():
+            with suppress(ValueError):  # a shell that was made anew in this process never knew of it
+                self._shell.events.unregister(event, told)
         with suppress(queue.Empty):
             while True:
                 job = self._jobs.get_nowait()
@@ -170,6 +212,35 @@ class KernelBridge:
         with KernelBridge._current_lock:
             if KernelBridge._current is self:
                 KernelBridge._current = None
+
+    def _events(self) -> tuple[tuple[str, Callable[[Any], None]], ...]:
+        if self._kernel is None or not hasattr(self._shell, "events"):
+            return ()
+        return (("pre_run_cell", self._cell_begins), ("post_run_cell", self._cell_ends))
+
+    def _cell_begins(self, info: object) -> None:
+        self.loop = self.loop or self._find_loop()
+        self._cells.append(self._cell())
+        _cell_here.set(self._cells[-1])
+        self.tap.cell_runs(self._parent())
+
+    def _cell_ends(self, result: object) -> None:
+        if self._cells:
+            self._cells.pop()
+        self.tap.cell_runs({})
+
+    def _cell(self) -> str | None:
+        name = self._parent().get("header", {}).get("msg_id")
+        return name if isinstance(name, str) else None
+
+    def _find_loop(self) -> asyncio.AbstractEventLoop | None:
+        if threading.current_thread() is not threading.main_thread():
+            return None
+        here = running_loop()
+        if here is not None or self._shell is None or self._kernel is not None:
+            return here
+        helpers = sys.modules.get("IPython.core.async_helpers")  # the loop of `await` in a terminal; it stands still
+        return helpers.get_asyncio_loop() if helpers is not None else None
 
     @property
     def has_kernel(self) -> bool:
@@ -213,8 +284,6 @@ class KernelBridge:
         """
         token = object()
         if not self._detached:
-            for event, told in self._cell_events:
-                self._shell.events.register(event, told)
             self.tap.hold(self._parent())
         self._detached.add(token)
         return lambda: self._leave_clicks(token)
@@ -225,15 +294,6 @@ class KernelBridge:
         self._detached.discard(token)
         if not self._detached:
             self.tap.release()
-            for event, told in self._cell_events:
-                with suppress(ValueError):
-                    self._shell.events.unregister(event, told)
-
-    def _on_cell(self, info: object) -> None:
-        self.tap.cell_runs(self._parent())
-
-    def _on_cell_end(self, result: object) -> None:
-        self.tap.cell_runs({})
 
     # -- jobs for the main thread
 
@@ -245,6 +305,80 @@ class KernelBridge:
         """
         context = contextvars.copy_context()
         return self._submit(lambda: context.run(fn, *args, **kwargs)).future
+
+    async def on_main(self, fn: Callable[[], T], *, limit_s: float | None = None) -> T:
+        """Await `fn()` on the main thread: in a cell that waits, or between the cells where none does.
+
+        Cancelling takes the main thread out of `fn`, as its time limit does (TookTooLong) and the interrupt button
+        (JobInterrupted). Raises NotServed where the main thread does not come to it.
+        """
+        context = contextvars.copy_context()
+        job = _Job(lambda: context.run(fn), cell=_cell_here.get())
+        can_be_idle = self.has_kernel and self.loop is not None and not self.loop.is_closed()
+        self._jobs.put(job)
+        if can_be_idle:
+            assert self.loop is not None
+            self.loop.call_soon_threadsafe(self._serve_between_cells, job)
+        begin_s = BEGIN_S if can_be_idle or self._serving is not None else NOBODY_S
+        try:
+            await asyncio.wait([asyncio.wrap_future(job.begun)], timeout=begin_s)
+            if not job.begun.done() and job.future.cancel():
+                where = "the notebook is busy" if can_be_idle else "no cell waits for this run"
+                raise NotServed(
+                    f"nothing was run: {where}, and the main thread did not come to it within {begin_s:g} s; "
+                    "wait for the run with %%agent or 'await agent.run(...)', or try again when the cell has ended"
+                )
+            done: asyncio.Future[T] = asyncio.wrap_future(job.future)
+            if (await asyncio.wait([done], timeout=limit_s))[0]:
+                return done.result()
+            _give_up(job)
+            while not (await asyncio.wait([done], timeout=1.0))[0]:
+                _give_up(job)
+            if isinstance(done.exception(), QuestionGone):
+                raise TookTooLong(f"it was interrupted after its time limit of {limit_s:g} s")
+            return done.result()
+        except asyncio.CancelledError:
+            if not job.future.cancel():
+                _give_up(job)
+            raise
+
+    def run_on_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """From a job, on the main thread: the coroutine on the notebook's own loop, which the cell blocks meanwhile."""
+        loop = self.loop
+        if loop is None:
+            coroutine.close()
+            raise RuntimeError("'await' needs the event loop of a notebook, and none was found")
+
+        async def listened_to() -> T:
+            listening = loop.create_task(self._poll())
+            try:
+                return await coroutine
+            finally:
+                listening.cancel()
+
+        return run_here(loop, listened_to())
+
+    async def _poll(self) -> None:
+        while True:
+            self.tap.poll()
+            await asyncio.sleep(ASK_POLL_S)
+
+    def _serve_between_cells(self, job: _Job) -> None:
+        """On the notebook's loop: run the job when no other cell is in the middle of something."""
+        if job.future.done() or job.future.running() or self.loop is None:
+            return
+        if self._serving is not None or not self._is_for_this_cell(job):
+            self.loop.call_later(BUSY_POLL_S, self._serve_between_cells, job)
+            return
+        try:
+            with _Interrupts() as interrupts:
+                _run(job, interrupts)
+        except KeyboardInterrupt:  # just before our handler stood, or just after it was taken away
+            return
+
+    def _is_for_this_cell(self, job: _Job) -> bool:
+        """Whether no cell runs, or the one that has started the run of this job."""
+        return job.cell is None or not self._cells or self._cells[-1] == job.cell
 
     def ask_line(self, prompt: str, is_wanted: Callable[[], bool] = lambda: True) -> str:
         """`input(prompt)` on the main thread: the stdin channel of a kernel, the keyboard of a terminal. Blocks.
@@ -302,7 +436,8 @@ class KernelBridge:
             return
         before = self._held
         try:
-            with _Interrupts() as self._held:
+            self.loop = self.loop or self._find_loop()
+            with _Interrupts() as self._held, called_from(self.loop):
                 held = self._held
                 yield
         except KeyboardInterrupt as interrupt:  # pressed just before our handler stood
@@ -371,9 +506,30 @@ class KernelBridge:
                 if interrupts.presses > 1 or time.monotonic() >= leave_at_s:
                     return
             self.tap.poll()
+            if self._jobs.empty() and has_work(self.loop):
+                self._let_loop_go_on(interrupts, poll_s)
+                continue
             job = self._next_job(poll_s)
-            if job is not None:
+            if job is not None and self._is_for_this_cell(job):  # others have a place on the loop, too
                 _run(job, interrupts)
+
+    def _let_loop_go_on(self, interrupts: _Interrupts, for_s: float) -> None:
+        """The coroutines that were handed over to the notebook's loop, a little at a time."""
+        loop, end_s = self.loop, time.monotonic() + for_s
+
+        async def slice_of_time() -> None:
+            # What it waits for are queues of threads.
+            while self._jobs.empty() and has_work(loop) and time.monotonic() < end_s:  # noqa: ASYNC110
+                await asyncio.sleep(PUMP_POLL_S)
+
+        assert loop is not None
+        interrupts.is_pumping = True
+        try:
+            run_here(loop, slice_of_time())
+        except KeyboardInterrupt:
+            pass  # it is counted, and has taken sync code out of its coroutine
+        finally:
+            interrupts.is_pumping = False
 
     # -- what the running cell says about itself
 
@@ -398,9 +554,25 @@ class KernelBridge:
             return {}
 
 
+def _interrupt_main() -> None:
+    main = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, signal.SIGINT)  # a real one, which also ends a sleep or a read
+    else:
+        _thread.interrupt_main()
+
+
+def _give_up(job: _Job) -> None:
+    interrupts = job.interrupts
+    if interrupts is not None:
+        interrupts.give_up(job)
+
+
 def _run(job: _Job, interrupts: _Interrupts) -> None:
-    if not job.future.set_running_or_notify_cancel():
+    # It may stand in the queue and wait for the end of a cell, too.
+    if job.future.running() or job.future.done() or not job.future.set_running_or_notify_cancel():
         return
+    job.begun.set_result(None)
     try:
         with interrupts.raising(job):
             result = job.call()
@@ -422,6 +594,7 @@ def _as_interrupted(cause: BaseException) -> JobInterrupted:
     return interrupted
 
 
-def _running_shell() -> Any:
+def running_shell() -> Any:
+    """The shell of IPython that runs in this process, or None. IPython is not imported for it."""
     ipython = sys.modules.get("IPython")
     return ipython.get_ipython() if ipython is not None else None

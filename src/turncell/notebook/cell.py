@@ -7,10 +7,16 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from IPython.display import display
+
 from turncell import settings
 from turncell.adapters.mcp_config import mcp_servers
+from turncell.core.parts import Image
 from turncell.errors import UsageError
+from turncell.notebook.bridge import TurnInterrupted
 from turncell.notebook.commands import say
+from turncell.notebook.context import names_of, notebook_context
+from turncell.notebook.interpolation import interpolate
 from turncell.notebook.notebook import (
     LEFT,
     Notebook,
@@ -22,6 +28,7 @@ from turncell.notebook.notebook import (
     whose,
 )
 from turncell.runtime.agent import Agent
+from turncell.runtime.prompts import as_message
 from turncell.runtime.run import Run
 from turncell.runtime.secrets import redactor
 from turncell.runtime.session import Session
@@ -35,26 +42,36 @@ def run_cell(notebook: Notebook, options: Any, text: str) -> None:
         raise UsageError(f"-o {options.out!r} is no name of a variable; use one like 'run'")
     if options.cached is not None and options.detach:
         raise UsageError("--cached and --detach do not go together: a cassette is there for one cell at a time")
-    agent = _agent(notebook, options)
+    if options.resume is not None and options.map is None:
+        raise UsageError("--resume is the name of a batch and belongs to --map; %agent resume goes on with a turn")
+    agent = agent_of_options(notebook, options)
     if not text.strip():
         raise UsageError("the cell is empty; write below %%agent what you want the agent to do")
+    text = text.strip("\n")
     with _cassette(options.cached):
-        _turn(notebook, agent, text.strip("\n"), options)
+        if options.map is not None:
+            _map(notebook, agent, text, options)
+        else:
+            run_prompt(notebook, agent, text if options.raw else interpolate(text, names_of(notebook.shell)), options)
 
 
-def _turn(notebook: Notebook, agent: Agent, prompt: str, options: Any) -> None:
+def run_prompt(notebook: Notebook, agent: Agent, said: str | list[str | Image], options: Any) -> None:
+    """A turn of this cell, with what its options say of the notebook."""
     source = _session_of(notebook, options)
-    if source is not None and not options.fork and _goes_on(notebook, source, agent, prompt, options):
+    if source is not None and not options.fork and _goes_on(notebook, source, agent, as_message(said).text, options):
         return
     replaces = _last_of(source) if options.retry else None
-    output = None if options.schema is None else notebook.name(options.schema)
-    budget = None if options.budget is None else limits_in(options.budget)
+    output, budget = _output(notebook, options), _budget(options)
+    about = notebook_context(
+        notebook.shell, options.context or settings.current().context, names_in(options.vars or ()), session=source
+    )
+    informed, prompt = about.added_to(agent), about.before(said)
 
     def start(is_attended: bool, cell_id: str | None) -> Run:
         # Nothing has changed before this has checked what it was given: a mistake costs and leaves no session.
         session = source.fork() if options.fork and source is not None else source
         try:
-            run = agent.start(
+            run = informed.start(
                 prompt, session=session, is_attended=is_attended, cell_id=cell_id, mode=options.mode,
                 max_steps=options.max_steps, output=output, budget=budget, timeout_s=options.timeout, replaces=replaces,
             )  # fmt: skip
@@ -62,12 +79,39 @@ def _turn(notebook: Notebook, agent: Agent, prompt: str, options: Any) -> None:
             if session is not None and session is not source:
                 session.delete()
             raise
+        if run.session.agent is informed:
+            run.session.agent = agent  # what this cell tells of the notebook, others need not tell again
         notebook.use(run.session)
         if options.out:
             notebook.names[options.out] = run
         return run
 
     notebook.show(start, view=options.view, detach=options.detach)
+
+
+def _map(notebook: Notebook, agent: Agent, template: str, options: Any) -> None:
+    """One turn for each row; the table is shown, and is what `-o` names."""
+    for option in ("detach", "retry", "fork", "goes_on", "session"):
+        if getattr(options, option):
+            name = {"goes_on": "continue"}.get(option, option)
+            raise UsageError(f"--map and --{name} do not go together: each row is a session of its own")
+    table = agent.map(
+        notebook.name(options.map), template, output=_output(notebook, options), budget=_budget(options),
+        timeout_s=options.timeout, resume=options.resume,
+    )  # fmt: skip
+    if options.out:
+        notebook.names[options.out] = table
+    display(table)
+    if table.attrs["is_interrupted"]:
+        raise TurnInterrupted
+
+
+def _output(notebook: Notebook, options: Any) -> Any:
+    return None if options.schema is None else notebook.name(options.schema)
+
+
+def _budget(options: Any) -> dict[str, float] | None:
+    return None if options.budget is None else limits_in(options.budget)
 
 
 def _goes_on(notebook: Notebook, session: Session, agent: Agent, prompt: str, options: Any) -> bool:
@@ -127,7 +171,8 @@ def _last_of(session: Session | None) -> str:
     return session.runs[-1].run_id
 
 
-def _agent(notebook: Notebook, options: Any) -> Agent:
+def agent_of_options(notebook: Notebook, options: Any) -> Agent:
+    """The agent that is named, or one of the options and of what is set for all cells."""
     if options.agent:
         agent = notebook.agent(options.agent)
         for option in ("model", "tools", "instructions"):
@@ -135,7 +180,7 @@ def _agent(notebook: Notebook, options: Any) -> Agent:
                 raise UsageError(f"-a and --{option} do not go together: the agent {options.agent} has its own")
         return agent
     names = notebook.tools if options.tools is None else names_in(options.tools)
-    tools = [*(notebook.tool(name) for name in names), *mcp_servers().servers.values()]
+    tools = [*notebook.tools_of(names), *mcp_servers().servers.values()]
     return Agent(options.model, tools=tools, instructions=options.instructions or "")
 
 

@@ -20,12 +20,14 @@ _remove_completion: Callable[[], None] = lambda: None  # noqa: E731
 def load(shell: InteractiveShell) -> None:
     """Register the magics, and how a Run looks in an output."""
     from turncell.notebook import completion
+    from turncell.notebook.cell_errors import CellErrors
     from turncell.notebook.magics import TurncellMagics
     from turncell.runtime.project import use_project
 
     if said := use_project():
         print(said)  # noqa: T201
     _WarmUp.begin(shell)
+    CellErrors.of(shell)
     magics = TurncellMagics(shell)
     shell.register_magics(magics)
     global _remove_completion
@@ -36,6 +38,8 @@ def load(shell: InteractiveShell) -> None:
 
 def unload(shell: InteractiveShell) -> None:
     """Leave nothing behind."""
+    from turncell.notebook.cell_errors import CellErrors
+
     _WarmUp.end(shell)
     _remove_completion()
     for kind in ("cell", "line"):
@@ -48,6 +52,7 @@ def unload(shell: InteractiveShell) -> None:
         # IPython moves a printer here when the first object of its type is shown.
         for kind in [one for one in formatter.type_printers if (one.__module__, one.__name__) == _RUN]:
             formatter.type_printers.pop(kind)
+    CellErrors.of(shell).close()
     if (servers := sys.modules.get("turncell.adapters.mcp_tools")) is not None:
         servers.close_servers()
     bridge = sys.modules.get("turncell.notebook.bridge")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # the runtime is imported by the first cell that needs it: %l
     from turncell.notebook.notebook import Notebook
     from turncell.runtime.session import Session
 
-_SETTINGS = ("model", "mode", "max_steps", "unattended", "request_timeout_s", "echo")
+_SETTINGS = ("model", "mode", "max_steps", "unattended", "request_timeout_s", "context", "echo")
 
 
 @magics_class
@@ -36,18 +36,19 @@ class TurncellMagics(Magics):
         config=True
     )
     request_timeout_s = traitlets.Float(help="how long a request waits for a person, in seconds").tag(config=True)
+    context = traitlets.Enum(("none", "cells", "all"), help="what a cell tells of its notebook").tag(config=True)
     echo = traitlets.Unicode(help="a file that gets each turn as plain text").tag(config=True)
 
     def __init__(self, shell: Any) -> None:
         super().__init__(shell)
-        self._names = shell.user_ns
+        self._shell = shell
 
     @cached_property
     def notebook(self) -> Notebook:
         """What the cells of this notebook share."""
         from turncell.notebook.notebook import Notebook
 
-        return Notebook(self._names)
+        return Notebook(self._shell)
 
     @traitlets.default("model")
     def _model(self) -> str:
@@ -68,6 +69,10 @@ class TurncellMagics(Magics):
     @traitlets.default("request_timeout_s")
     def _request_timeout_s(self) -> float:
         return settings.current().request_timeout_s
+
+    @traitlets.default("context")
+    def _context(self) -> str:
+        return settings.current().context
 
     @traitlets.default("echo")
     def _echo(self) -> str:
@@ -94,8 +99,20 @@ class TurncellMagics(Magics):
     @magic_arguments()
     @argument("-m", "--model", help="the model: 'embedded', or provider/model as LiteLLM names it")
     @argument("-a", "--agent", help="an Agent of the namespace; its model, tools and rules are used")
-    @argument("-t", "--tools", nargs="+", help="names of functions or Tools of the namespace, separated by commas")
+    @argument(
+        "-t",
+        "--tools",
+        nargs="+",
+        help="names of functions or Tools of the namespace, separated by commas; 'notebook': run Python here",
+    )
     @argument("-i", "--instructions", help="the system instructions, in quotes")
+    @argument(
+        "--context",
+        choices=("none", "cells", "all"),
+        help="what the model is told of the notebook: the code of the cells above, also data and errors, or nothing",
+    )
+    @argument("--vars", nargs="+", help="variables whose values the model is told: tables, figures, anything")
+    @argument("--raw", action="store_true", help="braces stay as typed; else {name} is the value of a variable")
     @argument(
         "--schema", metavar="TYPE", help="a type of the namespace: the turn ends with a value of it, in run.output"
     )
@@ -115,6 +132,12 @@ class TurncellMagics(Magics):
         const="",
         metavar="PATH",
         help="answer from a cassette what it has, and record the rest there",
+    )
+    @argument(
+        "--map", metavar="ROWS", help="one turn for each row of this DataFrame; the text is a template of its columns"
+    )
+    @argument(
+        "--resume", metavar="NAME", help="with --map: the name of the batch, whose completed rows are not asked again"
     )
     @argument("--detach", action="store_true", help="do not wait: the turn goes on, and the next cell can run")
     @argument(

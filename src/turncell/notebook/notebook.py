@@ -12,6 +12,7 @@ from turncell.core.policy import Mode
 from turncell.errors import RunError, UsageError
 from turncell.frames.visible import visible
 from turncell.notebook.bridge import KernelBridge
+from turncell.notebook.namespace import notebook_tools
 from turncell.notebook.turn import View, run_turn
 from turncell.runtime.agent import Agent
 from turncell.runtime.run import Run
@@ -46,8 +47,9 @@ class TurnFailed(RunError):
 class Notebook:
     """The session that its cells go on with, the tools they have, and what is defined in it."""
 
-    def __init__(self, names: MutableMapping[str, Any]) -> None:
-        self.names = names
+    def __init__(self, shell: Any) -> None:
+        self.shell = shell
+        self.names: MutableMapping[str, Any] = shell.user_ns
         self.session: Session | None = None
         self.tools: list[str] = []
         self.run: Run | None = None
@@ -61,6 +63,16 @@ class Notebook:
             return self.names[name]
         except KeyError:
             raise UsageError(f"{name!r} is not defined in this notebook; define it in a cell above") from None
+
+    def tools_of(self, names: Iterable[str]) -> list[Any]:
+        """Functions and Tools of the notebook by name; "notebook" stands for its own tools, unless something is called so."""
+        tools: list[Any] = []
+        for name in names:
+            if name == "notebook" and name not in self.names:
+                tools += notebook_tools(shell=self.shell)
+            else:
+                tools.append(self.tool(name))
+        return tools
 
     def tool(self, name: str) -> Any:
         tool = self.name(name)
@@ -153,7 +165,8 @@ class Notebook:
         """
         if name is not None:
             return self.agent(name)
-        missing = [tool for tool in run.tools if tool not in self.names]
+        own = {tool.name: tool for tool in notebook_tools(shell=self.shell)}
+        missing = [tool for tool in run.tools if tool not in self.names and tool not in own]
         if missing:
             raise UsageError(
                 f"the interrupted turn had the tools {', '.join(run.tools)}, and {', '.join(missing)} is not defined in "
@@ -163,7 +176,7 @@ class Notebook:
         if needs or needs is None:
             had = f"had what a record does not hold ({', '.join(needs)})" if needs else "may have had rules and limits"
             raise UsageError(f"{whose(run)} {had}, and nobody goes on without that; name the agent: -a AGENT")
-        tools = [self.tool(tool) for tool in run.tools]
+        tools = [self.tool(tool) if tool in self.names else own[tool] for tool in run.tools]
         return Agent(run.model, tools=tools, instructions=run.instructions, mode=cast(Mode, run.mode))
 
 

@@ -23,6 +23,7 @@ from turncell.runtime import defaults, secrets, trace
 from turncell.runtime.approvals import Policy, RuleFunction, warn_of_idle
 from turncell.runtime.budget import Budget, limits_of
 from turncell.runtime.bus import Bus
+from turncell.runtime.caller_loop import called_from, running_loop
 from turncell.runtime.driver import Driver, Setup
 from turncell.runtime.hooks import Hooks, HookSet, called
 from turncell.runtime.inputs import Waiting
@@ -415,7 +416,8 @@ class Agent:
     ) -> Run:
         session = setup.session
         loop = BackgroundLoop.current()
-        driver = Driver(setup, Bus(loop.loop))
+        with called_from(running_loop()):  # the driver keeps this context for all that runs in the run
+            driver = Driver(setup, Bus(loop.loop))
         run = Run(run_id, session, self, driver, loop)
         session.queue.put(Waiting(run.id, message, run, terms))
         if within is not None:

@@ -20,12 +20,13 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol, Self, TypedDict, Unpack, cast, overload
+from typing import Any, ClassVar, Literal, Protocol, Self, TypedDict, Unpack, cast, overload
 
 from turncell.core.parts import Json
 from turncell.core.policy import Effect, Verdict
 from turncell.core.signals import Traits
 from turncell.errors import ToolError, say
+from turncell.runtime.caller_loop import on_caller_loop
 from turncell.runtime.context import ToolContext
 from turncell.runtime.ports import ToolSpec
 from turncell.runtime.signature import code_of, origin, parameters_of, read_docstring
@@ -72,6 +73,7 @@ class ToolOptions(TypedDict, total=False):
     loop_key: Callable[[dict[str, Json]], str] | None
     trusted: bool
     edits_notebook: bool
+    loop: Literal["own", "caller"]
 
 
 class Tool:
@@ -92,6 +94,9 @@ class Tool:
       as the same; it gets the arguments as JSON.
     - `trusted`: what it returns comes from nobody outside.
     - `edits_notebook`: it changes nothing but the notebook (mode "edits").
+    - `loop`: where an async function runs: "own", the background loop (the default), or "caller", the event loop that
+      the run was started from. For objects that belong to that loop: an HTTP session or a database pool opened in a
+      cell. In a notebook it works while a cell waits, too. Where no loop was running, it is the background loop.
 
     Validators of the annotated types run on the loop of all runs: they must return at once.
 
@@ -134,6 +139,7 @@ class Tool:
     loop_key: Callable[[dict[str, Json]], str] | None = None
     trusted: bool = False
     edits_notebook: bool = False
+    loop: Literal["own", "caller"] = "own"
     inside: Mapping[str, Tool] = MappingProxyType({})
     """The tools of the agent that it hands tasks to: rules for them make sense outside too."""
     is_answer: ClassVar[bool] = False
@@ -166,6 +172,8 @@ class Tool:
                 f"tool {self.name!r} is a generator, which runs nothing when called; return a value instead"
             )
         self._is_async = inspect.iscoroutinefunction(code)
+        if self.loop == "caller" and not self._is_async:
+            raise ToolError(f"tool {self.name!r}: loop='caller' is for async functions; write 'async def'")
         self._parameters = parameters_of(self.name, function, ToolContext)
         self._check_callables()
         # Without `updated`: the attributes of an object that is callable are its own business.
@@ -201,7 +209,8 @@ class Tool:
         if self._parameters.context:
             values[self._parameters.context] = context
         if self._is_async:
-            return await self.function(**values)
+            made = self.function(**values)
+            return await (on_caller_loop(made) if self.loop == "caller" else made)
         done = in_background(self.function, **values)
         if on_background is not None:
             on_background(done)
@@ -279,6 +288,8 @@ class Tool:
         for option in ("parallel", "terminate", "polling", "trusted", "edits_notebook"):
             if not isinstance(getattr(self, option), bool):
                 raise refuse(option, "True or False")
+        if self.loop not in ("own", "caller"):
+            raise refuse("loop", "'own' or 'caller'")
         if self.timeout_s is not None and not (_is_finite(self.timeout_s) and self.timeout_s > 0):
             raise refuse("timeout_s", "seconds, more than 0, or None")
         if not (_is_finite(self.retry_wait_s) and self.retry_wait_s >= 0):

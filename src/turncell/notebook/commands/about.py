@@ -108,7 +108,7 @@ def tools(notebook: Notebook, *names: str) -> None:
             raise UsageError("--none and names do not go together; write %agent tools --none, or the names alone")
         notebook.tools = []
     elif wanted:
-        Agent("embedded", tools=[notebook.tool(name) for name in wanted])  # refuses what no model can be offered
+        Agent("embedded", tools=notebook.tools_of(wanted))  # refuses what no model can be offered
         notebook.tools = wanted
     say(", ".join(notebook.tools) or "none")
 
@@ -118,5 +118,5 @@ def context(notebook: Notebook, *words: str) -> None:
     if words not in ((), ("--whole",)):
         raise UsageError(f"%agent context {' '.join(words)}: write %agent context, or %agent context --whole")
     session = notebook.a_session()
-    report = session.context_report(session.agent or Agent(tools=[notebook.tool(name) for name in notebook.tools]))
+    report = session.context_report(session.agent or Agent(tools=notebook.tools_of(notebook.tools)))
     say("\n".join(map(visible, report.table(whole=bool(words)).split("\n"))))

@@ -40,6 +40,17 @@ def retry(notebook: Notebook, *words: str) -> None:
     notebook.show(start)
 
 
+@command("fix [CELL] [options of %%agent]", "have the last cell that failed explained and mended, or In [CELL]")
+def fix(notebook: Notebook, *words: str) -> None:
+    from turncell.notebook.cell import agent_of_options, run_prompt
+    from turncell.notebook.context import fix_prompt
+    from turncell.notebook.magics import TurncellMagics
+
+    number = int(words[0]) if words and words[0].isdigit() else None
+    options = TurncellMagics.cell.parser.parse_args(list(words if number is None else words[1:]))
+    run_prompt(notebook, agent_of_options(notebook, options), fix_prompt(notebook.shell, number), options)
+
+
 @command("branch [RUN]", "go on after an earlier run; without RUN, list them")
 def branch(notebook: Notebook, run_id: str | None = None) -> None:
     session = notebook.a_session()
