@@ -9,7 +9,6 @@ import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from turncell.core.context import messages_of
 from turncell.core.deltas import CallFragment, Finished, ImageFragment, ReasoningFragment, TextFragment
 from turncell.core.events import FinishReason
 from turncell.core.parts import IMAGE_TYPES, Message, Usage
@@ -46,7 +45,9 @@ async def call_model(driver: Driver, command: CallModel) -> None:
         model = await _pick(driver, command, request)
         if not await make_room(driver, model, command, request):
             return
-        request = _request(driver, command)
+        driver.telling.update(driver.loop_state.run)
+        if driver.telling.messages is not request.messages:
+            request = _request(driver, command)
         if driver.setup.hooks.has("before_model"):
             request = await driver.setup.hooks.ask("before_model", request, ModelRequest)
     except (UnknownModelError, HookFailed, Vetoed) as error:
@@ -78,7 +79,7 @@ def _request(driver: Driver, command: CallModel) -> ModelRequest:
     driver.telling.update(run)
     options = {k: v for k, v in setup.options.items() if not (command.is_last_word and k == "output_schema")}
     return ModelRequest(
-        messages=messages_of(driver.telling.units), instructions=run.instructions, tools=specs,
+        messages=driver.telling.messages, instructions=run.instructions, tools=specs,
         run_id=run.run_id, step=command.step, **options,
     )  # fmt: skip
 

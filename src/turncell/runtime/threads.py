@@ -87,15 +87,16 @@ async def within(limit_s: float, coroutine: Coroutine[Any, Any, T]) -> T:
 @types.coroutine
 def _rest(coroutine: Coroutine[Any, Any, T], awaited: Any) -> Generator[Any, Any, T]:
     """What is left of a coroutine that waits for something already."""
+    resume: Callable[[Any], Any] = coroutine.send
+    given: Any = None
     while True:
         try:
             given = yield awaited
+            resume = coroutine.send
         except BaseException as error:
-            resume, value = coroutine.throw, error
-        else:
-            resume, value = coroutine.send, given
+            given, resume = error, coroutine.throw
         try:
-            awaited = resume(value)
+            awaited = resume(given)
         except StopIteration as end:
             return cast(T, end.value)
 
