@@ -33,6 +33,7 @@ import logging
 log = logging.getLogger("turncell")
 
 _ANY_STEP = StepInfo()
+_REASONS = get_args(FinishReason)
 
 
 async def call_model(driver: Driver, command: CallModel) -> None:
@@ -143,7 +144,7 @@ def _odd(burst: Any) -> str | None:
 
 def _is_end(end: Any) -> bool:
     usage = end.usage
-    if not isinstance(usage, Usage) or end.finish_reason not in get_args(FinishReason):
+    if not isinstance(usage, Usage) or end.finish_reason not in _REASONS:
         return False
     tokens = (
         usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens, usage.reasoning_tokens,

@@ -200,9 +200,10 @@ class _Running:
 
     def _context(self, ended: threading.Event) -> ToolContext:
         driver, call_id = self._driver, self._call.call_id
-        loop, run = BackgroundLoop.current(), driver.loop_state.run
+        run = driver.loop_state.run
 
         def soon(fn: Callable[..., None], *values: Any) -> None:
+            loop = BackgroundLoop.current()
             if loop.is_here:
                 fn(*values)  # at once: what an async tool says last must not come after its result
             else:
