@@ -74,17 +74,13 @@ class Policy:
             return denied
         decision = decide(
             rules, self.mode, tool.name, use.arguments, tool.effect, tool.edits_notebook,
-            remembered=self._remembered(), check=check, is_tainted=is_tainted,
+            remembered=self.remembered(), check=check, is_tainted=is_tainted,
         )  # fmt: skip
         if decision.verdict != "ask" or self.is_attended:
             return decision
         if self.unattended == "allow":
             return Decision("allow", UNATTENDED.by, "nobody is attending and the setting allows it")
         return UNATTENDED
-
-    def _remembered(self) -> Iterator[Rule]:
-        """Looked for only where no rule in code matches: the file may have changed, and is asked each time."""
-        yield from self.remembered()
 
     async def denial(self, tool: Tool, use: ToolUse) -> Decision | None:
         """What denies arguments that a person has put in the place of the model's: a rule in code or the tool's check.
