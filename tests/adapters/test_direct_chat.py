@@ -229,6 +229,19 @@ def test_bytes_that_were_kept_are_those_that_would_be_made(picks: list[int], lim
         assert json.loads(encoded.encode(messages, "i")) == chat_messages(messages, "i")
 
 
+def test_a_conversation_that_grows_beside_another_is_told_as_it_is() -> None:
+    def step(number: int) -> list[Message]:
+        one = ToolCall(f"c{number}", "f", "{}", "same")
+        return [Message("assistant", (one,)), Message("tool", (ToolResult(one.call_id, "f", "1", False, "same"),))]
+
+    start = [Message("user", (Text("a"),))]
+    mine, other = [*start, *step(1)], [*start, *step(2)]
+    encoded = MessageBytes()
+    for messages, instructions in ((start, ""), (mine, ""), ([*mine, *step(3)], ""), (other, ""), ([*other, *step(4)], ""),
+                                   ([*other, *step(4)], "i"), (mine, "i"), ([*mine, *step(3)], "j"), ([], "j"), (mine, "")):  # fmt: skip
+        assert json.loads(encoded.encode(messages, instructions)) == chat_messages(messages, instructions)
+
+
 def test_the_limit_has_the_name_that_the_server_knows() -> None:
     def field(name: str, **more: Any) -> set[str]:
         with serve([reply("x")]) as server:

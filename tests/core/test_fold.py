@@ -26,7 +26,7 @@ from tests.journals.play import (
 )
 from turncell.core import codec
 from turncell.core.events import PartialSaved, Recorded, RunEnded
-from turncell.core.fold import fold, snapshot
+from turncell.core.fold import RunState, apply, fold, snapshot
 from turncell.core.parts import Message, ToolCall, ToolResult
 from turncell.notebook.wire import RunView
 
@@ -208,3 +208,13 @@ def test_a_running_call_may_ask_again_and_goes_on_after_each_answer() -> None:
 
 def test_closing_words_are_the_text_of_the_run() -> None:
     assert fold(closed().events).text == "That is enough for <b>today</b>."
+
+
+@pytest.mark.parametrize("make", PLAYS)
+def test_the_state_before_an_event_stays_as_it_was(make: type[Play]) -> None:
+    """Whoever holds one reads it from any thread, while the run goes on."""
+    state, before = RunState(), []
+    for event in make().events:
+        before.append((state, vars(state).copy()))
+        state = apply(state, event)
+    assert before and all(vars(one) == told for one, told in before)

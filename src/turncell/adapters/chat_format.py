@@ -6,7 +6,8 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias
+from operator import is_
+from typing import NamedTuple, TypeAlias
 
 import orjson
 
@@ -57,11 +58,15 @@ class MessageBytes:
         self._new: dict[int, _Encoded] = {}
         self._old: dict[int, _Encoded] = {}
         self._new_bytes = 0
+        self._last: _Told | None = None
+        """The latest request: the next one of the same run goes on from it."""
 
-    def encode(self, messages: Iterable[Message], instructions: str = "") -> bytes:
-        pieces = [encode(_system(instructions))] if instructions else []
-        ids: dict[str, str] = {}
-        for message in messages:
+    def encode(self, messages: Sequence[Message], instructions: str = "") -> bytes:
+        start, pieces, ids = 0, [encode(_system(instructions))] if instructions else [], {}
+        last = self._last
+        if last is not None and last.instructions == instructions and last.begins(messages):
+            start, pieces, ids = len(last.messages), [last.data], last.ids
+        for message in messages[start:]:
             found = self._new.get(id(message))
             # An id is that of another message once its own is gone; what is kept here cannot be gone.
             if found is None:
@@ -74,7 +79,9 @@ class MessageBytes:
                 pieces.append(found[1])
         if self._new_bytes > self._limit_bytes:
             self._old, self._new, self._new_bytes = self._new, {}, 0
-        return b"[" + b",".join(pieces) + b"]"
+        data = b",".join(pieces)
+        self._last = _Told(tuple(messages), instructions, data, ids) if data else None
+        return b"[" + data + b"]"
 
     def _encoded(self, message: Message, ids: dict[str, str]) -> _Encoded:
         own = dict(ids) if message.role != "assistant" else {}
@@ -82,6 +89,22 @@ class MessageBytes:
         if self._shape is not None:
             self._shape(message, chat)
         return message, b",".join(map(encode, chat)), own if message.role == "assistant" else {}
+
+
+class _Told(NamedTuple):
+    """What a request was made of. `ids` are those on the wire of the calls in it."""
+
+    messages: tuple[Message, ...]
+    instructions: str
+    data: bytes
+    ids: dict[str, str]
+
+    def begins(self, messages: Sequence[Message]) -> bool:
+        """Whether these are the same messages (the objects), and perhaps more."""
+        mine = self.messages
+        if len(messages) < len(mine) or (mine and messages[len(mine) - 1] is not mine[-1]):
+            return False
+        return all(map(is_, mine, messages))
 
 
 _Encoded: TypeAlias = tuple[Message, bytes, dict[str, str]]

@@ -107,7 +107,8 @@ class DirectChat:
                     yield fragments
                 if reading.failure is not None:
                     break
-            yield [self._finished(reading)]
+        # Outside: whoever has got the last fragment leaves, and the connection would be left by a task of its own.
+        yield [self._finished(reading)]
 
     def _finished(self, reading: ChatReading) -> Finished:
         cost_usd, basis = self._cost(reading)
@@ -117,8 +118,10 @@ class DirectChat:
         if self.price is not None:
             cost_usd = self.price.of(reading.usage)
             return cost_usd, "none" if cost_usd is None else "user"
+        if not self._is_openai:
+            return None, "none"
         usage = reading.usage
-        listed = list_price("openai", self._model, usage.input_tokens or 0) if self._is_openai else None
+        listed = list_price("openai", self._model, usage.input_tokens or 0)
         cost_usd = listed.of(usage) if listed is not None else None
         return cost_usd, "none" if cost_usd is None else "prices"
 
@@ -127,13 +130,15 @@ class DirectChat:
         if key is None and self._reads_environment and self._auth is None:
             key = environment_key("OPENAI_API_KEY")
         if key is None and self._auth is None and not _has(self._headers, "authorization"):
-            key = await keyring_key(*self._accounts())
+            # To look whether there is a keyring at all costs as much as a whole request on loopback, which has no account.
+            key = await keyring_key(*accounts) if (accounts := self._accounts) else None
         if key is None and self._is_openai and self._auth is None and not _has(self._headers, "authorization"):
             raise ModelFailure(
                 "auth", f"{self.name}: no key: OPENAI_API_KEY not set in the environment; set it before the kernel starts, give `api_key`, or `keyring set turncell openai`"
             )  # fmt: skip
         return key
 
+    @cached_property
     def _accounts(self) -> tuple[str, ...]:
         """Of the keyring. What is kept for OpenAI goes to nobody else."""
         if self._is_openai:

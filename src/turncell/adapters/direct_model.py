@@ -172,7 +172,7 @@ class DirectModel(ABC):
         if key is None and self._reads_environment and self._auth is None:
             key = environment_key(self._key_variable)
         if key is None and self._auth is None and not self._has_own_auth():
-            key = await keyring_key(*self._accounts())
+            key = await keyring_key(*accounts) if (accounts := self._accounts) else None
         if key is None and self._is_own and self._auth is None and not self._has_own_auth():
             raise ModelFailure(
                 "auth",
@@ -181,6 +181,7 @@ class DirectModel(ABC):
             )
         return key
 
+    @cached_property
     def _accounts(self) -> tuple[str, ...]:
         """Of the keyring. What is kept for the provider goes to nobody else."""
         if self._is_own:

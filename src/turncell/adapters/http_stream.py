@@ -66,6 +66,7 @@ class Post:
         patience: Patience = Patience(),
     ) -> None:  # fmt: skip
         self.model, self.url, self.body, self.key, self.patience = model, url, body, key, patience
+        self._given = headers
         self.headers = {
             "Content-Type": "application/json",
             "Accept": "text/event-stream",
@@ -91,16 +92,14 @@ class Post:
         return self._lines.kind != "json"
 
     async def __aenter__(self) -> Post:
-        import aiohttp
-
-        for name, value in self.headers.items():
+        for name, value in self._given.items():
             if not value.isascii() or not value.isprintable():
                 raise ModelFailure(
                     "bad_request", f"{self.model}: the header {name!r} (perhaps the key in it) has characters that no header can have"
                 )  # fmt: skip
         proxy = proxy_of(self.url)
         patience = self.patience
-        limits = aiohttp.ClientTimeout(total=None, sock_connect=patience.connect_s)
+        limits = _limits(patience.connect_s)
         try:
             async with asyncio.timeout(patience.connect_s + patience.first_s):
                 session = await _session()
@@ -267,18 +266,30 @@ def proxy_of(url: str) -> str | None:
 
     Not aiohttp's `trust_env`: it would send loopback to the proxy, and a `.netrc` entry in place of the key.
     """
-    parts = urlsplit(url)
-    host = parts.hostname or ""
+    scheme, host = _scheme_and_host(url)
     if is_loopback(host):
         return None
-    names = (f"{parts.scheme}_proxy", "all_proxy", "no_proxy")
+    names = (f"{scheme}_proxy", "all_proxy", "no_proxy")
     if not any(name in os.environ or name.upper() in os.environ for name in names):
         return None
     proxies = getproxies_environment()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    proxy = proxies.get(scheme) or proxies.get("all")
     if not proxy or proxy_bypass_environment(host, proxies):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
+
+
+@lru_cache(256)
+def _scheme_and_host(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or ""
+
+
+@lru_cache(16)
+def _limits(connect_s: float) -> aiohttp.ClientTimeout:
+    import aiohttp
+
+    return aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
 
 
 @lru_cache(256)

@@ -32,7 +32,7 @@ from turncell.core.parts import (
     seen_images,
 )
 from turncell.core.policy import Effect, Verdict
-from turncell.core.values import evolve
+from turncell.core.values import evolve, put
 
 RunStatus: TypeAlias = Literal["running", "waiting", "interrupted", "in_doubt"] | ev.EndStatus
 CallStatus: TypeAlias = Literal["streaming", "proposed", "waiting", "allowed", "running", "in_doubt"] | ev.CallEnd
@@ -347,13 +347,18 @@ def apply(state: RunState, event: ev.Event) -> RunState:
     change = _CHANGES.get(type(event))
     if change is None:
         return state
-    state = change(state, event)
+    after: RunState = change(state, event)
     if isinstance(event, ev.Recorded):
-        status = state.status
-        if state.ended_at is None:
-            status = "waiting" if state.open_requests else "running"
-        state = evolve(state, seq=event.seq, status=status)
-    return state
+        if after is state:
+            after = evolve(state)
+        status = after.status
+        if after.ended_at is None:
+            status = "running"
+            for call in after.steps[-1].calls if after.steps else ():
+                if call.status == "waiting":
+                    status = "waiting"
+        put(after, seq=event.seq, status=status)
+    return after
 
 
 def at_rest(state: RunState) -> RunState:

@@ -69,7 +69,7 @@ from turncell.core.signals import (
     TellDenial,
     Traits,
 )
-from turncell.core.values import evolve
+from turncell.core.values import evolve, put
 
 MAX_PARALLEL = 8
 """Calls that run side by side."""
@@ -191,11 +191,16 @@ def reduce(state: LoopState, signal: Signal) -> Result:
         return Transition(evolve(state, stop=signal) if isinstance(signal, Stop) else state)
     turn = _Turn(state, getattr(signal, "at", 0.0))
     _ON[type(signal)](turn, signal)
+    after = turn.state
+    if after.run is not turn.run:
+        if after is state:
+            after = evolve(state)
+        put(after, run=turn.run)
     return Transition(
-        turn.state if turn.state.run is turn.run else evolve(turn.state, run=turn.run),
+        after,
         tuple(turn.events),
         tuple(turn.commands),
-        terminal=turn.run.is_ended or turn.state.is_left,
+        terminal=turn.run.is_ended or after.is_left,
     )
 
 
@@ -519,7 +524,9 @@ def _model_finished(turn: _Turn, s: ModelFinished) -> None:
     turn.set(is_streaming=False, assembly=Assembly(), is_unanswered=False)
     is_cut = end.finish_reason == "length" and not message.calls
     if message.parts or s.message is not None:  # a hook may have left nothing of it
-        turn.record(ev.MessageAdded, message=evolve(message, is_partial=is_cut))
+        turn.record(
+            ev.MessageAdded, message=message if message.is_partial == is_cut else evolve(message, is_partial=is_cut)
+        )
     turn.record(
         ev.StepFinished, finish_reason=end.finish_reason, usage=end.usage, cost_usd=end.cost_usd, cost_basis=end.cost_basis,
         answered_by=end.answered_by, duration_s=max(0.0, s.at - step.started_at), first_token_s=s.first_token_s,

@@ -259,10 +259,10 @@ class Agent:
         secrets.refresh()
         within = trace.current_trace()
         # All that can be wrong comes before anything is made: a run that begins has a record.
-        message = self.check(
-            prompt, session=session, is_attended=is_attended, mode=mode, max_steps=max_steps, output=output,
-            budget=budget, timeout_s=timeout_s, cell_id=cell_id,
-        )  # fmt: skip
+        message = _checked(prompt, is_attended, cell_id)
+        _check_session(session, within)
+        if session is not None and not session.is_busy:
+            session.check_decided()
         setup, limit, terms = self._setup(
             within, session, message.text[:80], is_attended, mode, max_steps, output, budget, timeout_s
         )
@@ -292,11 +292,7 @@ class Agent:
         cell_id: str | None = None,
     ) -> Message:
         """Raise what `start` would raise of these options, and begin nothing; the message as it would be sent."""
-        message = as_message(prompt)
-        if not isinstance(is_attended, bool | None):
-            raise UsageError(f"is_attended is {is_attended!r}; use True, False or None")
-        if cell_id is not None:
-            text("cell_id", cell_id)
+        message = _checked(prompt, is_attended, cell_id)
         within = trace.current_trace()
         _check_session(session, within)
         if session is not None:
@@ -643,6 +639,15 @@ def _when_done(ended: Future[RunState], run: Run) -> None:
             run.done.set_result(ended.result())
 
     ended.add_done_callback(finish)
+
+
+def _checked(prompt: Prompt, is_attended: object, cell_id: str | None) -> Message:
+    message = as_message(prompt)
+    if not isinstance(is_attended, bool | None):
+        raise UsageError(f"is_attended is {is_attended!r}; use True, False or None")
+    if cell_id is not None:
+        text("cell_id", cell_id)
+    return message
 
 
 def _check_session(session: Session | None, within: trace.Trace | None) -> None:

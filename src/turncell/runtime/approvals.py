@@ -224,7 +224,7 @@ async def _hooked(
     asked: HookSet, tool: Tool, call: CallState, arguments: dict[str, Json]
 ) -> tuple[dict[str, Json], bool, Decision | None]:
     """The arguments as the hooks leave them, validated again; whether they were replaced; a decision where one said no."""
-    use = ToolUse(call.call_id, tool.name, arguments, tool.effect)
+    use = first = ToolUse(call.call_id, tool.name, arguments, tool.effect)
     try:
         for hook in asked.each("before_tool"):
             given = await asked.said("before_tool", hook, use, Mapping)
@@ -234,7 +234,7 @@ async def _hooked(
         if isinstance(error, HookFailed):
             log.error("%s", error)
         return dict(use.arguments), False, Decision("deny", "a hook", str(error))
-    is_replaced = canonical_json(use.arguments) != canonical_json(arguments)
+    is_replaced = use is not first and canonical_json(use.arguments) != canonical_json(arguments)
     return dict(use.arguments), is_replaced, None
 
 
@@ -379,7 +379,7 @@ def _parse(text: str, tool: str) -> dict[str, Json]:
     if not text.strip():
         return {}
     try:
-        value = json.loads(text, parse_constant=_no_constant)
+        value = _JSON.decode(text)
     except ValueError as error:
         raise ToolError(f"the arguments of {tool} are not valid JSON ({error}): {text[:200]!r}") from error
     except RecursionError as error:
@@ -397,6 +397,10 @@ def _too_deep(text: str, tool: str) -> str:
 
 def _no_constant(name: str) -> Json:
     raise ValueError(f"{name} is not JSON")
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_constant)
+"""`json.loads` would make one for each call."""
 
 
 async def _preview(tool: Tool, arguments: Mapping[str, Json]) -> str | None:

@@ -102,6 +102,7 @@ class Budget:
         self._limits = Limits(
             steps=steps, tokens=tokens, usd=usd, seconds=seconds, calls=calls, unknown_prices=unknown_prices
         )
+        self._has_limits = self._limits != _NO_LIMITS
         self._clock: Callable[[], float] = clock or (parent._clock if parent else time.monotonic)
         self._lock: threading.Lock = parent._lock if parent else threading.Lock()
         self._settled = Spent()
@@ -152,6 +153,7 @@ class Budget:
             raise UsageError(f"a budget has no limit called {', '.join(map(repr, unknown))}; use {', '.join(known)}")
         with self._lock:
             self._limits = replace(self._limits, **limits)
+            self._has_limits = self._limits != _NO_LIMITS
 
     def reserve(self, *, steps: int = 0, tokens: int = 0, usd: float = 0.0, calls: int = 0) -> Reservation | Refusal:
         """Set aside what is about to be spent, or say why not. Never waits."""
@@ -208,9 +210,9 @@ class Budget:
         return evolve(self._settled, seconds=0.0 if self._began_at is None else self._clock() - self._began_at)
 
     def _refusal(self, wanted: Spent, whose: str) -> Refusal | None:
-        limits = self._limits
-        if limits == _NO_LIMITS:
+        if not self._has_limits:
             return None
+        limits = self._limits
         spent = self._spent()
         message = exceeded(limits, spent)
         if message is not None:

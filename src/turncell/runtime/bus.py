@@ -82,6 +82,8 @@ class _Buffer(ABC):
         self._bus = bus
         self._events: list[Event] = []
         self._limit = BUFFER
+        self.is_added = False
+        """The bus knows of it: from then on the end of the run is its end too."""
         self._lock = threading.Lock()
         """The consumer may live in another thread: without it, what is being merged would be taken, and given twice."""
 
@@ -109,7 +111,7 @@ class _Buffer(ABC):
 
     def _take(self) -> list[Event] | None:
         """What is there; None when the run has ended and all was given."""
-        is_over = self._bus.is_closed  # asked first: what came before the end must not be missed
+        is_over = self.is_added and self._bus.is_closed  # asked first: what came before the end must not be missed
         with self._lock:
             taken, self._events = self._events, []
             self._limit = BUFFER
@@ -230,8 +232,13 @@ class Bus:
 
     def add(self, subscription: _Buffer, so_far: Sequence[Event]) -> None:
         """From now on, after `so_far`."""
-        self._subscriptions.append(subscription)
+        subscription.move(self)  # its run may have been joined with another since it was made
         subscription.push(so_far)
+        subscription.is_added = True
+        if self.is_closed:
+            subscription.wake()
+        else:
+            self._subscriptions.append(subscription)
 
     def absorb(self, other: Bus) -> None:
         """Whoever listens to another bus, on which nothing was said yet, listens to this one from now on."""
@@ -253,8 +260,9 @@ class Bus:
     def close(self) -> None:
         """The run has ended: consumers get what is left and then the end."""
         self.is_closed = True
-        for subscription in tuple(self._subscriptions):
+        for subscription in self._subscriptions:
             subscription.wake()
+        self._subscriptions = []
 
     def pump(
         self, subscriber: Subscriber, queue_loop: asyncio.AbstractEventLoop | None, so_far: Sequence[Event]

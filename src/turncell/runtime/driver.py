@@ -1,7 +1,8 @@
 """The driver: fulfils what the reducer wishes, and feeds it what came of it.
 
 `feed` is the only way in. It runs on the background loop, never waits and never raises: a signal becomes events, which
-go to the journal and to the bus in this order, and commands, which become tasks. Four rules:
+go to the journal and to the bus in this order, and commands, which become coroutines: the first goes on in the task
+that has fed the signal as its last act, so that a run whose calls come one by one is one task. Four rules:
 
 * the intent of a write is on disk before the tool runs: its task waits for the record of its CallStarted;
 * a task that is late (the run has ended, the call is closed) may still feed: the reducer ignores it;
@@ -62,6 +63,7 @@ from turncell.runtime.session import Session
 from turncell.runtime.sources import Source
 from turncell.runtime.step_policy import StepPolicy
 from turncell.runtime.telemetry import RunWatch, Watcher
+from turncell.runtime.threads import in_context
 from turncell.runtime.tools import Tool
 
 if TYPE_CHECKING:
@@ -153,6 +155,7 @@ class Driver:
         """The latest record. The journal writes in order, and nothing of a session after what it could not write."""
         self._unrecorded: RunState | None = None
         self._ended = asyncio.Event()
+        self._ticking: asyncio.TimerHandle | None = None
         self.asking = Asking(self)
 
     def offer(self, tools: Mapping[str, Tool]) -> None:
@@ -209,12 +212,12 @@ class Driver:
             self.set_rules(rules)
         if isinstance(begin, Resume) and not self.setup.policy.is_attended:
             self._answer_for_nobody()
-        ticker = asyncio.create_task(self._tick())
+        self._ticking = self.bus.loop.call_later(TICK_S, self._tick, time.monotonic())
         limit = self._limit_time()
         try:
             await self._ended.wait()
         finally:
-            ticker.cancel()
+            self._ticking.cancel()
             if limit is not None:
                 limit.cancel()
             for child in self.asking.children:
@@ -222,7 +225,7 @@ class Driver:
             for task in self._tasks:
                 task.cancel()
             children = (asyncio.wrap_future(child.done) for child in self.asking.children if not child.is_done)
-            leaving: list[asyncio.Future[Any]] = [*self._tasks, *children]
+            leaving: list[asyncio.Future[Any]] = [*(task for task in self._tasks if not task.done()), *children]
             if leaving:
                 await asyncio.wait(leaving, timeout=LEAVE_S)
             await self._settle()
@@ -384,13 +387,13 @@ class Driver:
             self._go_on(tool_call.judge_calls(self, command))
         elif isinstance(command, StartCall):
             self.not_begun.add(command.call.call_id)
-            self.start(tool_call.run_call(self, command.call, written if command.call.effect != "read" else None))
+            self._go_on(tool_call.run_call(self, command.call, written if command.call.effect != "read" else None))
         elif isinstance(command, Reply):
             self.asking.reply(command)
         elif isinstance(command, TellDenial):
-            self.start(tool_call.tell_denial(self, command))
+            self._go_on(tool_call.tell_denial(self, command))
         elif isinstance(command, AskReviewers):
-            self.start(review.review(self, command.review))
+            self._go_on(review.review(self, command.review))
         else:
             raise AssertionError(f"no way to fulfil {command!r}")
 
@@ -409,7 +412,7 @@ class Driver:
         return task
 
     def feed_last(self, signal: Signal) -> None:
-        """`feed`, as the last thing that a task does."""
+        """`feed`, as the last thing that a task does: it must not await anything after it."""
         self._ending = asyncio.current_task()
         try:
             self.feed(signal)
@@ -418,11 +421,11 @@ class Driver:
 
     async def _guard(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """A task that fails ends its run; SystemExit and KeyboardInterrupt must not end the loop of all runs."""
-        following: Coroutine[Any, Any, None] | None = coroutine
         try:
-            while following is not None:
-                await following
-                following, self._next = self._next, None
+            await coroutine
+            while (following := self._next) is not None:
+                self._next = None
+                await in_context(self._context.copy(), following)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -439,23 +442,21 @@ class Driver:
         message = f"stopped after {limit_s:g} s, the time limit of this run"
         return self.bus.loop.call_later(limit_s, self.stop, "timeout", "timeout", message)
 
-    async def _tick(self) -> None:
-        before = time.monotonic()
-        while True:
-            await asyncio.sleep(TICK_S)
-            self.feed(Clock(time.time()))
-            now = time.monotonic()
-            if now - before > STOPPED_S and self.heard_at is not None:
-                self.heard_at = now  # what the model said meanwhile has not been read yet
-            before = now
-            if overrun := self.setup.budget.overrun():
-                self.stop("budget", "budget", overrun)
-            elif self.heard_at is not None and now - self.heard_at >= self.setup.silence_s:
-                self.heard_at = None
-                if self.stream_task is not None:
-                    self.stream_task.cancel()
-                text = f"the model has said nothing for {self.setup.silence_s:g} s"
-                self.feed(ModelFailed(time.time(), "timeout", text))
+    def _tick(self, before: float) -> None:
+        """Look at the clock, and again after TICK_S seconds."""
+        now = time.monotonic()
+        self._ticking = self.bus.loop.call_later(TICK_S, self._tick, now)
+        self.feed(Clock(time.time()))
+        if now - before > STOPPED_S and self.heard_at is not None:
+            self.heard_at = now  # what the model said meanwhile has not been read yet
+        if overrun := self.setup.budget.overrun():
+            self.stop("budget", "budget", overrun)
+        elif self.heard_at is not None and now - self.heard_at >= self.setup.silence_s:
+            self.heard_at = None
+            if self.stream_task is not None:
+                self.stream_task.cancel()
+            text = f"the model has said nothing for {self.setup.silence_s:g} s"
+            self.feed(ModelFailed(time.time(), "timeout", text))
 
     def call(self, call_id: str) -> CallState | None:
         steps = self._nucleus.state.run.steps

@@ -27,7 +27,7 @@ from turncell.core.parts import Json, Message
 from turncell.errors import TurncellError, UsageError, say
 from turncell.runtime.output import Output
 from turncell.runtime.ports import ModelRequest
-from turncell.runtime.threads import in_thread
+from turncell.runtime.threads import in_thread, within
 
 HOOK_TIMEOUT_S = 60.0
 
@@ -167,9 +167,9 @@ class HookSet:
 
 async def called(fn: Callable[..., Any], *values: Any) -> Any:
     """Call people's code, sync in a thread or async here, within HOOK_TIMEOUT_S. Raises what it raises, or TimeoutError."""
+    if _is_async(fn):
+        return await within(HOOK_TIMEOUT_S, fn(*values))
     async with asyncio.timeout(HOOK_TIMEOUT_S):
-        if _is_async(fn):
-            return await fn(*values)
         said = await in_thread(fn, *values)
         return await said if inspect.isawaitable(said) else said
 

@@ -9,7 +9,6 @@ import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from turncell.core.context import messages_of
 from turncell.core.deltas import CallFragment, Finished, ImageFragment, ReasoningFragment, TextFragment
 from turncell.core.events import FinishReason
 from turncell.core.parts import IMAGE_TYPES, Message, Usage
@@ -36,6 +35,7 @@ import logging
 log = logging.getLogger("turncell")
 
 _ANY_STEP = StepInfo()
+_REASONS = get_args(FinishReason)
 
 
 async def call_model(driver: Driver, command: CallModel) -> None:
@@ -48,7 +48,9 @@ async def call_model(driver: Driver, command: CallModel) -> None:
         model = await _pick(driver, command, request)
         if not await make_room(driver, model, command, request):
             return
-        request = _request(driver, command)
+        driver.telling.update(driver.loop_state.run)
+        if driver.telling.messages is not request.messages:
+            request = _request(driver, command)
         if driver.setup.hooks.has("before_model"):
             request = await driver.setup.hooks.ask("before_model", request, ModelRequest)
     except (UnknownModelError, HookFailed, Vetoed) as error:
@@ -84,7 +86,7 @@ def _request(driver: Driver, command: CallModel) -> ModelRequest:
     driver.telling.update(run)
     options = {k: v for k, v in setup.options.items() if not (command.is_last_word and k == "output_schema")}
     return ModelRequest(
-        messages=messages_of(driver.telling.units), instructions=run.instructions, tools=specs,
+        messages=driver.telling.messages, instructions=run.instructions, tools=specs,
         run_id=run.run_id, step=command.step, **options,
     )  # fmt: skip
 
@@ -148,7 +150,7 @@ def _odd(burst: Any) -> str | None:
 
 def _is_end(end: Any) -> bool:
     usage = end.usage
-    if not isinstance(usage, Usage) or end.finish_reason not in get_args(FinishReason):
+    if not isinstance(usage, Usage) or end.finish_reason not in _REASONS:
         return False
     tokens = (
         usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens, usage.reasoning_tokens,

@@ -181,6 +181,8 @@ class Telling:
         self.units: list[Unit] = []
         self.sizes: list[int] = []
         """Of the units, as estimated."""
+        self.messages: tuple[Message, ...] = ()
+        """Those of the units; the same object as long as nothing has changed."""
         self._raw = [unit for run in before for unit in known.units(run)]
         self._known = 0
         """How many steps of the run are among the units."""
@@ -198,6 +200,7 @@ class Telling:
             raw += [step_unit(run, step, messages) for step, messages in enumerate(run.told, 1)]
             self.units = list(told(raw, edits, run.run_id))
             self.sizes = [self.known.size(unit) for unit in self.units]
+            self.messages = messages_of(self.units)
             self._made_of, self._known, self._cuts = made_of, len(run.told), cuts_of(edits)
             return
         for step, messages in enumerate(run.told[self._known :], self._known + 1):
@@ -205,6 +208,7 @@ class Telling:
                 unit = shortened(step_unit(run, step, messages), *self._cuts)
                 self.units.append(unit)
                 self.sizes.append(_size(unit))
+                self.messages += unit.messages
         self._known = len(run.told)
 
     def fixed_tokens(self, request: ModelRequest) -> int:

@@ -188,14 +188,21 @@ class RuleBook:
 
 
 _books: dict[Path, RuleBook] = {}
+_latest: tuple[settings.Settings, RuleBook] | None = None
 _lock = threading.Lock()
 
 
 def rulebook() -> RuleBook:
     """The rule book of the current settings: `rules.json` beside the history."""
-    path = settings.current().store_path.parent / "rules.json"
+    global _latest
+    chosen, latest = settings.current(), _latest
+    if latest is not None and latest[0] is chosen:
+        return latest[1]
+    path = chosen.store_path.parent / "rules.json"
     with _lock:
-        return _books.setdefault(path, RuleBook(path))
+        book = _books.setdefault(path, RuleBook(path))
+        _latest = chosen, book
+    return book
 
 
 def _aim(rule: Rule) -> tuple[str, dict[str, str]]:

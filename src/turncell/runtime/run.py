@@ -213,9 +213,15 @@ class Run:
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         subscription = Subscription(self._driver.bus)
-        self._loop.call(lambda: self._driver.bus.add(subscription, self.so_far())).result()
-        async for event in subscription:
-            yield event
+        # Not waited for: it would block the caller's loop, and a subscription does not end before it is added.
+        self._loop.call(lambda: self._driver.bus.add(subscription, self.so_far()))
+        try:
+            while events := await subscription.burst():
+                for event in events:
+                    yield event
+        finally:
+            if not self._driver.bus.is_closed:
+                self._loop.call(subscription.close)
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Send every event, from the run's first, to a callable (sync or async) or a queue; returns what ends it.

@@ -12,9 +12,10 @@ import contextvars
 import os
 import queue
 import threading
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from turncell.errors import say
 
@@ -54,6 +55,50 @@ def in_background(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> F
         worker.start()
     worker.jobs.put(job)
     return done
+
+
+@types.coroutine
+def in_context(context: contextvars.Context, coroutine: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+    """Await a coroutine in a context of its own, in the task that is there already."""
+    resume: Callable[[Any], Any] = coroutine.send
+    given: Any = None
+    while True:
+        try:
+            awaited = context.run(resume, given)
+        except StopIteration as end:
+            return cast(T, end.value)
+        try:
+            given = yield awaited
+            resume = coroutine.send
+        except BaseException as error:
+            given, resume = error, coroutine.throw
+
+
+async def within(limit_s: float, coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await it for at most so many seconds, else TimeoutError. What never waits (most checks only look) costs no timer."""
+    try:
+        awaited = coroutine.send(None)
+    except StopIteration as end:
+        return cast(T, end.value)
+    async with asyncio.timeout(limit_s):
+        return await _rest(coroutine, awaited)
+
+
+@types.coroutine
+def _rest(coroutine: Coroutine[Any, Any, T], awaited: Any) -> Generator[Any, Any, T]:
+    """What is left of a coroutine that waits for something already."""
+    resume: Callable[[Any], Any] = coroutine.send
+    given: Any = None
+    while True:
+        try:
+            given = yield awaited
+            resume = coroutine.send
+        except BaseException as error:
+            given, resume = error, coroutine.throw
+        try:
+            awaited = resume(given)
+        except StopIteration as end:
+            return cast(T, end.value)
 
 
 class _Worker(threading.Thread):

@@ -57,7 +57,7 @@ async def judge_calls(driver: Driver, command: Judge) -> None:
                 driver.stop("failed", "output", f"the output is no {setup.output.name}: {judgement.problem}")
                 return
     at = time.time()
-    driver.feed(Judged(at, judgements, at + setup.policy.request_timeout_s))
+    driver.feed_last(Judged(at, judgements, at + setup.policy.request_timeout_s))
 
 
 async def tell_denial(driver: Driver, command: TellDenial) -> None:
@@ -72,7 +72,7 @@ async def tell_denial(driver: Driver, command: TellDenial) -> None:
     except BaseException as error:
         log.exception("on_denied of %s raised", call.name)
         driver.note("hook", f"on_denied of {call.name} raised {shorten(say(error))}", call.call_id)
-    driver.feed(CallReturned(time.time(), call.call_id, "denied", to_output(content).content))
+    driver.feed_last(CallReturned(time.time(), call.call_id, "denied", to_output(content).content))
 
 
 async def run_call(driver: Driver, call: CallState, written: Future[None] | None) -> None:
@@ -202,9 +202,10 @@ class _Running:
 
     def _context(self, ended: threading.Event) -> ToolContext:
         driver, call_id = self._driver, self._call.call_id
-        loop, run = BackgroundLoop.current(), driver.loop_state.run
+        run = driver.loop_state.run
 
         def soon(fn: Callable[..., None], *values: Any) -> None:
+            loop = BackgroundLoop.current()
             if loop.is_here:
                 fn(*values)  # at once: what an async tool says last must not come after its result
             else:
@@ -272,7 +273,7 @@ class _Running:
                 output = Output(f"{self._call.name} has run, but its result is withheld: {error}")
                 status = "error" if status == "ok" else status
         files, display = cast(tuple[File, ...], tuple(output.files)), tuple(output.display)
-        self._driver.feed(
+        self._driver.feed_last(
             CallReturned(
                 time.time(), self._call.call_id, status, output.content, output.details, files, display,
                 status == "ok" and (self._tool.terminate or output.terminate),
@@ -303,7 +304,7 @@ class _Running:
 
 
 def _returned(driver: Driver, call: CallState, status: Any, content: str, details: Json = None) -> None:
-    driver.feed(CallReturned(time.time(), call.call_id, status, content, details))
+    driver.feed_last(CallReturned(time.time(), call.call_id, status, content, details))
 
 
 def _plain(error: BaseException) -> str:
