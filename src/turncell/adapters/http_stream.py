@@ -54,6 +54,21 @@ class Patience:
     first_s: float = 600.0
     between_s: float = 600.0
 
+    @classmethod
+    def of(cls, timeout_s: float | Patience) -> Patience:
+        """As it is, or the same silence everywhere; a connection is never waited for longer than `connect_s`.
+
+        >>> Patience.of(5)
+        Patience(connect_s=5, first_s=5, between_s=5)
+        """
+        if isinstance(timeout_s, Patience):
+            found = timeout_s
+        else:
+            found = cls(min(cls().connect_s, timeout_s), timeout_s, timeout_s)
+        if not min(found.connect_s, found.first_s, found.between_s) > 0:
+            raise UsageError(f"timeout_s is in seconds, more than 0, or a Patience of such; found {timeout_s!r}")
+        return found
+
 
 class Post:
     """One request and its answer. `model` and `key` are for messages: who failed, and what must not be shown.
