@@ -74,7 +74,7 @@ class EventReading(ABC):
     def read(self, payloads: Sequence[bytes]) -> list[Fragment]:
         fragments: list[Fragment] = []
         for payload in payloads:
-            if self.is_over:
+            if self.is_over or self.failure is not None:
                 break
             try:
                 fragments += self._event(payload)
