@@ -322,6 +322,10 @@ def _cause(error: BaseException) -> str:
         return f"TLS failed ({_tls(error.os_error)}); does the address begin with the right one of http and https?"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return f"the name {error.host!r} is not known ({error.os_error.strerror or error.os_error})"
+    if type(error) is aiohttp.ClientResponseError:
+        return "what answers there does not speak HTTP as it should; does the address have the right port?"
+    if isinstance(error, aiohttp.ClientConnectorError) and error.ssl and not error.os_error.errno:
+        return "TLS failed; does the address begin with the right one of http and https?"
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return f"the proxy refused (status {error.status})"
     if isinstance(error, aiohttp.ClientPayloadError):

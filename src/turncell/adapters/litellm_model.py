@@ -38,6 +38,7 @@ from turncell.adapters.direct_anthropic_format import CacheTime
 from turncell.adapters.http_stream import Patience, Post
 from turncell.adapters.keys import Key, has_keyring, host_of, key_of, keyring_key
 from turncell.adapters.litellm_failures import to_failure
+from turncell.adapters.litellm_parsed import parsed
 from turncell.adapters.litellm_reading import Reading, cost_of, usage_object
 from turncell.adapters.litellm_request import Built, RequestBuilder, response_format
 from turncell.adapters.price import Price
@@ -75,7 +76,8 @@ class LiteLLMModel:
     added to the request. `price` counts more than LiteLLM's list, and less than the provider's own figure. `prompt_cache` is how
     long Anthropic's models keep what an answer began with ("5m", "1h"), or "off". `extra` are further arguments of
     `litellm.acompletion`; those of a request go over it. Where the provider speaks OpenAI's format
-    LiteLLM only builds the request (see litellm_request); `is_whole` has it do all, at ten times the cost. `sees_images` says
+    LiteLLM only builds the request (see litellm_request), where only LiteLLM can read the answer its parser alone does (see
+    litellm_parsed); `is_whole` has it do all, at ten times the cost. `sees_images` says
     whether the model may be sent images and `holds_schema` whether its answers can be held to a schema, where LiteLLM's list does
     not know.
 
@@ -165,8 +167,12 @@ class LiteLLMModel:
             try:
                 async with asyncio.timeout(self.patience.connect_s + self.patience.first_s):
                     wrapper = await litellm.acompletion(**self._arguments(litellm, request, key, provider))
-                reading = Reading(litellm, wrapper, sealer(provider, self.name))
-                chunks = aiter(wrapper)
+                    chunks: AsyncIterator[Any] = aiter(wrapper)
+                    reading = Reading(litellm, wrapper, sealer(provider, self.name))
+                    if not self._is_whole and reading.drops:
+                        found = await parsed(litellm, wrapper, self.name, provider)
+                        if found is not None:
+                            chunks, reading = found, Reading(litellm, found, sealer(provider, self.name))
                 while True:
                     try:
                         silence_s = self.patience.between_s if has_begun else self.patience.first_s

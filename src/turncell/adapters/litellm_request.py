@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from turncell.adapters.chat_format import MessageBytes, chat_messages, chat_tools, encode, mark_prefixes
 from turncell.adapters.direct_format import strict_schema
+from turncell.adapters.litellm_parsed import has_listeners
 from turncell.adapters.seals import sealer
 from turncell.core.parts import Json
 from turncell.runtime.ports import ModelRequest
@@ -31,9 +32,8 @@ _OTHERS = (
 )  # fmt: skip
 """Beginnings of names of providers that sign, or whose format or address is their own."""
 _SETTINGS = (
-    "aclient_session", "cache", "callbacks", "client_session", "failure_callback", "headers", "input_callback", "model_alias_map",
-    "organization", "pre_call_rules", "post_call_rules", "proxy_auth", "success_callback", "_async_failure_callback",
-    "_async_input_callback", "_async_success_callback",
+    "aclient_session", "cache", "client_session", "headers", "input_callback", "model_alias_map", "organization",
+    "pre_call_rules", "post_call_rules", "proxy_auth", "_async_input_callback",
 )  # fmt: skip
 _VARIABLES = (
     "OPENAI_ORGANIZATION", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "SSL_CERTIFICATE", "SSL_VERIFY", "SSL_SECURITY_LEVEL",
@@ -78,6 +78,8 @@ class RequestBuilder:
 
     def _build(self, request: ModelRequest, key: str | None, extra: Mapping[str, Any]) -> Built | None:
         if any(getattr(self._litellm, name, None) for name in _SETTINGS) or any(map(os.environ.get, _VARIABLES)):
+            return None
+        if has_listeners(self._litellm):
             return None
         if getattr(self._litellm, "ssl_verify", True) is not True:
             return None
