@@ -94,7 +94,7 @@ def test_what_litellm_notes_for_a_cache_that_is_not_there_is_no_listener(
 ) -> None:
     """Its Gemini leaves such a note behind, which would make every later call of the process ten times slower."""
     litellm = warm_up()
-    for name in ("success_callback", "_async_success_callback"):
+    for name in ("input_callback", "success_callback", "_async_success_callback"):
         monkeypatch.setattr(litellm, name, ["cache"])
     with serve(["Fine.", "Fine."]) as server:
         asyncio.run(hear(LiteLLMModel(CLAUDE, api_key=KEY, base_url=server.origin)))
@@ -166,4 +166,3 @@ def test_it_is_a_multiple_quicker_and_costs_the_same_late_as_early() -> None:
 
     cpu_s(False)
     assert cpu_s(False) < cpu_s(True) * 0.7
-

@@ -68,7 +68,8 @@ class _Rejoined(AsyncIterator[Any]):
         return getattr(self._stream, name)
 
 
-_LISTENERS = ("callbacks", "success_callback", "failure_callback", "_async_success_callback", "_async_failure_callback")
+_LISTENERS = ("callbacks", "success_callback", "failure_callback", "_async_success_callback", "_async_failure_callback",
+              "input_callback", "_async_input_callback")  # fmt: skip
 
 
 def has_listeners(litellm: Any) -> bool:

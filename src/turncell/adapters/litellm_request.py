@@ -32,8 +32,8 @@ _OTHERS = (
 )  # fmt: skip
 """Beginnings of names of providers that sign, or whose format or address is their own."""
 _SETTINGS = (
-    "aclient_session", "cache", "client_session", "headers", "input_callback", "model_alias_map", "organization",
-    "pre_call_rules", "post_call_rules", "proxy_auth", "_async_input_callback",
+    "aclient_session", "cache", "client_session", "headers", "model_alias_map", "organization", "pre_call_rules",
+    "post_call_rules", "proxy_auth",
 )  # fmt: skip
 _VARIABLES = (
     "OPENAI_ORGANIZATION", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "SSL_CERTIFICATE", "SSL_VERIFY", "SSL_SECURITY_LEVEL",
