@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from turncell.adapters import otel
     from turncell.adapters.cassette import cassette
     from turncell.adapters.cassette_file import write_cassette
+    from turncell.adapters.http_stream import Patience
     from turncell.adapters.markdown_store import MarkdownStore
     from turncell.adapters.mcp_tools import McpServer
+    from turncell.adapters.price import Price
     from turncell.adapters.replay import cassette_of, reask, replay, replayed_tools
     from turncell.adapters.sql_store import SQLStore
     from turncell.core.compare import compare
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from turncell.runtime.ask_user import ask_user
     from turncell.runtime.budget import Budget
     from turncell.runtime.context import ToolContext
+    from turncell.runtime.defaults import model
     from turncell.runtime.hooks import Hooks, ToolUse, Veto
     from turncell.runtime.images import image
     from turncell.runtime.journal import Journal
@@ -104,6 +107,8 @@ _HOME = {
     "Option": "core.events",
     "Output": "runtime.output",
     "Passage": "core.events",
+    "Patience": "adapters.http_stream",
+    "Price": "adapters.price",
     "Route": "runtime.models",
     "Router": "runtime.models",
     "Rule": "core.policy",
@@ -137,6 +142,7 @@ _HOME = {
     "compare": "core.compare",
     "export_html": "frames.export",
     "export_markdown": "frames.export",
+    "model": "runtime.defaults",
     "move": "runtime.portable",
     "notebook_tools": "notebook.namespace",
     "otel": "adapters.otel",
@@ -175,6 +181,8 @@ __all__ = [
     "Option",
     "Output",
     "Passage",
+    "Patience",
+    "Price",
     "Route",
     "Router",
     "Rule",
@@ -211,6 +219,7 @@ __all__ = [
     "export_markdown",
     "image",
     "load_ipython_extension",
+    "model",
     "move",
     "notebook_tools",
     "prune",

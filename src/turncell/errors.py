@@ -19,7 +19,10 @@ Failures of the world (a provider, a tool, a person who says no) are statuses of
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from turncell.core.parts import Usage
 
 
 class TurncellError(Exception):
@@ -70,6 +73,8 @@ class ModelFailure(TurncellError):
         self.message = message
         self.status_code = status_code
         self.retry_after_s = retry_after_s
+        self.usage: Usage | None = None
+        """What the provider had said of tokens before it failed."""
 
 
 class RunError(TurncellError):

@@ -46,11 +46,8 @@ def play(reading: Reading, pieces: Iterable[bytes]) -> Played:
     fragments: list[Fragment] = []
     try:
         for piece in pieces:
-            for payload in lines.payloads(piece):
-                if not reading.is_over:
-                    fragments += reading.read(payload)
-        for _, payload in lines.end():
-            fragments += reading.read(payload)
+            fragments += reading.read(lines.payloads(piece))
+        fragments += reading.read([payload for _, payload in lines.end()])
         return assemble(fragments), reading.finished()
     except ModelFailure as failure:
         return assemble(fragments), failure

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
@@ -119,6 +119,7 @@ class TestStreams:
         check(name, *answer(raw(content("anthropic", name).decode())))
 
     @pytest.mark.parametrize("name", names("anthropic"))
+    @settings(deadline=None)
     @given(at=st.lists(st.integers(0, 10_000), max_size=12))
     def test_a_stream_may_be_cut_anywhere(self, name: str, at: list[int]) -> None:
         check(name, *play(MessagesReading("m"), cut(content("anthropic", name), at)))

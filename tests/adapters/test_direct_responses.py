@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -91,6 +91,7 @@ class TestStreams:
         check(name, *answer(raw(content("responses", name).decode())))
 
     @pytest.mark.parametrize("name", names("responses"))
+    @settings(deadline=None)
     @given(at=st.lists(st.integers(0, 10_000), max_size=12))
     def test_a_stream_may_be_cut_anywhere(self, name: str, at: list[int]) -> None:
         check(name, *play(ResponsesReading("m"), cut(content("responses", name), at)))

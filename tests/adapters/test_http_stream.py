@@ -235,6 +235,22 @@ def test_statuses_and_words_have_a_kind(status: str, body: bytes, kind: str) -> 
 
 
 @pytest.mark.feature("A13")
+def test_a_refusal_without_a_word_is_told_by_its_status() -> None:
+    assert str(fail(plain(b"{}", status="429 Slow"))).endswith(": status 429")
+
+
+@pytest.mark.feature("A13")
+def test_what_does_not_speak_http_is_said_in_words() -> None:
+    async def garbage(server: ByteServer, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    found = fail(garbage)
+    assert found.kind == "connection" and "does not speak HTTP" in str(found) and "\n" not in str(found)
+
+
+@pytest.mark.feature("A13")
 def test_how_long_to_wait_is_told() -> None:
     assert fail(plain(b"{}", status="429 Slow", headers="Retry-After: 7\r\n")).retry_after_s == 7.0
     both = "Retry-After: 7\r\nretry-after-ms: 250\r\n"

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from turncell.adapters.litellm_model import LiteLLMModel, warm_up
+from turncell.adapters.price import Price
 from turncell.core.deltas import Finished, Fragment, assemble
 from turncell.core.parts import Image, Message, Part, Reasoning, Text, ToolCall, ToolResult, Usage
 from turncell.errors import ModelFailure, UnknownModelError
@@ -126,6 +127,57 @@ def test_usage_and_cost_are_those_of_the_provider_and_of_the_price_table() -> No
     # 70 at $0.15, 30 cached at $0.075, 50 at $0.60 per million.
     assert end.cost_usd == pytest.approx((70 * 0.15 + 30 * 0.075 + 50 * 0.6) / 1e6)
     assert end.cost_basis == "prices"
+
+
+@pytest.mark.feature("G6")
+def test_a_price_that_is_given_counts_more_than_the_list() -> None:
+    usage = Usage(1_000_000, 0)
+    _, end = answer(reply("x", usage=usage), price=Price(7.0, 9.0))
+    assert (end.cost_usd, end.cost_basis) == (7.0, "user")
+
+
+@pytest.mark.feature("G6")
+def test_headers_and_fields_of_the_users_reach_the_wire() -> None:
+    with serve(["x"]) as server:
+        asyncio.run(hear(model(server, headers={"X-Team": "a"}, extra_body={"top_k": 7})))
+        assert (server.headers[0]["x-team"], server.requests[0]["top_k"]) == ("a", 7)
+
+
+@pytest.mark.feature("A19")
+def test_an_answer_is_held_to_a_schema() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer"}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
+    with serve(['{"n": 1}']) as server:
+        asyncio.run(hear(model(server, holds_schema=True), ask(output_schema=schema)))
+        assert server.requests[0]["response_format"]["json_schema"]["schema"] == schema
+
+
+@pytest.mark.feature("C6")
+@pytest.mark.parametrize("name", ["anthropic/claude-sonnet-4-5", "openrouter/anthropic/claude-sonnet-4.5"])
+def test_what_anthropics_models_are_to_keep_is_marked_on_the_wire(name: str) -> None:
+    talk = (
+        Message("user", (Text("Add."),)),
+        Message("assistant", (ToolCall("c1", "add", '{"a": 1}', "c1"),)),
+        Message("tool", (ToolResult("c1", "add", "2"),)),
+        Message("assistant", (Text("It is 2."),)),
+        Message("user", (Text("And now?"),)),
+    )
+    request = ask(instructions="Be brief.", tools=(ADD,))
+    request = replace(request, messages=talk)
+    with serve(["x", "x"]) as server:
+        base_url = server.origin if name.startswith("anthropic") else server.base_url
+        asyncio.run(hear(model(server, name, base_url=base_url), request))
+        asyncio.run(hear(model(server, name, base_url=base_url, prompt_cache="off"), request))
+        marked, plain = server.requests
+    assert "cache_control" not in str(plain)
+    system = marked["system"] if "system" in marked else marked["messages"][0]["content"]
+    assert system[-1]["cache_control"] == {"type": "ephemeral"}
+    assert "cache_control" in str(marked["messages"][-1]) and "cache_control" in str(marked["messages"][-3])
+    assert str(marked).count("cache_control") <= 4
 
 
 def test_a_cost_on_the_wire_is_the_providers() -> None:

@@ -91,7 +91,7 @@ class TestDoctor:
         assert suggestion({}, [ollama]) == "ollama_chat/llama3.2"
         said = report(servers)
         assert f"Ollama at {local_server}: 2 models (llama3.2, qwen3)" in said
-        assert f'DirectChat("llama3.2", base_url="{local_server}/v1")' in said
+        assert f'turncell.model("openai/llama3.2", base_url="{local_server}/v1")' in said
 
     def test_without_anything_it_says_what_to_do(self, bare: None) -> None:
         said = report({})

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from tests.runtime.pieces import LONG_S, Gate, Silent, ends, told, until, written
-from turncell import Agent, ModelFailure, Route, Router, Tiers, UsageError, steps_df, tool
+from turncell import Agent, ModelFailure, Route, Router, Tiers, UsageError, model, steps_df, tool
 from turncell.adapters.scripted_model import Call, ScriptedModel, call, say, stop, think
 from turncell.core import reducer
 from turncell.core.deltas import CallFragment, Finished, Fragment, TextFragment
 from turncell.core.events import ModelChosen
 from turncell.core.parts import Usage
 from turncell.runtime.ports import ModelRequest
+from turncell.testing import fault, reply, serve
 
 
 @pytest.fixture(autouse=True)
@@ -266,6 +267,31 @@ class TestHowItEnds:
         assert run.status == "failed" and run.state.steps[0].usage.output_tokens and run.usage.input_tokens
         message = run.state.steps[1].message
         assert message is not None and message.is_partial and message.text == "half"
+
+
+@pytest.mark.feature("A15")
+class TestTokensThatNobodyCounted:
+    def test_are_estimated_and_marked_where_the_provider_says_nothing(self) -> None:
+        with serve([reply("A fine day, and a long one.", has_usage=False)]) as server:
+            run = Agent(model("openai/m", base_url=server.base_url), instructions="Be brief.").run_sync("How is it?")
+        usage = run.state.steps[0].usage
+        assert usage.is_estimated and (usage.input_tokens or 0) > 3 and (usage.output_tokens or 0) > 3
+        assert run.usage.is_estimated and run.cost_usd is None
+
+    def test_are_those_of_a_call_that_broke_off_and_not_of_one_that_was_refused(self) -> None:
+        with serve([reply("12345678 and more", resets_after=3), fault(400, "no")]) as server:
+            one, other = (
+                Agent(model("openai/m", base_url=server.base_url), attempts=1).run_sync("How is it?") for _ in range(2)
+            )
+        assert one.status == other.status == "failed"
+        assert one.usage.is_estimated and one.usage.output_tokens and one.usage.input_tokens
+        assert other.usage.input_tokens is None and not other.usage.is_estimated
+
+    def test_what_the_provider_had_said_before_it_failed_counts(self) -> None:
+        script = [reply("12345678 and more", errors_after=5, usage=Usage(1234, 5))]
+        with serve(script) as server:
+            run = Agent(model("anthropic/m", base_url=server.base_url, api_key="k"), attempts=1).run_sync("go")
+        assert run.status == "failed" and run.usage.input_tokens == 1234
 
 
 class Odd:

@@ -141,6 +141,34 @@ def _message(
     return chat
 
 
+def mark_prefixes(chat: list[dict[str, Json]], tools: list[dict[str, Json]], mark: Json) -> None:
+    """Say where prefixes end that are worth keeping in a provider's cache, as LiteLLM takes it for Anthropic's models.
+
+    Four marks, the most there may be: see direct_anthropic_format.
+    """
+    if tools:
+        tools[-1]["cache_control"] = mark
+    if chat and chat[0]["role"] == "system":
+        _mark(chat[0], mark)
+    ends = [
+        message
+        for message, after in zip(chat, [*chat[1:], None], strict=True)
+        if message["role"] in ("user", "tool") and (after is None or after["role"] == "assistant")
+    ]
+    for message in ends[-2:]:
+        _mark(message, mark)
+
+
+def _mark(message: dict[str, Json], mark: Json) -> None:
+    content = message["content"]
+    if message["role"] == "tool":
+        message["cache_control"] = mark
+    elif isinstance(content, list):
+        content[-1]["cache_control"] = mark
+    elif content.strip():  # a mark on nothing is refused
+        message["content"] = [{"type": "text", "text": content, "cache_control": mark}]
+
+
 def beside_images(message: Message) -> Message | None:
     """The images of results, or of an answer, as a message of the user after them: nobody takes them from anybody else."""
     parts: list[Part] = []

@@ -36,6 +36,8 @@ class ChatReading:
     """
 
     def __init__(self, model: str, key: str | None = None) -> None:
+        self.is_over = False
+        """Never: `[DONE]` ends it, or the body does."""
         self.failure: ModelFailure | None = None
         self.reason: str | None = None
         """Why it ended, in the provider's words; None as long as nothing was said."""

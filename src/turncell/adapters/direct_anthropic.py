@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Unpack, get_args
 
 import orjson
 
 from turncell.adapters.direct_anthropic_format import CacheTime, has_schema_mode, messages_body
-from turncell.adapters.direct_chat import Auth
 from turncell.adapters.direct_format import count
-from turncell.adapters.direct_model import DirectModel
-from turncell.adapters.keys import Key
+from turncell.adapters.direct_model import DirectModel, EventReading, Options
 from turncell.adapters.price import Price
 from turncell.adapters.provider_failures import said_failure
 from turncell.adapters.seals import ANTHROPIC, REDACTED, seal
@@ -19,7 +16,7 @@ from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFrag
 from turncell.core.events import FinishReason
 from turncell.core.parts import Json, Usage
 from turncell.core.values import evolve
-from turncell.errors import ModelFailure, UsageError
+from turncell.errors import UsageError
 from turncell.runtime.ports import ModelRequest
 
 _REASONS: dict[str, FinishReason] = {
@@ -49,24 +46,13 @@ class DirectAnthropic(DirectModel):
         self,
         name: str,
         *,
-        base_url: str | None = None,
-        api_key: Key | None = None,
-        headers: Mapping[str, str] | None = None,
-        extra_body: Mapping[str, Json] | None = None,
-        auth: Auth | None = None,
-        timeout_s: float = 600.0,
-        price: Price | None = None,
-        holds_schema: bool | None = None,
-        sees_images: bool | None = None,
         prompt_cache: CacheTime = "5m",
+        **options: Unpack[Options],
     ) -> None:
         if prompt_cache not in get_args(CacheTime):
             raise UsageError(f"prompt_cache is one of {', '.join(get_args(CacheTime))}; found {prompt_cache!r}")
         self.prompt_cache: CacheTime = prompt_cache
-        super().__init__(
-            name, base_url=base_url, api_key=api_key, headers=headers, extra_body=extra_body, auth=auth,
-            timeout_s=timeout_s, price=price, holds_schema=holds_schema, sees_images=sees_images,
-        )  # fmt: skip
+        super().__init__(name, **options)
 
     def _body(self, request: ModelRequest) -> dict[str, Json]:
         return messages_body(request, self.model, self.prompt_cache)
@@ -92,16 +78,14 @@ class DirectAnthropic(DirectModel):
         return None if whole is None else whole + (usage.cache_write_tokens or 0) * price.input_usd * more / 1e6
 
 
-class MessagesReading:
+class MessagesReading(EventReading):
     """What the events of one stream say.
 
     Blocks follow each other, each with a number. Some servers number all of them 0; a block begins where it is said to.
     """
 
     def __init__(self, name: str, key: str | None = None) -> None:
-        self.name = name
-        self.is_over = False
-        self._key = key
+        super().__init__(name, key)
         self.answered_by: str | None = None
         self._kinds: dict[Any, str] = {}
         self._seals: dict[Any, str] = {}
@@ -109,36 +93,30 @@ class MessagesReading:
         self._tokens: dict[str, Json] = {}
         self._reason: str | None = None
 
-    def read(self, data: bytes) -> list[Fragment]:
-        try:
-            event = orjson.loads(data)
-            match event.get("type"):
-                case "content_block_delta":
-                    return self._delta(event["index"], event["delta"])
-                case "content_block_start":
-                    return self._start(event["index"], event["content_block"])
-                case "content_block_stop":
-                    return self._stop(event["index"])
-                case "message_start":
-                    self.answered_by = event["message"].get("model")
-                    self._count(event["message"].get("usage"))
-                case "message_delta":
-                    self._reason = event["delta"].get("stop_reason") or self._reason
-                    self._count(event.get("usage"))
-                case "message_stop":
-                    self.is_over = True
-                case "message":
-                    return self._whole(event)
-                case kind if kind == "error" or event.get("error"):
-                    raise said_failure(self.name, event, key=self._key)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            text = data.decode("utf-8", "replace")
-            raise ModelFailure("protocol", f"{self.name}: an event that cannot be read: {text[:200]!r}") from error
+    def _event(self, data: bytes) -> list[Fragment]:
+        event = orjson.loads(data)
+        match event.get("type"):
+            case "content_block_delta":
+                return self._delta(event["index"], event["delta"])
+            case "content_block_start":
+                return self._start(event["index"], event["content_block"])
+            case "content_block_stop":
+                return self._stop(event["index"])
+            case "message_start":
+                self.answered_by = event["message"].get("model")
+                self._count(event["message"].get("usage"))
+            case "message_delta":
+                self._reason = event["delta"].get("stop_reason") or self._reason
+                self._count(event.get("usage"))
+            case "message_stop":
+                self.is_over = True
+            case "message":
+                return self._whole(event)
+            case kind if kind == "error" or event.get("error"):
+                raise said_failure(self.name, event, key=self._key)
         return []
 
-    def finished(self) -> Finished:
-        if not self.is_over:
-            raise ModelFailure("protocol", f"{self.name}: the stream ended before the answer did; it may be incomplete")
+    def _end(self) -> Finished:
         return Finished(_REASONS.get(self._reason or "", "other"), self.usage, answered_by=self.answered_by)
 
     @property

@@ -1,8 +1,9 @@
-"""What the bodies of Anthropic's messages and OpenAI's responses have in common."""
+"""What the bodies of the direct models have in common."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,16 @@ _UNSUPPORTED = {
 }  # fmt: skip
 """Constraints that a provider's grammar may not know; each is checked again when the answer is parsed."""
 _REFUSED = {"oneOf", "allOf", "not", "if", "patternProperties", "prefixItems", "$ref", "$defs", "definitions"}
+
+_SCHEMA_MODE = re.compile(r"(?:^|/)(?:o[1-9](?!-mini|-preview)|o[3-9]-mini|gpt-4o|gpt-4\.1|gpt-(?:[5-9]|\d\d)|codex)")
+
+
+def openai_has_schema_mode(name: str) -> bool:
+    """
+    >>> openai_has_schema_mode("gpt-4o-mini"), openai_has_schema_mode("gpt-4-turbo")
+    (True, False)
+    """
+    return bool(_SCHEMA_MODE.search(name))
 
 
 class WireIds:

@@ -1,17 +1,16 @@
-"""What the direct models of Anthropic's messages and OpenAI's responses have in common: one request, one stream."""
+"""What the direct models of all three formats have in common: one request, one stream."""
 
 from __future__ import annotations
 
 import inspect
 import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeAlias, TypedDict
 from urllib.parse import urlsplit
 
 from turncell.adapters.chat_format import encode
-from turncell.adapters.direct_chat import Auth
 from turncell.adapters.http_stream import Patience, Post, check_url, is_loopback
 from turncell.adapters.keys import Key, environment_key, host_of, key_of, keyring_key
 from turncell.adapters.price import Price
@@ -20,8 +19,25 @@ from turncell.core.deltas import Finished, Fragment
 from turncell.core.events import CostBasis
 from turncell.core.parts import Json, Usage
 from turncell.core.values import evolve
-from turncell.errors import ModelFailure, UnknownModelError, UsageError
+from turncell.errors import ModelFailure, UnknownModelError
 from turncell.runtime.ports import Capabilities, ModelRequest
+
+Auth: TypeAlias = Callable[[str, bytes], Mapping[str, str] | Awaitable[Mapping[str, str]]]
+"""Gets the URL and the body, and returns the headers that let them in."""
+
+
+class Options(TypedDict, total=False):
+    """What every direct model takes besides its name; see `DirectModel`."""
+
+    base_url: str | None
+    api_key: Key | None
+    headers: Mapping[str, str] | None
+    extra_body: Mapping[str, Json] | None
+    auth: Auth | None
+    timeout_s: float | Patience
+    price: Price | None
+    holds_schema: bool | None
+    sees_images: bool | None
 
 
 class Reading(Protocol):
@@ -29,14 +45,63 @@ class Reading(Protocol):
 
     is_over: bool
     """The event that ends an answer has come."""
+    failure: ModelFailure | None
+    """What the provider has failed with inside the stream. Kept, since what came with it must be handed over before it."""
 
-    def read(self, data: bytes) -> list[Fragment]:
-        """The fragments of one event. ModelFailure where it tells of an error, or cannot be read."""
+    def read(self, payloads: Sequence[bytes]) -> list[Fragment]:
+        """The fragments of these events, up to a failure."""
         ...
 
     def finished(self) -> Finished:
-        """ModelFailure where the stream ended before the answer."""
+        """ModelFailure where there was one, or the stream ended before the answer."""
         ...
+
+    @property
+    def usage(self) -> Usage:
+        """What was said of tokens so far."""
+        ...
+
+
+class EventReading(ABC):
+    """A reading that takes one event after the other."""
+
+    def __init__(self, name: str, key: str | None = None) -> None:
+        self.name = name
+        self.is_over = False
+        self.failure: ModelFailure | None = None
+        self._key = key
+
+    def read(self, payloads: Sequence[bytes]) -> list[Fragment]:
+        fragments: list[Fragment] = []
+        for payload in payloads:
+            if self.is_over or self.failure is not None:
+                break
+            try:
+                fragments += self._event(payload)
+            except ModelFailure as failure:
+                self.failure = failure
+                break
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                text = payload.decode("utf-8", "replace")
+                self.failure = ModelFailure("protocol", f"{self.name}: an event that cannot be read: {text[:200]!r}")
+                self.failure.__cause__ = error
+                break
+        return fragments
+
+    def finished(self) -> Finished:
+        if self.failure is not None:
+            raise self.failure
+        if not self.is_over:
+            raise ModelFailure("protocol", f"{self.name}: the stream ended before the answer did; it may be incomplete")
+        return self._end()
+
+    @abstractmethod
+    def _event(self, data: bytes) -> list[Fragment]:
+        """The fragments of one event. ModelFailure where it tells of an error; what else it raises means unreadable."""
+
+    @abstractmethod
+    def _end(self) -> Finished:
+        """The last fragment, of an answer that is over."""
 
 
 class DirectModel(ABC):
@@ -46,11 +111,13 @@ class DirectModel(ABC):
     provider's variable or the provider itself, and the key is that of its variable; a server that is named here gets the
     key that is given here, or that the keyring has for its host, or none. `api_key` may be a function, sync or async, asked
     for each call. `auth` makes headers for one request in place of it (signatures). `extra_body` are fields of the request (None takes one away); those of a
-    call (`ModelRequest.extra`) go over them. `timeout_s` bounds silence, not the length of an answer. `holds_schema` says
-    whether answers can be held to a JSON Schema, `sees_images` whether it may be sent images, where the name does not tell.
+    call (`ModelRequest.extra`) go over them. `timeout_s` bounds silence, not the length of an answer; a `Patience` has one bound for
+    the connection, one for the first byte and one for those between. `holds_schema` says whether answers can be held to a JSON Schema,
+    `sees_images` whether it may be sent images, where the name does not tell.
 
-    Without tokens from the provider, `Usage` stays empty; without `price` the cost is that of the price list, where the
-    provider itself is asked.
+    Without tokens from the provider, `Usage` stays empty. The cost is the provider's own figure, where it sends one; else what
+    `price` makes of the tokens, since who gives one has a contract or a server of their own; else what the price list does,
+    where the provider itself is asked.
     """
 
     _prefixes: ClassVar[tuple[str, ...]]
@@ -60,6 +127,8 @@ class DirectModel(ABC):
     """Of the provider itself."""
     _url_variable: ClassVar[str]
     _key_variable: ClassVar[str]
+    _own_headers: ClassVar[tuple[str, ...]] = ("authorization", "x-api-key")
+    """Which of the user's headers stand in the place of a key, in lower case."""
     _always: ClassVar[dict[str, str]] = {}
     """Headers of every request."""
 
@@ -72,7 +141,7 @@ class DirectModel(ABC):
         headers: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Json] | None = None,
         auth: Auth | None = None,
-        timeout_s: float = 600.0,
+        timeout_s: float | Patience = 600.0,
         price: Price | None = None,
         holds_schema: bool | None = None,
         sees_images: bool | None = None,
@@ -82,18 +151,24 @@ class DirectModel(ABC):
         """As the provider names it."""
         if not self.model or any(char.isspace() for char in name):
             raise UnknownModelError(f"a model is written {self._prefixes[0] + 'name'!r}; found {name!r}")
-        if timeout_s <= 0:
-            raise UsageError(f"timeout_s is in seconds, more than 0; found {timeout_s!r}")
         self.base_url = check_url(base_url or os.environ.get(self._url_variable) or self._url)
         self.headers = dict(headers or {})
         self.extra_body = dict(extra_body or {})
-        self.timeout_s = timeout_s
+        self.patience = Patience.of(timeout_s)
         self.price = price
         self._is_own = urlsplit(self.base_url).hostname == urlsplit(self._url).hostname
         self._reads_environment = base_url is None
         self._api_key, self._auth = api_key, auth
         self._schema = self._holds_schema() if holds_schema is None else holds_schema
         self._sees_images = sees_images
+
+    def __init_subclass__(cls) -> None:
+        """A signature that names all options: it is what a notebook shows."""
+        own, common = inspect.signature(cls.__init__), inspect.signature(DirectModel.__init__)
+        added = [
+            one for one in own.parameters.values() if one.kind is one.KEYWORD_ONLY and one.name not in common.parameters
+        ]
+        cls.__signature__ = common.replace(parameters=[*list(common.parameters.values())[1:], *added])  # type: ignore[attr-defined]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
@@ -109,29 +184,36 @@ class DirectModel(ABC):
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
         key = await self._key()
-        fields = self._body(request) | self.extra_body | request.extra
-        body = encode({name: value for name, value in fields.items() if value is not None})
+        body = self._bytes(request)
         headers = await self._headers(body, key)
         reading = self._reading(key)
-        patience = Patience(min(Patience().connect_s, self.timeout_s), self.timeout_s, self.timeout_s)
-        async with Post(self.name, self._endpoint(), body, headers, key=key, patience=patience) as answer:
-            async for payloads in answer:
-                fragments: list[Fragment] = []
-                failure: ModelFailure | None = None
-                try:
-                    for payload in payloads:
-                        if not reading.is_over:
-                            fragments += reading.read(payload)
-                except ModelFailure as found:
-                    failure = found  # what came before it in the same piece counts
-                answer.is_over = answer.is_over or reading.is_over
-                if fragments:
-                    yield fragments
-                if failure is not None:
-                    raise failure
-        end = reading.finished()
-        cost_usd, basis = self._cost(end.usage)
-        yield [evolve(end, cost_usd=cost_usd, cost_basis=basis)]
+        try:
+            async with Post(self.name, self._endpoint(), body, headers, key=key, patience=self.patience) as answer:
+                async for payloads in answer:
+                    fragments = reading.read(payloads)
+                    if reading.is_over:
+                        answer.is_over = True
+                    if fragments:
+                        yield fragments
+                    if reading.failure is not None:
+                        raise reading.failure
+            end = reading.finished()
+        except ModelFailure as failure:
+            failure.usage = reading.usage
+            raise
+        if end.cost_usd is None:
+            cost_usd, basis = self._cost(end.usage)
+            end = evolve(end, cost_usd=cost_usd, cost_basis=basis)
+        yield [end]
+
+    def _bytes(self, request: ModelRequest) -> bytes:
+        """The body of the request."""
+        return encode(self._fields(self._body(request), request))
+
+    def _fields(self, fields: dict[str, Json], request: ModelRequest) -> dict[str, Json]:
+        """With the extras of the model and of the call; what is None there is not sent."""
+        fields = fields | self.extra_body | request.extra
+        return {name: value for name, value in fields.items() if value is not None}
 
     @abstractmethod
     def _body(self, request: ModelRequest) -> dict[str, Json]:
@@ -151,7 +233,7 @@ class DirectModel(ABC):
 
     @abstractmethod
     def _holds_schema(self) -> bool:
-        """Whether the name is one of a model whose answers can be held to a schema."""
+        """Whether it is known of this model that its answers can be held to a schema."""
 
     def _priced_usd(self, usage: Usage, price: Price) -> float | None:
         return price.of(usage)
@@ -189,7 +271,7 @@ class DirectModel(ABC):
         return () if is_loopback(urlsplit(self.base_url).hostname or "") else (host_of(self.base_url),)
 
     def _has_own_auth(self) -> bool:
-        return any(name.lower() in ("authorization", "x-api-key") for name in self.headers)
+        return any(name.lower() in self._own_headers for name in self.headers)
 
     def _cost(self, usage: Usage) -> tuple[float | None, CostBasis]:
         if usage.input_tokens is None:

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import orjson
 
 from turncell.adapters.chat_reading import packed_image
-from turncell.adapters.direct_chat import Auth
-from turncell.adapters.direct_format import count
-from turncell.adapters.direct_model import DirectModel
+from turncell.adapters.direct_format import count, openai_has_schema_mode
+from turncell.adapters.direct_model import DirectModel, EventReading, Options
 from turncell.adapters.direct_responses_format import responses_body
-from turncell.adapters.keys import Key
-from turncell.adapters.price import Price
 from turncell.adapters.provider_failures import said_failure
 from turncell.adapters.seals import PHASE, RESPONSES, seal
 from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
 from turncell.core.events import FinishReason
 from turncell.core.parts import Json, Usage
-from turncell.errors import ModelFailure
 from turncell.runtime.ports import ModelRequest
 
 _REASONS: dict[str, FinishReason] = {"max_output_tokens": "length", "max_tokens": "length", "content_filter": "filter"}
-
-_SCHEMA_MODE = re.compile(r"(?:^|/)(?:o[1-9](?!-mini|-preview)|o[3-9]-mini|gpt-4o|gpt-4\.1|gpt-(?:[5-9]|\d\d)|codex)")
 
 
 class DirectResponses(DirectModel):
@@ -49,22 +41,11 @@ class DirectResponses(DirectModel):
         self,
         name: str,
         *,
-        base_url: str | None = None,
-        api_key: Key | None = None,
-        headers: Mapping[str, str] | None = None,
-        extra_body: Mapping[str, Json] | None = None,
-        auth: Auth | None = None,
-        timeout_s: float = 600.0,
-        price: Price | None = None,
-        holds_schema: bool | None = None,
-        sees_images: bool | None = None,
         reasoning_summary: str | None = "auto",
+        **options: Unpack[Options],
     ) -> None:
         self.reasoning_summary = reasoning_summary
-        super().__init__(
-            name, base_url=base_url, api_key=api_key, headers=headers, extra_body=extra_body, auth=auth,
-            timeout_s=timeout_s, price=price, holds_schema=holds_schema, sees_images=sees_images,
-        )  # fmt: skip
+        super().__init__(name, **options)
 
     def _body(self, request: ModelRequest) -> dict[str, Json]:
         return responses_body(request, self.model, self.reasoning_summary)
@@ -79,10 +60,10 @@ class DirectResponses(DirectModel):
         return {"Authorization": f"Bearer {key}"}
 
     def _holds_schema(self) -> bool:
-        return bool(_SCHEMA_MODE.search(self.model))
+        return openai_has_schema_mode(self.model)
 
 
-class ResponsesReading:
+class ResponsesReading(EventReading):
     """What the events of one stream say.
 
     Every text comes several times: in deltas, whole, in its item, and in the response at the end. The first of these
@@ -90,9 +71,7 @@ class ResponsesReading:
     """
 
     def __init__(self, name: str, key: str | None = None) -> None:
-        self.name = name
-        self.is_over = False
-        self._key = key
+        super().__init__(name, key)
         self.answered_by: str | None = None
         self._response: dict[str, Json] | None = None
         """The response as it stands at the end."""
@@ -103,42 +82,36 @@ class ResponsesReading:
         self._has_calls = False
         self._has_refused = False
 
-    def read(self, data: bytes) -> list[Fragment]:
-        try:
-            event = orjson.loads(data)
-            match event.get("type"):
-                case "response.output_text.delta" | "response.refusal.delta":
-                    self._has_refused |= event["type"] == "response.refusal.delta"
-                    return self._text(event["output_index"], event["delta"])
-                case "response.function_call_arguments.delta":
-                    return self._arguments(event["output_index"], event["delta"])
-                case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
-                    return self._thought(event["output_index"], event["delta"])
-                case "response.reasoning_summary_part.added" if event.get("summary_index"):
-                    return self._thought(event["output_index"], "\n\n")
-                case "response.output_item.added":
-                    return self._begun(event["output_index"], event["item"])
-                case "response.output_item.done":
-                    return self._done(event["output_index"], event["item"])
-                case "response.created":
-                    self.answered_by = event["response"].get("model")
-                case "response.completed" | "response.incomplete":
-                    return self._end(event["response"])
-                case "response.failed":
-                    raise said_failure(self.name, event["response"].get("error"), key=self._key)
-                case None if event.get("object") == "response":
-                    return self._whole_response(event)
-                case kind if kind == "error" or event.get("error"):
-                    raise said_failure(self.name, event, key=self._key)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            text = data.decode("utf-8", "replace")
-            raise ModelFailure("protocol", f"{self.name}: an event that cannot be read: {text[:200]!r}") from error
+    def _event(self, data: bytes) -> list[Fragment]:
+        event = orjson.loads(data)
+        match event.get("type"):
+            case "response.output_text.delta" | "response.refusal.delta":
+                self._has_refused |= event["type"] == "response.refusal.delta"
+                return self._text(event["output_index"], event["delta"])
+            case "response.function_call_arguments.delta":
+                return self._arguments(event["output_index"], event["delta"])
+            case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
+                return self._thought(event["output_index"], event["delta"])
+            case "response.reasoning_summary_part.added" if event.get("summary_index"):
+                return self._thought(event["output_index"], "\n\n")
+            case "response.output_item.added":
+                return self._begun(event["output_index"], event["item"])
+            case "response.output_item.done":
+                return self._done(event["output_index"], event["item"])
+            case "response.created":
+                self.answered_by = event["response"].get("model")
+            case "response.completed" | "response.incomplete":
+                return self._closed(event["response"])
+            case "response.failed":
+                raise said_failure(self.name, event["response"].get("error"), key=self._key)
+            case None if event.get("object") == "response":
+                return self._whole_response(event)
+            case kind if kind == "error" or event.get("error"):
+                raise said_failure(self.name, event, key=self._key)
         return []
 
-    def finished(self) -> Finished:
-        if self._response is None:
-            raise ModelFailure("protocol", f"{self.name}: the stream ended before the answer did; it may be incomplete")
-        return Finished(self._reason(self._response), self.usage, answered_by=self.answered_by)
+    def _end(self) -> Finished:
+        return Finished(self._reason(self._response or {}), self.usage, answered_by=self.answered_by)
 
     @property
     def usage(self) -> Usage:
@@ -219,9 +192,9 @@ class ResponsesReading:
         """From a server that does not stream."""
         if response.get("status") == "failed":
             raise said_failure(self.name, response.get("error"), key=self._key)
-        return self._end(response)
+        return self._closed(response)
 
-    def _end(self, response: dict[str, Json]) -> list[Fragment]:
+    def _closed(self, response: dict[str, Json]) -> list[Fragment]:
         self._response, self.is_over = response, True
         self.answered_by = response.get("model") or self.answered_by
         if self._read or self._whole:

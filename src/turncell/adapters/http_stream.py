@@ -54,6 +54,21 @@ class Patience:
     first_s: float = 600.0
     between_s: float = 600.0
 
+    @classmethod
+    def of(cls, timeout_s: float | Patience) -> Patience:
+        """As it is, or the same silence everywhere; a connection is never waited for longer than `connect_s`.
+
+        >>> Patience.of(5)
+        Patience(connect_s=5, first_s=5, between_s=5)
+        """
+        if isinstance(timeout_s, Patience):
+            found = timeout_s
+        else:
+            found = cls(min(cls().connect_s, timeout_s), timeout_s, timeout_s)
+        if not min(found.connect_s, found.first_s, found.between_s) > 0:
+            raise UsageError(f"timeout_s is in seconds, more than 0, or a Patience of such; found {timeout_s!r}")
+        return found
+
 
 class Post:
     """One request and its answer. `model` and `key` are for messages: who failed, and what must not be shown.
@@ -318,6 +333,10 @@ def _cause(error: BaseException) -> str:
         return f"TLS failed ({_tls(error.os_error)}); does the address begin with the right one of http and https?"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return f"the name {error.host!r} is not known ({error.os_error.strerror or error.os_error})"
+    if type(error) is aiohttp.ClientResponseError:
+        return "what answers there does not speak HTTP as it should; does the address have the right port?"
+    if isinstance(error, aiohttp.ClientConnectorError) and error.ssl and not error.os_error.errno:
+        return "TLS failed; does the address begin with the right one of http and https?"
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return f"the proxy refused (status {error.status})"
     if isinstance(error, aiohttp.ClientPayloadError):

@@ -26,24 +26,29 @@ import importlib
 import inspect
 import os
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from turncell.adapters.chat_format import THOUGHT, chat_messages, chat_tools, legal_id
+from turncell.adapters.chat_format import THOUGHT, chat_messages, chat_tools, legal_id, mark_prefixes
 from turncell.adapters.chat_reading import ChatReading
+from turncell.adapters.direct_anthropic_format import CacheTime
 from turncell.adapters.http_stream import Patience, Post
 from turncell.adapters.keys import Key, has_keyring, host_of, key_of, keyring_key
 from turncell.adapters.litellm_failures import to_failure
+from turncell.adapters.litellm_parsed import parsed
 from turncell.adapters.litellm_reading import Reading, cost_of, usage_object
-from turncell.adapters.litellm_request import Built, RequestBuilder
-from turncell.adapters.price_list import listed_capabilities
+from turncell.adapters.litellm_request import Built, RequestBuilder, response_format
+from turncell.adapters.price import Price
+from turncell.adapters.price_list import is_listed_to, list_price, listed_capabilities
 from turncell.adapters.provider_failures import hide_keys
-from turncell.adapters.seals import sealer
+from turncell.adapters.seals import ANTHROPIC, sealer
 from turncell.core.deltas import Finished, Fragment
-from turncell.errors import ModelFailure, UnknownModelError
+from turncell.core.events import CostBasis
+from turncell.core.parts import Json, Usage
+from turncell.errors import ModelFailure, UnknownModelError, UsageError
 from turncell.runtime.ports import Capabilities, ModelRequest
 
 _IMPORT_ENVIRONMENT = {
@@ -51,6 +56,10 @@ _IMPORT_ENVIRONMENT = {
     "LITELLM_MODE": "PRODUCTION",
     "TIKTOKEN_CACHE_DIR": None,
 }
+_SCHEMA_PROVIDERS = ("azure", "openai", "xai")
+"""Where a schema and tools may stand in one request, and LiteLLM does not make a tool of the schema."""
+_CACHE_PROVIDERS = ("anthropic", "bedrock", "openrouter", "vertex_ai")
+"""Through which LiteLLM hands on where Anthropic's cache is to be marked."""
 _loaded: Any = None
 _load_lock = threading.Lock()
 _quiet_lock = threading.Lock()
@@ -62,10 +71,15 @@ class LiteLLMModel:
     """A model by its LiteLLM name, "provider/model".
 
     `api_key` is a key or a function that returns one (it may be async; asked for each call), otherwise LiteLLM looks
-    into the environment, and we into the keyring. `timeout_s` bounds the silence of the provider, not the length of an answer. `extra` are
-    further arguments of `litellm.acompletion`; those of a request go over it. Where the provider speaks OpenAI's format
-    LiteLLM only builds the request (see litellm_request); `is_whole` has it do all, at ten times the cost. `sees_images` says
-    whether the model may be sent images, where LiteLLM's list does not know.
+    into the environment, and we into the keyring. `timeout_s` bounds the silence of the provider, not the length of an answer; a
+    `Patience` has one bound for the connection, one for the first byte and one for those between. `headers` and `extra_body` are
+    added to the request. `price` counts more than LiteLLM's list, and less than the provider's own figure. `prompt_cache` is how
+    long Anthropic's models keep what an answer began with ("5m", "1h"), or "off". `extra` are further arguments of
+    `litellm.acompletion`; those of a request go over it. Where the provider speaks OpenAI's format
+    LiteLLM only builds the request (see litellm_request), where only LiteLLM can read the answer its parser alone does (see
+    litellm_parsed); `is_whole` has it do all, at ten times the cost. `sees_images` says
+    whether the model may be sent images and `holds_schema` whether its answers can be held to a schema, where LiteLLM's list does
+    not know.
 
     Nothing is retried here. Without tokens from the provider, `Usage` stays empty.
     """
@@ -76,17 +90,31 @@ class LiteLLMModel:
         *,
         api_key: Key | None = None,
         base_url: str | None = None,
-        timeout_s: float = 600.0,
+        headers: Mapping[str, str] | None = None,
+        extra_body: Mapping[str, Json] | None = None,
+        timeout_s: float | Patience = 600.0,
+        price: Price | None = None,
+        prompt_cache: CacheTime = "5m",
         extra: dict[str, Any] | None = None,
         is_whole: bool = False,
+        holds_schema: bool | None = None,
         sees_images: bool | None = None,
     ) -> None:
         if not name.strip() or name != name.strip():
             raise UnknownModelError(f"a model is written 'provider/model'; found {name!r}")
+        if prompt_cache not in get_args(CacheTime):
+            raise UsageError(f"prompt_cache is one of {', '.join(get_args(CacheTime))}; found {prompt_cache!r}")
         self.name = name
         self.base_url = base_url
-        self.timeout_s = timeout_s
+        self.patience = Patience.of(timeout_s)
+        self.price = price
         self.extra = dict(extra or {})
+        if headers:
+            self.extra["extra_headers"] = dict(headers)
+        if extra_body:
+            self.extra["extra_body"] = dict(extra_body)
+        self._holds_schema = holds_schema
+        self._mark = self._cache_mark(prompt_cache)
         self._api_key = api_key
         self._provider: str | None = None
         self._is_whole = is_whole
@@ -101,8 +129,25 @@ class LiteLLMModel:
         """Limits are those of the provider itself: a server of one's own may have set others."""
         provider, _, short = self.name.partition("/")
         if self.base_url is not None:
-            return Capabilities(images=self._sees_images)
-        return listed_capabilities(provider, short, images=self._sees_images)
+            return Capabilities(schema=bool(self._holds_schema), images=self._sees_images)
+        holds = self._holds_schema
+        if holds is None:
+            holds = provider in _SCHEMA_PROVIDERS and is_listed_to(provider, short, "supports_response_schema")
+        return listed_capabilities(provider, short, schema=holds, images=self._sees_images)
+
+    def price_usd(self, input_tokens: int, output_tokens: int) -> float | None:
+        provider, _, short = self.name.partition("/")
+        price = self.price or list_price(provider, short, input_tokens)
+        return None if price is None else price.of(Usage(input_tokens, output_tokens))
+
+    def _cache_mark(self, prompt_cache: CacheTime) -> dict[str, str] | None:
+        """None where nothing is to be marked: an older model refuses it, and most providers do it unasked."""
+        provider, _, short = self.name.partition("/")
+        if prompt_cache == "off" or provider not in _CACHE_PROVIDERS or sealer(provider, short) != ANTHROPIC:
+            return None
+        if provider in ("bedrock", "vertex_ai") and not is_listed_to(provider, short, "supports_prompt_caching"):
+            return None
+        return {"type": "ephemeral"} if prompt_cache == "5m" else {"type": "ephemeral", "ttl": prompt_cache}
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
         # Its imports are seconds of work that must not stand on the loop.
@@ -120,13 +165,18 @@ class LiteLLMModel:
                         yield burst
                 return
             try:
-                async with asyncio.timeout(self.timeout_s):
+                async with asyncio.timeout(self.patience.connect_s + self.patience.first_s):
                     wrapper = await litellm.acompletion(**self._arguments(litellm, request, key, provider))
-                reading = Reading(litellm, wrapper, sealer(provider, self.name))
-                chunks = aiter(wrapper)
+                    chunks: AsyncIterator[Any] = aiter(wrapper)
+                    reading = Reading(litellm, wrapper, sealer(provider, self.name))
+                    if not self._is_whole and reading.drops:
+                        found = await parsed(litellm, wrapper, self.name, provider)
+                        if found is not None:
+                            chunks, reading = found, Reading(litellm, found, sealer(provider, self.name))
                 while True:
                     try:
-                        async with asyncio.timeout(self.timeout_s):
+                        silence_s = self.patience.between_s if has_begun else self.patience.first_s
+                        async with asyncio.timeout(silence_s):
                             chunk = await anext(chunks)
                     except StopAsyncIteration:
                         break
@@ -151,14 +201,13 @@ class LiteLLMModel:
         if self._is_whole or "custom_llm_provider" in self.extra:
             return None
         if self._builder is None:
-            self._builder = RequestBuilder(litellm, self.name, provider, self.base_url)
+            self._builder = RequestBuilder(litellm, self.name, provider, self.base_url, self._mark)
         return self._builder.build(request, key, self.extra | request.extra)
 
     async def _read(self, litellm: Any, built: Built, provider: str) -> AsyncGenerator[list[Fragment], None]:
         """The answer to a request that LiteLLM has only built."""
         reading = ChatReading(self.name, built.key)
-        patience = Patience(min(20.0, self.timeout_s), self.timeout_s, self.timeout_s)
-        async with Post(self.name, built.url, built.body, built.headers, key=built.key, patience=patience) as post:
+        async with Post(self.name, built.url, built.body, built.headers, key=built.key, patience=self.patience) as post:
             async for payloads in post:
                 if fragments := reading.read(payloads):
                     yield fragments
@@ -166,7 +215,15 @@ class LiteLLMModel:
                     break
             reading.end()
             usage = usage_object(litellm, reading)
-            yield [reading.finished(*cost_of(litellm, self.name, provider, reading.cost_usd, usage))]
+            yield [reading.finished(*self._cost(litellm, provider, reading, usage))]
+
+    def _cost(
+        self, litellm: Any, provider: str, reading: ChatReading | Reading, usage: Any
+    ) -> tuple[float | None, CostBasis]:
+        if reading.cost_usd is None and self.price is not None:
+            cost_usd = self.price.of(reading.usage)
+            return cost_usd, "none" if cost_usd is None else "user"
+        return cost_of(litellm, self.name, provider, reading.cost_usd, usage)
 
     async def _key(self, litellm: Any) -> str | None:
         key = await key_of(self.name, self._api_key)
@@ -193,19 +250,25 @@ class LiteLLMModel:
         def wire_id(text: str) -> str:
             return text if THOUGHT in text and provider in ("gemini", "vertex_ai") else legal_id(text)
 
+        messages = chat_messages(
+            request.messages, request.instructions, wire_id=wire_id, sealed_by=sealer(provider, self.name)
+        )
+        tools = chat_tools(request.tools)
+        if self._mark is not None:
+            mark_prefixes(messages, tools, self._mark)
         arguments: dict[str, Any] = {
             "model": self.name,
-            "messages": chat_messages(
-                request.messages, request.instructions, wire_id=wire_id, sealed_by=sealer(provider, self.name)
-            ),
+            "messages": messages,
             "stream": True,
             "stream_options": {"include_usage": True},
-            "timeout": self.timeout_s,
+            "timeout": max(self.patience.first_s, self.patience.between_s),
             "num_retries": 0,
             "max_retries": 0,
         }
-        if request.tools:
-            arguments["tools"] = chat_tools(request.tools)
+        if request.output_schema is not None:
+            arguments["response_format"] = response_format(request.output_schema)
+        if tools:
+            arguments["tools"] = tools
             if (Path(litellm.__file__).parent / "responses/mcp/chat_completions_handler.py").exists():
                 # Otherwise LiteLLM imports `mcp` (0.5 s, and an error without it) to see that no tool is a gateway's.
                 arguments["_skip_mcp_handler"] = True
@@ -220,7 +283,7 @@ class LiteLLMModel:
         finish_reason = reading.finish_reason
         if finish_reason is None:
             raise ModelFailure("protocol", f"{self.name}: the stream ended before the answer did; it may be incomplete")
-        cost_usd, basis = cost_of(litellm, self.name, provider, reading.cost_usd, reading.raw_usage)
+        cost_usd, basis = self._cost(litellm, provider, reading, reading.raw_usage)
         return Finished(finish_reason, reading.usage, cost_usd, basis, reading.answered_by)
 
 

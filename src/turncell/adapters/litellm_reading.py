@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from turncell.adapters.chat_reading import ChatReading, made_image
+from turncell.adapters.litellm_parsed import Parsed, has_listeners
 from turncell.adapters.seals import ANTHROPIC, REDACTED, seal
 from turncell.core.deltas import CallFragment, Fragment, ReasoningFragment, TextFragment
 from turncell.core.events import CostBasis, FinishReason
@@ -32,14 +33,9 @@ class Reading:
         self._answered_by: str | None = None
         # The wrapper's own list holds what the provider sent; what it hands out was added to.
         self._kept: list[Any] | None = getattr(wrapper, "chunks", None)
-        lists = (
-            "callbacks",
-            "success_callback",
-            "failure_callback",
-            "_async_success_callback",
-            "_async_failure_callback",
-        )
-        self._drops = not any(getattr(litellm, name, None) for name in lists)
+        self._is_as_sent = self._kept is not None or isinstance(wrapper, Parsed)
+        self._has_calls = False
+        self.drops = not has_listeners(litellm)
         self._seen = 0
         if hasattr(wrapper, "raise_on_model_repetition"):
             wrapper.raise_on_model_repetition = _nothing
@@ -65,6 +61,7 @@ class Reading:
             images = (made_image(one) for one in getattr(delta, "images", None) or ())
             fragments += [image for image in images if image is not None]
             for call in getattr(delta, "tool_calls", None) or ():
+                self._has_calls = True
                 function = call.function
                 name, arguments = getattr(function, "name", None), getattr(function, "arguments", None)
                 fragments.append(
@@ -80,7 +77,7 @@ class Reading:
             return
         for one in kept[self._seen :]:
             self._add(getattr(one, "usage", None))
-        if self._drops:
+        if self.drops:
             kept.clear()
         self._seen = len(kept)
 
@@ -89,7 +86,7 @@ class Reading:
         if usage is None:
             return
         cost = getattr(usage, "cost", None)
-        if self._kept is not None and isinstance(cost, int | float):
+        if self._is_as_sent and isinstance(cost, int | float):
             self.cost_usd = float(cost)
         if self.raw_usage is None:
             self.raw_usage = usage
@@ -108,7 +105,9 @@ class Reading:
             getattr(self.wrapper, name) for name in names
         ):
             return None
-        return _REASONS.get(self._reason or "", "other")
+        reason = _REASONS.get(self._reason or "", "other")
+        # Gemini says "stop", whatever it has said before.
+        return "tool_calls" if reason == "stop" and self._has_calls else reason
 
     @property
     def answered_by(self) -> str | None:

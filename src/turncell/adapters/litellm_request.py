@@ -17,8 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from turncell.adapters.chat_format import MessageBytes, chat_messages, chat_tools, encode
+from turncell.adapters.chat_format import MessageBytes, chat_messages, chat_tools, encode, mark_prefixes
+from turncell.adapters.direct_format import strict_schema
+from turncell.adapters.litellm_parsed import has_listeners
 from turncell.adapters.seals import sealer
+from turncell.core.parts import Json
 from turncell.runtime.ports import ModelRequest
 
 _OWN_READERS = {"codestral", "fireworks_ai", "groq", "mistral", "xai"}
@@ -29,9 +32,8 @@ _OTHERS = (
 )  # fmt: skip
 """Beginnings of names of providers that sign, or whose format or address is their own."""
 _SETTINGS = (
-    "aclient_session", "cache", "callbacks", "client_session", "failure_callback", "headers", "input_callback", "model_alias_map",
-    "organization", "pre_call_rules", "post_call_rules", "proxy_auth", "success_callback", "_async_failure_callback",
-    "_async_input_callback", "_async_success_callback",
+    "aclient_session", "cache", "client_session", "headers", "model_alias_map", "organization", "pre_call_rules",
+    "post_call_rules", "proxy_auth",
 )  # fmt: skip
 _VARIABLES = (
     "OPENAI_ORGANIZATION", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "SSL_CERTIFICATE", "SSL_VERIFY", "SSL_SECURITY_LEVEL",
@@ -55,7 +57,11 @@ class Built:
 class RequestBuilder:
     """Requests for one model. What stays the same from step to step is built once."""
 
-    def __init__(self, litellm: Any, name: str, provider: str, base_url: str | None) -> None:
+    def __init__(
+        self, litellm: Any, name: str, provider: str, base_url: str | None, mark: Mapping[str, str] | None = None
+    ) -> None:
+        """`mark` is set where prefixes end that are to be cached; see `mark_prefixes`."""
+        self._cache_mark = mark
         self._litellm, self._name, self._provider, self._base_url = litellm, name, provider, base_url
         self._sealed_by = sealer(provider, name)
         self._messages = MessageBytes(sealed_by=self._sealed_by)
@@ -73,10 +79,13 @@ class RequestBuilder:
     def _build(self, request: ModelRequest, key: str | None, extra: Mapping[str, Any]) -> Built | None:
         if any(getattr(self._litellm, name, None) for name in _SETTINGS) or any(map(os.environ.get, _VARIABLES)):
             return None
+        if has_listeners(self._litellm):
+            return None
         if getattr(self._litellm, "ssl_verify", True) is not True:
             return None
         frame_of = (
             request.temperature, request.max_tokens, request.reasoning_effort, request.tools, key, encode(dict(extra)),
+            encode(request.output_schema),
         )  # fmt: skip
         if frame_of != self._frame_of:
             self._frame, self._frame_of = self._new_frame(request, key, dict(extra)), frame_of
@@ -87,7 +96,11 @@ class RequestBuilder:
             messages = self._messages.encode(request.messages, request.instructions)
             body = frame.head[:-1] + b',"messages":' + messages + b"}"
         else:
-            body = encode(frame.body(chat_messages(request.messages, request.instructions, sealed_by=self._sealed_by)))
+            chat = chat_messages(request.messages, request.instructions, sealed_by=self._sealed_by)
+            if self._cache_mark is not None:
+                # The tools stand before the instructions, whose mark holds for both.
+                mark_prefixes(chat, [], self._cache_mark)
+            body = encode(frame.body(chat))
         return Built(frame.url, frame.headers, body, frame.key)
 
     def _new_frame(self, request: ModelRequest, key: str | None, extra: dict[str, Any]) -> _Frame | None:
@@ -97,7 +110,7 @@ class RequestBuilder:
         from litellm.types.utils import LlmProviders
         from litellm.utils import ProviderConfigManager, get_optional_params
 
-        extra_body = extra.pop("extra_body", None) or {}
+        extra_body, own_headers = extra.pop("extra_body", None) or {}, extra.pop("extra_headers", None) or {}
         accepted = set(inspect.signature(get_optional_params).parameters) - _NEVER
         if not set(extra) <= accepted or provider.startswith(_OTHERS):
             return None
@@ -118,6 +131,7 @@ class RequestBuilder:
         given = {
             "temperature": request.temperature, "max_tokens": request.max_tokens,
             "reasoning_effort": request.reasoning_effort, "tools": tools,
+            "response_format": None if request.output_schema is None else response_format(request.output_schema),
         }  # fmt: skip
         given = {name: value for name, value in given.items() if value is not None} | extra
         optional = get_optional_params(
@@ -131,8 +145,9 @@ class RequestBuilder:
         url = config.get_complete_url(api_base=base_url, api_key=key, stream=True, **common)
         if urlsplit(url).netloc != urlsplit(base_url).netloc:
             return None  # some configurations leave their address to the caller: the key must not go elsewhere
-        frame = _Frame(config, common, {str(n): str(v) for n, v in headers.items()}, url, key, dict(extra_body))
-        is_plain = all(
+        headers = _over({str(n): str(v) for n, v in headers.items()}, own_headers)
+        frame = _Frame(config, common, headers, url, key, dict(extra_body))
+        is_plain = self._cache_mark is None and all(
             getattr(type(config), name) is getattr(OpenAIGPTConfig, name)
             for name in ("transform_request", "_transform_messages")
         )
@@ -164,6 +179,19 @@ class _Frame:
         common = {**self._common, "optional_params": dict(self._common["optional_params"])}
         body: dict[str, Any] = self._config.transform_request(messages=messages, headers=dict(self.headers), **common)
         return body | (body.pop("extra_body", None) or {}) | self._extra_body
+
+
+def response_format(schema: dict[str, Json]) -> dict[str, Json]:
+    """The field that holds an answer to a schema; to the letter, where it can be said so that OpenAI's grammar takes it."""
+    strict = strict_schema(schema)
+    answer = {"name": "answer", "schema": schema if strict is None else strict, "strict": strict is not None}
+    return {"type": "json_schema", "json_schema": answer}
+
+
+def _over(headers: dict[str, str], own: Mapping[str, str]) -> dict[str, str]:
+    """The user's headers in the place of those of the same name, however that is written."""
+    names = {name.lower() for name in own}
+    return {name: value for name, value in headers.items() if name.lower() not in names} | dict(own)
 
 
 def _speaks_openai(config: Any, openai: type, provider: str, model: str) -> bool:

@@ -71,6 +71,11 @@ def listed_models(provider: str = "") -> list[str]:
     return sorted(found)
 
 
+def is_listed_to(provider: str, model: str, what: str) -> bool:
+    """Whether the list says that this model can do it: "supports_prompt_caching", "supports_response_schema"."""
+    return (_entry(provider, model) or {}).get(what) is True
+
+
 def _entry(provider: str, model: str) -> dict[str, Any] | None:
     for name in (model, f"{provider}/{model}"):
         entry = _entries().get(name)

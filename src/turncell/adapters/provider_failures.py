@@ -141,7 +141,9 @@ def _read(error: Any) -> tuple[str, str, int | None]:
     codes.append(inner.get("code") if isinstance(inner, dict) else None)
     numbers = [int(str(code)) for code in codes if str(code).isdigit() and 400 <= int(str(code)) <= 599]
     if not text:
-        text = ", ".join(str(code) for code in codes if code) or orjson.dumps(error, default=str).decode()
+        text = ", ".join(str(code) for code in codes if code) or (
+            orjson.dumps(error, default=str).decode() if error else ""
+        )
     return text, " ".join(str(code) for code in codes if code).lower(), numbers[0] if numbers else None
 
 

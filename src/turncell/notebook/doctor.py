@@ -167,7 +167,7 @@ def _advice(ready: Mapping[str, Iterable[str]], answering: Iterable[Server]) -> 
     provider = name.split("/", 1)[0]
     is_stuck = name == "embedded" or (provider in PROVIDERS and provider not in ready)
     lines = [
-        f'from turncell.adapters.direct_chat import DirectChat; DirectChat("{one.models[0]}", base_url="{one.origin}/v1")'
+        f'Agent(turncell.model("openai/{one.models[0]}", base_url="{one.origin}/v1"))'
         for one in answering
         if one.models and one.name != "Ollama"
     ]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from turncell import settings
-from turncell.errors import UnknownModelError
+from turncell.errors import UnknownModelError, UsageError
 from turncell.runtime.journal import Journal
 from turncell.runtime.ports import Damage, Model, Record, SessionInfo, Store
 
@@ -25,44 +25,66 @@ _NOT_CHAT = re.compile(
     r"/responses/|-pro\b|codex|deep-research|computer-use|instruct|gpt-5\.([4-9]|\d\d)|gpt-([6-9]|\d\d)"
 )
 """OpenAI's models that do not answer chat completions, or (from gpt-5.4) not with tools."""
+_EXPLICIT = re.compile(r"^openai/responses/")
 _ONLY_LITELLM = re.compile(r"instruct|computer-use")
 """Of these, what has no way but LiteLLM's: plain completions, tools of the provider's own."""
 
 
-def model(name: str | Model | None) -> Model:
+def model(name: str | Model | None, **options: Any) -> Model:
     """A model by name: "embedded", or any name LiteLLM knows ("ollama/llama3"); a Model is returned as it is.
 
-    "openai/…" is asked without a client in between; where the provider's variables are set, "anthropic/…" and
-    "openai/responses/…" are too, as are those of OpenAI's models that only answer at its responses.
+    "openai/…" is asked without a client in between; where the provider's variables are set, or `base_url`, `api_key` or `auth`
+    is given here, "anthropic/…" and "openai/responses/…" are too, as are those of OpenAI's models that only answer at its
+    responses. With a `base_url`, a name without a provider is one of a server that speaks OpenAI's format. `options` are those
+    of the class that is chosen (`DirectModel`, `LiteLLMModel`): base_url, api_key, headers, extra_body, timeout_s, price, ….
+
+    >>> model("qwen3", base_url="http://localhost:8000/v1")
+    DirectChat('qwen3')
     """
     if name is None:
         name = settings.current().model
     if not isinstance(name, str):
+        if options:
+            raise UsageError(f"{name!r} is built already; give {', '.join(options)} to its class")
         if hasattr(name, "stream") and hasattr(name, "name"):
             return name
         raise UnknownModelError(f"a model is a name or an object with `name` and `stream(request)`; found {name!r}")
     if name == "embedded":
         from turncell.adapters.rules_model import RulesModel
 
+        if options:
+            raise UsageError(f"the model 'embedded' takes no options; found {', '.join(options)}")
         return RulesModel()
     if not name.strip() or any(char.isspace() for char in name):
         raise UnknownModelError(f"model {name!r}: use 'embedded' or a name like 'openai/gpt-5' (provider/model)")
-    if name.startswith("anthropic/") and _is_set("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"):
+    try:
+        return _built(name, options)
+    except TypeError as error:
+        raise UsageError(f"model {name!r}: {error}; found the options {', '.join(options) or 'none'}") from error
+
+
+def _built(name: str, options: dict[str, Any]) -> Model:
+    is_given = any(options.get(one) is not None for one in ("base_url", "api_key", "auth"))
+    base_url = options.get("base_url")
+    if name.startswith("anthropic/") and (is_given or _is_set("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")):
         from turncell.adapters.direct_anthropic import DirectAnthropic
 
-        return DirectAnthropic(name)
-    is_response = name.startswith("openai/") and _NOT_CHAT.search(name) and not _ONLY_LITELLM.search(name)
-    if is_response and _is_set("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        return DirectAnthropic(name, **options)
+    # What is said of OpenAI's own names says nothing of another server's.
+    not_chat = _EXPLICIT if base_url else _NOT_CHAT
+    is_response = name.startswith("openai/") and not_chat.search(name) and not _ONLY_LITELLM.search(name)
+    if is_response and (is_given or _is_set("OPENAI_API_KEY", "OPENAI_BASE_URL")):
         from turncell.adapters.direct_responses import DirectResponses
 
-        return DirectResponses(name)
-    if name.startswith("openai/") and not _NOT_CHAT.search(name):
+        return DirectResponses(name, **options)
+    is_chat = name.startswith("openai/") and not not_chat.search(name)
+    if is_chat or (base_url and "/" not in name):
         from turncell.adapters.direct_chat import DirectChat
 
-        return DirectChat(name)
+        return DirectChat(name, **options)
     from turncell.adapters.litellm_model import LiteLLMModel
 
-    return LiteLLMModel(name)
+    return LiteLLMModel(name, **options)
 
 
 def _is_set(*variables: str) -> bool:

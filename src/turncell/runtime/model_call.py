@@ -26,6 +26,7 @@ from turncell.runtime.room import make_room
 from turncell.runtime.spending import reserve, spent_tokens
 from turncell.runtime.telemetry import inside
 from turncell.runtime.threads import in_thread
+from turncell.runtime.tokens import completed
 
 if TYPE_CHECKING:
     from turncell.runtime.driver import Driver
@@ -175,6 +176,8 @@ class _Stream:
         self._driver, self._model, self.request = driver, model, request
         self.finished: Finished | None = None
         self._failure: tuple[str, str, float | None] | None = None
+        self._said = Usage()
+        """What a provider that failed had said of tokens."""
         self._times: dict[str, Any] = {}
         self._task = asyncio.current_task()
 
@@ -226,6 +229,7 @@ class _Stream:
                         break
         except ModelFailure as failure:
             self._failure = (failure.kind, failure.message, failure.retry_after_s)
+            self._said = failure.usage or Usage()
         except Exception as error:
             log.exception("the model %s raised", self._model.name)
             self._failure = ("unknown", say(error), None)
@@ -240,8 +244,11 @@ class _Stream:
         driver, end = self._driver, self.finished
         if self._failure is not None or end is None:
             kind, text, retry_after_s = self._failure or ("protocol", "no end", None)
-            driver.feed(ModelFailed(time.time(), kind, text, retry_after_s=retry_after_s, **self._times))
+            # Who breaks off in the middle charges for it; who refuses does not.
+            usage = self._said if self.is_refused else self._counted(self._said)
+            driver.feed(ModelFailed(time.time(), kind, text, usage, retry_after_s=retry_after_s, **self._times))
             return
+        end = evolve(end, usage=self._counted(end.usage))
         message = None
         if driver.setup.hooks.has("after_model"):
             try:
@@ -252,6 +259,14 @@ class _Stream:
                 driver.feed(ModelFailed(time.time(), "hook", str(error), end.usage, **self._times))
                 return
         driver.feed_last(ModelFinished(time.time(), end, message=message, **self._times))
+
+    def _counted(self, usage: Usage) -> Usage:
+        """What the provider did not say is estimated."""
+        if usage.input_tokens is not None and usage.output_tokens is not None:
+            return usage
+        driver, step = self._driver, (self._driver.loop_state.run.run_id, self._request.step)
+        said = Message("assistant", driver.loop_state.assembly.parts())
+        return completed(usage, driver.telling.known.asked.get(step, 0), said)
 
     async def _reviewed(self, is_last_word: bool) -> Message | None:
         parts = self._driver.loop_state.assembly.parts(with_calls=not is_last_word)

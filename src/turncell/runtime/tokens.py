@@ -11,7 +11,8 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from turncell.core.parts import Image, Message, Reasoning, Text, ToolCall
+from turncell.core.parts import Image, Message, Reasoning, Text, ToolCall, Usage
+from turncell.core.values import evolve
 
 if TYPE_CHECKING:
     from turncell.runtime.ports import ToolSpec
@@ -58,6 +59,22 @@ def tools_tokens(specs: Iterable[ToolSpec]) -> int:
     return sum(
         CALL_TOKENS + text_tokens(spec.name + spec.description + json.dumps(spec.schema, ensure_ascii=False))
         for spec in specs
+    )
+
+
+def completed(usage: Usage, input_tokens: int, said: Message) -> Usage:
+    """The provider's counts, with an estimate in the place of each that it has left out; such usage is marked.
+
+    >>> completed(Usage(7), 5, Message("assistant", (Text("Fine."),)))
+    Usage(input_tokens=7, output_tokens=2, cache_read_tokens=None, cache_write_tokens=None, reasoning_tokens=None, is_estimated=True)
+    """
+    if usage.input_tokens is not None and usage.output_tokens is not None:
+        return usage
+    return evolve(
+        usage,
+        input_tokens=input_tokens if usage.input_tokens is None else usage.input_tokens,
+        output_tokens=message_tokens(said) - MESSAGE_TOKENS if usage.output_tokens is None else usage.output_tokens,
+        is_estimated=True,
     )
 
 

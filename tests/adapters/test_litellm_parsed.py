@@ -1,0 +1,168 @@
+"""Providers that only LiteLLM can read: its parser alone, or all of it, say the same."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+
+from tests.adapters.byte_server import Answer, byte_server, plain
+from tests.adapters.streams import KEY, Played, ask, content, hear, names, seconds_until_gone
+from turncell.adapters import litellm_parsed
+from turncell.adapters.litellm_model import LiteLLMModel, warm_up
+from turncell.core.deltas import Finished
+from turncell.core.parts import Text, ToolCall, Usage
+from turncell.errors import ModelFailure
+from turncell.testing import fault, raw, reply, serve
+
+pytestmark = pytest.mark.feature("G1")
+
+CLAUDE, GEMINI = "anthropic/claude-sonnet-4-5", "gemini/gemini-2.5-flash"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _warm() -> None:
+    warm_up()
+
+
+@pytest.fixture
+def ways(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each stream, whether the parser alone has read it."""
+    found: list[bool] = []
+
+    async def watched(*args: Any, real: Any = litellm_parsed.parsed) -> Any:
+        one = await real(*args)
+        found.append(one is not None)
+        return one
+
+    monkeypatch.setattr("turncell.adapters.litellm_model.parsed", watched)
+    return found
+
+
+def both(script: Any, name: str = CLAUDE) -> list[Played]:
+    found = []
+    for is_whole in (False, True):
+        with serve([script]) as server:
+            model = LiteLLMModel(name, api_key=KEY, base_url=server.origin, timeout_s=20, is_whole=is_whole)
+            found.append(asyncio.run(hear(model)))
+    return found
+
+
+def ended(played: Played) -> tuple[Any, ...]:
+    parts, end = played
+    return (parts, end.finish_reason, end.usage) if isinstance(end, Finished) else (parts, end.kind)
+
+
+@pytest.mark.parametrize("name", names("anthropic"))
+def test_the_parser_alone_says_what_all_of_litellm_says(name: str, ways: list[bool]) -> None:
+    alone, whole = both(raw(content("anthropic", name).decode()))
+    assert ended(alone) == ended(whole)
+    assert ways == [True], "an error in the first event ends both before there is a parser to choose"
+
+
+def gemini(*chunks: dict[str, Any]) -> Answer:
+    lines = b"".join(b"data: " + json.dumps(chunk).encode() + b"\r\n\r\n" for chunk in chunks)
+    return plain(lines, headers="Content-Type: text/event-stream\r\n")
+
+
+def said(*parts: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"candidates": [{"index": 0, "content": {"role": "model", "parts": list(parts)}, **more}]}
+
+
+def test_geminis_format_is_read() -> None:
+    used = {"promptTokenCount": 9, "candidatesTokenCount": 4, "totalTokenCount": 13}
+    call = said({"functionCall": {"name": "add", "args": {"a": 1}}}, finishReason="STOP") | {"usageMetadata": used}
+    chunks = [said({"text": "I "}), said({"text": "add."}), call]
+
+    async def main(is_whole: bool) -> Played:
+        async with byte_server(gemini(*chunks)) as server:
+            model = LiteLLMModel(GEMINI, api_key=KEY, base_url=server.url, timeout_s=20, is_whole=is_whole)
+            return await hear(model)
+
+    for is_whole in (False, True):
+        (text, added), end = asyncio.run(main(is_whole))
+        assert isinstance(end, Finished) and isinstance(added, ToolCall)
+        assert (text, added.name, json.loads(added.arguments_text)) == (Text("I add."), "add", {"a": 1})
+        assert (end.finish_reason, end.usage.input_tokens, end.usage.output_tokens) == ("tool_calls", 9, 4)
+
+
+def test_what_litellm_notes_for_a_cache_that_is_not_there_is_no_listener(
+    monkeypatch: pytest.MonkeyPatch, ways: list[bool]
+) -> None:
+    """Its Gemini leaves such a note behind, which would make every later call of the process ten times slower."""
+    litellm = warm_up()
+    for name in ("input_callback", "success_callback", "_async_success_callback"):
+        monkeypatch.setattr(litellm, name, ["cache"])
+    with serve(["Fine.", "Fine."]) as server:
+        asyncio.run(hear(LiteLLMModel(CLAUDE, api_key=KEY, base_url=server.origin)))
+        assert ways == [True]
+        asyncio.run(hear(LiteLLMModel("openai/m", api_key=KEY, base_url=server.base_url)))
+        assert ways == [True], "read here, from its bytes"
+
+
+def test_without_the_private_name_all_of_litellm_reads(monkeypatch: pytest.MonkeyPatch, ways: list[bool]) -> None:
+    class Hidden:
+        """LiteLLM's types, without the one that is looked for."""
+
+    monkeypatch.setattr(litellm_parsed.importlib, "import_module", lambda name: Hidden)
+    with serve(["Fine, thank you."]) as server:
+        played = asyncio.run(hear(LiteLLMModel(CLAUDE, api_key=KEY, base_url=server.origin)))
+    assert played[0] == (Text("Fine, thank you."),) and ways == [False]
+
+
+def test_a_parser_with_chunks_of_another_kind_loses_none(monkeypatch: pytest.MonkeyPatch, ways: list[bool]) -> None:
+    class Other:
+        pass
+
+    class Types:
+        ModelResponseStream = Other
+
+    monkeypatch.setattr(litellm_parsed.importlib, "import_module", lambda name: Types)
+    with serve(["Fine, thank you."]) as server:
+        played = asyncio.run(hear(LiteLLMModel(CLAUDE, api_key=KEY, base_url=server.origin)))
+    assert played[0] == (Text("Fine, thank you."),) and ways == [False]
+
+
+@pytest.mark.feature("A13")
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        (fault(429, "slow down", retry_after_s=7), "rate_limit"), (fault(401, f"no: {KEY}"), "auth"),
+        (reply("some text", errors_after=5, error_type="overloaded_error", error="Overloaded"), "overloaded"),
+        (reply("some text", resets_after=5), "connection"), (reply("some text", has_end=False), "protocol"),
+    ],
+)  # fmt: skip
+def test_failures_are_the_same(script: Any, kind: str) -> None:
+    (parts, alone), (other_parts, whole) = both(script)
+    assert isinstance(alone, ModelFailure) and isinstance(whole, ModelFailure)
+    assert (alone.kind, whole.kind) == (kind, kind) and parts == other_parts
+    assert alone.retry_after_s == whole.retry_after_s
+
+
+@pytest.mark.feature("A11")
+@pytest.mark.parametrize("hangs_after", [0, 4])
+def test_cancelling_closes_the_connection_at_once(hangs_after: int) -> None:
+    async def main() -> float:
+        with serve([reply("some text", hangs_after=hangs_after)]) as server:
+            model = LiteLLMModel(CLAUDE, api_key=KEY, base_url=server.origin, timeout_s=20)
+            return await seconds_until_gone(lambda: hear(model), server)
+
+    assert asyncio.run(main()) < 0.5
+
+
+def test_it_is_a_multiple_quicker_and_costs_the_same_late_as_early() -> None:
+    """Ratios of one process; the figures are those of `make bench`."""
+    chunks = reply("word " * 2_000, piece_chars=5, usage=Usage(3, 2_000))
+
+    def cpu_s(is_whole: bool) -> float:
+        with serve([chunks]) as server:
+            model = LiteLLMModel(CLAUDE, api_key=KEY, base_url=server.origin, is_whole=is_whole)
+            began = time.process_time()
+            asyncio.run(hear(model, ask()))
+            return time.process_time() - began
+
+    cpu_s(False)
+    assert cpu_s(False) < cpu_s(True) * 0.7
