@@ -7,21 +7,24 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import pandas as pd
 
-from turncell.frames.schemas import SCHEMAS, Column, Table
+from turncell.frames.schemas import SCHEMAS, Column, Table, otel_name
 
 Backend: TypeAlias = Literal["numpy_nullable", "pyarrow"]
 
 
-def frame_of(table: Table, rows: list[tuple[Any, ...]], backend: Backend) -> pd.DataFrame:
+def frame_of(
+    table: Table, rows: list[tuple[Any, ...]], backend: Backend = "numpy_nullable", otel: bool = False
+) -> pd.DataFrame:
     if backend not in ("numpy_nullable", "pyarrow"):
         raise ValueError(f"backend is {backend!r}; use 'numpy_nullable' or 'pyarrow'")
     schema = SCHEMAS[table]
     columns = zip(*rows, strict=True) if rows else ((),) * len(schema)
-    data = {column.name: _array(column, values, backend) for column, values in zip(schema, columns, strict=True)}
-    return pd.DataFrame(data, copy=False)
+    names = [otel_name(table, column.name) if otel else column.name for column in schema]
+    arrays = [array_of(column, values, backend) for column, values in zip(schema, columns, strict=True)]
+    return pd.DataFrame(dict(zip(names, arrays, strict=True)), copy=False)
 
 
-def _array(column: Column, values: tuple[Any, ...], backend: Backend) -> Any:
+def array_of(column: Column, values: tuple[Any, ...], backend: Backend) -> Any:
     try:
         return _built(column, values, backend)
     except (TypeError, ValueError):
@@ -39,7 +42,7 @@ def _is_fit(column: Column, value: Any, backend: Backend) -> bool:
 
 def _built(column: Column, values: tuple[Any, ...], backend: Backend) -> Any:
     if column.dtype == "category":
-        unknown = dict.fromkeys(v for v in values if v is not None and v not in column.categories)
+        unknown = (v for v in dict.fromkeys(values) if v is not None and v not in column.categories)
         return pd.Categorical(values, categories=[*column.categories, *unknown])
     if column.dtype == "datetime64[us, UTC]":
         array: Any = _times(values)
