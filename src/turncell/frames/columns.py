@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -13,18 +14,19 @@ Backend: TypeAlias = Literal["numpy_nullable", "pyarrow"]
 
 
 def frame_of(
-    table: Table, rows: list[tuple[Any, ...]], backend: Backend = "numpy_nullable", otel: bool = False
+    table: Table, columns: Iterable[Sequence[Any]], backend: Backend = "numpy_nullable", otel: bool = False
 ) -> pd.DataFrame:
+    """`columns` has the values of each column of the table, in its order; nothing at all stands for no rows."""
     if backend not in ("numpy_nullable", "pyarrow"):
         raise ValueError(f"backend is {backend!r}; use 'numpy_nullable' or 'pyarrow'")
     schema = SCHEMAS[table]
-    columns = zip(*rows, strict=True) if rows else ((),) * len(schema)
     names = [otel_name(table, column.name) if otel else column.name for column in schema]
-    arrays = [array_of(column, values, backend) for column, values in zip(schema, columns, strict=True)]
+    values = list(columns) or [()] * len(schema)
+    arrays = [array_of(column, some, backend) for column, some in zip(schema, values, strict=True)]
     return pd.DataFrame(dict(zip(names, arrays, strict=True)), copy=False)
 
 
-def array_of(column: Column, values: tuple[Any, ...], backend: Backend) -> Any:
+def array_of(column: Column, values: Sequence[Any], backend: Backend) -> Any:
     try:
         return _built(column, values, backend)
     except (TypeError, ValueError):
@@ -40,7 +42,7 @@ def _is_fit(column: Column, value: Any, backend: Backend) -> bool:
     return True
 
 
-def _built(column: Column, values: tuple[Any, ...], backend: Backend) -> Any:
+def _built(column: Column, values: Sequence[Any], backend: Backend) -> Any:
     if column.dtype == "category":
         unknown = (v for v in dict.fromkeys(values) if v is not None and v not in column.categories)
         return pd.Categorical(values, categories=[*column.categories, *unknown])
@@ -59,7 +61,7 @@ def _built(column: Column, values: tuple[Any, ...], backend: Backend) -> Any:
     return array if backend == "numpy_nullable" else pd.array(array, dtype=_arrow_dtype(column))
 
 
-def _times(values: tuple[float | None, ...]) -> Any:
+def _times(values: Sequence[float | None]) -> Any:
     seconds = np.array(values, dtype="float64")
     is_known = np.isfinite(seconds)
     microseconds = np.full(len(seconds), np.iinfo("int64").min)

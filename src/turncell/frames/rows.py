@@ -296,10 +296,33 @@ def _json_text(value: Any) -> str | None:
     return None if value is None else encode(value).decode()
 
 
+@dataclass(slots=True)
+class EventRows:
+    """Columns in the making: a history has many events, and a row of each would cost more than reading it."""
+
+    records: list[Record] = field(default_factory=list)
+    call_ids: list[str | None] = field(default_factory=list)
+    request_ids: list[str | None] = field(default_factory=list)
+
+    def columns(self) -> list[list[Any]]:
+        records = self.records
+        return [
+            [r.session_id for r in records], [r.seq for r in records], [r.run_id for r in records],
+            [r.step for r in records], [r.type for r in records], [r.at for r in records],
+            self.call_ids, self.request_ids, [r.payload.decode() for r in records],
+        ]  # fmt: skip
+
+    def without(self, run_ids: Collection[str]) -> EventRows:
+        kept = [n for n, record in enumerate(self.records) if record.run_id not in run_ids]
+        return EventRows(
+            [self.records[n] for n in kept], [self.call_ids[n] for n in kept], [self.request_ids[n] for n in kept]
+        )
+
+
 class Rows(NamedTuple):
     runs: list[RunRow]
-    events: list[tuple[Any, ...]]
-    """Rows of the table of events; empty where they were not asked for."""
+    events: EventRows
+    """Empty where they were not asked for."""
 
 
 def read(
@@ -313,34 +336,29 @@ def read(
 ) -> Rows:
     """All runs that the events tell of. `keeps` says of which runs there are to be rows; the rest as for `tables`."""
     runs: dict[str, RunRow] = {}
-    events: list[tuple[Any, ...]] = []
+    events = EventRows()
+    keep, keep_call, keep_request = events.records.append, events.call_ids.append, events.request_ids.append
     loads = orjson.loads
     for record in records:
-        payload: bytes | None = None
         if type(record) is Record:
             on = _ON.get(record.type)
             if on is None and not has_events:
                 continue
-            payload = record.payload
             try:
-                event = loads(payload)
+                event = loads(record.payload)
             except orjson.JSONDecodeError:
-                event = decode_json(payload)
+                event = decode_json(record.payload)
         else:
             event = record if type(record) is dict else None
             on = _ON.get(event["type"] if event is not None else record.type)  # type: ignore[union-attr]
             if on is None and not (has_events and (event is not None or isinstance(record, Recorded))):
                 continue
             if event is None:
-                payload = encode(record)
-                event = decode_json(payload)
+                event = decode_json(encode(record))
         if has_events and "seq" in event:
-            events.append(
-                (
-                    event["session_id"], event["seq"], event["run_id"], event["step"], event["type"], event["at"],
-                    event.get("call_id"), event.get("request_id"), (payload or encode(event)).decode(),
-                )
-            )  # fmt: skip
+            keep(record if type(record) is Record else _as_record(event))
+            keep_call(event.get("call_id"))
+            keep_request(event.get("request_id"))
         if on is None:
             continue
         run = runs.get(event["run_id"])
@@ -355,9 +373,13 @@ def read(
     kept = list(runs.values()) if has_copies else _without_copies(runs, elsewhere)
     kept = kept if keeps is None else [run for run in kept if keeps(run)]
     if len(kept) < len(runs):
-        left = runs.keys() - {run.run_id for run in kept}
-        events = [event for event in events if event[2] not in left]
+        events = events.without(runs.keys() - {run.run_id for run in kept})
     return Rows(kept, events)
+
+
+def _as_record(event: dict[str, Any]) -> Record:
+    names = ("session_id", "seq", "run_id", "step", "type", "at")
+    return Record(*(event[name] for name in names), encode(event))
 
 
 def _without_copies(runs: dict[str, RunRow], elsewhere: Collection[str]) -> list[RunRow]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import pandas as pd
 
 from turncell.frames.columns import Backend, frame_of
-from turncell.frames.rows import EVENT_TYPES, RunRow, Source, read
+from turncell.frames.rows import EVENT_TYPES, EventRows, RunRow, Source, read
 from turncell.frames.schemas import Table, schema_table
 
 __all__ = ["EVENT_TYPES", "Source", "Tables", "calls_frame", "events_frame", "messages_frame", "runs_frame",
@@ -48,7 +48,7 @@ def tables(
     runs, events = read(
         records, alive=alive, has_copies=has_copies, elsewhere=elsewhere, has_events=True, keeps=keeps
     )  # fmt: skip
-    return Tables(*(frame_of(name, _rows(name, runs, events), backend, otel) for name in Tables._fields))  # type: ignore[arg-type]
+    return Tables(*(frame_of(name, _columns(name, runs, events), backend, otel) for name in Tables._fields))  # type: ignore[arg-type]
 
 
 def table(
@@ -67,19 +67,21 @@ def table(
     runs, events = read(
         records, alive=alive, has_copies=has_copies, elsewhere=elsewhere, has_events=has_events, keeps=keeps
     )  # fmt: skip
-    return frame_of(name, _rows(name, runs, events), backend, otel)
+    return frame_of(name, _columns(name, runs, events), backend, otel)
 
 
-def _rows(name: Table, runs: list[RunRow], events: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
+def _columns(name: Table, runs: list[RunRow], events: EventRows) -> Iterable[Sequence[object]]:
+    if name == "events":
+        return events.columns()
     if name == "runs":
-        return [run.row() for run in runs]
-    if name == "steps":
-        return [step.row() for run in runs for step in run.steps]
-    if name == "messages":
-        return [row for run in runs for row in run.messages()]
-    if name == "calls":
-        return [call.row() for run in runs for step in run.steps for call in step.calls.values()]
-    return events
+        rows = [run.row() for run in runs]
+    elif name == "steps":
+        rows = [step.row() for run in runs for step in run.steps]
+    elif name == "messages":
+        rows = [row for run in runs for row in run.messages()]
+    else:
+        rows = [call.row() for run in runs for step in run.steps for call in step.calls.values()]
+    return zip(*rows, strict=True)
 
 
 def runs_frame(records: Iterable[Source], **options: object) -> pd.DataFrame:
