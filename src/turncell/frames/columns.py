@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 
+from turncell.errors import UsageError
 from turncell.frames.schemas import SCHEMAS, Column, Table, otel_name
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Backend: TypeAlias = Literal["numpy_nullable", "pyarrow"]
 
@@ -69,15 +73,28 @@ def _times(values: Sequence[float | None]) -> Any:
     return pd.DatetimeIndex(microseconds.view("M8[us]")).tz_localize("UTC").array
 
 
+def arrow_table(table: Table, frame: pd.DataFrame) -> pa.Table:
+    """A frame of a documented schema as Arrow: the same types whatever its rows, categories as dictionaries of strings."""
+    try:
+        import pyarrow as pa
+    except ImportError as error:
+        raise UsageError("Arrow needs pyarrow, which is not installed; pip install 'turncell[arrow]'") from error
+    fields = [pa.field(column.name, _arrow_type(column)) for column in SCHEMAS[table]]
+    return pa.Table.from_pandas(frame, schema=pa.schema(fields), preserve_index=False).replace_schema_metadata(None)
+
+
 def _arrow_dtype(column: Column) -> pd.ArrowDtype:
+    return pd.ArrowDtype(_arrow_type(column))
+
+
+def _arrow_type(column: Column) -> Any:
     import pyarrow as pa
 
-    return pd.ArrowDtype(
-        {
-            "string": pa.string(),
-            "Int64": pa.int64(),
-            "Float64": pa.float64(),
-            "boolean": pa.bool_(),
-            "datetime64[us, UTC]": pa.timestamp("us", tz="UTC"),
-        }[column.dtype]
-    )
+    return {
+        "category": pa.dictionary(pa.int32(), pa.string()),
+        "string": pa.string(),
+        "Int64": pa.int64(),
+        "Float64": pa.float64(),
+        "boolean": pa.bool_(),
+        "datetime64[us, UTC]": pa.timestamp("us", tz="UTC"),
+    }[column.dtype]

@@ -22,6 +22,8 @@ from turncell.runtime.ports import Record
 Source: TypeAlias = Record | Recorded | Event | dict[str, Any]
 """An event in any of its forms: as a store keeps it, as the loop made it, or as a line of JSON says it."""
 
+LIVE_TEXT = "LiveText"
+"""No event: the blocks of the step that is being written, as far as a living run knows them."""
 TOKENS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
 
 # Rows in the making. Field by field what core.fold keeps, without what no table shows.
@@ -78,6 +80,8 @@ class CallRow:
     answered: dict[str, Any] = field(default_factory=dict)
     """What was answered to it."""
     waited_s: float | None = None
+    waits: list[tuple[float, float | None]] = field(default_factory=list)
+    """From when to when each request was open; None: it is, or the program ended."""
     content: str | None = None
     started_at: float | None = None
     ended_at: float | None = None
@@ -497,6 +501,10 @@ def _partial_saved(run: RunRow, e: dict[str, Any]) -> None:
         blocks.append((e["kind"], [missing], [len(missing)]))
 
 
+def _live_text(run: RunRow, e: dict[str, Any]) -> None:
+    run.steps[-1].partial = [(kind, [text], [len(text)]) for kind, text in e["blocks"]]
+
+
 def _of_call(change: Callable[[RunRow, CallRow, dict[str, Any]], None]) -> Callable[[RunRow, dict[str, Any]], None]:
     def on(run: RunRow, e: dict[str, Any]) -> None:
         call = run.steps[-1].calls.get(e["call_id"]) if run.steps else None
@@ -521,6 +529,7 @@ def _call_judged(run: RunRow, call: CallRow, e: dict[str, Any]) -> None:
 def _request_opened(run: RunRow, call: CallRow, e: dict[str, Any]) -> None:
     call.asked, call.answered, call.status = e, {}, "waiting"
     call.requests += 1
+    call.waits.append((e["at"], None))
     run.waiting.begin(call.call_id, e["at"])
 
 
@@ -529,6 +538,7 @@ def _request_answered(run: RunRow, call: CallRow, e: dict[str, Any]) -> None:
         return
     run.waiting.end(call.call_id, e["at"])
     call.answered = e
+    call.waits[-1] = (call.waits[-1][0], e["at"])
     call.waited_s = (call.waited_s or 0.0) + max(0.0, e["at"] - call.asked["at"])
     if call.asked.get("kind") == "in_doubt":
         call.status, call.started_at = "allowed" if e["answer"] == "approve" else "proposed", None
@@ -592,6 +602,7 @@ _ON: dict[str, Callable[[RunRow, dict[str, Any]], None]] = {
     "CallFinished": _of_call(_call_finished),
     "Resumed": _resumed,
     "RunEnded": _run_ended,
+    LIVE_TEXT: _live_text,
 }
-EVENT_TYPES = tuple(_ON)
+EVENT_TYPES = tuple(name for name in _ON if name != LIVE_TEXT)
 """The types that all tables but that of the events read."""

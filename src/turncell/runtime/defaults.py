@@ -1,4 +1,4 @@
-"""Defaults: the one place of the runtime that knows adapters, lazily, so that importing turncell costs nothing."""
+"""Defaults: the one place of the runtime that knows adapters (and how things show themselves), lazily, so that importing turncell costs nothing."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from turncell.runtime.journal import Journal
 from turncell.runtime.ports import Damage, Model, Record, SessionInfo, Store
 
 if TYPE_CHECKING:
+    from turncell.core.fold import RunState
     from turncell.runtime.run import Run
     from turncell.runtime.session import Session
     from turncell.runtime.tools import Tool
@@ -124,6 +125,20 @@ def reask(
     from turncell.adapters.replay import reask
 
     return reask(run, step, model, tools=tools, **options)
+
+
+def run_html(run: RunState) -> str:
+    """How a run shows itself in a notebook."""
+    from turncell.frames.reprs import run_html
+
+    return run_html(run)
+
+
+def session_html(session: Session) -> str:
+    """How a session shows itself in a notebook."""
+    from turncell.frames.reprs import session_html
+
+    return session_html(session.title, session.id, session.runs)
 
 
 if hasattr(os, "register_at_fork"):
