@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import floor, log10
 from typing import TYPE_CHECKING, Any
 
 from turncell.errors import UsageError
 from turncell.frames.rows import CallRow, RunRow
 from turncell.frames.visible import one_line, visible
-from turncell.frames.words import dollars
 
 if TYPE_CHECKING:
     from turncell.frames.history import History
@@ -56,6 +56,7 @@ class Plots:
             ax.bar(range(len(days)), values, bottom=bottoms, label=label, color=color, width=0.7)
             bottoms = [a + b for a, b in zip(bottoms, values, strict=True)]
         _days(ax, [day.day for day in days])
+        _top(ax, bottoms)
         _finish(ax, "Tokens per day", "tokens", thousands)
         return _legend(ax, has_any=bool(days))
 
@@ -67,7 +68,7 @@ class Plots:
         for day in days:
             for model, usd in day.usd.items():
                 models[model] = models.get(model, 0.0) + usd
-        ranked = sorted(models, key=lambda model: -models[model])
+        ranked = sorted((model for model, usd in models.items() if usd), key=lambda model: -models[model])
         shown, rest = ranked[:_MOST_MODELS], ranked[_MOST_MODELS:]
         bottoms = [0.0] * len(days)
         for number, model in enumerate([*shown, *(["others"] if rest else [])]):
@@ -79,7 +80,9 @@ class Plots:
         _days(ax, [day.day for day in days])
         unknown = sum(day.unknown for day in days)
         more = f" (without {unknown} model call{'s' * (unknown != 1)} of unknown cost)" if unknown else ""
-        _finish(ax, f"Cost per day{more}", "US dollars", lambda usd, _: dollars(usd))
+        _top(ax, bottoms)
+        decimals = max(2, 1 - floor(log10(max(bottoms)))) if any(bottoms) else 2
+        _finish(ax, f"Cost per day{more}", "US dollars", lambda usd, _: f"${usd:,.{decimals}f}")
         return _legend(ax, has_any=bool(ranked))
 
     def tools(self, ax: Any = None) -> Any:
@@ -175,7 +178,7 @@ def _daily(history: History) -> list[_Day]:
     return days
 
 
-_WHAT = {"model": BLUE, "first token": LIGHT_BLUE, "tool": GREEN, "waiting for an answer": ORANGE}
+_WHAT = {"model": BLUE, "until its first token": LIGHT_BLUE, "tool": GREEN, "waiting for an answer": ORANGE}
 
 
 def _bars(run: RunRow) -> list[tuple[str, list[tuple[float, float, str]]]]:
@@ -186,7 +189,7 @@ def _bars(run: RunRow) -> list[tuple[str, list[tuple[float, float, str]]]]:
         start = step.started_at - began
         seconds = step.duration_s if step.duration_s is not None else max(0.0, end - step.started_at)
         first = min(step.first_token_s or 0.0, seconds)
-        spans = [(start, first, "first token")] if first else []
+        spans = [(start, first, "until its first token")] if first else []
         rows.append((f"step {step.step}", [*spans, (start + first, seconds - first, "model")]))
         for call in step.calls.values():
             spans = [
@@ -197,7 +200,7 @@ def _bars(run: RunRow) -> list[tuple[str, list[tuple[float, float, str]]]]:
                 # While a running call asks, it waits: drawn over it.
                 spans = [(call.started_at - began, until - call.started_at, "tool"), *spans]
             if spans:
-                rows.append((f"  {call.name or 'unnamed'}", spans))
+                rows.append((f"{call.name or 'unnamed'}", spans))
     return rows
 
 
@@ -268,8 +271,14 @@ def _days(ax: Any, days: Sequence[str]) -> None:
         ax.set_xlim(-0.6, max(len(days), 4) - 0.4)
 
 
+def _top(ax: Any, tops: Sequence[float]) -> None:
+    """Room above the highest bar: a bar of no height on top of it would take that away."""
+    if any(tops):
+        ax.set_ylim(0, max(tops) * 1.06)
+
+
 def _name(name: str) -> str:
-    return one_line(visible(name), 32) if name.strip() == name else "  " + one_line(visible(name.strip()), 30)
+    return one_line(visible(name), 32)
 
 
 def thousands(count: float, _: int = 0) -> str:
