@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 DESIGN = ROOT / "DESIGN.md"
 CASSETTES = ROOT / "docs" / "cassettes.md"
-GUIDES = [README, *(ROOT / "docs" / f"{name}.md" for name in ("runtime", "sessions")), CASSETTES]
+GUIDES = [README, *(ROOT / "docs" / f"{name}.md" for name in ("runtime", "sessions", "histories")), CASSETTES]
 MODULES = sorted(module.name for module in pkgutil.walk_packages(turncell.__path__, "turncell."))
 
 

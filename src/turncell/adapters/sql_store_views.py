@@ -44,13 +44,12 @@ _SUMS = ", ".join(
     f"(SELECT sum(json_extract(e.payload, '$.usage.{name}')) FROM events e WHERE {_PAID}) AS {name}" for name in _TOKENS
 )
 _MESSAGE = _field("e", "message")
-_TEXT = (
+# The first message of a run is its prompt.
+_PROMPT = (
     f"(SELECT group_concat(json_extract(part.value, '$.text'), '') FROM events e, json_each({_MESSAGE}, '$.parts') part "
-    "WHERE e.type = 'MessageAdded' AND json_extract(part.value, '$.type') = 'text' AND e.session_id = r.session_id AND e.seq = "
-    "(SELECT {which}(m.seq) FROM events m WHERE m.run_id = r.run_id AND m.type = 'MessageAdded' "
-    "AND {role}))"
+    "WHERE e.type = 'MessageAdded' AND json_extract(part.value, '$.type') = 'text' AND e.session_id = r.session_id "
+    "AND e.seq = (SELECT min(m.seq) FROM events m WHERE m.run_id = r.run_id AND m.type = 'MessageAdded'))"
 )
-_PROMPT = _TEXT.format(which="min", role='m.payload LIKE \'%"role":"user"%\'')
 
 VIEWS = {
     "runs": (

@@ -207,7 +207,7 @@ def _bars(run: RunRow) -> list[tuple[str, list[tuple[float, float, str]]]]:
 def _end(run: RunRow) -> float:
     if run.ended_at is not None:
         return run.ended_at
-    known = [run.started["at"]]
+    known: list[float] = [run.started["at"]]
     for step in run.steps:
         known.append(step.started_at + (step.duration_s or 0.0))
         known += [at for call in step.calls.values() for at in (call.proposed_at, call.started_at, call.ended_at) if at]

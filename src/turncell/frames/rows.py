@@ -382,8 +382,8 @@ def read(
 
 
 def _as_record(event: dict[str, Any]) -> Record:
-    names = ("session_id", "seq", "run_id", "step", "type", "at")
-    return Record(*(event[name] for name in names), encode(event))
+    envelope = {name: event[name] for name in ("session_id", "seq", "run_id", "step", "type", "at")}
+    return Record(**envelope, payload=encode(event))
 
 
 def _without_copies(runs: dict[str, RunRow], elsewhere: Collection[str]) -> list[RunRow]:

@@ -98,8 +98,8 @@ def wanted(filters: Filters) -> Wanted:
     if odd := filters.keys() - known:
         raise UsageError(f"a history has no filter {sorted(odd)[0]!r}; use {', '.join(known)}")
     statuses = frozenset(_several(filters.get("status", ())))
-    if odd := statuses - set(RUN_STATUSES):
-        raise UsageError(f"no run has the status {sorted(odd)[0]!r}; use {', '.join(RUN_STATUSES)}")
+    if strange := statuses - set(RUN_STATUSES):
+        raise UsageError(f"no run has the status {sorted(strange)[0]!r}; use {', '.join(RUN_STATUSES)}")
     sessions, project = filters.get("session"), filters.get("project")
     return Wanted(
         None
@@ -124,7 +124,7 @@ def _seconds(name: str, when: When | None) -> float | None:
         at = pd.Timestamp(when) if not isinstance(when, timedelta) else pd.Timestamp.now("UTC") - when
     except (ValueError, TypeError):
         try:
-            at = pd.Timestamp.now("UTC") - pd.Timedelta(when)
+            at = pd.Timestamp.now("UTC") - pd.Timedelta(str(when))
         except (ValueError, TypeError):
             raise UsageError(
                 f"{name} is {when!r}; use a datetime, a date, '2026-11-21 08:00' (UTC), or how long ago: '7 days'"
@@ -152,7 +152,7 @@ def read_all(of: Scope, which: Wanted) -> Found:
         return _of_journal(of.journal, which, lambda info: info.session_id == session_id)
     if of is None or isinstance(of, Journal):
         return _of_journal(of or defaults.journal(), which)
-    paths = [of] if isinstance(of, str | Path) else list(of) if isinstance(of, Iterable) else [of]
+    paths: list[Any] = list(of) if isinstance(of, Iterable) and not isinstance(of, str) else [of]
     if not all(isinstance(path, str | Path) for path in paths):
         raise UsageError(
             f"a history is that of a Run, a Session, a Journal, a file, or (None) of everything; found {of!r}"
