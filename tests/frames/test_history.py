@@ -248,7 +248,8 @@ class TestOtherTools:
             history(journal).arrow("tools")  # type: ignore[arg-type]
 
     def test_polars_reads_a_table_through_the_capsule(self, journal: Journal, sessions: list[Session]) -> None:
-        pl = pytest.importorskip("polars")
+        import polars as pl
+
         frame = pl.DataFrame(history(journal).arrow("runs"))
         assert frame["prompt"].to_list() == list(history(journal).runs().prompt)
         assert frame["cost_usd"].null_count() == 1 and frame["started_at"].dtype == pl.Datetime("us", "UTC")
@@ -350,9 +351,10 @@ class TestCosts:
 class TestPlots:
     @pytest.fixture(autouse=True)
     def _no_window(self) -> Iterator[None]:
-        matplotlib = pytest.importorskip("matplotlib")
-        matplotlib.use("Agg")
+        import matplotlib
         import matplotlib.pyplot as plt
+
+        matplotlib.use("Agg")
 
         yield
         plt.close("all")
