@@ -2,7 +2,7 @@
 
     %load_ext turncell          then  %%agent  in a cell
     Agent, tool, Rule           the same from Python
-    runs_df, steps_df, calls_df what happened, as DataFrames
+    history, runs_df, calls_df  what happened, as DataFrames
 
 Public names are loaded when first used: importing the package imports neither LiteLLM, pandas, IPython nor anywidget.
 """
@@ -42,8 +42,18 @@ if TYPE_CHECKING:
         TurncellError,
         UsageError,
     )
+    from turncell.frames.costs import cost_by
     from turncell.frames.export import export_html, export_markdown
-    from turncell.frames.history import calls_df, runs_df, steps_df
+    from turncell.frames.history import (
+        History,
+        calls_df,
+        events_df,
+        history,
+        messages_df,
+        runs_df,
+        steps_df,
+    )
+    from turncell.frames.ipynb import export_ipynb
     from turncell.notebook.namespace import notebook_tools
     from turncell.runtime.agent import Agent
     from turncell.runtime.ask_user import ask_user
@@ -92,6 +102,7 @@ _HOME = {
     "Context": "runtime.room",
     "Declined": "errors",
     "File": "core.events",
+    "History": "frames.history",
     "Hooks": "runtime.hooks",
     "Image": "core.parts",
     "image": "runtime.images",
@@ -140,8 +151,13 @@ _HOME = {
     "cassette": "adapters.cassette",
     "cassette_of": "adapters.replay",
     "compare": "core.compare",
+    "cost_by": "frames.costs",
+    "events_df": "frames.history",
     "export_html": "frames.export",
+    "export_ipynb": "frames.ipynb",
     "export_markdown": "frames.export",
+    "history": "frames.history",
+    "messages_df": "frames.history",
     "model": "runtime.defaults",
     "move": "runtime.portable",
     "notebook_tools": "notebook.namespace",
@@ -167,6 +183,7 @@ __all__ = [
     "Context",
     "Declined",
     "File",
+    "History",
     "Hooks",
     "Image",
     "Journal",
@@ -215,10 +232,15 @@ __all__ = [
     "cassette",
     "cassette_of",
     "compare",
+    "cost_by",
+    "events_df",
     "export_html",
+    "export_ipynb",
     "export_markdown",
+    "history",
     "image",
     "load_ipython_extension",
+    "messages_df",
     "model",
     "move",
     "notebook_tools",

@@ -13,10 +13,24 @@ from conftest import STORIES, Drive, as_records
 from turncell.core.events import CallFinished, CallStarted, RequestAnswered, RequestOpened, Resumed, TextDelta
 from turncell.core.fold import CallState, RunState, at_rest
 from turncell.frames.schemas import SCHEMAS, document, schema_table
-from turncell.frames.tables import EVENT_TYPES, calls_frame, runs_frame, steps_frame, tables
+from turncell.frames.tables import (
+    EVENT_TYPES,
+    calls_frame,
+    events_frame,
+    messages_frame,
+    runs_frame,
+    steps_frame,
+    tables,
+)
 
 BACKENDS = ("numpy_nullable", "pyarrow")
-FRAMES = {"runs": runs_frame, "steps": steps_frame, "calls": calls_frame}
+FRAMES = {
+    "runs": runs_frame,
+    "steps": steps_frame,
+    "messages": messages_frame,
+    "calls": calls_frame,
+    "events": events_frame,
+}
 ARROW = {
     "string": "string[pyarrow]", "Int64": "int64[pyarrow]", "Float64": "double[pyarrow]", "boolean": "bool[pyarrow]",
     "datetime64[us, UTC]": "timestamp[us, tz=UTC][pyarrow]", "category": "category",
@@ -111,6 +125,25 @@ def expected_call(run: RunState, call: CallState) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def expected_messages(run: RunState) -> list[tuple[Any, ...]]:
+    """The prompt; of each step the answer, the results of its closed calls, what was said after; what is half written."""
+    assert run.prompt is not None
+    found: list[tuple[Any, ...]] = [("user", "person", run.prompt.text, None, False, False)]
+    for step in run.steps:
+        if step.message is not None:
+            found.append(("assistant", "model", step.message.text, None, step.message.is_partial, False))
+            found += [
+                ("tool", "tool", call.content or "", call.call_id, False, call.status != "ok")
+                for call in step.calls
+                if not call.is_open
+            ]
+        elif step.blocks:
+            text = "".join(block.text for block in step.blocks if block.kind == "text")
+            found.append(("assistant", "model", text, None, True, False))
+        found += [("user", said.by, said.message.text, None, False, False) for said in step.after]
+    return found
+
+
 def check(row: dict[Any, Any], expected: dict[str, Any]) -> None:
     assert list(row) and set(row) == set(expected)
     for name, want in expected.items():
@@ -161,6 +194,17 @@ class TestWhatTheTablesSay:
         for row, (run, call) in zip(frame.to_dict("records"), pairs, strict=True):
             check(row, expected_call(run, call))
 
+    @pytest.mark.parametrize("backend", BACKENDS)
+    def test_the_messages_are_those_of_the_fold(self, session: list[Drive], backend: Any) -> None:
+        told = messages_frame(as_records(events_of(session)), backend=backend).groupby("run_id", sort=False)
+        for drive in session:
+            rows = told.get_group(drive.run.run_id)
+            assert list(rows.number) == list(range(1, len(rows) + 1))
+            want = expected_messages(drive.run)
+            have = [(r.role, r.by, r.text, value(r.call_id), r.is_partial, r.is_error) for r in rows.itertuples()]
+            assert have == want
+            assert rows.calls.sum() == len(drive.run.calls)
+
     def test_it_agrees_after_every_single_event(self, session: list[Drive]) -> None:
         from turncell.core.fold import fold
 
@@ -168,9 +212,8 @@ class TestWhatTheTablesSay:
             for length in range(1, len(drive.recorded) + 1):
                 events = drive.recorded[:length]
                 run = fold(events)  # type: ignore[arg-type]
-                runs, _, calls = tables(as_records(events))
-                check(runs.to_dict("records")[0], expected_run(run, events))
-                for row, call in zip(calls.to_dict("records"), run.calls, strict=True):
+                check(runs_frame(events).to_dict("records")[0], expected_run(run, events))
+                for row, call in zip(calls_frame(events).to_dict("records"), run.calls, strict=True):
                     check(row, expected_call(run, call))
 
     def test_events_records_and_dicts_are_read_alike(self, session: list[Drive]) -> None:
@@ -187,8 +230,10 @@ class TestWhatTheTablesSay:
         queues = [list(drive.events) for drive in session]
         mixed = [queue[n] for n in range(max(map(len, queues))) for queue in queues if n < len(queue)]
         assert any(isinstance(event, TextDelta) for event in mixed)
-        for have, want in zip(tables(mixed), tables(events_of(session)), strict=True):
-            pd.testing.assert_frame_equal(have, want)
+        have, want = tables(mixed), tables(events_of(session))
+        for one, other in zip(have[:4], want[:4], strict=True):
+            pd.testing.assert_frame_equal(one, other)
+        pd.testing.assert_frame_equal(have.events.sort_values("seq", ignore_index=True), want.events)
 
     def test_a_store_needs_to_be_asked_only_for_the_types_that_are_read(self, session: list[Drive]) -> None:
         records = as_records(events_of(session))
@@ -327,7 +372,7 @@ class TestSchemas:
         assert frame.prompt[0] in ("half a \\ud83d pair", "half a \ud83d pair")
 
     def test_ids_join(self, session: list[Drive]) -> None:
-        runs, steps, calls = tables(events_of(session))
+        runs, steps, _, calls, _ = tables(events_of(session))
         assert runs.run_id.is_unique and calls.call_id.is_unique and not steps.duplicated(["run_id", "step"]).any()
         joined = calls.merge(steps, on=["run_id", "step"], how="left", indicator=True, suffixes=("", "_of_step"))
         assert (joined["_merge"] == "both").all() and len(joined) == len(calls)
@@ -338,7 +383,7 @@ class TestSchemas:
 @pytest.mark.feature("E3")
 class TestUnknownIsNotZero:
     def test_one_step_of_unknown_cost_makes_the_run_unknown(self, session: list[Drive]) -> None:
-        runs, steps, _ = tables(events_of(session))
+        runs, steps, *_ = tables(events_of(session))
         run = runs[runs.run_id == "run_3"].iloc[0]
         assert list(steps[steps.run_id == "run_3"].cost_usd.isna()) == [False, True]
         assert run.cost_usd is pd.NA and run.cost_basis == "none"
@@ -365,7 +410,7 @@ class TestUnknownIsNotZero:
 @pytest.mark.feature("C2", "C6")
 def test_a_summary_is_paid_by_its_run_and_marks_the_step_whose_prefix_it_broke() -> None:
     kept = json.loads((Path(__file__).parents[1] / "journals" / "compacted.json").read_text())
-    runs, steps, _ = tables(kept["events"])
+    runs, steps, *_ = tables(kept["events"])
     assert list(steps.is_prefix_broken) == [False, False, True]
     assert runs.cost_usd[0] == pytest.approx(steps.cost_usd.sum() + 0.002)
     assert runs.output_tokens[0] == steps.output_tokens.sum() + 20

@@ -95,3 +95,9 @@ def _entries() -> dict[str, Any]:
     except (ImportError, ValueError, OSError, StopIteration):
         return {}
     return entries if isinstance(entries, dict) else {}
+
+
+def list_cache_write_usd(provider: str, model: str) -> float | None:
+    """US dollars for a million tokens that are written to the provider's cache; None where the list has no such price."""
+    value = (_entry(provider, model) or {}).get("cache_creation_input_token_cost")
+    return value * 1e6 if isinstance(value, int | float) else None

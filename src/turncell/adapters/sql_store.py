@@ -32,6 +32,7 @@ from turncell.adapters import sql_store_erasing as erasing
 from turncell.adapters import sql_store_schema as schema
 from turncell.adapters import store_text
 from turncell.adapters.sql_store_schema import BUSY_TIMEOUT_S, blob_uses, blobs, events, failure, sessions, writers
+from turncell.adapters.sql_store_views import make_views
 from turncell.core import codec
 from turncell.core.events import SCHEMA_VERSION
 from turncell.errors import StoreError
@@ -78,6 +79,8 @@ class SQLStore:
         try:
             self._connection = engine.connect()
             self._newer = schema.prepare(self._connection, where)
+            if self._newer is None:
+                make_views(self._connection)
         except DBAPIError as error:
             engine.dispose()
             raise failure(error, where, "opened") from error

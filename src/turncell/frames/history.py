@@ -1,84 +1,201 @@
-"""The history of a run, a session or the whole store, as DataFrames."""
+"""The history of a run, a session, a store or files, as DataFrames."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
 
-from turncell.core import codec
-from turncell.core.events import RunStarted
 from turncell.errors import UsageError
-from turncell.frames import tables
-from turncell.frames.columns import Backend
-from turncell.runtime import defaults
-from turncell.runtime.journal import read_whole
-from turncell.runtime.ports import Record, Store
-from turncell.runtime.run import Run
-from turncell.runtime.secrets import redactor
-from turncell.runtime.session import Session, may_be_driven
+from turncell.frames import costs, tables
+from turncell.frames.columns import Backend, arrow_table
+from turncell.frames.rows import Rows, read
+from turncell.frames.schemas import SCHEMAS, Table
+from turncell.frames.sources import Filters, Scope, progress, read_all, wanted
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
-Scope: TypeAlias = Run | Session | None
-"""Whose history: a run's (live, while it goes on), a session's, or (None) everything in the store."""
+    from turncell.frames.plots import Plots
+    from turncell.runtime.budget import Budget
+
+FORMATS = ("numpy_nullable", "pyarrow")
 
 
-def runs_df(of: Scope = None, *, has_copies: bool = False, backend: Backend = "numpy_nullable") -> pd.DataFrame:
+class History:
+    """What was recorded: five tables, what it cost, plots. Made by `turncell.history`.
+
+    Nothing is kept: each method reads anew, so that a run or a session that goes on is shown as it is now. `tables()`
+    gives all five from one reading.
+    """
+
+    def __init__(self, of: Scope = None, *, has_copies: bool = False, **filters: Unpack[Filters]) -> None:
+        self._of = of
+        self._has_copies = has_copies
+        self._filters = filters
+        self._wanted = wanted(filters)
+
+    def runs(self, *, backend: Backend = "numpy_nullable", otel: bool = False) -> pd.DataFrame:
+        """One row per run: what was asked and answered, status, tokens, cost (`<NA>` where unknown), times."""
+        return self._table("runs", backend, otel)
+
+    def steps(self, *, backend: Backend = "numpy_nullable", otel: bool = False) -> pd.DataFrame:
+        """One row per model call: the usage table."""
+        return self._table("steps", backend, otel)
+
+    def messages(self, *, backend: Backend = "numpy_nullable", otel: bool = False) -> pd.DataFrame:
+        """One row per message: prompts, answers, results of tools, what was said in between."""
+        return self._table("messages", backend, otel)
+
+    def calls(self, *, backend: Backend = "numpy_nullable", otel: bool = False) -> pd.DataFrame:
+        """One row per tool call, with what was decided about it, by whom, and what came of it."""
+        return self._table("calls", backend, otel)
+
+    def events(self, *, backend: Backend = "numpy_nullable", otel: bool = False) -> pd.DataFrame:
+        """One row per recorded event."""
+        return self._table("events", backend, otel)
+
+    def tables(self, *, backend: Backend = "numpy_nullable", otel: bool = False) -> tables.Tables:
+        """All five, from one reading."""
+        found = read_all(self._of, self._wanted)
+        return tables.tables(
+            found.records, backend=backend, otel=otel, alive=found.alive, elsewhere=found.elsewhere,
+            has_copies=self._has_copies, keeps=self._wanted.holds,
+        )  # fmt: skip
+
+    def arrow(self, table: Table) -> pa.Table:
+        """A table for Arrow, with `__arrow_c_stream__`: `polars.DataFrame(history.arrow("runs"))`. Needs pyarrow."""
+        if table not in SCHEMAS:
+            raise UsageError(f"there is no table {table!r}; use {', '.join(SCHEMAS)}")
+        return arrow_table(table, self._table(table, "numpy_nullable", False))
+
+    def to_parquet(self, folder: str | Path) -> list[Path]:
+        """Write `runs.parquet`, `steps.parquet` ... into a folder, which is made; returns their paths. Needs pyarrow."""
+        pq = _parquet()
+        folder = Path(folder).expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+        written = []
+        found = self.tables()
+        with progress(len(SCHEMAS), "tables") as advance:
+            for name, frame in zip(found._fields, found, strict=True):
+                written.append(folder / f"{name}.parquet")
+                pq.write_table(arrow_table(name, frame), written[-1])  # type: ignore[arg-type]
+                advance(1)
+        return written
+
+    def cost_by(self, by: costs.By) -> pd.DataFrame:
+        """See `turncell.cost_by`."""
+        return costs.cost_by(self, by)
+
+    def cache_savings(
+        self, by: costs.By = "model", prices: Mapping[str, costs.CachePrice] | None = None
+    ) -> pd.DataFrame:
+        """See `turncell.frames.costs.cache_savings`."""
+        return costs.cache_savings(self, by, prices)
+
+    def what_if(self, budget: Budget | Mapping[str, Any]) -> pd.DataFrame:
+        """What this budget for each run would have stopped. See `turncell.frames.costs.what_if`."""
+        return costs.what_if(self, budget)
+
+    @property
+    def plot(self) -> Plots:
+        """`plot.tokens()`, `plot.cost()`, `plot.timeline(run)`, `plot.tools()`: matplotlib axes. Needs matplotlib."""
+        from turncell.frames.plots import Plots
+
+        return Plots(self)
+
+    def rows(self) -> Rows:
+        """What the tables are made of."""
+        found = read_all(self._of, self._wanted)
+        return read(
+            found.records, alive=found.alive, elsewhere=found.elsewhere, has_copies=self._has_copies,
+            keeps=self._wanted.holds,
+        )  # fmt: skip
+
+    def _table(self, name: Table, backend: Backend, otel: bool) -> pd.DataFrame:
+        if backend not in FORMATS:
+            raise UsageError(f"backend is {backend!r}; use {' or '.join(map(repr, FORMATS))}")
+        found = read_all(self._of, self._wanted)
+        return tables.table(
+            name, found.records, backend=backend, otel=otel, alive=found.alive, elsewhere=found.elsewhere,
+            has_copies=self._has_copies, keeps=self._wanted.holds,
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        from turncell.frames.reprs import history_text
+
+        return history_text(self)
+
+    def _repr_html_(self) -> str:
+        from turncell.frames.reprs import history_html
+
+        return history_html(self)
+
+    @property
+    def what(self) -> str:
+        """Whose history, and which part of it, in words."""
+        given = ", ".join(f"{name}={value!r}" for name, value in self._filters.items())
+        of = "the store" if self._of is None else repr(self._of) if isinstance(self._of, str) else str(self._of)
+        return f"{of} ({given})" if given else of
+
+
+def history(of: Scope = None, *, has_copies: bool = False, **filters: Unpack[Filters]) -> History:
+    """The history of the store (None), of a run, a session, a Journal or files, or of a part of it.
+
+    A file is an exported session (.jsonl, .md), a store (.sqlite), or a folder of exported ones; several may be given.
+    Filters are `session`, `project`, `model`, `status`, `since` and `until`; a store reads only the sessions that have
+    such runs. Without `has_copies` the runs that a fork has copied are left out: their originals count.
+    """
+    return History(of, has_copies=has_copies, **filters)
+
+
+def runs_df(
+    of: Scope = None, *, has_copies: bool = False, backend: Backend = "numpy_nullable", otel: bool = False,
+    **filters: Unpack[Filters],
+) -> pd.DataFrame:  # fmt: skip
     """One row per run: what was asked and answered, status, tokens, cost (`<NA>` where unknown), times.
 
-    Without `has_copies` the runs that a fork has copied are left out here, as in the other two: their originals count,
-    as long as there are any.
+    Arguments as for `history`; without `has_copies` the runs that a fork has copied are left out here, as in all tables.
     """
-    records, alive, elsewhere = _history(of)
-    return tables.runs_frame(records, backend=backend, alive=alive, has_copies=has_copies, elsewhere=elsewhere)
+    return History(of, has_copies=has_copies, **filters).runs(backend=backend, otel=otel)
 
 
-def steps_df(of: Scope = None, *, has_copies: bool = False, backend: Backend = "numpy_nullable") -> pd.DataFrame:
+def steps_df(
+    of: Scope = None, *, has_copies: bool = False, backend: Backend = "numpy_nullable", otel: bool = False,
+    **filters: Unpack[Filters],
+) -> pd.DataFrame:  # fmt: skip
     """One row per model call: the usage table. Joins `runs_df` on `run_id`."""
-    records, _, elsewhere = _history(of)
-    return tables.steps_frame(records, backend=backend, has_copies=has_copies, elsewhere=elsewhere)
+    return History(of, has_copies=has_copies, **filters).steps(backend=backend, otel=otel)
 
 
-def calls_df(of: Scope = None, *, has_copies: bool = False, backend: Backend = "numpy_nullable") -> pd.DataFrame:
+def messages_df(
+    of: Scope = None, *, has_copies: bool = False, backend: Backend = "numpy_nullable", otel: bool = False,
+    **filters: Unpack[Filters],
+) -> pd.DataFrame:  # fmt: skip
+    """One row per message, in order: prompts, answers, results of tools, what was said in between."""
+    return History(of, has_copies=has_copies, **filters).messages(backend=backend, otel=otel)
+
+
+def calls_df(
+    of: Scope = None, *, has_copies: bool = False, backend: Backend = "numpy_nullable", otel: bool = False,
+    **filters: Unpack[Filters],
+) -> pd.DataFrame:  # fmt: skip
     """One row per tool call, with what was decided about it, by whom, and what came of it."""
-    records, alive, elsewhere = _history(of)
-    return tables.calls_frame(records, backend=backend, alive=alive, has_copies=has_copies, elsewhere=elsewhere)
+    return History(of, has_copies=has_copies, **filters).calls(backend=backend, otel=otel)
 
 
-History: TypeAlias = tuple[Sequence[tables.Source], Collection[str] | None, Collection[str]]
-"""The events, the open runs among them that a living process writes (None: all of them), and the originals of copied
-runs that are not among them but in the store."""
+def events_df(
+    of: Scope = None, *, has_copies: bool = False, backend: Backend = "numpy_nullable", otel: bool = False,
+    **filters: Unpack[Filters],
+) -> pd.DataFrame:  # fmt: skip
+    """One row per recorded event: the journal, with each event's JSON."""
+    return History(of, has_copies=has_copies, **filters).events(backend=backend, otel=otel)
 
 
-def _history(of: Scope) -> History:
-    if isinstance(of, Run):
-        run, events = of, of.events
-        if not events or isinstance(events[0], RunStarted):
-            return redactor().value(list(events)), None, ()
-        # It goes on after a restart: its beginning was another process's.
-        which = {"session_id": run.session.id, "run_id": run.id}
-        return run.session.journal.ask(lambda store: list(read_whole(store, **which))), None, ()
-    if isinstance(of, Session):
-        session_id = of.id
-        return of.journal.ask(lambda store: _read(store, session_id=session_id))
-    if of is None:
-        return defaults.journal().ask(_read)
-    raise UsageError(f"a history is that of a Run, of a Session or (None) of everything; found {of!r}")
-
-
-def _read(store: Store, **which: str) -> History:
-    records = list(read_whole(store, **which))
-    open_runs = {record.run_id: record.session_id for record in records if record.type == "RunStarted"}
-    for record in records:
-        if record.type == "RunEnded":
-            open_runs.pop(record.run_id, None)
-    living = {session_id for session_id in set(open_runs.values()) if may_be_driven(store, session_id)}
-    alive = {run_id for run_id, session_id in open_runs.items() if session_id in living}
-    return records, alive, _originals(store, records) if which else ()
-
-
-def _originals(store: Store, records: Iterable[Record]) -> set[str]:
-    began = (codec.decode_json(record.payload) for record in records if record.type == "RunStarted")
-    copied = {event["copy_of"] for event in began if event.get("copy_of")}
-    return {run_id for run_id in copied if any(True for _ in store.read(run_id=run_id, types=("RunStarted",)))}
+def _parquet() -> Any:
+    try:
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise UsageError("Parquet needs pyarrow, which is not installed; pip install 'turncell[arrow]'") from error
+    return pq

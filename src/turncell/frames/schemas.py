@@ -9,15 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-from turncell.core.events import Answer, AnsweredBy, CostBasis, FinishReason, Scope
+from turncell.core.events import Answer, AnsweredBy, CostBasis, FinishReason, MessageBy, RecordedEvent, Scope
 from turncell.core.fold import CallStatus, RunStatus
+from turncell.core.parts import Role
 from turncell.core.policy import Effect, Verdict
 
-Table: TypeAlias = Literal["runs", "steps", "calls"]
+Table: TypeAlias = Literal["runs", "steps", "messages", "calls", "events"]
 Dtype: TypeAlias = Literal["string", "Int64", "Float64", "boolean", "datetime64[us, UTC]", "category"]
 
 RUN_STATUSES = tuple(str(word) for literal in get_args(RunStatus) for word in get_args(literal))
 CALL_STATUSES = tuple(str(word) for literal in get_args(CallStatus) for word in get_args(literal))
+EVENT_NAMES: tuple[str, ...] = tuple(event.__name__ for event in get_args(RecordedEvent))
+MESSAGES_BY: tuple[str, ...] = (*get_args(MessageBy), "model", "tool")
 COST_BASES: tuple[str, ...] = (*get_args(CostBasis), "mixed")
 
 
@@ -135,6 +138,23 @@ SCHEMAS: dict[Table, tuple[Column, ...]] = {
         _text("error_kind", "why the model call failed, in one word"),
         _text("error", "why the model call failed, in the provider's words"),
     ),
+    "messages": (
+        _text("run_id", "the run"),
+        _text("session_id", "the conversation"),
+        _count("step", "the step that it belongs to; 0 for the prompt"),
+        _count("number", "1, 2, 3 ... within the run"),
+        _word("role", "whose message it is, as a provider is told", get_args(Role)),
+        _word("by", "who put it there: a person, the model, a tool, a hook, the runtime", MESSAGES_BY),
+        _text("text", "its text; of a tool's message the result"),
+        _text("reasoning", "what the model thought aloud; <NA> where it did not"),
+        _text("call_id", "of a tool's message the call"),
+        _text("name", "of a tool's message the tool"),
+        _count("calls", "tool calls that it asks for"),
+        _count("images", "images in it"),
+        _flag("is_partial", "it was cut off, or is being written still"),
+        _flag("is_error", "of a tool's message: the call did not end well"),
+        _time("at", "when it was whole; <NA> while it is being written"),
+    ),
     "calls": (
         _text("call_id", "the call"),
         _text("run_id", "the run"),
@@ -170,15 +190,62 @@ SCHEMAS: dict[Table, tuple[Column, ...]] = {
         _time("ended_at", "when its result was there"),
         _number("duration_s", "seconds that it ran"),
     ),
+    "events": (
+        _text("session_id", "the journal it stands in"),
+        _count("seq", "1, 2, 3 ... within the session"),
+        _text("run_id", "the run it is about"),
+        _count("step", "the step it belongs to; 0 before the first"),
+        _word("type", "what happened", EVENT_NAMES),
+        _time("at", "when"),
+        _text("call_id", "the call it is about, else <NA>"),
+        _text("request_id", "the request it is about, else <NA>"),
+        _text("payload", "all of it, as JSON text"),
+    ),
 }
+
+_OF_USAGE = {
+    "input_tokens": "gen_ai.usage.input_tokens",
+    "output_tokens": "gen_ai.usage.output_tokens",
+    "cache_read_tokens": "gen_ai.usage.cache_read.input_tokens",
+    "cache_write_tokens": "gen_ai.usage.cache_creation.input_tokens",
+}
+_OF_ALL = {"session_id": "gen_ai.conversation.id", "error_kind": "error.type"}
+_OTEL: dict[Table, dict[str, str]] = {
+    "runs": _OF_USAGE | {"model": "gen_ai.request.model", "provider": "gen_ai.provider.name", "agent": "gen_ai.agent.name"},
+    "steps": _OF_USAGE
+    | {
+        "model": "gen_ai.request.model",
+        "answered_by": "gen_ai.response.model",
+        "finish_reason": "gen_ai.response.finish_reasons",
+    },
+    "messages": {"call_id": "gen_ai.tool.call.id", "name": "gen_ai.tool.name"},
+    "calls": {
+        "call_id": "gen_ai.tool.call.id",
+        "name": "gen_ai.tool.name",
+        "arguments": "gen_ai.tool.call.arguments",
+        "content": "gen_ai.tool.call.result",
+    },
+    "events": {"call_id": "gen_ai.tool.call.id"},
+}  # fmt: skip
+
+
+def otel_name(table: Table, column: str) -> str:
+    """The name by OpenTelemetry's conventions for generative AI; what those have no word for begins with `turncell.`.
+
+    >>> otel_name("steps", "input_tokens"), otel_name("steps", "cost_usd")
+    ('gen_ai.usage.input_tokens', 'turncell.cost_usd')
+    """
+    return (_OF_ALL | _OTEL[table]).get(column, f"turncell.{column}")
 
 
 def schema_table(table: Table) -> str:
     """The columns of one table as a Markdown table."""
-    lines = ["| column | dtype | meaning |", "|---|---|---|"]
+    lines = ["| column | dtype | meaning | with `otel=True` |", "|---|---|---|---|"]
     for column in SCHEMAS[table]:
         words = f" ({', '.join(column.categories)})" if column.categories else ""
-        lines.append(f"| `{column.name}` | {column.dtype} | {column.meaning}{words} |")
+        name = otel_name(table, column.name)
+        other = "" if name.startswith("turncell.") else f"`{name}`"
+        lines.append(f"| `{column.name}` | {column.dtype} | {column.meaning}{words} | {other} |")
     return "\n".join(lines)
 
 
@@ -186,14 +253,18 @@ def document() -> str:
     """docs/frames.md."""
     intro = (
         "# The tables\n\n"
+        "What they are good for, with examples: [histories](histories.md).\n\n"
         "Every history is a fold of the journal. Empty tables have the same columns and dtypes as full ones, "
-        "unknown is `<NA>` and never 0, times are UTC. `runs.run_id` joins `steps.run_id` and `calls.run_id`; "
-        "`steps` and `calls` join on `run_id, step`; `runs.previous` and `runs.parent_run_id` are run ids too.\n\n"
-        "A fork begins with copies of runs, which cost nothing. They are left out of all three tables, so that sums count "
+        "unknown is `<NA>` and never 0, times are UTC. `runs.run_id` joins `run_id` of all others; `steps`, `messages` and "
+        "`calls` join on `run_id, step`; `calls`, `messages` and `events` on `call_id`; `runs.previous` and "
+        "`runs.parent_run_id` are run ids too.\n\n"
+        "A fork begins with copies of runs, which cost nothing. They are left out of all tables, so that sums count "
         "what was done once; `runs_df(session, has_copies=True)` has them too, and names their originals in `copy_of`. "
         "Where the original was deleted, its copy is still a copy. Runs that were undone or replaced have happened, and "
         "are there.\n\n"
-        "With `backend=\"pyarrow\"` the same columns are Arrow-backed; categories stay pandas categories.\n"
+        "With `backend=\"pyarrow\"` the same columns are Arrow-backed; categories stay pandas categories. With `otel=True` "
+        "columns have the names of OpenTelemetry's conventions for generative AI; those without one there are called "
+        "`turncell.…`.\n"
     )  # fmt: skip
     return intro + "".join(f"\n## {table}\n\n{schema_table(table)}\n" for table in SCHEMAS)
 

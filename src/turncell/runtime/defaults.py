@@ -1,4 +1,4 @@
-"""Defaults: the one place of the runtime that knows adapters, lazily, so that importing turncell costs nothing."""
+"""Defaults: the one place of the runtime that knows adapters (and how things show themselves), lazily, so that importing turncell costs nothing."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from turncell.runtime.journal import Journal
 from turncell.runtime.ports import Damage, Model, Record, SessionInfo, Store
 
 if TYPE_CHECKING:
+    from turncell.core.fold import RunState
     from turncell.runtime.agent import Agent
     from turncell.runtime.run import Run
     from turncell.runtime.session import Session
@@ -154,6 +155,20 @@ def map_frame(agent: Agent, rows: Any, prompt: Any, options: dict[str, Any]) -> 
     from turncell.frames.batch import map_frame
 
     return map_frame(agent, rows, prompt, **options)
+
+
+def run_html(run: RunState) -> str:
+    """How a run shows itself in a notebook."""
+    from turncell.frames.reprs import run_html
+
+    return run_html(run)
+
+
+def session_html(session: Session) -> str:
+    """How a session shows itself in a notebook."""
+    from turncell.frames.reprs import session_html
+
+    return session_html(session.title, session.id, session.runs)
 
 
 if hasattr(os, "register_at_fork"):

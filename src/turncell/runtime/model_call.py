@@ -264,7 +264,7 @@ class _Stream:
         """What the provider did not say is estimated."""
         if usage.input_tokens is not None and usage.output_tokens is not None:
             return usage
-        driver, step = self._driver, (self._driver.loop_state.run.run_id, self._request.step)
+        driver, step = self._driver, (self._driver.loop_state.run.run_id, self.request.step)
         said = Message("assistant", driver.loop_state.assembly.parts())
         return completed(usage, driver.telling.known.asked.get(step, 0), said)
 

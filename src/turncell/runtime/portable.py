@@ -179,6 +179,18 @@ def copy_in(path: Path, journal: Journal) -> str:
     return infos[0].session_id
 
 
+def read_file(path: Path) -> Iterator[tuple[SessionInfo, Iterator[Recorded]]]:
+    """The sessions of an exported file as it has them, imported nowhere; each is read before the next is asked for.
+
+    StoreError for what is no event. Whether the events follow from each other is not looked at.
+    """
+    path = path.expanduser()
+    _check_suffix(path)
+    with _reading(path) as file, _said_of(path, "read"):
+        for part in _parsed(file, path.suffix):
+            yield part.info, part.events
+
+
 def _as_said(events: Iterable[Any]) -> Iterator[Any]:
     """What a file says that a person has answered is not remembered as an answer: by "file", and asked again."""
     questions: set[str] = set()
@@ -558,10 +570,10 @@ def _failing(path: Path, doing: str) -> Iterator[None]:
 
 
 @contextmanager
-def _said_of(path: Path) -> Iterator[None]:
+def _said_of(path: Path, doing: str = "imported") -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
     except StoreError as error:
-        raise StoreError(f"{path} is not imported: {error}") from error
+        raise StoreError(f"{path} is not {doing}: {error}") from error

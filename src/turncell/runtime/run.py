@@ -538,6 +538,9 @@ class Run:
         text = text if len(text) <= 60 else text[:59] + "…"
         return f"<Run {state.status}, {len(state.steps)} step{'s' * (len(state.steps) != 1)}: {text!r}>"
 
+    def _repr_html_(self) -> str:
+        return defaults.run_html(self.state)
+
 
 def _verdict(answer: Answer) -> Verdict:
     return "deny" if answer == "deny" else "allow"

@@ -637,6 +637,9 @@ class Session:
         count = len(self.conversation.path)
         return f"<Session {self.id}: {count} run{'s' * (count != 1)}>"
 
+    def _repr_html_(self) -> str:
+        return defaults.session_html(self)
+
 
 def was_cut_short(run: RunState) -> bool:
     """Its program ended in the middle of it, also where it was gone on with."""
