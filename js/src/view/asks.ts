@@ -8,7 +8,7 @@ import type { Context } from "./context";
 import { focusIn, place } from "./place";
 import type { Work } from "./work";
 
-export function asksView(context: Context, scope: Scope, work: Work): HTMLElement {
+export function asksView(context: Context, scope: Scope, work: Work | null): HTMLElement {
   const { store } = context;
   const card = h("div", { class: "tc-ask" });
   const views = new Map<string, { view: RequestView; scope: Scope }>();
@@ -41,7 +41,7 @@ export function asksView(context: Context, scope: Scope, work: Work): HTMLElemen
     );
     // Only where the focus was lost with a card, and never on to a button.
     if (focused !== null && nodes[0] !== undefined) nodes[0].focus({ preventScroll: true });
-    else if (focused !== null) work.focusCall(focused);
+    else if (focused !== null) work?.focusCall(focused);
   };
   scope.effect(() => {
     const run = store.read(store.run);

@@ -29,6 +29,22 @@ let views = 0;
 
 /** Shows the run of `link` in `el` until the scope ends. */
 export function mountRun(el: HTMLElement, link: Link, scope: Scope): void {
+  const context = contextOf(link, scope);
+  const work = new Work(context, scope);
+  const root = frame(el, context, scope, [
+    ...[headView(context, scope), work.fold, work.answer, asksView(context, scope, work)],
+    ...[noticeView(context, scope), footView(context, scope), announcements(context, scope)],
+  ]);
+  root.setAttribute("role", "article");
+}
+
+/** Only what waits for the person. */
+export function mountAsks(el: HTMLElement, link: Link, scope: Scope): void {
+  const context = contextOf(link, scope);
+  frame(el, context, scope, [asksView(context, scope, null)]).setAttribute("role", "group");
+}
+
+function contextOf(link: Link, scope: Scope): Context {
   const { store } = link;
   const number = ++views;
   const clock = signal(store.now());
@@ -39,14 +55,21 @@ export function mountRun(el: HTMLElement, link: Link, scope: Scope): void {
     ids.set(name, known);
     return known;
   };
-  const context: Context = { link, store, clock, id };
+  const context = { link, store, clock, id };
+  scope.effect(() => {
+    if (!isOpen(context)) return;
+    clock.value = store.now();
+    const timer = setInterval(() => {
+      clock.value = store.now();
+    }, TICK_MS);
+    return () => clearInterval(timer);
+  });
+  return context;
+}
 
-  const root = h("div", { class: "tc", role: "article" });
-  const work = new Work(context, scope);
-  root.append(
-    ...[headView(context, scope), work.fold, work.answer, asksView(context, scope, work)],
-    ...[noticeView(context, scope), footView(context, scope), announcements(context, scope)],
-  );
+function frame(el: HTMLElement, context: Context, scope: Scope, nodes: readonly Node[]): HTMLElement {
+  const { store } = context;
+  const root = h("div", { class: "tc" }, ...nodes);
   scope.effect(() => {
     const run = store.read(store.run);
     root.dataset.state = activity(context).tone;
@@ -57,15 +80,8 @@ export function mountRun(el: HTMLElement, link: Link, scope: Scope): void {
     // Before the first event there is nothing to show, and a head without words would only flicker.
     root.hidden = run.run_id === "";
   });
-  scope.effect(() => {
-    if (!isOpen(context)) return;
-    clock.value = store.now();
-    const timer = setInterval(() => {
-      clock.value = store.now();
-    }, TICK_MS);
-    return () => clearInterval(timer);
-  });
   el.append(root);
   scope.add(watchTheme(root));
   scope.add(() => root.remove());
+  return root;
 }
