@@ -78,13 +78,13 @@ class _Kit(View):
     def asked(self, message: Any) -> None:
         """A person has asked for something; what this widget does not do is left alone."""
 
-    def _open(self, run: Run, retry: Callable[[Run], None] | None = None) -> None:
+    def _follow(self, run: Run, retry: Callable[[Run], None] | None = None) -> None:
         """Begin to send this run, before the page is told of it."""
         link = Link(self._envelope(run.id), lambda _: None, retry)
         self._links[run.id] = link.take
         link.follow(run)
 
-    def _open_past(self, state: RunState) -> None:
+    def _keep_past(self, state: RunState) -> None:
         """A run that is over: whoever is ready gets it whole."""
         send = self._envelope(state.run_id)
 
@@ -115,13 +115,13 @@ class Chat(_Kit, Figures):
         self._session = session
         self._live: dict[str, Run] = {}
         super().__init__(**traits)
-        self.open(session)
+        self.show(session)
 
     @property
     def session(self) -> Session:
         return self._session
 
-    def open(self, session: Session | str) -> None:
+    def show(self, session: Session | str) -> None:
         """Show another session, by itself or its id, and go on with it. Raises UsageError if there is none of this id."""
         if isinstance(session, str):
             session = Session.load(session, self._session.journal)
@@ -169,13 +169,13 @@ class Chat(_Kit, Figures):
     def _show_path(self) -> None:
         path = [state for state in self._session.runs if state.run_id not in self._live]
         for state in path:
-            self._open_past(state)
+            self._keep_past(state)
         self.runs = [state.run_id for state in self._session.runs]
         self.count()
 
     def _add(self, run: Run, instead: str | None = None) -> None:
         self._live[run.id] = run
-        self._open(run, self._again)
+        self._follow(run, self._again)
         kept = self.runs[: self.runs.index(instead)] if instead in self.runs else self.runs
         self.runs = [*kept, run.id]
         self.watch(run)
@@ -205,7 +205,7 @@ class Approvals(_Kit):
         waiting = {run.id: run for run in running_runs() if run.requests}
         for run in waiting.values():
             if run.id not in self._links:
-                self._open(run)
+                self._follow(run)
         pending = sum(len(run.requests) for run in waiting.values())
         if (list(waiting), pending) != (self.runs, self.pending):
             # Whoever observes must not run on the loop.
@@ -288,7 +288,7 @@ class SessionBrowser(_Kit):
         if not isinstance(message, wire.Resume | wire.Branch) or self._chat is None:
             return
         if message.session_id != self._chat.session_id:
-            self._chat.open(message.session_id)
+            self._chat.show(message.session_id)
         if isinstance(message, wire.Branch):
             self._chat.branch(message.run_id)
         elif self._chat.session.interrupted is not None:
