@@ -32,6 +32,14 @@ const never = {
   "src/rules_inline/html_inline.ts": "var html_inline = () => false;",
 };
 
+// Presets and methods of its class that nobody calls here.
+const method = (name) => [name, new RegExp(`^\\t${name}\\([^)]*\\) \\{[\\s\\S]*?^\\t\\}`, "m")];
+const notOurs = {
+  zero: /^\tzero: \{[\s\S]*?^\t\},/m,
+  commonmark: /^\tcommonmark: \{[\s\S]*?^\t\}/m,
+  ...Object.fromEntries(["use", "render", "parseInline", "renderInline"].map(method)),
+};
+
 const cutMarkdownIt = {
   name: "cut-markdown-it",
   setup(build) {
@@ -43,6 +51,10 @@ const cutMarkdownIt = {
         if (start < 0 || end < 0)
           throw new Error(`markdown-it has no region ${region} any more; see build.mjs`);
         contents = contents.slice(0, start) + instead + contents.slice(end);
+      }
+      for (const [name, whole] of Object.entries(notOurs)) {
+        if (!whole.test(contents)) throw new Error(`markdown-it has no ${name} any more; see build.mjs`);
+        contents = contents.replace(whole, "");
       }
       return { contents, loader: "js" };
     });
@@ -79,6 +91,25 @@ const cutHighlight = {
   },
 };
 
+// Lists of names that cost more than their colour is worth: the functions of SQL (which are then coloured as its other
+// words), and the programs of a shell.
+const lists = { sql: ["RESERVED_FUNCTIONS"], bash: ["ZSH_BUILT_INS", "GNU_CORE_UTILS"] };
+
+const cutLanguages = {
+  name: "cut-languages",
+  setup(build) {
+    build.onLoad({ filter: /[\\/]highlight\.js[\\/].*languages[\\/](sql|bash)\.js$/ }, ({ path }) => {
+      let contents = readFileSync(path, "utf8");
+      for (const name of lists[path.match(/(\w+)\.js$/)[1]]) {
+        const whole = new RegExp(`const ${name} = \\[[\\s\\S]*?\\];`);
+        if (!whole.test(contents)) throw new Error(`${path} has no ${name} any more; see build.mjs`);
+        contents = contents.replace(whole, `const ${name} = [];`);
+      }
+      return { contents, loader: "js" };
+    });
+  },
+};
+
 export const options = {
   absWorkingDir: here,
   entryPoints: { widget: "src/index.ts" },
@@ -92,7 +123,7 @@ export const options = {
   metafile: true,
   logLevel: "warning",
   alias,
-  plugins: [cutMarkdownIt, cutHighlight],
+  plugins: [cutMarkdownIt, cutHighlight, cutLanguages],
 };
 /** What each widget carries, and the kit, which is built from the widget's parts and has only its own code. */
 const others = { ...options, entryPoints: { loader: "src/loader.ts", kit: "src/kit/index.ts" } };

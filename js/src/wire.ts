@@ -207,6 +207,7 @@ export interface StepView {
   error_kind: string | null;
   finish_reason: ("stop" | "length" | "tool_calls" | "filter" | "other") | null;
   first_token_s: number | null;
+  images: ImageView[];
   longest_gap_s: number | null;
   model: string;
   reasoning_s: number | null;
@@ -330,6 +331,16 @@ export interface RequestState {
 export interface Option {
   description: string;
   label: string;
+}
+/**
+ * An image that the model made: base64 where it has a media type, else an address, which nobody loads by themselves.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "ImageView".
+ */
+export interface ImageView {
+  data: string;
+  media_type: string | null;
 }
 /**
  * Tokens of one model call. `None` is "not said by the provider", which is not zero.

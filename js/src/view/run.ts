@@ -11,6 +11,7 @@
  * Views of blocks are made once and kept: they move from the answer into the work when a call follows the text.
  */
 import { signal } from "@preact/signals-core";
+import { cellInserter } from "../cells";
 import { h, type Scope } from "../dom";
 import type { Link } from "../link";
 import { openRequests } from "../store";
@@ -36,6 +37,9 @@ export function mountRun(el: HTMLElement, link: Link, scope: Scope): void {
     ...[noticeView(context, scope), footView(context, scope), announcements(context, scope)],
   ]);
   root.setAttribute("role", "article");
+  const insert = cellInserter(link.model, el);
+  root.classList.toggle("tc-no-cells", insert === null);
+  scope.listen(root, "tc-insert", (event) => insert?.(String((event as CustomEvent<unknown>).detail)));
 }
 
 /** Only what waits for the person. */
@@ -78,7 +82,7 @@ function frame(el: HTMLElement, context: Context, scope: Scope, nodes: readonly 
     root.setAttribute("aria-label", visible(run.prompt).slice(0, 200) || "Agent run");
     root.setAttribute("aria-busy", String(isOpen(context) && run.status === "running"));
     // Before the first event there is nothing to show, and a head without words would only flicker.
-    root.hidden = run.run_id === "";
+    root.hidden = run.run_id === "" && context.link.state.value !== "live";
   });
   el.append(root);
   scope.add(watchTheme(root));

@@ -31,6 +31,14 @@ class BlockView:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageView:
+    """An image that the model made: base64 where it has a media type, else an address, which nobody loads by themselves."""
+
+    media_type: str | None
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
 class AddedView:
     """What was said to the model after a step, and by whom."""
 
@@ -81,6 +89,7 @@ class StepView:
     error_kind: str | None
     error: str | None
     blocks: list[BlockView]
+    images: list[ImageView]
     calls: list[CallState]
     after: list[AddedView]
 
