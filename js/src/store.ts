@@ -210,7 +210,7 @@ function change(run: RunView, e: Event, touch: Touch): boolean {
       onStep({ model: e.model, tier: e.tier });
       break;
     case "Noted":
-      if (e.kind === "retry" && e.call_id === null) retries.set(run, e.at + Number(e.data.wait_s ?? 0));
+      if (e.kind === "retry" && e.call_id === null) retries.set(run, e.at + Number(e.data?.wait_s ?? 0));
       run.notes = [...run.notes, { kind: e.kind, message: e.message, step: e.step, call_id: e.call_id }];
       touch(run);
       break;
