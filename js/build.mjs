@@ -37,7 +37,7 @@ const method = (name) => [name, new RegExp(`^\\t${name}\\([^)]*\\) \\{[\\s\\S]*?
 const notOurs = {
   zero: /^\tzero: \{[\s\S]*?^\t\},/m,
   commonmark: /^\tcommonmark: \{[\s\S]*?^\t\}/m,
-  ...Object.fromEntries(["use", "render", "parseInline", "renderInline"].map(method)),
+  ...Object.fromEntries(["use", "enable", "disable", "render", "parseInline", "renderInline"].map(method)),
 };
 
 const cutMarkdownIt = {

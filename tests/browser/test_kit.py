@@ -11,7 +11,7 @@ from tests.browser.lab import Lab
 
 SETUP = '''
 %load_ext turncell
-from ipywidgets import HTML, VBox, jslink
+from ipywidgets import Textarea, VBox, jslink
 from turncell import Agent, tool
 from turncell.testing import ScriptedModel, call, say
 from turncell.widgets import Approvals, Chat, SessionBrowser, UsageMeter
@@ -28,7 +28,7 @@ agent = Agent(
 seen = []
 chat = Chat(agent)
 chat.observe(lambda change: seen.append(change.new), "status")
-echo = HTML()
+echo = Textarea()
 jslink((chat, "text"), (echo, "value"))
 '''
 
@@ -50,7 +50,7 @@ def test_a_chat_an_inbox_and_a_meter_stand_in_one_layout(lab: Callable[..., Lab]
     field.press("Enter")
     expect(board.get_by_role("article").first).to_contain_text("Hello, Ana.", timeout=15_000)
     expect(board.locator(".tc-meter")).to_contain_text("1 run", timeout=15_000)
-    expect(board.locator(".widget-html")).to_contain_text("Hello", timeout=15_000)
+    expect(board.locator(".widget-textarea textarea")).to_have_value("Hello, **Ana**.", timeout=15_000)
     field.fill("Now mail her")
     field.press("Enter")
     inbox = board.locator(".tc-inbox")

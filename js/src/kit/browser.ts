@@ -32,7 +32,7 @@ export function browser(core: Parts): () => Part {
       if (focused >= 0) place.querySelectorAll("button")[focused]?.focus({ preventScroll: true });
     };
     const row = (id: string, isChosen: boolean, words: readonly (Node | string)[], trait: string) => {
-      const props = { type: "button", class: "tc-row", "aria-pressed": String(isChosen) };
+      const props = { type: "button", class: "tc-entry", "aria-pressed": String(isChosen) };
       return h("button", { ...props, onclick: () => set(trait, id) }, ...words);
     };
     const act = (label: string, work: () => void): HTMLElement =>
@@ -63,9 +63,11 @@ export function browser(core: Parts): () => Part {
           h("span", { class: one.is_told === true ? "tc-name" : "tc-name tc-dim" }, reveal(text(one.prompt))),
           h("span", { class: "tc-dim" }, text(one.status)),
         ];
-        const session_id = text(model.get("selected"));
         const branch =
-          hasChat() && act("Branch here", () => links.send({ type: "branch", session_id, run_id: id }));
+          hasChat() &&
+          act("Branch here", () =>
+            links.send({ type: "branch", session_id: text(model.get("selected")), run_id: id }),
+          );
         const item = h("li", null, row(id, id === chosen, words, "selected_run"), branch);
         item.style.paddingInlineStart = `${Math.min(12, number(one.depth) ?? 0) * 16}px`;
         return item;

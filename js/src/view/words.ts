@@ -113,13 +113,17 @@ export function budget(run: RunView): string[] {
     return typeof value === "number" ? value : null;
   };
   const [usd, most, steps] = [limit("usd"), limit("tokens"), limit("steps")];
-  const spent = totalCost(run);
+  // What a step costs is known when it has ended; until then it is not unknown.
+  const costs = [...run.steps.filter((step) => step.duration_s !== null), ...run.summaries].map(
+    (one) => one.cost_usd,
+  );
+  const spent = costs.includes(null) ? null : costs.reduce<number>((sum, usd) => sum + (usd ?? 0), 0);
   const used = [...run.steps, ...run.summaries].reduce(
     (sum, { usage }) => sum + (usage.input_tokens ?? 0) + (usage.output_tokens ?? 0),
     0,
   );
   return [
-    usd !== null && `${spent === null ? "?" : cost(spent)} of ${cost(usd)}`,
+    usd !== null && `${cost(spent)} of ${usd < 0.01 ? cost(usd) : `$${usd.toFixed(2)}`}`,
     most !== null && `${count(used)} of ${count(most)} tokens`,
     steps !== null && `${run.steps.length} of ${plural(steps, "step")}`,
   ].filter((words) => words !== false);
