@@ -64,8 +64,14 @@ export function codeBlock(language: string): { block: HTMLElement; code: HTMLEle
     });
     add.dispatchEvent(asked);
   });
-  add.hidden = !/^(?:python|py|ipython|)$/.test(language);
-  const head = h("div", { class: "tc-code-head" }, h("span", { class: "tc-lang" }, language), add, copy);
+  const isCell = /^(?:python|py|ipython|)$/.test(language);
+  const head = h(
+    "div",
+    { class: "tc-code-head" },
+    h("span", { class: "tc-lang" }, language),
+    isCell && add,
+    copy,
+  );
   return { block: h("div", { class: "tc-code" }, head, pre), code };
 }
 

@@ -26,7 +26,9 @@ export function asksView(context: Context, scope: Scope, work: Work | null): HTM
   const all = h("div", { class: "tc-acts tc-all" }, count, h("span", { class: "tc-grow" }), ...buttons);
   const steady = new Steady(scope, all);
   scope.effect(() => {
-    const isOff = !steady.ready.value || context.link.state.value !== "live";
+    const { state, sent } = context.link;
+    const isSent = [...views.keys()].every((id) => sent.value.has(id));
+    const isOff = !steady.ready.value || state.value !== "live" || isSent;
     for (const button of buttons) button.setAttribute("aria-disabled", String(isOff));
   });
   const show = (open: readonly CallState[]): void => {

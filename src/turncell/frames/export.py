@@ -143,7 +143,7 @@ mark { background: color-mix(in oklab, var(--warn) 24%, var(--paper)); color: in
   .tc-pairs { grid-template-columns: 1fr; } }
 .tc-timeline { margin: 0 0 34px; border-block: 1px solid var(--line); padding: 8px 0; }
 .tc-timeline ol { margin: 0; padding: 0; list-style: none; }
-.tc-timeline a { display: grid; grid-template-columns: 5em minmax(0, 1fr) 34% 5em; gap: 12px; align-items: center;
+.tc-timeline a { display: grid; grid-template-columns: 5em minmax(0, 1fr) 34% 6em; gap: 12px; align-items: center;
   min-height: 26px; padding: 0 6px; border-radius: 6px; color: inherit; font-size: 13px; text-decoration: none; }
 .tc-timeline a:hover { background: var(--wash); }
 .tc-at { color: var(--quiet); font-variant-numeric: tabular-nums; }
@@ -151,7 +151,7 @@ mark { background: color-mix(in oklab, var(--warn) 24%, var(--paper)); color: in
 .tc-track { height: 8px; background: var(--wash); border-radius: 4px; overflow: hidden; }
 .tc-track span { display: block; height: 100%; min-width: 2px; border-radius: 4px; background: var(--accent); }
 .tc-timeline .tc-time { text-align: right; }
-@media (max-width: 34rem) { .tc-timeline a { grid-template-columns: 5em minmax(0, 1fr) 4em; } .tc-track { display: none; } }
+@media (max-width: 34rem) { .tc-timeline a { grid-template-columns: 5em minmax(0, 1fr) 6em; } .tc-track { display: none; } }
 @media print { details::details-content { content-visibility: visible; block-size: auto; } body { padding: 0; } .tc-out, .tc-out-err { max-height: none; } }
 """
 
