@@ -54,9 +54,8 @@ export function asksView(context: Context, scope: Scope, work: Work | null): HTM
       return [known.view.element];
     });
     const approvals = [...views.values()].filter(({ view }) => view.request.kind === "approval");
-    all.hidden = approvals.length < 2;
     count.textContent = `${approvals.length} calls wait`;
-    place(card, nodes.length > 0 ? [...nodes, all] : []);
+    place(card, approvals.length > 1 ? [...nodes, all] : nodes);
     card.hidden = nodes.length === 0;
     card.classList.toggle(
       "tc-info",

@@ -44,7 +44,7 @@ export function headView(context: Context, scope: Scope): HTMLElement {
   const who = h("span", { class: "tc-who" });
   const model = h("span", { class: "tc-model" });
   const time = h("span", { class: "tc-time" });
-  const spent = h("span", { class: "tc-time" });
+  const spent = h("span", { class: "tc-time tc-spent" });
   const label = h("span", null, "Stop");
   const stop = h("button", { type: "button", class: "tc-outline" }, icon(STOP, "tc-solid"), label);
   const head = h(
