@@ -27,7 +27,7 @@ except ModuleNotFoundError:  # as a script there is no build environment
 
 ROOT = Path(__file__).resolve().parent
 STATIC = "src/turncell/notebook/static"
-BUNDLE = ("widget.js", "widget.css", "THIRD_PARTY_LICENSES.txt")
+BUNDLE = ("loader.js", "widget.js", "widget.css", "kit.js", "kit.css", "THIRD_PARTY_LICENSES.txt")
 
 
 def sources_digest(root: Path) -> str:

@@ -16,7 +16,16 @@ BESIDE = {"errors": "core", "settings": "core"}
 """Modules beside the layers, and the layer whose rules hold for them."""
 LAZY_DEFAULTS = PACKAGE / "runtime" / "defaults.py"
 """The one place of the runtime that may know adapters."""
-MAY_IMPORT_ALL = {"__init__", "examples", "testing", "testing_server", "testing_model", "testing_store", "testing_wire"}
+MAY_IMPORT_ALL = {
+    "__init__",
+    "examples",
+    "widgets",
+    "testing",
+    "testing_server",
+    "testing_model",
+    "testing_store",
+    "testing_wire",
+}
 IMPURE = {
     "asyncio",
     "time",

@@ -55,7 +55,23 @@ export function codeBlock(language: string): { block: HTMLElement; code: HTMLEle
     code,
   );
   const copy = copyButton((button) => codeText(button.closest(".tc-code")).replace(/\n$/, ""));
-  const head = h("div", { class: "tc-code-head" }, h("span", { class: "tc-lang" }, language), copy);
+  const add = h("button", { type: "button", class: "tc-copy tc-insert" }, "Insert cell");
+  add.addEventListener("click", () => {
+    const asked = new CustomEvent("tc-insert", {
+      bubbles: true,
+      composed: true,
+      detail: codeText(add.closest(".tc-code")),
+    });
+    add.dispatchEvent(asked);
+  });
+  const isCell = /^(?:python|py|ipython|)$/.test(language);
+  const head = h(
+    "div",
+    { class: "tc-code-head" },
+    h("span", { class: "tc-lang" }, language),
+    isCell && add,
+    copy,
+  );
   return { block: h("div", { class: "tc-code" }, head, pre), code };
 }
 

@@ -150,15 +150,15 @@ export async function copyText(text: string, near: Element): Promise<boolean> {
 }
 
 /** A Copy button that reads its text when pressed, says so for a moment and keeps the focus. */
-export function copyButton(read: (button: HTMLElement) => string): HTMLButtonElement {
-  const label = h("span", null, "Copy");
+export function copyButton(read: (button: HTMLElement) => string, name = "Copy"): HTMLButtonElement {
+  const label = h("span", null, name);
   const button = h("button", { type: "button", class: "tc-copy" }, icon(COPY), label);
   button.addEventListener("click", async () => {
     const copied = await copyText(read(button), button);
     label.textContent = copied ? "Copied" : "Not copied";
     button.focus({ preventScroll: true });
     setTimeout(() => {
-      label.textContent = "Copy";
+      label.textContent = name;
     }, 1500);
   });
   return button;

@@ -1,7 +1,16 @@
 /** The entry of the bundle: one link for each model, one view for each place it is shown in. */
-import { Scope } from "./dom";
+import { signal } from "@preact/signals-core";
+import { h, icon, reveal, Scope } from "./dom";
 import { Link, type Model } from "./link";
-import { mountRun } from "./view/run";
+import { watchTheme } from "./theme";
+import { mountAsks, mountRun } from "./view/run";
+import { cost, count, plural, roughly } from "./view/words";
+
+/** What the kit (`kit/index.ts`), a bundle of its own, is built from. */
+export const parts = {
+  ...{ h, icon, reveal, Scope, signal, Link, watchTheme, mountRun, mountAsks },
+  ...{ cost, count, plural, roughly },
+};
 
 interface Initialize {
   readonly model: Model;

@@ -100,6 +100,15 @@ export class Link {
     this.#isStopping.value = this.#send({ type: "stop" });
   }
 
+  /** Whether asking again has somewhere to be shown: a cell is run again instead. */
+  get isRetryable(): boolean {
+    return this.#state.value === "live" && this.model.get("retryable") === true;
+  }
+
+  retry(): void {
+    if (this.isRetryable) this.#send({ type: "retry" });
+  }
+
   #ready(): void {
     this.#send({ type: "ready", have: this.#have });
   }

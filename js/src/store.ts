@@ -98,6 +98,7 @@ function emptyStep(step: number, model: string, startedAt: number): StepView {
     error_kind: null,
     error: null,
     blocks: [],
+    images: [],
     calls: [],
     after: [],
   };
@@ -137,6 +138,13 @@ function newCall(callId: string, step: number, name: string, argumentsText: stri
     ended_at: null,
     duration_s: null,
   };
+}
+
+/** When a model call that failed is tried again, by the kernel's clock. Of use for seconds, so no snapshot tells it. */
+const retries = new WeakMap<RunView, number>();
+
+export function retriesAt(run: RunView): number {
+  return retries.get(run) ?? 0;
 }
 
 /** The calls that wait for a person. */
@@ -202,6 +210,7 @@ function change(run: RunView, e: Event, touch: Touch): boolean {
       onStep({ model: e.model, tier: e.tier });
       break;
     case "Noted":
+      if (e.kind === "retry" && e.call_id === null) retries.set(run, e.at + Number(e.data?.wait_s ?? 0));
       run.notes = [...run.notes, { kind: e.kind, message: e.message, step: e.step, call_id: e.call_id }];
       touch(run);
       break;
@@ -339,6 +348,9 @@ function textOf(message: Message): string {
 function addMessage(step: StepView, e: MessageAdded, touch: Touch): void {
   const blocks: BlockView[] = [];
   const calls: CallState[] = [];
+  step.images = e.message.parts.flatMap((part) =>
+    part.type === "image" ? [{ media_type: part.media_type, data: part.data }] : [],
+  );
   for (const part of e.message.parts) {
     if (part.type === "tool_call") {
       blocks.push({ kind: "call", text: "", call_id: part.call_id });

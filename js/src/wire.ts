@@ -1,8 +1,63 @@
 // Made by wire.mjs from src/turncell/notebook/wire.py. Do not edit: `make wire`.
 
 export interface Wire {
-  from_page: Hello | Ready | Resync | AnswerRequest | StopRun;
-  to_page: Snapshot | Events | Refused;
+  from_kit: Of | Send | Resume | Branch | FetchCode;
+  from_page: Hello | Ready | Resync | AnswerRequest | StopRun | FetchCode | Retry;
+  to_page: Snapshot | Events | Refused | Code;
+}
+/**
+ * What the view of one run says or is told; `content` is a message of the wire above, validated where it arrives.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "Of".
+ */
+export interface Of {
+  content: {
+    [k: string]: unknown;
+  };
+  run_id: string;
+  type: "of";
+}
+/**
+ * A person's message to the agent of a chat.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "Send".
+ */
+export interface Send {
+  text: string;
+  type: "send";
+}
+/**
+ * Go on with what was interrupted in this session.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "Resume".
+ */
+export interface Resume {
+  session_id: string;
+  type: "resume";
+}
+/**
+ * Let the conversation end with this run; nothing is erased.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "Branch".
+ */
+export interface Branch {
+  run_id: string;
+  session_id: string;
+  type: "branch";
+}
+/**
+ * A view that cannot look up its library asks for it. Changes nothing, so a restored view may send it.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "FetchCode".
+ */
+export interface FetchCode {
+  library: string;
+  type: "fetch_code";
 }
 /**
  * A page is there, and what it sends arrives.
@@ -55,6 +110,15 @@ export interface AnswerRequest {
  */
 export interface StopRun {
   type: "stop";
+}
+/**
+ * Ask again what this run was asked. Taken only from a view that offers it, when the run is over.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "Retry".
+ */
+export interface Retry {
+  type: "retry";
 }
 /**
  * The whole run. `now` is the kernel's clock, so that the page can count seconds with its own.
@@ -143,6 +207,7 @@ export interface StepView {
   error_kind: string | null;
   finish_reason: ("stop" | "length" | "tool_calls" | "filter" | "other") | null;
   first_token_s: number | null;
+  images: ImageView[];
   longest_gap_s: number | null;
   model: string;
   reasoning_s: number | null;
@@ -266,6 +331,16 @@ export interface RequestState {
 export interface Option {
   description: string;
   label: string;
+}
+/**
+ * An image that the model made: base64 where it has a media type, else an address, which nobody loads by themselves.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "ImageView".
+ */
+export interface ImageView {
+  data: string;
+  media_type: string | null;
 }
 /**
  * Tokens of one model call. `None` is "not said by the provider", which is not zero.
@@ -996,4 +1071,16 @@ export interface Refused {
   problem: string;
   request_id: string;
   type: "refused";
+}
+/**
+ * The code of a library, for a page that has no other way to it.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "Code".
+ */
+export interface Code {
+  code: string;
+  library: string;
+  sheet: string;
+  type: "code";
 }

@@ -4,10 +4,11 @@ import { applyEvent, emptyRun } from "../src/store";
 import { FakeModel, show } from "./model";
 import { scenes } from "./scenes";
 import { Script } from "./script";
-import { named, place, scene, sleep, stage, steady } from "./stage";
+import { inRealTime, named, place, scene, sleep, stage, steady } from "./stage";
 
 describe("an approval", () => {
   it("is sent for what is on the screen, but not in the first half second", async () => {
+    inRealTime();
     const { model } = scene("Approval");
     // Without `force` the driver would wait until the button is enabled, as a person would.
     named("Approve").click(); // at once: a pointer takes longer than the half second on a busy machine
@@ -86,10 +87,10 @@ describe("an approval", () => {
     expect(document.activeElement?.localName).toBe("textarea");
     await userEvent.keyboard("not now{Escape}");
     expect(document.activeElement).toBe(named("Deny…"));
-    await sleep(600);
+    await steady();
     await userEvent.keyboard("{Enter}");
     // What was typed is still there.
-    await sleep(600);
+    await steady();
     await userEvent.keyboard("{Control>}{Enter}{/Control}");
     expect(model.sentOf("answer")).toMatchObject([{ decision: "deny", reason: "not now", arguments: null }]);
   });

@@ -28,7 +28,11 @@ const journals = {
 await esbuild.build({
   ...options,
   ...{ outdir: out, minify: false, plugins: [journals, ...options.plugins] },
-  entryPoints: { gallery: resolve(import.meta.dirname, "gallery.ts"), style: "src/style.css" },
+  entryPoints: {
+    gallery: resolve(import.meta.dirname, "gallery.ts"),
+    style: "src/style.css",
+    kit: "src/kit/style.css",
+  },
 });
 
 // What JupyterLab 4.6 sets on its page.
@@ -42,7 +46,7 @@ const fonts =
 for (const [theme, variables] of Object.entries(themes)) {
   writeFileSync(
     join(out, `${theme}.html`),
-    `<!doctype html><html lang="en"><meta charset="utf-8"><title>${theme}</title><link rel="stylesheet" href="style.css">
+    `<!doctype html><html lang="en"><meta charset="utf-8"><title>${theme}</title><link rel="stylesheet" href="style.css"><link rel="stylesheet" href="kit.css">
 <style>:root{${variables};${fonts}}body{margin:0;padding:20px 24px 36px;max-width:840px;background:var(--jp-layout-color0)}
 h6{font:500 11px/1.4 Inter,sans-serif;color:#777;margin:26px 0 6px}</style>
 <body data-jp-theme-light="${theme === "light"}"><script type="module" src="gallery.js"></script></body></html>`,
@@ -53,7 +57,7 @@ const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM_PATH ?? "/usr/bin/chromium",
   args: ["--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"],
 });
-for (const page of ["scenes", "journals"]) {
+for (const page of process.argv[3]?.split(",") ?? ["scenes", "kit", "journals"]) {
   for (const [theme, width] of Object.entries({ light: 900, dark: 900, narrow: 368 })) {
     if (theme === "narrow" && page === "journals") continue;
     const view = await browser.newPage({ viewport: { width, height: 900 }, deviceScaleFactor: 1.5 });

@@ -1,6 +1,7 @@
 /** A page with every state of a run; `node test/gallery.mjs` makes pictures of it. Not part of the bundle. */
 import type { Event } from "../src/store";
 import { journals } from "./journals";
+import { KitModel, showPart } from "./kit";
 import { FakeModel, show } from "./model";
 import { scenes } from "./scenes";
 
@@ -43,7 +44,31 @@ const open = (root: HTMLElement): void => {
 };
 
 const page = new URLSearchParams(location.search).get("page") ?? "scenes";
-if (page === "journals") {
+if (page === "kit") {
+  const run = (name: string): readonly Event[] => scenes[name]?.().events ?? [];
+  const figures = { input_tokens: 12400, output_tokens: 1200, cached_tokens: 9800, cost_usd: 0.47, steps: 4 };
+  const status = {
+    runs_count: 2,
+    pending: 2,
+    status: "waiting",
+    budget: { usd: 0.5, steps: 10, tokens: 200_000 },
+  };
+  const model = new KitModel({ runs: ["a", "b"], placeholder: "Ask the agent", ...figures, ...status });
+  for (const name of ["Chat", "UsageMeter", "Approvals"]) showPart(cell(name), name, model);
+  model.play("a", run("Done"));
+  model.play("b", run("Two requests"));
+  const session = (session_id: string, title: string, left = ""): object => ({
+    ...{ session_id, title, left, runs: 3, updated_at: 1_763_700_000 },
+  });
+  const of = (run_id: string, depth: number, prompt: string, is_told = true): object => ({
+    ...{ run_id, depth, prompt, is_told, status: "completed" },
+  });
+  const sessions = [session("s1", "West sales"), session("s2", "Clean up", "interrupted"), session("s3", "")];
+  const tree = [of("a", 0, "Why did West sales drop in Q3?"), of("b", 1, "Only store 114?", false)];
+  const chosen = { selected: "s1", selected_run: "a", has_chat: true };
+  const browser = new KitModel({ sessions, tree: [...tree, of("c", 1, "Mail both")], ...chosen });
+  showPart(cell("SessionBrowser"), "SessionBrowser", browser);
+} else if (page === "journals") {
   for (const [name, { events }] of Object.entries(journals)) {
     const last = events.reduce((at, event) => ("at" in event ? event.at : at), 0);
     play(

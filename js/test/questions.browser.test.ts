@@ -4,7 +4,7 @@ import { userEvent } from "vitest/browser";
 import { forbidden } from "./forbidden";
 import { asking } from "./scenes";
 import { Script } from "./script";
-import { field, named, place, play, scene, steady } from "./stage";
+import { field, inRealTime, named, place, play, scene, steady } from "./stage";
 
 const boxes = (): HTMLInputElement[] => [...place.querySelectorAll<HTMLInputElement>(".tc-ask input")];
 const lines = (): (string | undefined)[] =>
@@ -12,6 +12,7 @@ const lines = (): (string | undefined)[] =>
 
 describe("a question", () => {
   it("is answered with the option that was chosen, after half a second", async () => {
+    inRealTime();
     const { model } = scene("A question");
     expect(place.querySelector('[role="radiogroup"]')?.getAttribute("aria-labelledby")).toBe(
       place.querySelector(".tc-title")?.id,

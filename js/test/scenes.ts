@@ -274,4 +274,18 @@ export const scenes: Readonly<Record<string, () => Script>> = {
       "stopped by the step policy of this run",
       "That is <b>enough</b>.",
     ),
+  "Trying again, with a budget": () =>
+    read(why().limit({ usd: 0.5, steps: 10 }))
+      .step()
+      .retry(4)
+      .wait(1),
+  "Images of the model, after a summary": () =>
+    new Script("Draw a dashboard")
+      .step()
+      .summarised()
+      .say("Here is the sketch, and one that is hosted elsewhere.")
+      .draw(PNG)
+      .draw("https://images.example.org/a.png", null)
+      .finish("stop")
+      .end("completed"),
 };

@@ -80,6 +80,26 @@ export class Script {
     return this.#add({ type: "Noted", kind, message, call_id, data: null });
   }
 
+  /** A model call that failed and is tried again in some seconds. */
+  retry(wait_s: number): this {
+    const message = `overloaded: 529; trying again in ${wait_s} s`;
+    return this.#add({ type: "Noted", kind: "retry", message, call_id: null, data: { wait_s } });
+  }
+
+  limit(budget: Record<string, number>): this {
+    return this.#add({ type: "BudgetChanged", budget });
+  }
+
+  summarised(): this {
+    return this.#add({ type: "Compacted", model: "claude-haiku-5", usage: USAGE, cost_usd: 0.001 });
+  }
+
+  /** What the model has drawn: base64 with its type, or an address without one. */
+  draw(data: string, media_type: string | null = "image/png"): this {
+    this.#parts.push({ type: "image", data, media_type });
+    return this;
+  }
+
   choose(model: string, tier: string | null = null): this {
     return this.#add({ type: "ModelChosen", model, tier, reason: "" });
   }

@@ -1,6 +1,7 @@
 /** A place in the page for the view of one test, and what a person does there. It is cleared after each. */
 import { afterEach, beforeEach } from "vitest";
 import "../src/style.css";
+import { patience } from "../src/view/steady";
 import { type Shown, show } from "./model";
 import { scenes } from "./scenes";
 import type { Script } from "./script";
@@ -19,8 +20,17 @@ afterEach(() => {
 });
 
 export const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms));
+// That buttons are inert for half a second is shown by one test; the others need only that they are for a while.
+const HALF_A_SECOND = patience.steady_ms;
+export const inRealTime = (): void => {
+  patience.steady_ms = HALF_A_SECOND;
+};
+beforeEach(() => {
+  patience.steady_ms = 200;
+});
+
 /** A little more than the time for which buttons are inert. */
-export const steady = (): Promise<void> => sleep(750);
+export const steady = (): Promise<void> => sleep(patience.steady_ms + 250);
 
 export function stage(
   ...what: Parameters<typeof show> extends [HTMLElement, ...infer Rest] ? Rest : never

@@ -7,6 +7,7 @@ from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
+import nh3
 import pytest
 from markdown_it import MarkdownIt
 
@@ -282,7 +283,7 @@ class TestLooks:
 
     def test_every_look_that_is_used_exists_in_both_forms(self) -> None:
         page = export_html([drive.run for drive in whole_session()], "All")
-        used = set(re.findall(r'class="tc-([\w-]+)"', page.partition("<main>")[2])) - {
+        used = set(re.findall(r'class="tc-([\w-]+)"', page.partition("</nav>")[2])) - {
             "when",
             "turn",
             "prompt",
@@ -324,6 +325,17 @@ class TestExport:
         assert "prefers-color-scheme: dark" in page and "default-src 'none'" in page
         assert not re.search(r"<script|<link|@import|url\(|\ssrc=(?!\"data:image/png;)", page)
         assert page.count('class="tc-turn"') == len(STORIES)
+
+    def test_a_page_of_several_turns_begins_with_a_timeline_that_leads_to_them(self) -> None:
+        drives = whole_session()
+        page = export_html([drive.run for drive in drives], "West")
+        timeline = page.partition("<nav")[2].partition("</nav>")[0]
+        targets = re.findall(r'href="#([\w-]+)"', timeline)
+        assert len(targets) == len(drives)
+        assert all(f'id="{target}"' in page for target in targets)
+        widths = [float(width) for width in re.findall(r"width:([\d.]+)%", timeline)]
+        assert len(widths) == len(drives) and all(0 <= width <= 100 for width in widths)
+        assert "<nav" not in export_html([drives[0].run], "One turn")
 
     def test_markdown_has_every_prompt_and_answer(self) -> None:
         drives = whole_session()
@@ -368,3 +380,51 @@ def test_amounts_in_markdown_are_escaped_and_read_the_same() -> None:
     assert 'href="https://example.com/?a=$b"' in reads and 'href="https://example.com/$c"' in reads
     run = tools_and_approval().run
     assert run.cost_usd is not None and rf"\${run.cost_usd:.3f}" in markdown(run)
+
+
+@pytest.mark.feature("D5")
+class TestWithoutButtons:
+    @pytest.mark.parametrize(
+        ("name", "command"),
+        [
+            ("provider_error", "%agent retry"),
+            ("cancelled", "%agent retry"),
+            ("waiting", "%agent resume ses_sales"),
+            ("in_doubt", "%agent resume ses_sales"),
+        ],
+    )
+    def test_what_a_button_would_do_is_printed_as_its_command(self, name: str, command: str) -> None:
+        run = STORIES[name]().run
+        assert command in text_of(html(run))
+        assert f"`{command}`" in markdown(run)
+        assert "<button" not in html(run)
+        assert "%agent" not in plain_text(run)
+
+    def test_a_run_that_is_done_offers_nothing(self) -> None:
+        assert "%agent" not in html(tools_and_approval().run)
+
+    @pytest.mark.parametrize("name", STORIES)
+    def test_what_a_sanitiser_leaves_that_takes_every_look_still_says_all(self, name: str) -> None:
+        built = html(STORIES[name]().run)
+        tags = {
+            "div",
+            "span",
+            "details",
+            "summary",
+            "p",
+            "pre",
+            "code",
+            "strong",
+            "em",
+            "a",
+            "ul",
+            "ol",
+            "li",
+            "br",
+            "hr",
+        }
+        bare = nh3.clean(
+            built, tags=tags | {"table", "thead", "tbody", "tr", "th", "td", "blockquote", "h3", "h4"}, attributes={}
+        )
+        assert "style=" not in bare
+        assert text_of(bare) == text_of(built)

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(600)
 
 ROOT = Path(__file__).resolve().parents[2]
 STATIC = "src/turncell/notebook/static"
-CARRIED = ["THIRD_PARTY_LICENSES.txt", "widget.css", "widget.js", "widget.stamp"]
+CARRIED = ["THIRD_PARTY_LICENSES.txt", "kit.css", "kit.js", "loader.js", "widget.css", "widget.js", "widget.stamp"]
 
 
 def run(*command: object, cwd: Path, path: str | None = None) -> subprocess.CompletedProcess[str]:

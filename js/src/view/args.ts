@@ -106,6 +106,29 @@ export function problemOf(text: string): string | null {
   return isObject ? null : "Arguments are a JSON object: { … }";
 }
 
+/** What an edit changes, by lines: of texts of more than one line those that differ, of all else the value. */
+export function changesOf(before: Arguments, text: string): ["-" | "+", string][] {
+  const after = JSON.parse(text) as Arguments;
+  const changes: ["-" | "+", string][] = [];
+  for (const key of new Set([...Object.keys(before), ...Object.keys(after)])) {
+    const [old, now] = [before, after].map((values) => (key in values ? shown(values[key]) : null));
+    if (old == null || now == null || old !== now) changes.push(...linesOf(key, old ?? null, now ?? null));
+  }
+  return changes;
+}
+
+function linesOf(key: string, old: string | null, now: string | null): ["-" | "+", string][] {
+  const [gone, come] = [old?.split("\n") ?? [], now?.split("\n") ?? []];
+  let from = 0;
+  while (from < Math.min(gone.length, come.length) && gone[from] === come[from]) from++;
+  let back = 0;
+  while (back < Math.min(gone.length, come.length) - from && gone.at(-1 - back) === come.at(-1 - back))
+    back++;
+  const cut = (lines: string[], sign: "-" | "+"): ["-" | "+", string][] =>
+    lines.slice(from, lines.length - back).map((line) => [sign, `${key}: ${line}`]);
+  return [...cut(gone, "-"), ...cut(come, "+")];
+}
+
 const ENTRY = /\s*,?\s*"((?:[^"\\]|\\.)*)"\s*:\s*/y;
 const TEXT = /"((?:[^"\\]|\\.)*)(?:"|\\?$)/y;
 

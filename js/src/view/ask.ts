@@ -9,7 +9,7 @@ import { computed, signal } from "@preact/signals-core";
 import { type Child, h, icon, reveal, type Scope } from "../dom";
 import { visible } from "../urls";
 import type { AnswerRequest, CallState, RequestState } from "../wire";
-import { type Arguments, argumentsView, editable, isInexact, problemOf } from "./args";
+import { type Arguments, argumentsView, changesOf, editable, isInexact, problemOf } from "./args";
 import { type Choices, choicesView } from "./choices";
 import type { Context } from "./context";
 import { CHECK, CROSS, PENCIL, QUESTION, SHIELD, WARNING } from "./icons";
@@ -221,7 +221,7 @@ export class RequestView {
       const label = h("label", { class: "tc-label", for: this.#editor.id }, "Arguments (JSON)");
       const hint = h("p", { class: "tc-hint", id: context.id(`hint-${request.request_id}`) });
       this.#editor.setAttribute("aria-describedby", hint.id);
-      this.#form.append(label, this.#editor, hint);
+      this.#form.append(label, this.#editor, hint, this.#changes);
       this.#hint = hint;
       this.#check();
       this.#actions = [
@@ -237,6 +237,12 @@ export class RequestView {
   }
 
   #hint: HTMLElement | null = null;
+  readonly #changes = h("pre", {
+    class: "tc-out tc-diff",
+    role: "group",
+    tabindex: 0,
+    "aria-label": "What is changed",
+  });
 
   #check(): void {
     const problem = problemOf(this.#editor.value);
@@ -244,7 +250,16 @@ export class RequestView {
     this.#editor.setAttribute("aria-invalid", String(problem !== null));
     if (this.#hint === null) return;
     this.#hint.className = problem === null ? "tc-hint tc-good" : "tc-hint tc-bad";
-    const text = problem ?? "Valid. The model is told what you changed.";
+    const changes = problem === null ? changesOf(this.#values, this.#editor.value) : [];
+    this.#changes.replaceChildren(
+      ...changes.map(([sign, text]) =>
+        h("div", { class: sign === "+" ? "tc-add" : "tc-del" }, reveal(`${sign} ${text}`)),
+      ),
+    );
+    this.#changes.hidden = changes.length === 0;
+    const valid =
+      changes.length > 0 ? "Valid. The model is told what you changed." : "Valid. Nothing is changed yet.";
+    const text = problem ?? valid;
     this.#hint.replaceChildren(icon(problem === null ? CHECK : CROSS), h("span", null, visible(text)));
   }
 
@@ -299,6 +314,13 @@ export class RequestView {
         decision !== "result" ? null : this.#choices === null ? text || "done" : this.#choices.value.value,
       scope: decision === "approve" || decision === "deny" ? (this.#scope.value as Scopes) : "once",
     });
+  }
+
+  /** Decides an approval that nobody is busy with; what is being edited or denied with a reason is left to that. */
+  decide(decision: "approve" | "deny"): void {
+    if (this.request.kind !== "approval" || this.#mode.value !== "look" || this.#isBlocked(decision)) return;
+    this.#scope.value = "once";
+    this.#answer(decision);
   }
 
   #enter(mode: "edit" | "deny" | "result"): void {

@@ -6,7 +6,7 @@
  */
 import { h, reveal } from "../dom";
 import { visible } from "../urls";
-import type { CallState } from "../wire";
+import type { CallState, StepView } from "../wire";
 import { outputView } from "./output";
 import { bytes } from "./words";
 
@@ -29,6 +29,16 @@ export function displayView(bundle: unknown, name: string): Node[] {
   const view = tableView(table, name);
   if (view !== null) return [view];
   return words === "" ? [] : [outputView("Display", words, `Display of ${visible(name)}`)];
+}
+
+/** What a model has made. One at an address is named, never loaded. */
+export function imagesView(images: StepView["images"]): HTMLElement {
+  const views = images.flatMap(({ media_type, data }) =>
+    media_type === null
+      ? [h("p", { class: "tc-note tc-dim" }, "Image, not loaded: ", reveal(data))]
+      : displayView({ [media_type]: data, "text/plain": "Image by the model" }, ""),
+  );
+  return h("div", null, ...views);
 }
 
 function tableView(table: unknown, name: string): HTMLElement | null {

@@ -4,7 +4,12 @@ import { isEnded } from "../store";
 import { readable } from "../urls";
 import type { RunView } from "../wire";
 import type { Context } from "./context";
-import { cost, duration, plural, tokens, totalCost } from "./words";
+import { budget, cost, duration, plural, tokens, totalCost } from "./words";
+
+/** A turn as Markdown: the prompt as a quotation, then the answer as the model wrote it. */
+function turnOf(run: RunView): string {
+  return `${run.prompt.replace(/^/gm, "> ")}\n\n${answerOf(run)}\n`;
+}
 
 /** The answer as the model wrote it. */
 export function answerOf(run: RunView): string {
@@ -19,6 +24,7 @@ export function answerOf(run: RunView): string {
 export function footView(context: Context, scope: Scope): HTMLElement {
   const { store } = context;
   const copy = copyButton(() => answerOf(store.run));
+  const whole = copyButton(() => turnOf(store.run), "Copy turn");
   const foot = h("div", { class: "tc-foot" });
   scope.effect(() => {
     const run = store.read(store.run);
@@ -31,10 +37,12 @@ export function footView(context: Context, scope: Scope): HTMLElement {
       run.status === "cancelled" ? `stopped after ${time}` : time,
       ...tokens([...run.steps, ...run.summaries].map((one) => one.usage)),
       ...(run.steps.length > 0 ? [cost(totalCost(run)), plural(run.steps.length, "step")] : []),
+      ...budget(run),
     ];
     const items = words.filter((word) => word !== "").map((word) => h("span", { class: "tc-item" }, word));
-    foot.replaceChildren(...items, h("span", { class: "tc-grow" }), copy);
+    foot.replaceChildren(...items, h("span", { class: "tc-grow" }), whole, copy);
     copy.hidden = answerOf(run) === "";
+    whole.hidden = copy.hidden;
   });
   return foot;
 }

@@ -1,20 +1,26 @@
 /** The head of an open run: what it does, who works, how long, Stop. */
 import { h, icon, type Scope } from "../dom";
-import { isEnded, isStreaming } from "../store";
+import { isEnded, isStreaming, retriesAt } from "../store";
 import { readable } from "../urls";
 import type { RunView } from "../wire";
 import type { Context } from "./context";
 import { STOP } from "./icons";
-import { duration, ending, type Tone } from "./words";
+import { budget, duration, ending, roughly, type Tone } from "./words";
 
 /** What the run does at the moment, in a word, and the tone of its dot. */
-export function activity({ store, link }: Context): { who: string; tone: Tone } {
+export function activity({ store, link, clock }: Context): { who: string; tone: Tone } {
   const run = store.read(store.run);
   const state = link.state.value;
   if (isEnded(run)) return ending(run);
   if (state === "disconnected") return { who: "The kernel was restarted", tone: "stopped" };
   if (state === "restored") return { who: "No kernel answers", tone: "stopped" };
   if (run.status !== "running") return ending(run);
+  if (run.run_id === "") return { who: "Waiting for its turn", tone: "stopped" };
+  const wait = retriesAt(run) - store.now();
+  if (wait > 0) {
+    clock.value;
+    return { who: `Trying again in ${roughly(wait)}`, tone: "waiting" };
+  }
   return { who: doing(run, store.read.bind(store)), tone: "running" };
 }
 
@@ -38,6 +44,7 @@ export function headView(context: Context, scope: Scope): HTMLElement {
   const who = h("span", { class: "tc-who" });
   const model = h("span", { class: "tc-model" });
   const time = h("span", { class: "tc-time" });
+  const spent = h("span", { class: "tc-time tc-spent" });
   const label = h("span", null, "Stop");
   const stop = h("button", { type: "button", class: "tc-outline" }, icon(STOP, "tc-solid"), label);
   const head = h(
@@ -48,12 +55,18 @@ export function headView(context: Context, scope: Scope): HTMLElement {
       who,
       model,
       h("span", { class: "tc-grow" }),
+      spent,
       time,
       stop,
     ],
   );
   scope.text(who, () => activity(context).who);
   scope.text(model, () => readable(store.read(store.run).model));
+  scope.text(spent, () => {
+    const run = store.read(store.run);
+    for (const step of run.steps) store.read(step);
+    return budget(run).join(", ");
+  });
   scope.text(time, () => {
     const run = store.read(store.run);
     if (run.started_at === 0) return "";

@@ -35,10 +35,22 @@ export function noticeView(context: Context, scope: Scope): HTMLElement {
     if (!isEnded(run)) {
       const text = lost(link.state.value);
       place.replaceChildren(...(text === "" ? [] : [h("p", { class: "tc-note tc-dim" }, text)]));
-    } else if (run.status === "failed") place.replaceChildren(errorCard(run));
-    else place.replaceChildren(...limit(run).map((text) => h("p", { class: "tc-note" }, reveal(text))));
+      return;
+    }
+    const words = limit(run).map((text) => h("p", { class: "tc-note" }, reveal(text)));
+    place.replaceChildren(...(run.status === "failed" ? [errorCard(run)] : words));
+    if (run.status !== "completed" && link.isRetryable) place.append(again(link));
   });
   return place;
+}
+
+function again(link: Context["link"]): HTMLElement {
+  const button = h("button", { type: "button", class: "tc-outline" }, "Try again");
+  button.addEventListener("click", () => {
+    button.setAttribute("aria-disabled", "true");
+    link.retry();
+  });
+  return button;
 }
 
 function lost(state: string): string {

@@ -11,6 +11,7 @@
  * Views of blocks are made once and kept: they move from the answer into the work when a call follows the text.
  */
 import { signal } from "@preact/signals-core";
+import { cellInserter } from "../cells";
 import { h, type Scope } from "../dom";
 import type { Link } from "../link";
 import { openRequests } from "../store";
@@ -29,6 +30,25 @@ let views = 0;
 
 /** Shows the run of `link` in `el` until the scope ends. */
 export function mountRun(el: HTMLElement, link: Link, scope: Scope): void {
+  const context = contextOf(link, scope);
+  const work = new Work(context, scope);
+  const root = frame(el, context, scope, [
+    ...[headView(context, scope), work.fold, work.answer, asksView(context, scope, work)],
+    ...[noticeView(context, scope), footView(context, scope), announcements(context, scope)],
+  ]);
+  root.setAttribute("role", "article");
+  const insert = cellInserter(link.model, el);
+  root.classList.toggle("tc-no-cells", insert === null);
+  scope.listen(root, "tc-insert", (event) => insert?.(String((event as CustomEvent<unknown>).detail)));
+}
+
+/** Only what waits for the person. */
+export function mountAsks(el: HTMLElement, link: Link, scope: Scope): void {
+  const context = contextOf(link, scope);
+  frame(el, context, scope, [asksView(context, scope, null)]).setAttribute("role", "group");
+}
+
+function contextOf(link: Link, scope: Scope): Context {
   const { store } = link;
   const number = ++views;
   const clock = signal(store.now());
@@ -39,24 +59,7 @@ export function mountRun(el: HTMLElement, link: Link, scope: Scope): void {
     ids.set(name, known);
     return known;
   };
-  const context: Context = { link, store, clock, id };
-
-  const root = h("div", { class: "tc", role: "article" });
-  const work = new Work(context, scope);
-  root.append(
-    ...[headView(context, scope), work.fold, work.answer, asksView(context, scope, work)],
-    ...[noticeView(context, scope), footView(context, scope), announcements(context, scope)],
-  );
-  scope.effect(() => {
-    const run = store.read(store.run);
-    root.dataset.state = activity(context).tone;
-    const isAsked = openRequests(run).every((call) => call.request?.kind === "question");
-    root.dataset.tone = isAsked ? "info" : "";
-    root.setAttribute("aria-label", visible(run.prompt).slice(0, 200) || "Agent run");
-    root.setAttribute("aria-busy", String(isOpen(context) && run.status === "running"));
-    // Before the first event there is nothing to show, and a head without words would only flicker.
-    root.hidden = run.run_id === "";
-  });
+  const context = { link, store, clock, id };
   scope.effect(() => {
     if (!isOpen(context)) return;
     clock.value = store.now();
@@ -65,7 +68,24 @@ export function mountRun(el: HTMLElement, link: Link, scope: Scope): void {
     }, TICK_MS);
     return () => clearInterval(timer);
   });
+  return context;
+}
+
+function frame(el: HTMLElement, context: Context, scope: Scope, nodes: readonly Node[]): HTMLElement {
+  const { store } = context;
+  const root = h("div", { class: "tc" }, ...nodes);
+  scope.effect(() => {
+    const run = store.read(store.run);
+    root.dataset.state = activity(context).tone;
+    const isAsked = openRequests(run).every((call) => call.request?.kind === "question");
+    root.dataset.tone = isAsked ? "info" : "";
+    root.setAttribute("aria-label", visible(run.prompt).slice(0, 200) || "Agent run");
+    root.setAttribute("aria-busy", String(isOpen(context) && run.status === "running"));
+    // Before the first event there is nothing to show, and a head without words would only flicker.
+    root.hidden = run.run_id === "" && context.link.state.value !== "live";
+  });
   el.append(root);
   scope.add(watchTheme(root));
   scope.add(() => root.remove());
+  return root;
 }

@@ -8,7 +8,8 @@
 import { type ReadonlySignal, signal } from "@preact/signals-core";
 import type { Scope } from "../dom";
 
-export const STEADY_MS = 500;
+/** An object, so that a test of something else need not wait for it. */
+export const patience = { steady_ms: 500 };
 const SAMPLE_MS = 100;
 /** Less than this is a rounding of the layout. */
 const MOVED_PX = 2;
@@ -41,7 +42,7 @@ export class Steady {
 
   allows(event: Event): boolean {
     const isPointer = event instanceof MouseEvent && event.detail > 0;
-    if (!isPointer) return performance.now() - this.#appeared >= STEADY_MS;
+    if (!isPointer) return performance.now() - this.#appeared >= patience.steady_ms;
     this.#sample();
     return this.#ready.peek();
   }
@@ -54,6 +55,6 @@ export class Steady {
       this.#at = { x, y };
       this.#since = performance.now();
     }
-    this.#ready.value = performance.now() - this.#since >= STEADY_MS;
+    this.#ready.value = performance.now() - this.#since >= patience.steady_ms;
   }
 }

@@ -106,6 +106,29 @@ export function totalCost(run: RunView): number | null {
   return run.steps.length === 0 ? null : total;
 }
 
+/** What is spent of what was allowed: "$0.040 of $0.50", "4 of 10 steps". */
+export function budget(run: RunView): string[] {
+  const limit = (name: string): number | null => {
+    const value: unknown = run.budget?.[name];
+    return typeof value === "number" ? value : null;
+  };
+  const [usd, most, steps] = [limit("usd"), limit("tokens"), limit("steps")];
+  // What a step costs is known when it has ended; until then it is not unknown.
+  const costs = [...run.steps.filter((step) => step.duration_s !== null), ...run.summaries].map(
+    (one) => one.cost_usd,
+  );
+  const spent = costs.includes(null) ? null : costs.reduce<number>((sum, usd) => sum + (usd ?? 0), 0);
+  const used = [...run.steps, ...run.summaries].reduce(
+    (sum, { usage }) => sum + (usage.input_tokens ?? 0) + (usage.output_tokens ?? 0),
+    0,
+  );
+  return [
+    usd !== null && `${cost(spent)} of ${usd < 0.01 ? cost(usd) : `$${usd.toFixed(2)}`}`,
+    most !== null && `${count(used)} of ${count(most)} tokens`,
+    steps !== null && `${run.steps.length} of ${plural(steps, "step")}`,
+  ].filter((words) => words !== false);
+}
+
 /** "Thought for 6 s, used 3 tools, 1 approved by you", or "" for a run without steps to speak of. */
 export function summary(run: RunView, store: Store): string {
   const calls = run.steps.flatMap((step) => step.calls);

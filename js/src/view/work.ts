@@ -6,6 +6,7 @@ import { readable } from "../urls";
 import type { BlockView, StepView } from "../wire";
 import { callView } from "./call";
 import type { Context } from "./context";
+import { imagesView } from "./display";
 import { CHECK, CHEVRON } from "./icons";
 import { focusIn, place } from "./place";
 import { lineView, messageView, noteView, toldView } from "./said";
@@ -79,6 +80,8 @@ export class Work {
     let model = run.model;
     for (const step of steps) {
       note(step.step, true);
+      if (run.summaries.some((each) => each.step === step.step))
+        onRail(`summary ${step.step}`, () => lineView("Earlier messages were summarised to make room"));
       if (step.model !== model) {
         const tier = step.tier === null ? "" : ` (${readable(step.tier)})`;
         const text = `Model: ${readable(step.model)}${tier}`;
@@ -100,6 +103,14 @@ export class Work {
           flow.push(this.#text(step, block));
         }
       });
+      if (step.images.length > 0) {
+        const made = once(`images ${step.step} ${step.images.length}`, () => imagesView(step.images));
+        if (isLastStep && lastCall < 0) answer.push(made);
+        else {
+          endRail();
+          flow.push(made);
+        }
+      }
       note(step.step, false);
       step.after.forEach((added, at) => {
         const key = `after ${step.step} ${at}`;

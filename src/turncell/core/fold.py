@@ -20,6 +20,7 @@ from turncell.core import events as ev
 from turncell.core.deltas import Block, rope_add
 from turncell.core.parts import (
     MAX_DEPTH,
+    Image,
     Json,
     Message,
     Part,
@@ -433,6 +434,8 @@ def _step_snapshot(step: StepState) -> dict[str, Any]:
     plain["blocks"] = [
         {"kind": b.kind, "text": "" if b.kind == "call" else b.text, "call_id": b.call_id} for b in step.blocks
     ]
+    parts = step.message.parts if step.message is not None else ()
+    plain["images"] = [{"media_type": p.media_type, "data": p.data} for p in parts if isinstance(p, Image)]
     plain["calls"] = list(step.calls)
     plain["after"] = [{"by": added.by, "text": added.message.text} for added in step.after]
     return plain

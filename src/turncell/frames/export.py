@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 from html import escape
 
 from turncell.core.fold import RunState
+from turncell.frames import words
 from turncell.frames.markdown_html import shown_prose
 from turncell.frames.markdown_source import fenced, inline_text
 from turncell.frames.static_html import clean, run_html
 from turncell.frames.transcript import markdown
-from turncell.frames.visible import visible
+from turncell.frames.visible import one_line, visible
 from turncell.runtime.secrets import redactor
 
 SHEET = """
@@ -140,7 +141,18 @@ mark { background: color-mix(in oklab, var(--warn) 24%, var(--paper)); color: in
 @media (max-width: 34rem) { body { padding: 24px 16px 64px; } .tc-args { display: none; }
   .tc-line > .tc-name { flex: 1 1 0; white-space: normal; }
   .tc-pairs { grid-template-columns: 1fr; } }
-@media print { body { padding: 0; } .tc-out, .tc-out-err { max-height: none; } }
+.tc-timeline { margin: 0 0 34px; border-block: 1px solid var(--line); padding: 8px 0; }
+.tc-timeline ol { margin: 0; padding: 0; list-style: none; }
+.tc-timeline a { display: grid; grid-template-columns: 5em minmax(0, 1fr) 34% 6em; gap: 12px; align-items: center;
+  min-height: 26px; padding: 0 6px; border-radius: 6px; color: inherit; font-size: 13px; text-decoration: none; }
+.tc-timeline a:hover { background: var(--wash); }
+.tc-at { color: var(--quiet); font-variant-numeric: tabular-nums; }
+.tc-asked { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.tc-track { height: 8px; background: var(--wash); border-radius: 4px; overflow: hidden; }
+.tc-track span { display: block; height: 100%; min-width: 2px; border-radius: 4px; background: var(--accent); }
+.tc-timeline .tc-time { text-align: right; }
+@media (max-width: 34rem) { .tc-timeline a { grid-template-columns: 5em minmax(0, 1fr) 6em; } .tc-track { display: none; } }
+@media print { details::details-content { content-visibility: visible; block-size: auto; } body { padding: 0; } .tc-out, .tc-out-err { max-height: none; } }
 """
 
 
@@ -153,14 +165,17 @@ def export_html(runs: Iterable[RunState], title: str) -> str:
     """A self-contained page with the transcript of the runs, in the order given, without secrets."""
     known = redactor()
     title, runs = known.text(title), [known.value(run) for run in runs]
-    turns = "".join(f'<section class="tc-turn">{_prompt(run)}{clean(run_html(run, classes))}</section>' for run in runs)
+    turns = "".join(
+        f'<section class="tc-turn" id="turn-{number}">{_prompt(run)}{clean(run_html(run, classes))}</section>'
+        for number, run in enumerate(runs, 1)
+    )
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="referrer" content="no-referrer">\n'
         f"<title>{escape(visible(title))}</title>\n<style>{SHEET}</style></head>\n"
-        f'<body><main><h1>{escape(visible(title))}</h1>\n<p class="tc-when">{_when(runs)}</p>\n{turns}</main></body></html>\n'
+        f'<body><main><h1>{escape(visible(title))}</h1>\n<p class="tc-when">{_when(runs)}</p>\n{_timeline(runs)}{turns}</main></body></html>\n'
     )
 
 
@@ -179,6 +194,26 @@ def export_markdown(runs: Iterable[RunState], title: str = "Transcript") -> str:
 def _prompt(run: RunState) -> str:
     text = run.prompt.text if run.prompt else ""
     return f'<div class="tc-prompt" dir="auto">{shown_prose(text)}</div>'
+
+
+def _timeline(runs: list[RunState]) -> str:
+    """When each turn began and how long it took, as bars on one scale that lead to the turns. Nothing for a single one."""
+    if len(runs) < 2:
+        return ""
+    began = min(run.started_at for run in runs)
+    whole_s = max(max(run.ended_at or run.started_at for run in runs) - began, 1e-9)
+    rows: list[str] = []
+    for number, run in enumerate(runs, 1):
+        length_s = max(0.0, (run.ended_at or run.started_at) - run.started_at)
+        bar = f"margin-left:{(run.started_at - began) / whole_s:.2%};width:{length_s / whole_s:.2%}"
+        asked = one_line(run.prompt.text if run.prompt else "", 120)
+        time = words.duration(length_s) if run.ended_at is not None else "open"
+        rows.append(
+            f'<li><a href="#turn-{number}"><span class="tc-at">{datetime.fromtimestamp(run.started_at, UTC):%H:%M:%S}</span> '
+            f'<span class="tc-asked" dir="auto">{escape(asked)}</span> <span class="tc-track"><span style="{bar}"></span></span> '
+            f'<span class="tc-time">{time}</span></a></li>'
+        )
+    return f'<nav class="tc-timeline" aria-label="Timeline"><ol>{"".join(rows)}</ol></nav>\n'
 
 
 def _when(runs: list[RunState]) -> str:

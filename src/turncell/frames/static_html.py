@@ -217,6 +217,8 @@ def run_html(run: RunState, look: Look) -> str:
     if end is not None and end[1]:
         title, text, tone = end
         parts.append(_box(title, text, look) if tone == "err" else f"<p{look('note')}>{shown(text)}</p>")
+    if (command := words.next_command(run)) is not None:
+        parts.append(f"<p{look('beside')}>{command[0]}: <code{look('code')}>{escape(visible(command[1]))}</code></p>")
     items = f" <span{look('muted')}>·</span> ".join(f"<span>{escape(item)}</span>" for item in words.footer(run))
     parts.append(f"<div{look('foot')}>{items}</div></div>")
     return "".join(parts)

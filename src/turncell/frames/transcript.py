@@ -81,6 +81,8 @@ def markdown(run: RunState) -> str:
     if end is not None:
         title, text, _ = end
         parts.append(f"> **{title}**" + (f"  \n> {inline_text(text)}" if text else ""))
+    if (command := words.next_command(run)) is not None:
+        parts.append(f"{command[0]}: {code_span(command[1])}")
     parts.append(f"*{inline_text(' · '.join(words.footer(run)))}*")
     return "\n\n".join(parts)
 

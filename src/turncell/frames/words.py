@@ -136,6 +136,8 @@ def lines_before(run: RunState, step: StepState) -> list[str]:
     retries = [n for n in run.notes if n.step == step.step and _is_of_model_call(n)]
     at_begin = [n for n in run.notes if n.step == 0] if step is run.steps[0] else []
     lines = [note_line(note) for note in (*at_begin, *retries)]
+    if any(summary.step == step.step for summary in run.summaries):
+        lines.append("Earlier messages were summarised to make room")
     before = run.steps[step.step - 2].model if 1 < step.step <= len(run.steps) else run.model
     if step.model != before:
         tier = f" ({visible(step.tier)})" if step.tier else ""
@@ -212,6 +214,15 @@ def ending(run: RunState) -> tuple[str, str, Tone] | None:
         return _FAILURES.get(run.error_kind or "", "Stopped by an error"), run.error or "", "err"
     title, tone = _STOPS[run.status]
     return title, run.error or "", tone
+
+
+def next_command(run: RunState) -> tuple[str, str] | None:
+    """What a button of the live view would do, and the command that does it: a transcript has no buttons."""
+    if run.status == "completed":
+        return None
+    if run.ended_at is None:
+        return "To go on with it", f"%agent resume {run.session_id}"
+    return "To ask again", "%agent retry"
 
 
 def verdict_line(call: CallState) -> str:
@@ -346,6 +357,9 @@ def footer(run: RunState) -> list[str]:
     if run.steps:
         cost = run.cost_usd
         items.append("cost unknown" if cost is None or not math.isfinite(cost) else dollars(cost))
+        limit = (run.budget or {}).get("usd")
+        if isinstance(limit, int | float) and math.isfinite(limit):
+            items[-1] += f" of {dollars(limit)}"
     return items
 
 

@@ -30,6 +30,7 @@ from turncell.runtime.bus import merge_deltas
 from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.run import Run
 from turncell.runtime.secrets import Cleaning, without_secrets
+from turncell.runtime.threads import in_background
 
 log = logging.getLogger("turncell")
 
@@ -42,12 +43,18 @@ class Link:
     """Sends a run to a page and takes the page's answers.
 
     `send(content)` sends a custom message, `checkpoint(text)` replaces the snapshot that a reloaded page starts from.
+    `retry(run)` asks again what an ended run was asked, off the loop; where there is none, nobody is offered it.
     """
 
-    def __init__(self, send: Callable[[dict[str, Any]], None], checkpoint: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        send: Callable[[dict[str, Any]], None],
+        checkpoint: Callable[[str], None],
+        retry: Callable[[Run], None] | None = None,
+    ) -> None:
         self.hello: Future[None] = Future()
         """Done when a page has shown that what it sends arrives."""
-        self._send, self._checkpoint = send, checkpoint
+        self._send, self._checkpoint, self._retry = send, checkpoint, retry
         self._loop = BackgroundLoop.current().loop
         self._context = contextvars.copy_context()
         self._run: Run | None = None
@@ -131,6 +138,9 @@ class Link:
             # No warning: without a handler it would stand in the cell, and a page could fill the cell with them.
             log.info("a message of the page was ignored: %s", error)
             return
+        if isinstance(message, wire.FetchCode):  # before the page can show anything, so it is no hello
+            self.send_code(message)
+            return
         if not self.hello.done():
             self.hello.set_result(None)
         run = self._run
@@ -145,6 +155,18 @@ class Link:
             self._answer(run, message)
         elif isinstance(message, wire.StopRun):
             run.cancel("stopped by you")
+        elif isinstance(message, wire.Retry) and self._retry is not None and run.is_done:
+            # A second click on the same run is a repetition, whatever the page shows by then.
+            retry, self._retry = self._retry, None
+            in_background(retry, run)
+
+    def send_code(self, asked: wire.FetchCode) -> None:
+        """Answer a page that cannot look up its library. A library that is not there is left unanswered."""
+        from turncell.notebook.library import by_id
+
+        found = by_id(asked.library)
+        if found is not None:
+            self._try_send(wire.Code(asked.library, found.code, found.sheet))
 
     def _answer(self, run: Run, message: wire.AnswerRequest) -> None:
         answered = run.answer(

@@ -2,40 +2,56 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import anywidget
 import traitlets
 
+from turncell.core.events import (
+    BudgetChanged,
+    Event,
+    RequestAnswered,
+    RequestOpened,
+    RunEnded,
+    RunStarted,
+    StepFinished,
+)
+from turncell.core.fold import RunState, total_usage
 from turncell.notebook.bridge import KernelBridge
+from turncell.notebook.library import LOADER, Name, library
 from turncell.notebook.link import Link
 from turncell.runtime.run import Run
+from turncell.runtime.secrets import redactor
+from turncell.runtime.threads import in_background
 
-STATIC = Path(__file__).parent / "static"
+_TELLING = (RunStarted, StepFinished, RequestOpened, RequestAnswered, BudgetChanged, RunEnded)
 
 
-class RunView(anywidget.AnyWidget):
-    """A run, live. The trait `snapshot` is what a page starts from; the rest comes as messages (see `wire`)."""
+class View(anywidget.AnyWidget):
+    """What all views share: the loader, and a comm that a page reaches while a cell is busy."""
 
-    _esm = STATIC / "widget.js"
-    _css = STATIC / "widget.css"
-    snapshot = traitlets.Unicode("").tag(sync=True)
+    _esm = LOADER
+    libraries = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    part = traitlets.Unicode("").tag(sync=True)
 
-    def __init__(self, **traits: Any) -> None:
+    def __init__(self, *names: Name, **traits: Any) -> None:
         bridge = KernelBridge.current()
         comm_id = uuid.uuid4().hex
-        self.link = Link(self.send, self._checkpoint)
         # Before the comm opens: the page's hello may come while the kernel is still in this line.
-        bridge.register(comm_id, self.link.take)
+        bridge.register(comm_id, self.take)
         self._bridge = bridge
-        super().__init__(model_id=comm_id, **traits)
-        self.on_msg(lambda _, content, buffers: self.link.take(content, buffers))
+        # The libraries open first: a page that has the view has them.
+        super().__init__(
+            model_id=comm_id, libraries=[library(name) for name in names], part=type(self).__name__, **traits
+        )
+        self.on_msg(lambda _, content, buffers: self.take(content, buffers))
 
-    def follow(self, run: Run) -> None:
-        """Show this run."""
-        self.link.follow(run)
+    def take(self, content: Any, buffers: Any = None) -> None:
+        """A message of the page, on any thread."""
+        raise NotImplementedError
 
     def mimebundle(self) -> dict[str, Any]:
         """What a display of this view takes."""
@@ -47,8 +63,94 @@ class RunView(anywidget.AnyWidget):
             self._bridge.unregister(self.comm.comm_id)
         super().close()
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class Figures(traitlets.HasTraits):
+    """What can be observed of runs, without secrets. Changes when a step, a request or the run ends, in a thread of its own."""
+
+    run_id = traitlets.Unicode("").tag(sync=True)
+    status = traitlets.Unicode("").tag(sync=True)
+    """That of the last run (see `Run.status`); empty while there is none."""
+    text = traitlets.Unicode("").tag(sync=True)
+    """The answer of the last run, as far as its steps have ended."""
+    runs_count = traitlets.Int(0).tag(sync=True)
+    steps = traitlets.Int(0).tag(sync=True)
+    pending = traitlets.Int(0).tag(sync=True)
+    """How many requests wait for a person."""
+    input_tokens = traitlets.Int(None, allow_none=True).tag(sync=True)
+    output_tokens = traitlets.Int(None, allow_none=True).tag(sync=True)
+    cached_tokens = traitlets.Int(None, allow_none=True).tag(sync=True)
+    cost_usd = traitlets.Float(None, allow_none=True).tag(sync=True)
+    """US dollars of all of it; None as soon as the cost of one step is unknown."""
+    budget = traitlets.Dict().tag(sync=True)
+    """Limits and what is spent, of the last run; empty where it has none."""
+
+    _counting = threading.Lock()
+
+    def watch(self, run: Run) -> None:
+        """Count this run from now on."""
+
+        def sink(events: Sequence[Event]) -> None:
+            if any(isinstance(event, _TELLING) for event in events):
+                # Whoever observes runs here, and the loop must not wait for them.
+                in_background(self.count)
+
+        run.attach(sink)
+        self.count()
+
+    def states(self) -> Iterable[RunState]:
+        """The runs to count, the last one last."""
+        raise NotImplementedError
+
+    def count(self) -> None:
+        """Bring the traits up to date. Two at a time are harmless: each counts what is there."""
+        with self._counting:
+            states = list(self.states())
+            if not states:
+                return
+            last, usage = states[-1], total_usage([state.usage for state in states])
+            costs = [state.cost_usd for state in states if state.steps]
+            counted = {
+                "run_id": last.run_id,
+                "status": last.status,
+                "text": redactor().text(last.text),
+                "runs_count": len(states),
+                "steps": sum(len(state.steps) for state in states),
+                "pending": sum(len(state.open_requests) for state in states),
+                "input_tokens": usage.input_tokens,
+                "output_tokens": usage.output_tokens,
+                "cached_tokens": usage.cache_read_tokens,
+                "cost_usd": None if not costs or None in costs else sum(cost for cost in costs if cost is not None),
+                "budget": last.budget or {},
+            }
+        for name, value in counted.items():
+            self.set_trait(name, value)
+
+
+class RunView(View, Figures):
+    """A run, live: `RunView(run)`. The trait `snapshot` is what a page starts from; the rest comes as messages (see `wire`)."""
+
+    snapshot = traitlets.Unicode("").tag(sync=True)
+
+    def __init__(self, run: Run | None = None, **traits: Any) -> None:
+        self._run = run
+        self.link = Link(self.send, self._checkpoint)
+        super().__init__("widget", **traits)
+        if run is not None:
+            self.follow(run)
+            self.watch(run)
+
+    def follow(self, run: Run) -> None:
+        """Show this run."""
+        self.link.follow(run)
+
+    def take(self, content: Any, buffers: Any = None) -> None:
+        self.link.take(content, buffers)
+
+    def states(self) -> Iterable[RunState]:
+        return [] if self._run is None else [self._run.state]
+
     def _checkpoint(self, text: str) -> None:
         self.snapshot = text
-
-    def __repr__(self) -> str:
-        return "RunView()"

@@ -31,6 +31,14 @@ class BlockView:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageView:
+    """An image that the model made: base64 where it has a media type, else an address, which nobody loads by themselves."""
+
+    media_type: str | None
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
 class AddedView:
     """What was said to the model after a step, and by whom."""
 
@@ -81,6 +89,7 @@ class StepView:
     error_kind: str | None
     error: str | None
     blocks: list[BlockView]
+    images: list[ImageView]
     calls: list[CallState]
     after: list[AddedView]
 
@@ -148,6 +157,16 @@ class Refused:
     type: Literal["refused"] = "refused"
 
 
+@dataclass(frozen=True, slots=True)
+class Code:
+    """The code of a library, for a page that has no other way to it."""
+
+    library: str
+    code: str
+    sheet: str
+    type: Literal["code"] = "code"
+
+
 # Page to kernel.
 
 
@@ -194,14 +213,68 @@ class StopRun:
     type: Literal["stop"] = "stop"
 
 
-ToPage: TypeAlias = Snapshot | Events | Refused
-FromPage: TypeAlias = Hello | Ready | Resync | AnswerRequest | StopRun
+@dataclass(frozen=True, slots=True)
+class FetchCode:
+    """A view that cannot look up its library asks for it. Changes nothing, so a restored view may send it."""
+
+    library: str
+    type: Literal["fetch_code"] = "fetch_code"
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Ask again what this run was asked. Taken only from a view that offers it, when the run is over."""
+
+    type: Literal["retry"] = "retry"
+
+
+# The kit: one widget shows several runs, and the messages of each travel in an envelope.
+
+
+@dataclass(frozen=True, slots=True)
+class Of:
+    """What the view of one run says or is told; `content` is a message of the wire above, validated where it arrives."""
+
+    run_id: str
+    content: dict[str, Json]
+    type: Literal["of"] = "of"
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A person's message to the agent of a chat."""
+
+    text: str
+    type: Literal["send"] = "send"
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Go on with what was interrupted in this session."""
+
+    session_id: str
+    type: Literal["resume"] = "resume"
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """Let the conversation end with this run; nothing is erased."""
+
+    session_id: str
+    run_id: str
+    type: Literal["branch"] = "branch"
+
+
+ToPage: TypeAlias = Snapshot | Events | Refused | Code
+FromPage: TypeAlias = Hello | Ready | Resync | AnswerRequest | StopRun | FetchCode | Retry
+FromKit: TypeAlias = Of | Send | Resume | Branch | FetchCode
 
 
 @dataclass(frozen=True, slots=True)
 class Wire:
     to_page: ToPage
     from_page: FromPage
+    from_kit: FromKit
 
 
 @cache
@@ -212,6 +285,16 @@ def from_page() -> TypeAdapter[FromPage]:
     from pydantic import Field, TypeAdapter
 
     return TypeAdapter(Annotated[FromPage, Field(discriminator="type")])
+
+
+@cache
+def from_kit() -> TypeAdapter[FromKit]:
+    """The same for the kit's widgets."""
+    from typing import Annotated
+
+    from pydantic import Field, TypeAdapter
+
+    return TypeAdapter(Annotated[FromKit, Field(discriminator="type")])
 
 
 def json_schema() -> dict[str, Any]:

@@ -641,6 +641,11 @@ class Session:
         return defaults.session_html(self)
 
 
+def running_runs() -> list[Run]:
+    """The runs of this process whose turn it is, one for each session that has one."""
+    return [owner.running for owner in list(_owners.values()) if owner.running is not None]
+
+
 def was_cut_short(run: RunState) -> bool:
     """Its program ended in the middle of it, also where it was gone on with."""
     return run.error_kind == INTERRUPTED or any(added.by == "restart" for step in run.steps for added in step.after)

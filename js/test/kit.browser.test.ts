@@ -1,0 +1,123 @@
+import axe from "axe-core";
+import { afterEach, describe, expect, it } from "vitest";
+import { userEvent } from "vitest/browser";
+import "../src/kit/style.css";
+import { KitModel, showPart } from "./kit";
+import { scenes } from "./scenes";
+import { named, place, steady } from "./stage";
+
+let dispose = (): void => {};
+afterEach(() => dispose());
+
+function show(name: string, traits: Record<string, unknown>): KitModel {
+  const model = new KitModel(traits);
+  dispose = showPart(place, name, model);
+  return model;
+}
+
+const events = (name: string) => scenes[name]?.().events ?? [];
+const words = (): string => place.textContent ?? "";
+
+describe("a chat", () => {
+  it("shows its runs in their order and keeps those that stay", () => {
+    const model = show("Chat", { runs: ["a", "b"] });
+    model.play("b", events("Approval"));
+    model.play("a", events("Done"));
+    const asked = (): (string | null)[] =>
+      [...place.querySelectorAll(".tc-prompt")].map((p) => p.textContent);
+    expect(asked()).toEqual(["Why did West sales drop in Q3?", "Clean up the export folder"]);
+    const kept = place.querySelector(".tc-prompt");
+    model.set("runs", ["a"]);
+    expect(asked()).toEqual(["Why did West sales drop in Q3?"]);
+    expect(place.querySelector(".tc-prompt")).toBe(kept);
+  });
+
+  it("sends what is typed with Enter, and a new line with Shift", async () => {
+    const model = show("Chat", { runs: [], placeholder: "Ask" });
+    const field = place.querySelector("textarea") as HTMLTextAreaElement;
+    await userEvent.click(field);
+    await userEvent.keyboard("one{Shift>}{Enter}{/Shift}two{Enter}");
+    expect(model.sent).toEqual([{ type: "send", text: "one\ntwo" }]);
+    expect(field.value).toBe("");
+  });
+
+  it("answers requests in the envelope of their run", async () => {
+    const model = show("Chat", { runs: ["a"] });
+    model.play("a", events("Approval"));
+    await steady();
+    await userEvent.click(named("Approve"));
+    const answer = { type: "answer", decision: "approve", digest: "d-call-2-0" };
+    expect(model.sent.at(-1)).toMatchObject({ type: "of", run_id: "a", content: answer });
+  });
+
+  it("says why something was not done", () => {
+    const model = show("Chat", { runs: [] });
+    model.set("problem", "the session is \u202ebusy");
+    expect(place.querySelector("[role=alert]")?.textContent).toBe("the session is \\u202ebusy");
+  });
+});
+
+it("the inbox shows what waits and nothing else of a run", () => {
+  const model = show("Approvals", { runs: ["a"], pending: 2 });
+  model.play("a", events("Two requests"));
+  expect(words()).toContain("2 requests for you");
+  expect(place.querySelectorAll(".tc-request")).toHaveLength(2);
+  expect(words()).not.toContain("I will write to both of them.");
+  model.set("pending", 0);
+  model.set("runs", []);
+  expect(words()).toBe("Nothing waits for you");
+});
+
+it("the meter says what is spent, in words and as a meter", () => {
+  show("UsageMeter", {
+    runs_count: 1,
+    steps: 4,
+    input_tokens: 900,
+    cost_usd: null,
+    budget: { usd: 0.5, steps: 10 },
+  });
+  expect(words()).toContain("1 run4 steps900 incost unknown");
+  const meters = [...place.querySelectorAll("[role=meter]")];
+  expect(meters.map((meter) => meter.getAttribute("aria-valuetext"))).toEqual([
+    "unknown of $0.500",
+    "4 of 10",
+  ]);
+});
+
+it("the browser chooses by its traits and asks for the rest", async () => {
+  const sessions = [
+    { session_id: "s1", title: "West <b>", runs: 1, updated_at: 1_763_700_000, left: "interrupted" },
+  ];
+  const tree = [{ run_id: "r1", depth: 0, prompt: "Why?", status: "completed", is_told: true }];
+  const model = show("SessionBrowser", { sessions, tree, selected: "", selected_run: "", has_chat: true });
+  expect(words()).toContain("West <b>");
+  await userEvent.click(place.querySelector(".tc-entry") as HTMLElement);
+  expect(model.get("selected")).toBe("s1");
+  expect(document.activeElement?.getAttribute("aria-pressed")).toBe("true");
+  await userEvent.click(named("Go on"));
+  await userEvent.click(named("Branch here"));
+  expect(model.sent).toEqual([
+    { type: "resume", session_id: "s1" },
+    { type: "branch", session_id: "s1", run_id: "r1" },
+  ]);
+});
+
+it.each(["Chat", "Approvals", "UsageMeter", "SessionBrowser"])(
+  "%s has no fault that axe finds, and goes away without a trace",
+  async (name) => {
+    const model = show(name, {
+      ...{ runs: ["a"], pending: 1, runs_count: 1, steps: 1, budget: { steps: 10 }, problem: "x" },
+      sessions: [{ session_id: "s1", title: "West", runs: 1, updated_at: 1, left: "" }],
+      tree: [{ run_id: "r1", depth: 0, prompt: "Why?", status: "completed", is_told: false }],
+    });
+    model.play("a", events("Approval"));
+    const { violations } = await axe.run(place, { runOnly: ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"] });
+    expect(violations.map(({ id, nodes }) => [id, nodes[0]?.html])).toEqual([]);
+    for (const element of place.querySelectorAll("button, textarea, [tabindex]"))
+      expect(element.getAttribute("data-lm-suppress-shortcuts"), element.outerHTML.slice(0, 80)).toBe("true");
+    dispose();
+    dispose = () => {};
+    expect(place.childElementCount).toBe(0);
+    expect(model.listeners).toBe(0);
+  },
+);

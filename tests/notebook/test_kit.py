@@ -1,0 +1,144 @@
+"""The kit without a page: what its traits say, and what a page may ask for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from turncell import Agent, Session, UsageError, tool
+from turncell.notebook.link import Link
+from turncell.testing import ScriptedModel, call
+from turncell.widgets import Approvals, Chat, RunView, SessionBrowser, UsageMeter
+
+pytestmark = pytest.mark.feature("D16")
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@tool
+def mail(to: str) -> str:
+    """Send a mail."""
+    return f"sent to {to}"
+
+
+def test_a_chat_says_how_its_runs_are_and_a_meter_counts_them() -> None:
+    chat = Chat(Agent(ScriptedModel(["One.", "Two."]), budget={"steps": 5}))
+    meter = UsageMeter(chat)
+    seen: list[str] = []
+    chat.observe(lambda change: seen.append(change["new"]), "text")
+    first = chat.say("Count").result(10)
+    second = chat.say("Go on").result(10)
+    until(lambda: chat.text == "Two." and chat.status == "completed" and chat.runs_count == 2)
+    assert chat.runs == [first.id, second.id]
+    assert "One." in seen
+    until(lambda: meter.steps == 2)
+    assert meter.budget == {"steps": 5}
+    assert meter.cost_usd is None, "a scripted model costs nobody knows what"
+
+
+def test_a_run_that_a_chat_started_is_attended_by_it() -> None:
+    chat = Chat(Agent(ScriptedModel([call("mail", to="ana"), "Done."]), tools=[mail]))
+    inbox = Approvals()
+    chat.take({"type": "send", "text": "Mail Ana"})
+    until(lambda: chat.pending == 1 and inbox.pending == 1)
+    run_id = chat.runs[0]
+    assert inbox.runs == [run_id]
+    run = chat.session.running
+    assert run is not None
+    request = run.requests[0].request
+    assert request is not None
+    answer = {"type": "answer", "request_id": request.request_id, "digest": "not what was shown", "decision": "approve"}
+    chat.take({"type": "of", "run_id": run_id, "content": answer})
+    time.sleep(0.1)
+    assert run.requests, "an answer to something else is none"
+    inbox.take({"type": "of", "run_id": run_id, "content": answer | {"digest": request.digest}})
+    run.result(10)
+    until(lambda: inbox.pending == 0 and chat.text == "Done.")
+    inbox.close()
+
+
+@pytest.mark.parametrize(
+    "odd", [None, 7, {}, {"type": "send"}, {"type": "of", "run_id": "x", "content": {}}, {"type": "stop"}]
+)
+def test_what_a_page_sends_is_only_data(odd: Any) -> None:
+    chat = Chat(Agent(ScriptedModel(["One."])))
+    chat.take(odd)
+    time.sleep(0.05)
+    assert chat.runs == []
+
+
+def test_a_chat_that_is_steered_while_it_runs_begins_no_second_run() -> None:
+    chat = Chat(Agent(ScriptedModel([call("mail", to="ana"), "Done."]), tools=[mail]))
+    run = chat.say("Mail Ana")
+    run.wait_request(10)
+    assert chat.say("Not now") is run
+    run.result(10)
+    assert chat.runs == [run.id]
+
+
+def test_trying_again_puts_the_new_run_in_the_place_of_the_old() -> None:
+    chat = Chat(Agent(ScriptedModel(["One.", "Two."])))
+    first = chat.say("Count").result(10)
+    again = chat.retry().result(10)
+    assert chat.runs == [again.id] != [first.id]
+
+
+def test_a_browser_opens_a_session_in_its_chat_and_branches_it() -> None:
+    agent = Agent(ScriptedModel(["One.", "Two.", "Three."]))
+    chat = Chat(agent.session("Counting"))
+    first = chat.say("Count").result(10)
+    chat.say("On").result(10)
+    browser = SessionBrowser(chat)
+    browser.selected = chat.session_id
+    assert [row["prompt"] for row in browser.tree] == ["Count", "On"]
+    browser.take({"type": "branch", "session_id": chat.session_id, "run_id": first.id})
+    until(lambda: chat.runs == [first.id])
+    until(lambda: [row["is_told"] for row in browser.tree] == [True, False])
+    browser.take({"type": "resume", "session_id": "ses_of_nobody"})
+    until(lambda: "ses_of_nobody" in browser.problem)
+
+
+def test_a_chat_of_a_session_that_nobody_answers_in_is_refused() -> None:
+    agent = Agent(ScriptedModel(["One."]))
+    session = agent.session()
+    session.agent = None
+    with pytest.raises(UsageError, match="needs an agent"):
+        Chat(session)
+
+
+def test_every_view_names_the_libraries_and_carries_only_the_loader() -> None:
+    run = Agent(ScriptedModel(["One."])).run_sync("Count")
+    one, other = RunView(run), RunView(run)
+    chat = Chat(Agent(ScriptedModel(["One."])))
+    assert one.libraries == other.libraries
+    assert chat.libraries[0] == one.libraries[0] and len(chat.libraries) == 2
+    assert len(str(one._esm)) < 4_000
+
+
+def test_a_page_without_a_widget_manager_is_sent_the_code() -> None:
+    sent: list[dict[str, Any]] = []
+    view = RunView(Agent(ScriptedModel(["One."])).run_sync("Count"))
+    link = Link(sent.append, lambda _: None)
+    link.take({"type": "fetch_code", "library": view.libraries[0]})
+    until(lambda: any(message["type"] == "code" for message in sent))
+    message = next(message for message in sent if message["type"] == "code")
+    assert "export" in message["code"] and ".tc" in message["sheet"]
+    assert not link.hello.done(), "who has no code yet shows nothing"
+
+
+def test_a_session_listed_elsewhere_can_be_shown() -> None:
+    agent = Agent(ScriptedModel(["One."]))
+    before = Chat(agent)
+    before.say("Count").result(10)
+    chat = Chat(agent)
+    chat.show(before.session_id)
+    assert chat.runs == before.runs
+    assert isinstance(chat.session, Session)
