@@ -120,6 +120,7 @@ describe("an approval", () => {
     expect(editor.getAttribute("aria-invalid")).toBe("true");
     expect(model.sentOf("answer")).toEqual([]);
     await userEvent.fill(editor, '{"command": "ls"}');
+    await steady(); // what the edit changes is shown now, and has moved the button
     await userEvent.click(named("Run edited call"));
     expect(model.sentOf("answer")).toMatchObject([
       { decision: "edit", arguments: '{"command": "ls"}', digest: "d-call-2-0", request_id: "ask-call-2-0" },
