@@ -40,9 +40,17 @@ def server(notebooks: Path) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=VERSIONS, ids=lambda version: f"ipykernel-{version}")
-def version(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """All on the newest kernel; on the older one what is marked `every_kernel`, and the rest with TURNCELL_FULL=1."""
+    if "version" not in metafunc.fixturenames:
+        return
+    has_all = any(marker.name == "every_kernel" for marker in metafunc.definition.iter_markers())
+    older, newest = VERSIONS
+    marks = () if has_all else (pytest.mark.full,)
+    metafunc.parametrize(
+        "version",
+        [pytest.param(older, marks=marks, id=f"ipykernel-{older}"), pytest.param(newest, id=f"ipykernel-{newest}")],
+    )
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ STATIC = {"text/plain", "text/markdown", "text/html"}
 
 
 @pytest.mark.feature("D1", "D2", "D5")
+@pytest.mark.every_kernel
 def test_a_turn_streams_asks_and_ends_before_the_queued_cell_runs(lab: Callable[..., Lab], version: str) -> None:
     notebook = lab(
         version, [TOOLS + SCRIPT, "%%agent -a demo\nTell Ana the weather in Oslo.", "print('after', outbox)"]
@@ -98,6 +99,7 @@ def test_denying_with_a_reason_reaches_the_model(lab: Callable[..., Lab], versio
 
 
 @pytest.mark.feature("D4", "A11")
+@pytest.mark.every_kernel
 def test_the_interrupt_button_keeps_the_text_and_the_kernel(lab: Callable[..., Lab], version: str) -> None:
     endless = "endless = Agent(ScriptedModel([say('word ' * 5000, delay_s=0.05)]))"
     notebook = lab(version, [TOOLS + endless, "%%agent -a endless\nTalk.", "print('queued')"])
@@ -160,6 +162,7 @@ def test_a_saved_notebook_shows_the_transcript_without_a_kernel(lab: Callable[..
 
 
 @pytest.mark.feature("D2")
+@pytest.mark.every_kernel
 def test_a_reloaded_page_gets_its_question_back(lab: Callable[..., Lab], version: str) -> None:
     notebook = lab(version, [TOOLS + SCRIPT, "%%agent -a demo\nTell Ana the weather in Oslo."])
     notebook.run_all()
