@@ -62,10 +62,10 @@ def test_a_terminal_shows_live_text_asks_on_the_keyboard_and_can_be_interrupted(
     )
     turn(terminal, "Tell both.")
     terminal.expect(r"I write\.")
-    terminal.expect(r'send_note \{\s+"to": "Ana"\s+\}\s+Allow it\? \[y\]es, or \[n\]o and a reason: ')
+    terminal.expect(r'send_note \{\s+"to": "Ana"\s+\}\s+Allow it\? \[y\]es, \[n\]o.*lways: ')
     terminal.sendline("y")
     terminal.expect(r"send_note: ok")
-    terminal.expect(r'"to": "Bob"\s+\}\s+Allow it\?.*reason: ')
+    terminal.expect(r'"to": "Bob"\s+\}\s+Allow it\?.*lways: ')
     terminal.sendline("n he is asleep")
     terminal.expect("he is asleep")
     terminal.expect(r"One of two\.\s+scripted · completed · 3 steps")
@@ -84,7 +84,7 @@ def test_a_terminal_shows_live_text_asks_on_the_keyboard_and_can_be_interrupted(
 
     terminal.sendline("script(call('send_note', to='Ana'))")
     turn(terminal, "Tell Ana.")
-    terminal.expect("Allow it.*reason: ")
+    terminal.expect("Allow it.*lways: ")
     terminal.sendintr()
     terminal.expect("turn interrupted", timeout=2)
     assert "Traceback" not in terminal.before
@@ -94,7 +94,7 @@ def test_a_terminal_shows_live_text_asks_on_the_keyboard_and_can_be_interrupted(
 
 @pytest.mark.feature("D7", "B7")
 def test_a_question_in_a_terminal_outlives_neither_its_request_nor_the_keyboard(terminal: pexpect.spawn) -> None:
-    asked = r"Allow it\?.*reason: "
+    asked = r"Allow it\?.*lways: "
     terminal.sendline("script(call('send_note', to='Ana'), say('Ana knows.', delay_s=0.3), request_timeout_s=1.5)")
     turn(terminal, "Tell Ana.")
     terminal.expect(asked)
