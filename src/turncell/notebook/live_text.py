@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Column, Table
@@ -48,6 +48,8 @@ from turncell.runtime.secrets import Cleaning, redactor
 FRAME_S = 0.08
 MAX_WIDTH = 120
 """Longer lines are hard to read."""
+LEAST_S = 0.05
+"""A shorter time is not worth a word."""
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _STYLE: dict[Tone, str] = {"ok": "green", "warn": "yellow", "err": "red", "info": "cyan", "quiet": "dim"}
 _KEPT_LINES = 3
@@ -314,17 +316,24 @@ class LiveText:
     def _call_lines(self, call: CallState) -> list[str]:
         """A call in one line; below it, where it goes on, how far it is, and where it has failed or was denied, why."""
         end = outcome(call)
+        after = Text()
+        took_s = call.duration_s
+        if took_s is None and call.started_at is not None and call.is_open:
+            took_s = max(0.0, time.time() - call.started_at)
+        if took_s is not None and took_s >= LEAST_S:
+            after.append(f"  {duration(took_s)}", style="dim")
+        if end.word:
+            after.append(f"  {end.word}", style=_STYLE[end.tone])
         line = Text(no_wrap=True)
         line.append(f"{end.sign} ".replace("\ufe0e", ""), style=_STYLE[end.tone])
         line.append(visible(call.name) or "…", style="bold")
-        line.append(f"({arguments_line(call)})")
-        if call.duration_s is not None:
-            line.append(f"  {duration(call.duration_s)}", style="dim")
-        elif call.started_at is not None and call.is_open:
-            line.append(f"  {duration(max(0.0, time.time() - call.started_at))}", style="dim")
-        if end.word:
-            line.append(f"  {end.word}", style=_STYLE[end.tone])
-        elif call.status == "ok" and call.content:
+        room = max(8, self._width - line.cell_len - after.cell_len - 2)
+        arguments = arguments_line(call)
+        if cell_len(arguments) > room:
+            arguments = set_cell_size(arguments, room - 1) + "…"
+        line.append(f"({arguments})")
+        line.append_text(after)
+        if call.status == "ok" and call.content and not end.word:
             line.append(f"  {one_line(visible(call.content), self._width)}", style="dim")
         line.truncate(self._width, overflow="ellipsis")
         below = []

@@ -10,10 +10,12 @@ Colours are the terminal's own sixteen, and never a background, so that they can
 
 from __future__ import annotations
 
+import re
+
 from markdown_it import MarkdownIt
 from pygments.token import Comment, Generic, Keyword, Name, Number, Operator, String, Token
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.markdown import CodeBlock, Heading, Markdown, TableElement
+from rich.markdown import CodeBlock, Heading, ListItem, Markdown, TableElement
 from rich.style import Style
 from rich.syntax import ANSISyntaxTheme, Syntax
 from rich.table import Table
@@ -54,6 +56,8 @@ _CODE = ANSISyntaxTheme(
     }
 )
 _PARSER = MarkdownIt("commonmark", {"html": False}).enable("strikethrough").enable("table")
+
+_STYLES = re.compile(r"\x1b\[[0-9;]*m")
 
 LONG_CHARACTERS = 8_000
 """An open block that is longer is shown as the text it is until it has ended: rendering it anew would cost too much."""
@@ -131,11 +135,8 @@ def rendered(console: Console, renderable: object, width: int) -> list[str]:
     with console.capture() as captured:
         console.print(_Clean(renderable), width=width, overflow="fold", crop=False, highlight=False, markup=False)
     lines = [line.rstrip(" ") for line in captured.get().split("\n")]
-    while lines and not lines[-1].strip():
-        lines.pop()
-    while lines and not lines[0].strip():
-        del lines[0]
-    return lines
+    told = [number for number, line in enumerate(lines) if _STYLES.sub("", line).strip()]
+    return lines[told[0] : told[-1] + 1] if told else []
 
 
 class _Clean:
@@ -163,6 +164,12 @@ class _Heading(Heading):
         yield text
 
 
+class _Item(ListItem):
+    def render_number(self, console: Console, options: ConsoleOptions, number: int, last_number: int) -> RenderResult:
+        # A list is written in pieces, of which none knows the last number of all.
+        yield from super().render_number(console, options, number, max(last_number, 10))
+
+
 class _Table(TableElement):
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for table in super().__rich_console__(console, options):
@@ -178,6 +185,7 @@ class _Markdown(Markdown):
         "fence": _Code,
         "code_block": _Code,
         "heading_open": _Heading,
+        "list_item_open": _Item,
         "table_open": _Table,
     }
 
