@@ -201,7 +201,7 @@ class LiveText:
                 stream.write("".join(f"{line}\n" for line in lines))
                 stream.flush()
                 return
-            self._keep("printed", lines)
+            self._keep("printed", [f"{line}\x1b[0m" for line in lines])  # a colour that was left on
 
     @property
     def is_quiet(self) -> bool:
@@ -352,7 +352,7 @@ def _panel(call: CallState) -> Panel:
     asked = call.request
     assert asked is not None
     if asked.kind == "question":
-        return Panel(Text(choices(asked)), title=f"{_plain(call.name)} asks", title_align="left", border_style="yellow")
+        return Panel(Text(choices(asked)), title=_title(f"{call.name} asks"), title_align="left", border_style="yellow")
     inner = asked.name != ""
     name, arguments = (asked.name, asked.arguments) if inner else (call.name, call.arguments)
     # A column of their own: no value can look like another argument.
@@ -366,12 +366,12 @@ def _panel(call: CallState) -> Panel:
     if asked.kind == "in_doubt":
         body.append(Text(f"\n{visible(asked.description)}"))
     what = "may have happened" if asked.kind == "in_doubt" else "wants to run"
-    by = f", for {_plain(call.name)}" if inner else ""
-    return Panel(Group(*body), title=f"{_plain(name)} {what}{by}", title_align="left", border_style="yellow")
+    by = f", for {call.name}" if inner else ""
+    return Panel(Group(*body), title=_title(f"{name} {what}{by}"), title_align="left", border_style="yellow")
 
 
-def _plain(name: str) -> str:
-    return visible(name).replace("[", "(").replace("]", ")")  # a title is read as markup
+def _title(text: str) -> Text:
+    return Text(visible(text), style="bold")  # a plain string would be read as markup
 
 
 class _Above:
