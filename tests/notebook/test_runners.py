@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+
+import nbformat
+import pytest
 
 HERE = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(path.name for path in HERE.glob("*.ipynb"))

@@ -15,7 +15,7 @@ from turncell import Agent, tool
 from turncell.testing import ScriptedModel, call, say
 outbox = []
 
-@tool
+@tool(trusted=True)  # else what it returns makes every later call a question
 def send_note(to: str) -> str:
     "Send a note to somebody."
     outbox.append(to)
@@ -259,7 +259,6 @@ def test_a_plain_prompt_is_interrupted_once_for_the_turn_and_twice_to_leave(plai
 
 @pytest.mark.feature("D7", "D8")
 def test_a_detached_turn_says_when_it_waits_and_comes_to_the_front(terminal: pexpect.spawn) -> None:
-    terminal.sendline("script(say('I write.', delay_s=0.1), call('send_note', to='Ana'))")
     terminal.sendline("script(call('send_note', to='Ana'), call('send_note', to='Bob'), 'Both.')")
     turn(terminal, "Tell both.", options="-a demo --detach")
     terminal.expect("goes on; %agent requests")
