@@ -399,6 +399,9 @@ class _Above:
     def flush(self) -> None:
         self._own.flush()
 
+    def isatty(self) -> bool:
+        return False  # whoever would move the cursor must not, here; nor may a run inside of this one be painted
+
     def close_line(self) -> None:
         if self._line:
             line, self._line = self._line, ""

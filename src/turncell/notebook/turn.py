@@ -197,7 +197,8 @@ class _Notices:
 
 def _in_terminal(bridge: KernelBridge, start: Callable[[bool, str | None], Run], is_attended: bool, view: View) -> Run:
     run = start(is_attended, bridge.cell_id())
-    with _not_unseen(run), nullcontext() if view == "none" else view_for(sys.stdout) as shown:
+    shows = {"none": nullcontext, "text": partial(TextView, sys.stdout)}.get(view, partial(view_for, sys.stdout))
+    with _not_unseen(run), shows() as shown:
         leave = run.subscribe(shown) if shown is not None else None
         try:
             with _Keyboard(bridge, run, Future(), wait_s=0.0, shown=shown) if is_attended else nullcontext():
