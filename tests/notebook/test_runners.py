@@ -43,7 +43,7 @@ def check_unattended(path: Path) -> None:
     assert not any("application/vnd.jupyter.widget-view+json" in output.get("data", {}) for output in shown), path
     if path.name.startswith("01"):
         answers = "".join(str(output.data.get("text/markdown", "")) for output in shown if "data" in output)
-        assert "the unattended policy" in answers.lower() and "3.5" in answers
+        assert "Denied by the unattended policy" in answers
 
 
 @pytest.fixture
