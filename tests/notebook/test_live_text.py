@@ -80,7 +80,8 @@ def test_an_answer_is_painted_as_markdown_and_ends_with_what_it_cost(terminal: C
     lines = [line for line in screen.lines(80, 24) if line]
     assert run.text == ANSWER
     assert lines[:2] == ["❯ What is the weather?", "I look."]
-    assert lines[2:4] == ["looking rain", '✓ look(query: "rain")  12 notes'], "what a tool prints stands above its line"
+    assert lines[2] == "looking rain", "what a tool prints stands above its line"
+    assert re.fullmatch(r'✓ look\(query: "rain"\)(  [\d.]+ s)?  12 notes', lines[3])
     assert lines[4:6] == ["The weather", "It rains in Oslo."]
     assert [line.split() for line in lines[6:9]] == [
         ["1", "Take", "an", "umbrella."], ["2", "Take", "a", "coat."], ['print("dry")']
@@ -151,7 +152,7 @@ def test_a_request_is_shown_whole_once_and_no_value_looks_like_another_argument(
         return "sent"
 
     screen = terminal(60, 40)
-    text = "Hi\nto: Bob" + "x" * 90
+    text = "Hi\nto: Bob" + "q" * 90
     run = Agent(ScriptedModel([call("mail", to="Ana\u200b", text=text), "No."]), tools=[mail]).start(
         "Mail.", is_attended=True
     )
@@ -169,7 +170,7 @@ def test_a_request_is_shown_whole_once_and_no_value_looks_like_another_argument(
     assert shown.count("mail wants to run") == 1 and shown.count("a notice") == 2
     assert r'"Ana\u200b"' in shown and r"to Ana\u200b\u200b" in shown
     assert re.search(r"│ {6,}to:", shown) and "│ to:" not in shown
-    assert len(re.findall("x", shown.partition("─╯")[0])) == 90
+    assert len(re.findall("q", shown.partition("─╯")[0])) == 90
 
 
 def test_show_says_what_it_takes(terminal: Callable[..., Terminal]) -> None:

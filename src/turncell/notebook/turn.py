@@ -197,8 +197,7 @@ class _Notices:
 
 def _in_terminal(bridge: KernelBridge, start: Callable[[bool, str | None], Run], is_attended: bool, view: View) -> Run:
     run = start(is_attended, bridge.cell_id())
-    shows = {"none": nullcontext, "text": partial(TextView, sys.stdout)}.get(view, partial(view_for, sys.stdout))
-    with _not_unseen(run), shows() as shown:
+    with _not_unseen(run), _printed(view) as shown:
         leave = run.subscribe(shown) if shown is not None else None
         try:
             with _Keyboard(bridge, run, Future(), wait_s=0.0, shown=shown) if is_attended else nullcontext():
@@ -208,6 +207,12 @@ def _in_terminal(bridge: KernelBridge, start: Callable[[bool, str | None], Run],
             if leave is not None:
                 leave()
     return run
+
+
+def _printed(view: View) -> AbstractContextManager[TextView | LiveText | None]:
+    if view == "none":
+        return nullcontext()
+    return TextView(sys.stdout) if view == "text" else view_for(sys.stdout)
 
 
 def _wait(bridge: KernelBridge, run: Run) -> None:
