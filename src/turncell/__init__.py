@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     )
     from turncell.frames.ipynb import export_ipynb
     from turncell.notebook.namespace import notebook_tools
+    from turncell.notebook.turn import show
     from turncell.runtime.agent import Agent
     from turncell.runtime.ask_user import ask_user
     from turncell.runtime.budget import Budget
@@ -170,6 +171,7 @@ _HOME = {
     "rulebook": "runtime.rulebook",
     "run_turn": "runtime.run_turn",
     "runs_df": "frames.history",
+    "show": "notebook.turn",
     "steps_df": "frames.history",
     "tool": "runtime.tools",
     "write_cassette": "adapters.cassette_file",
@@ -252,6 +254,7 @@ __all__ = [
     "rulebook",
     "run_turn",
     "runs_df",
+    "show",
     "steps_df",
     "tool",
     "unload_ipython_extension",

@@ -15,7 +15,7 @@ from turncell import Agent, tool
 from turncell.testing import ScriptedModel, call, say
 outbox = []
 
-@tool
+@tool(trusted=True)  # else what it returns makes every later call a question
 def send_note(to: str) -> str:
     "Send a note to somebody."
     outbox.append(to)
@@ -62,10 +62,10 @@ def test_a_terminal_shows_live_text_asks_on_the_keyboard_and_can_be_interrupted(
     )
     turn(terminal, "Tell both.")
     terminal.expect(r"I write\.")
-    terminal.expect(r'send_note \{\s+"to": "Ana"\s+\}\s+Allow it\? \[y\]es, or \[n\]o and a reason: ')
+    terminal.expect(r'send_note \{\s+"to": "Ana"\s+\}\s+Allow it\? \[y\]es, \[n\]o.*lways: ')
     terminal.sendline("y")
     terminal.expect(r"send_note: ok")
-    terminal.expect(r'"to": "Bob"\s+\}\s+Allow it\?.*reason: ')
+    terminal.expect(r'"to": "Bob"\s+\}\s+Allow it\?.*lways: ')
     terminal.sendline("n he is asleep")
     terminal.expect("he is asleep")
     terminal.expect(r"One of two\.\s+scripted · completed · 3 steps")
@@ -84,7 +84,7 @@ def test_a_terminal_shows_live_text_asks_on_the_keyboard_and_can_be_interrupted(
 
     terminal.sendline("script(call('send_note', to='Ana'))")
     turn(terminal, "Tell Ana.")
-    terminal.expect("Allow it.*reason: ")
+    terminal.expect("Allow it.*lways: ")
     terminal.sendintr()
     terminal.expect("turn interrupted", timeout=2)
     assert "Traceback" not in terminal.before
@@ -94,7 +94,7 @@ def test_a_terminal_shows_live_text_asks_on_the_keyboard_and_can_be_interrupted(
 
 @pytest.mark.feature("D7", "B7")
 def test_a_question_in_a_terminal_outlives_neither_its_request_nor_the_keyboard(terminal: pexpect.spawn) -> None:
-    asked = r"Allow it\?.*reason: "
+    asked = r"Allow it\?.*lways: "
     terminal.sendline("script(call('send_note', to='Ana'), say('Ana knows.', delay_s=0.3), request_timeout_s=1.5)")
     turn(terminal, "Tell Ana.")
     terminal.expect(asked)
@@ -159,3 +159,116 @@ def test_a_plain_script_needs_neither_ipython_nor_a_kernel() -> None:
         [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
     )
     assert (done.stdout, done.stderr) == ("Nobody allowed it. [] []\n", "")
+
+
+EDITOR = """#!{python}
+import sys
+path = sys.argv[1]
+text = open(path).read()
+open(path, "w").write(text.replace("Ana", "Eva"))
+"""
+
+
+@pytest.fixture
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pexpect.spawn]:
+    """Python's own prompt in a terminal that can be painted."""
+    folder = tmp_path_factory.mktemp("plain")
+    (folder / "prelude.py").write_text(NOTEBOOK)
+    (folder / "editor").write_text(EDITOR.format(python=sys.executable))
+    (folder / "editor").chmod(0o755)
+    child = pexpect.spawn(
+        sys.executable,
+        ["-i", "-q", "-c", "import prelude; from prelude import *; from turncell import show, Rule"],
+        encoding="utf-8",
+        use_poll=True,
+        timeout=20,
+        cwd=str(folder),
+        dimensions=(40, 120),
+        env=os.environ
+        | {"TERM": "xterm", "EDITOR": str(folder / "editor"), "PYTHON_BASIC_REPL": "1", "TURNCELL_META_DIRNAME": ".tc"}
+        | {"HOME": str(folder), "XDG_CONFIG_HOME": str(folder), "XDG_DATA_HOME": str(folder)},
+    )
+    child.expect(">>> ")
+    yield child
+    child.close(force=True)
+
+
+ASKED = "wants to run.*Allow it.*lways: "
+
+
+def asks(child: pexpect.spawn, script: str) -> None:
+    child.sendline(f"script({script}); r = show(prelude.demo, 'Tell them.')")
+    child.expect(ASKED)
+
+
+@pytest.mark.feature("D7", "B2", "B5")
+def test_a_plain_prompt_approves_edits_and_remembers(plain: pexpect.spawn) -> None:
+    asks(plain, "call('send_note', to='Ana'), 'Edited in the editor.'")
+    plain.sendline("e")
+    plain.expect("Edited in the editor")
+    asks(plain, "call('send_note', to='Ana'), 'Edited in the line.'")
+    plain.sendline('e {"to": "Ana"}')
+    plain.expect("nothing was changed.*lways: ")
+    plain.sendline('e {"to"')
+    plain.expect("this is no JSON.*lways: ")
+    plain.sendline('e {"who": "Bob"}')
+    plain.expect("who.*lways: ")
+    plain.sendline('e {"to": "Bob"}')
+    plain.expect(r"Edited in the line")
+    asks(plain, "call('send_note', to='Cid'), call('send_note', to='Dan'), 'Both of one session.'")
+    plain.sendline("s")
+    plain.expect("Both of one session")
+    asks(plain, "call('send_note', to='Eli'), 'Always.'")
+    plain.sendline("a")
+    plain.expect(r"Always\.")
+    plain.sendline("script(call('send_note', to='Flo'), 'Unasked.'); r = show(prelude.demo, 'Tell Flo.')")
+    plain.expect(r"Unasked\.")
+    plain.sendline("print('o' + 'ut', outbox)")
+    plain.expect(r"out \['Eva', 'Bob', 'Cid', 'Dan', 'Eli', 'Flo'\]")
+
+
+@pytest.mark.feature("D7", "D4")
+def test_a_plain_prompt_is_interrupted_once_for_the_turn_and_twice_to_leave(plain: pexpect.spawn) -> None:
+    plain.sendline("script(say('word ' * 2000, delay_s=0.01), 'Still here.'); r = show(prelude.demo, 'Count.')")
+    plain.expect("word word")
+    plain.sendintr()
+    plain.expect("Stopped: interrupted")
+    plain.expect(">>> ", timeout=2)
+    assert "Traceback" not in plain.before
+    plain.sendline("print('ended', r.status, r.text[:9])")
+    plain.expect("ended cancelled word word")
+    asks(plain, "call('send_note', to='Ana')")
+    plain.sendintr()
+    plain.expect("Stopped: interrupted")
+    plain.expect(">>> ", timeout=2)
+    asks(plain, "call('send_note', to='Ana'), 'Nobody.'")
+    plain.sendeof()
+    plain.expect(r"Denied.*Nobody\.")
+
+    plain.sendline("import time; from turncell import tool; from turncell.testing import ScriptedModel")
+    plain.sendline("@tool(effect='read')\ndef wait() -> str:\n    'Wait.'\n    time.sleep(9)\n    return 'x'\n")
+    plain.sendline("w = prelude.Agent(ScriptedModel([call('wait'), 'no']), tools=[wait])")
+    plain.sendline("r = show(w, 'Wait.')")
+    plain.expect(r"wait\(\)")
+    plain.sendintr()
+    plain.sendintr()
+    plain.expect(">>> ", timeout=3)
+    plain.sendline("print('o' + 'ut', outbox)")
+    plain.expect(r"out \[\]")
+
+
+@pytest.mark.feature("D7", "D8")
+def test_a_detached_turn_says_when_it_waits_and_comes_to_the_front(terminal: pexpect.spawn) -> None:
+    terminal.sendline("script(call('send_note', to='Ana'), call('send_note', to='Bob'), 'Both.')")
+    turn(terminal, "Tell both.", options="-a demo --detach")
+    terminal.expect("goes on; %agent requests")
+    terminal.expect("waits for an answer; %agent requests shows it")
+    terminal.sendline("%agent approve")
+    terminal.expect("approved: send_note")
+    terminal.expect("waits for an answer; %agent requests shows it")
+    terminal.sendline("%agent show")
+    terminal.expect(r'"to": "Bob"\s+\}\s+Allow it\?.*lways: ')
+    terminal.sendline("y")
+    terminal.expect(r"Both\.\s+scripted · completed · 3 steps")
+    terminal.sendline("print('o' + 'ut', outbox)")
+    terminal.expect(r"out \['Ana', 'Bob'\]")

@@ -38,7 +38,7 @@ def test_a_question_at_the_keyboard_shows_its_options_and_takes_numbers_labels_a
     shown = question(CallState("c", 1, "pick", request=request))
     assert "Which?\n  1. red: as wine\n  2. blue\n" in shown and "an answer of your own" in shown
     said = [read_line_as(request, line) for line in ("2", "red", "green", "7", "")]
-    assert [one and (one.decision, one.result) for one in said] == [
+    assert [isinstance(one, Said) and (one.decision, one.result) for one in said] == [
         ("result", "blue"), ("result", "red"), ("result", "green"), ("result", "7"), ("deny", None),
     ]  # fmt: skip
     many = asked("question", question="Which?", options=options, allows_many=True)
@@ -50,7 +50,7 @@ def test_a_write_in_doubt_at_the_keyboard_has_three_answers() -> None:
     request = asked("in_doubt", description="It had begun.")
     assert "It had begun." in question(CallState("c", 1, "mail", arguments={"to": "ana"}, request=request))
     said = [read_line_as(request, line) for line in ("r", "happened sent to ana", "s", "perhaps")]
-    assert said == [Said("approve"), Said("result", "sent to ana"), Said("deny"), None]
+    assert said == [Said("approve"), Said("result", "sent to ana"), Said("deny"), "'perhaps' is none of r, h and s"]
 
 
 @pytest.mark.feature("A20")

@@ -45,6 +45,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from types import FrameType, TracebackType
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
@@ -388,13 +389,16 @@ class KernelBridge:
         (`StdinNotImplementedError`, `EOFError`) and `JobInterrupted`. On a loop, await `run_on_main(input, prompt)`
         instead; on the main thread nobody is left to give it up.
         """
-        read = input if self.has_kernel else read_line
+        return self.ask(partial(input if self.has_kernel else read_line, prompt), is_wanted)
+
+    def ask(self, read: Callable[[], str], is_wanted: Callable[[], bool] = lambda: True) -> str:
+        """`read()` on the main thread, given up as `ask_line` is."""
         if threading.current_thread() is threading.main_thread():
-            return read(prompt)
+            return read()
 
         def ask() -> str:
             try:
-                return read(prompt)
+                return read()
             except _GivenUp:
                 print(GONE if self.has_kernel else f"\n{GONE}")  # noqa: T201  (where the question stands)
                 raise

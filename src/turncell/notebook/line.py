@@ -1,10 +1,15 @@
-"""A line from the keyboard of a terminal, read so that the wait for it can be given up."""
+"""A line from the keyboard of a terminal, or a text from its editor, so that the wait for it can be given up."""
 
 from __future__ import annotations
 
 import os
 import select
+import shlex
+import subprocess
 import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
 
 POLL_S = 0.05
 
@@ -39,6 +44,32 @@ def read_line(prompt: str) -> str:
     if not typed:
         raise EOFError
     return typed.decode(sys.stdin.encoding or "utf-8", "replace").rstrip("\r\n")
+
+
+def editor() -> list[str]:
+    """The words of the command that edits a file ($VISUAL, $EDITOR); none where nothing is set."""
+    with suppress(ValueError):
+        return shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "")
+    return []
+
+
+def edit_text(text: str, suffix: str) -> str:
+    """The text as the person's editor leaves it. Raises OSError where that cannot be started or fails."""
+    with tempfile.TemporaryDirectory(prefix="turncell-") as folder:  # which nobody else may look into
+        path = Path(folder) / f"edit{suffix}"
+        path.write_text(text, encoding="utf-8")
+        child = subprocess.Popen([*editor(), str(path)])
+        try:
+            status = child.wait()
+        except BaseException:
+            child.terminate()  # an editor that is asked to end gives the terminal back
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(1)
+            child.kill()
+            raise
+        if status:
+            raise OSError(f"{' '.join(editor())!r} ended with {status}")
+        return path.read_text(encoding="utf-8", errors="replace")
 
 
 def _terminal() -> int | None:

@@ -1,18 +1,48 @@
-"""A run as plain text, line by line, for terminals and logs."""
+"""A run as plain text, line by line, for terminals and logs; what a keyboard is asked, and what its lines mean."""
 
 from __future__ import annotations
 
 import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from turncell.core import events as ev
-from turncell.core.events import Answer
+from turncell.core.events import Answer, Scope
 from turncell.core.fold import CallState, RequestState, RunState, apply
+from turncell.core.parts import Json
 from turncell.frames.visible import prose, visible
-from turncell.runtime.secrets import Cleaning
+from turncell.runtime.secrets import Cleaning, redactor
 
+if TYPE_CHECKING:
+    from turncell.notebook.live_text import LiveText
+
+SEEN_S = 2.0
+"""How long a question waits for what was said before it to be shown."""
 _WIDTH = 100
+
+
+def view_for(stream: TextIO) -> TextView | LiveText:
+    """What shows a run on this stream: painted where that is possible, else as plain lines."""
+    if not can_be_painted(stream):
+        return TextView(stream)
+    from turncell.notebook.live_text import LiveText  # with Rich, which a kernel does not need
+
+    return LiveText(stream)
+
+
+def can_be_painted(stream: TextIO) -> bool:
+    """Whether it is a terminal that moves its cursor where it is told, and shows more than ASCII."""
+    try:
+        is_terminal = stream.isatty()
+    except (AttributeError, ValueError):  # none (pythonw), or a closed one
+        return False
+    encoding = (getattr(stream, "encoding", None) or "").lower().replace("-", "")
+    # Without TERM: the old console of Windows, which obeys only some codes.
+    return is_terminal and encoding == "utf8" and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
 
 
 class TextView:
@@ -23,8 +53,27 @@ class TextView:
         self._state = RunState()
         self._is_inside_line = False
         self._cleaning = Cleaning()
+        self._seen = threading.Condition()
+
+    def __enter__(self) -> TextView:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    @contextmanager
+    def asking(self, call: CallState) -> Iterator[str]:
+        """What the keyboard is asked, once all that was said before it is shown."""
+        with self._seen:
+            self._seen.wait_for(lambda: is_told(self._state, call), SEEN_S)
+        yield redactor().text(question(call))
 
     def __call__(self, event: ev.Event) -> None:
+        self._show(event)
+        with self._seen:
+            self._seen.notify_all()
+
+    def _show(self, event: ev.Event) -> None:
         for clean in self._cleaning.events([event]):
             self._state = apply(self._state, clean)
             show = getattr(self, f"_{type(clean).__name__}", None)
@@ -91,44 +140,71 @@ def footer(run: RunState) -> str:
     return " · ".join(part for part in parts if part)
 
 
+def is_told(run: RunState, call: CallState) -> bool:
+    """Whether a state has come to the request that a call waits for."""
+    asked = call.request
+    return any(c.request and asked and c.request.request_id == asked.request_id for c in run.calls)
+
+
 def question(call: CallState) -> str:
-    """What a keyboard prompt asks about a request, whole."""
+    """What a keyboard is asked about a request, whole."""
     asked = call.request
     assert asked is not None
     if asked.kind == "question":
-        options = [
-            f"\n  {number}. {visible(option.label)}"
-            + (f": {visible(option.description)}" if option.description else "")
-            for number, option in enumerate(asked.options, 1)
-        ]
-        how = "Your answer" if not options else "A number" + (", or an answer of your own" if asked.allows_text else "")
-        many = "; several with commas between" if asked.allows_many else ""
-        return f"{visible(asked.question)}{''.join(options)}\n{how}{many} (nothing declines): "
+        return f"{choices(asked)}\n{prompt_line(call)}"
     inner = asked.name != ""
     name, found = (asked.name, asked.arguments) if inner else (call.name, call.arguments)
     arguments = json.dumps(found, ensure_ascii=True, indent=2)
     preview = f"\n{visible(asked.preview)}" if asked.preview else ""
-    shown = f"{visible(name)} {arguments}{preview}\n"
+    doubt = f"\n{visible(asked.description)}" if asked.kind == "in_doubt" else ""
+    by = f"(asked by {visible(call.name)}) " if inner and not doubt else ""
+    return f"{visible(name)} {arguments}{preview}{doubt}\n{by}{prompt_line(call)}"
+
+
+def choices(asked: RequestState) -> str:
+    """A question and its numbered options, each on its line."""
+    lines = [
+        f"\n  {number}. {visible(option.label)}" + (f": {visible(option.description)}" if option.description else "")
+        for number, option in enumerate(asked.options, 1)
+    ]
+    return visible(asked.question) + "".join(lines)
+
+
+def prompt_line(call: CallState) -> str:
+    """How a request is answered at a keyboard."""
+    asked = call.request
+    assert asked is not None
+    if asked.kind == "question":
+        how = (
+            "A number" + (", or an answer of your own" if asked.allows_text else "") if asked.options else "Your answer"
+        )
+        return f"{how}{'; several with commas between' if asked.allows_many else ''} (nothing declines): "
     if asked.kind == "in_doubt":
-        return f"{shown}{visible(asked.description)}\n[r]un it again, it [h]appened (and its result), or [s]kip: "
-    by = f"(asked by {visible(call.name)}) " if inner else ""
-    return f"{shown}{by}Allow it? [y]es, or [n]o and a reason: "
+        return "[r]un it again, it [h]appened (and its result), or [s]kip: "
+    return "Allow it? [y]es, [n]o and a reason, [e]dit, yes for this [s]ession, [a]lways: "
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a line at the keyboard means as an answer."""
+    """What a line at the keyboard means as an answer. An "edit" without arguments asks for an editor."""
 
     decision: Answer
     result: str | list[str] | None = None
     reason: str = ""
+    scope: Scope = "once"
+    arguments: dict[str, Json] | None = None
 
 
-def read_line_as(asked: RequestState, line: str) -> Said | None:
-    """The answer that a line is; None: it is none, ask again.
+_YES: dict[str, Scope] = {
+    "y": "once", "yes": "once", "s": "session", "session": "session", "a": "always", "always": "always",
+}  # fmt: skip
 
-    >>> read_line_as(RequestState("r", "d"), "n not today")
-    Said(decision='deny', result=None, reason='not today')
+
+def read_line_as(asked: RequestState, line: str) -> Said | str:
+    """The answer that a line is; else, in words, why it is none.
+
+    >>> read_line_as(RequestState("r", "d"), "n not today").reason
+    'not today'
     """
     word, _, rest = line.partition(" ")
     if asked.kind == "question":
@@ -142,10 +218,31 @@ def read_line_as(asked: RequestState, line: str) -> Said | None:
         if word.lower() in ("h", "happened"):
             return Said("result", rest or "done")
         decisions: dict[str, Answer] = {"r": "approve", "run": "approve", "s": "deny", "skip": "deny"}
-        return Said(decisions[word.lower()], reason=rest) if word.lower() in decisions else None
-    if line.lower() in ("y", "yes"):  # alone: "y = 3" was pasted for another prompt
-        return Said("approve")
+        if word.lower() not in decisions:
+            return f"{visible(line)!r} is none of r, h and s"
+        return Said(decisions[word.lower()], reason=rest)
+    if line.lower() in _YES:  # alone: "y = 3" was pasted for another prompt
+        return Said("approve", scope=_YES[line.lower()])
+    if line.lower() in ("e", "edit"):
+        return Said("edit")
+    if word.lower() in ("e", "edit") and rest.lstrip().startswith("{"):
+        return read_arguments(rest)
     return Said("deny", reason=rest if word.lower() in ("n", "no") else line)
+
+
+def read_arguments(text: str) -> Said | str:
+    """Edited arguments as an answer; else why they are none.
+
+    >>> read_arguments("[1]")
+    'arguments are an object of JSON, {"name": value}; found [1]'
+    """
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return f"this is no JSON: {error}"
+    if not isinstance(found, dict):
+        return f'arguments are an object of JSON, {{"name": value}}; found {_cut(visible(text.strip()))}'
+    return Said("edit", arguments=found)
 
 
 def _short(arguments: Any) -> str:

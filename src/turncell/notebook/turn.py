@@ -13,22 +13,30 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextvars
+import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeAlias, cast
 
 from turncell import settings
 from turncell.core.events import Event, RequestOpened, RunEnded
 from turncell.core.fold import CallState
-from turncell.errors import AnswerRefused, SettingError
-from turncell.notebook.bridge import KernelBridge, QuestionGone
-from turncell.notebook.terminal import Said, TextView, question, read_line_as
+from turncell.errors import AnswerRefused, SettingError, UsageError
+from turncell.notebook.bridge import KernelBridge, QuestionGone, TurnInterrupted
+from turncell.notebook.line import edit_text, editor
+from turncell.notebook.terminal import Said, TextView, question, read_arguments, read_line_as, view_for
+from turncell.runtime.agent import Agent
+from turncell.runtime.prompts import Prompt
 from turncell.runtime.run import Run
 from turncell.runtime.secrets import redactor
+
+if TYPE_CHECKING:
+    from turncell.notebook.live_text import LiveText
 
 View: TypeAlias = Literal["live", "keep", "text", "none"]
 NO_VIEW = "No live view answers here: what waits is asked on the keyboard."
@@ -61,13 +69,45 @@ def run_turn(start: Callable[[bool, str | None], Run], *, view: View = "live", d
         return _with_view(bridge, begin, view == "keep")
 
 
+def show(what: Agent | Run, prompt: Prompt | None = None, **options: Any) -> Run:
+    """Ask an agent, or take a run that goes on, and show it here until it has ended: its text live, what it asks asked.
+
+    In a terminal on the keyboard, in a notebook by its view; where nobody can answer it is printed. Other options are those of
+    `agent.start`. Ctrl-C ends the run, which comes back with what it has said; pressed twice it raises KeyboardInterrupt.
+    """
+    started: list[Run] = []
+    if isinstance(what, Run):
+        if prompt is not None or options:
+            raise UsageError(
+                "show(run) takes nothing else; to say more in its session: show(agent, prompt, session=...)"
+            )
+        started.append(what)
+    elif not isinstance(cast(object, what), Agent):
+        raise UsageError(f"show takes an Agent and a prompt, or a Run; found {what!r}")
+    elif prompt is None:
+        raise UsageError("show(agent, prompt) needs a prompt")
+
+    def start(is_attended: bool, cell_id: str | None) -> Run:
+        if not isinstance(what, Run):
+            assert prompt is not None
+            started.append(what.start(prompt, **{"is_attended": is_attended, **options}))
+        return started[0]
+
+    try:
+        run_turn(start)
+    except TurnInterrupted:
+        if not started or not started[0].is_done:
+            raise
+    return started[0]
+
+
 def show_again(run: Run) -> None:
-    """Draw a run that is going on once more, live, in the running cell."""
+    """Draw a run that is going on once more, live, in the running cell; a terminal waits for it."""
     bridge = KernelBridge.current()
     if bridge.has_kernel:
         _settle_later(bridge, run, _Shown(bridge, run), is_kept=False)
-    else:
-        run.subscribe(TextView(sys.stdout))
+    else:  # to the front: nobody else draws it
+        _in_terminal(bridge, lambda *_: run, run.state.is_attended, "live")
 
 
 def _unattended(bridge: KernelBridge, start: Callable[[bool, str | None], Run]) -> Run:
@@ -157,15 +197,22 @@ class _Notices:
 
 def _in_terminal(bridge: KernelBridge, start: Callable[[bool, str | None], Run], is_attended: bool, view: View) -> Run:
     run = start(is_attended, bridge.cell_id())
-    with _not_unseen(run):
-        if view != "none":
-            run.subscribe(TextView(sys.stdout))
+    with _not_unseen(run), _printed(view) as shown:
+        leave = run.subscribe(shown) if shown is not None else None
         try:
-            with _Keyboard(bridge, run, Future(), wait_s=0.0) if is_attended else nullcontext():
+            with _Keyboard(bridge, run, Future(), wait_s=0.0, shown=shown) if is_attended else nullcontext():
                 _wait(bridge, run)
         finally:
             run.drain()
+            if leave is not None:
+                leave()
     return run
+
+
+def _printed(view: View) -> AbstractContextManager[TextView | LiveText | None]:
+    if view == "none":
+        return nullcontext()
+    return TextView(sys.stdout) if view == "text" else view_for(sys.stdout)
 
 
 def _wait(bridge: KernelBridge, run: Run) -> None:
@@ -222,8 +269,16 @@ class _Echo:
 class _Keyboard:
     """Asks what waits in a run through `input()`, unless a view says hello within `wait_s` seconds."""
 
-    def __init__(self, bridge: KernelBridge, run: Run, hello: Future[None], *, wait_s: float) -> None:
-        self._bridge, self._run, self._hello, self._wait_s = bridge, run, hello, wait_s
+    def __init__(
+        self,
+        bridge: KernelBridge,
+        run: Run,
+        hello: Future[None],
+        *,
+        wait_s: float,
+        shown: TextView | LiveText | None = None,
+    ) -> None:
+        self._bridge, self._run, self._hello, self._wait_s, self._shown = bridge, run, hello, wait_s, shown
         self._is_over = threading.Event()
 
     def __enter__(self) -> None:
@@ -245,12 +300,11 @@ class _Keyboard:
                     continue
                 if not has_told:  # only now: a turn that asks nothing needs no keyboard
                     has_told = True
-                    told = self._bridge.run_on_main(print, NO_VIEW)
-                    with suppress(Exception):
-                        told.result(5)
-                    told.cancel()  # else it would stand in a later cell
+                    self._tell(NO_VIEW)
                 try:
-                    said = self._bridge.ask_line(redactor().text(question(call)), partial(self._is_open, call))
+                    with self._asking(call) as asked:
+                        said = self._bridge.ask_line(asked, partial(self._is_open, call))
+                    answer = self._read(call, said.strip())
                 except QuestionGone:
                     continue
                 except EOFError:  # Ctrl-D, or a terminal that is gone: nobody will answer by its time limit
@@ -261,21 +315,61 @@ class _Keyboard:
                 except Exception:  # no stdin channel, where a view may still come; or interrupted, and the run ends
                     return
                 else:
-                    self._take(call, said.strip())
+                    if isinstance(answer, str):
+                        self._tell(answer)
+                    else:
+                        self._answer(call, answer)
+
+    def _asking(self, call: CallState) -> AbstractContextManager[str]:
+        return self._shown.asking(call) if self._shown is not None else nullcontext(redactor().text(question(call)))
 
     def _is_open(self, call: CallState) -> bool:
         return not self._is_over.is_set() and any(other.request == call.request for other in self._run.requests)
 
-    def _take(self, call: CallState, said: str) -> None:
+    def _tell(self, text: str) -> None:
+        if not self._bridge.has_kernel:
+            print(text)  # noqa: T201
+            return
+        told = self._bridge.run_on_main(print, text)
+        with suppress(Exception):
+            told.result(5)
+        told.cancel()  # else it would stand in a later cell
+
+    def _read(self, call: CallState, line: str) -> Said | str:
+        """The answer that a line is, where it asks for an editor with what comes out of that; or why it is none."""
         assert call.request is not None
-        answer = read_line_as(call.request, said)
-        if answer is not None:
-            self._answer(call, answer)
+        answer = read_line_as(call.request, line)
+        if isinstance(answer, str) or answer.decision != "edit":
+            return answer
+        inner = call.request.name != ""
+        arguments = (call.request.arguments if inner else call.arguments) or {}
+        shown = redactor().value(arguments)
+        if answer.arguments is None:
+            if self._bridge.has_kernel or not editor():
+                return 'write the arguments behind it, e {"name": value}; a terminal opens $EDITOR where that is set'
+            text = json.dumps(shown, ensure_ascii=False, indent=2) + "\n"
+            with self._asking(call):
+                try:
+                    edited = self._bridge.ask(partial(edit_text, text, ".json"), partial(self._is_open, call))
+                except OSError as error:
+                    return f"the editor could not be used: {error}"
+            answer = read_arguments(edited)
+            if isinstance(answer, str) or answer.arguments is None:
+                return answer
+        if answer.arguments == shown:
+            return "nothing was changed"
+        # What was hidden from the screen and left as it is, is meant as it is.
+        kept = {n: arguments[n] if n in arguments and v == shown[n] else v for n, v in answer.arguments.items()}
+        return replace(answer, arguments=kept)
 
     def _answer(self, call: CallState, said: Said) -> None:
         asked = call.request
         assert asked is not None
-        with suppress(AnswerRefused):  # answered elsewhere meanwhile; or none of the answers, and it is asked again
+        try:
             self._run.answer(
-                asked.request_id, said.decision, digest=asked.digest, reason=said.reason, result=said.result
-            ).result()
+                asked.request_id, said.decision, digest=asked.digest, reason=said.reason, result=said.result,
+                scope=said.scope, arguments=said.arguments,
+            ).result()  # fmt: skip
+        except AnswerRefused as error:
+            if self._is_open(call):  # else answered elsewhere meanwhile
+                self._tell(str(error))
