@@ -30,6 +30,7 @@ _RULES.add_argument("id", nargs="?")
 @command("new", "the next cell begins a new session")
 def new(notebook: Notebook) -> None:
     notebook.use(None)
+    say("the next cell begins a new session")
 
 
 @command("sessions [--all] [prune --older 90d]", "those of this folder, or all; delete old ones")
@@ -105,6 +106,7 @@ def rename(notebook: Notebook, *title: str) -> None:
     if not title:
         raise UsageError("%agent rename: a title is missing; write %agent rename TITLE")
     notebook.a_session().rename(title[0])
+    say(f"{notebook.a_session().id} is called {visible(title[0])!r} now")
 
 
 @command("delete ID", "erase a session for good")
