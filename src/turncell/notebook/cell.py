@@ -43,7 +43,7 @@ _NOT_TOGETHER: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("cached", ("detach",), "a cassette is there for one cell at a time"),
     ("map", ("detach", "retry", "fork", "continue", "session", "new"), "each row is a session of its own"),
     ("map", ("context", "vars"), "a row is told what its template says, and nothing of the notebook"),
-    ("map", ("raw",), "the braces are the columns; write {{ and }} for braces that stay"),
+    ("map", ("raw",), "the braces are the columns; write {{{{ and }}}} for braces that stay"),
     ("map", ("view",), "the table is what is shown"),
 )
 """Options that would make each other void: of each row the first with any of the others, and why."""
@@ -91,6 +91,8 @@ def _run_prompt(notebook: Notebook, agent: Agent, said: str | list[str | Image],
     source = _session_of(notebook, options)
     if source is not None and not options.fork and _goes_on(notebook, source, agent, as_message(said).text, options):
         return
+    if source is not None and source.running is not None and not options.fork:
+        _say_what_is_waited_for(source.running)
     if options.retry:
         _last_of(source)  # refuses before there is a copy
     output, budget = _output(notebook, options), _budget(options)
@@ -120,6 +122,12 @@ def _run_prompt(notebook: Notebook, agent: Agent, said: str | list[str | Image],
         return run
 
     notebook.show(start, view=options.view, detach=options.detach)
+
+
+def _say_what_is_waited_for(run: Run) -> None:
+    """A cell that waits behind another turn must not look as if it hung."""
+    answer = ", and waits for an answer: its card has the buttons, or interrupt this cell and %agent approve"
+    say(f"this turn begins when {run.id} has ended, which goes on{answer if run.requests else ''}")
 
 
 def _map(notebook: Notebook, agent: Agent, template: str, options: Any) -> None:

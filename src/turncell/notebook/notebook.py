@@ -56,8 +56,13 @@ class Notebook:
         self.names: MutableMapping[str, Any] = shell.user_ns
         self.session: Session | None = None
         self.tools: list[str] = []
-        self.run: Run | None = None
-        """The newest run that was started from here: what `%agent stop` and `%agent approve` mean."""
+        self._runs: list[Run] = []
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs that were started from here and go on, oldest first: what `%agent stop` and `%agent approve` mean."""
+        self._runs = [run for run in self._runs if not run.done.done()]
+        return self._runs
 
     # -- names
 
@@ -154,8 +159,9 @@ class Notebook:
         """Show a run in this cell and wait for its end. Raises TurnFailed for what has to fail the cell."""
 
         def begin(is_attended: bool, cell_id: str | None) -> Run:
-            self.run = start(is_attended, cell_id)
-            return self.run
+            run = start(is_attended, cell_id)
+            self._runs = [*self.runs, run]
+            return run
 
         run = run_turn(begin, view=view, detach=detach)
         if not detach and run.status in FAILS_THE_CELL:

@@ -35,8 +35,9 @@ def status(notebook: Notebook) -> None:
         f"session  {told}",
         f"history  {current.store_name}",
     ]
-    if notebook.run is not None and not notebook.run.done.done():
-        lines.append(f"running  {notebook.run.id}, {notebook.run.status}; %agent stop ends it")
+    runs = notebook.runs
+    for run in runs:
+        lines.append(f"running  {run.id}, {run.status}; %agent stop{f' {run.id}' * (len(runs) > 1)} ends it")
     say("\n".join(lines))
 
 

@@ -81,10 +81,11 @@ def show(notebook: Notebook, run_id: str | None = None) -> None:
 
     from turncell.frames.transcript import mimebundle
 
-    if notebook.run is not None and not notebook.run.done.done() and run_id in (None, notebook.run.id):
+    going_on = [run for run in notebook.runs if run_id in (None, run.id)]
+    if going_on:
         from turncell.notebook.turn import show_again
 
-        show_again(notebook.run)
+        show_again(going_on[-1])
         return
     display(mimebundle(_run(_session_with(notebook, run_id), run_id)), raw=True)
 

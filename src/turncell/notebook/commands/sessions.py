@@ -44,6 +44,8 @@ def sessions(notebook: Notebook, *words: str) -> None:
         return
     if given.older is not None:
         raise UsageError("--older belongs to prune; write %agent sessions prune --older 90d")
+    found = Session.list(everywhere=given.all)
+    rows = sum(info.is_row for info in found)
     mine, journal = notebook.session.id if notebook.session else "", defaults.journal()
     lines = [
         f"{'*' if info.session_id == mine else ' '} {info.session_id}  "
@@ -52,8 +54,11 @@ def sessions(notebook: Notebook, *words: str) -> None:
         + (f"  {visible(info.project)}" if given.all else "")
         + (f"  [{LEFT[info.left]}]" if info.left else "")
         + ("  [damaged]" if journal.damage(info.session_id) is not None else "")
-        for info in Session.list(journal, everywhere=given.all)
+        for info in found
+        if not info.is_row or info.session_id == mine
     ]
+    if rows:
+        lines.append(f"{counted(rows, 'row')} of batches not listed; --map with --resume NAME reads them")
     say("\n".join(lines) or "none yet")
 
 
