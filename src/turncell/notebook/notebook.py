@@ -6,7 +6,7 @@ import ast
 import builtins
 import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
-from typing import Any, cast
+from typing import Any, cast, is_typeddict
 
 from turncell.core.budget import RESOURCES
 from turncell.core.fold import RunState
@@ -91,6 +91,10 @@ class Notebook:
         try:
             OutputType(found)
         except UsageError as error:
+            if is_typeddict(found) and "typing_extensions" in str(error):
+                raise UsageError(
+                    f"--schema {text}: on Python before 3.12 a TypedDict has to be that of typing_extensions"
+                ) from None
             why = str(error.__cause__ or error).splitlines()[0]
             raise UsageError(
                 f"--schema {text}: that is {type(found).__name__}, which cannot be asked for: {visible(why)[:200]}; "
