@@ -163,7 +163,7 @@ def test_a_fork_that_retries_leaves_the_session_as_it_was(cells: Cells) -> None:
     ("type_", "answer", "output"),
     [
         ("list[int]", "[1, 2]", "[1, 2]"),
-        ("int | None", "null", "None"),
+        ("int|None", "null", "None"),
         ("Literal['yes','no']", '"no"', "'no'"),
         ('"dict[str, list[int]]"', '{"a": [1]}', "{'a': [1]}"),
         ("Colour", '"red"', "<Colour.red: 'red'>"),
