@@ -45,7 +45,7 @@ def main() -> None:
     ARTIFACTS.mkdir(exist_ok=True)
     notebook = nbformat.read(HERE / NOTEBOOK, as_version=4)
     page = ARTIFACTS / "first-turn.html"
-    notebook.cells.append(nbformat.v4.new_code_cell(f'%agent export "{page}"'))
+    notebook.cells.append(nbformat.v4.new_code_cell(f'%agent export --overwrite "{page}"'))
     with tempfile.TemporaryDirectory() as folder:
         pipe = Path(folder) / "turns"
         os.mkfifo(pipe)

@@ -1,14 +1,15 @@
-"""Settings: one frozen value, read from the environment once, replaceable in code.
+"""Settings: one frozen value, read once, replaceable in code.
 
-Each setting is an environment variable `TURNCELL_<NAME>`; what code passes explicitly always wins.
+Each setting is a key of `settings.toml` in the user's config folder, and an environment variable `TURNCELL_<NAME>`, which
+stands over it; what code passes explicitly always wins.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -51,6 +52,10 @@ class Settings:
     """Path of a file (or pipe) that gets each turn as plain text while it happens: for logs of unattended runs."""
 
     def __post_init__(self) -> None:
+        if not self.model or re.search(r"\s", self.model):
+            raise SettingError(
+                f"setting 'model' is {self.model!r}; use 'embedded' or a name like 'openai/gpt-5' (provider/model)"
+            )
         if self.mode not in get_args(Mode):
             raise SettingError(f"setting 'mode' is {self.mode!r}; use one of {', '.join(MODES)}")
         if self.unattended not in ("deny", "allow"):
@@ -80,8 +85,39 @@ class Settings:
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
-        """Read `TURNCELL_*`. Raises SettingError for a value that does not fit; other variables are ignored.
+    def of_user(cls, file: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+        """Those of the user's file (`user_file()`), and over them the environment. SettingError for what does not fit."""
+        return cls.from_environment(environment, base=cls.from_file(file or user_file()))
+
+    @classmethod
+    def from_file(cls, path: Path) -> Settings:
+        """Read a TOML file with settings by their names. One that is not there says nothing.
+
+        SettingError where it cannot be read or understood, has a key that is no setting, or a value that does not fit.
+        """
+        try:
+            data = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return cls()
+        except OSError as error:
+            raise SettingError(f"{path} cannot be read: {error.strerror or error}") from error
+        import tomllib
+
+        try:
+            said = tomllib.loads(data.decode("utf-8"))
+        except ValueError as error:
+            raise SettingError(f"{path} is no TOML: {error}") from error
+        try:
+            check_types(said, [field.name for field in fields(cls)])
+            return cls(**said)
+        except SettingError as error:
+            raise SettingError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_environment(
+        cls, environment: Mapping[str, str] | None = None, *, base: Settings | None = None
+    ) -> Settings:
+        """Read `TURNCELL_*` over `base`. SettingError for a value that does not fit; other variables are ignored.
 
         >>> Settings.from_environment({"TURNCELL_MAX_STEPS": "5"}).max_steps
         5
@@ -98,7 +134,7 @@ class Settings:
             except ValueError:
                 needed = "an integer" if kind is int else "a number"  # no text is unfit for the other settings
                 raise SettingError(f"TURNCELL_{field.name.upper()} is {raw!r}; {needed} is needed") from None
-        return cls(**values)  # type: ignore[arg-type]
+        return replace(base or cls(), **values)  # type: ignore[arg-type]
 
     @property
     def store_kind(self) -> StoreKind:
@@ -127,6 +163,25 @@ class Settings:
         return without_secrets(self.store) if self.store_kind == "postgresql" else str(self.store_path)
 
 
+def user_file() -> Path:
+    """`settings.toml` in the user's config folder, such as `~/.config/turncell`."""
+    from platformdirs import user_config_path
+
+    return user_config_path("turncell", appauthor=False) / "settings.toml"
+
+
+def check_types(said: Mapping[str, object], known: Sequence[str]) -> None:
+    """SettingError for keys that are not among those known, and for values of another type than their setting."""
+    if unknown := [name for name in said if name not in known]:
+        raise SettingError(f"{', '.join(map(repr, unknown))} cannot be set here; use {', '.join(known)}")
+    for name, value in said.items():
+        kind = type(getattr(Settings(), name))
+        is_number = kind is float and isinstance(value, int)
+        if not (isinstance(value, kind) or is_number) or isinstance(value, bool):
+            needed = "a whole number" if kind is int else "a number" if kind is float else "a text in quotes"
+            raise SettingError(f"setting {name!r} is {value!r}; use {needed}")
+
+
 def check_meta_dirname(name: str) -> None:
     """SettingError for what is not the name of one folder."""
     if name in ("", ".", "..") or re.search(r"[/\\:\0]", name):
@@ -150,7 +205,7 @@ def current() -> Settings:
     """The settings of this process."""
     global _current
     if _current is None:
-        _current = Settings.from_environment()
+        _current = Settings.of_user()
     return _current
 
 

@@ -162,10 +162,10 @@ def test_a_projects_settings_are_those_of_the_process_when_they_are_used(project
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('colour = "red"', "has 'colour'; a project can set mode"),
-        ('meta_dirname = "x"', "has 'meta_dirname'"),
+        ('colour = "red"', "'colour' cannot be set here; use mode"),
+        ('meta_dirname = "x"', "'meta_dirname' cannot be set here"),
         ('mode = "yolo"', "setting 'mode' is 'yolo'"),
-        ('max_steps = "3"', "max_steps is '3'; use a number"),
+        ('max_steps = "3"', "'max_steps' is '3'; use a whole number"),
         ("mode =", "is no TOML"),
     ],
 )

@@ -325,3 +325,11 @@ def test_a_number_of_any_length_is_no_failure() -> None:
     assert text_of(ask(user("add " + "1" * 3000 + " and 2")))
     parts, _, _ = hear(ask(user("forecast for Oslo, 12345678901234567891 days")))
     assert [json.loads(p.arguments_text)["days"] for p in parts if isinstance(p, ToolCall)] == [12345678901234567891]
+
+
+def test_the_cells_above_are_no_wish() -> None:
+    above = Text("[from cells]\nIn [1]:\nInspect the variable `city`\n\n")
+    notice = Text("[notice] run_python is not there\n\n")
+    message = Message("user", (notice, above, Text("Inspect the variable `prices`.")))
+    [call] = [part for part in hear(ask(message))[0] if isinstance(part, ToolCall)]
+    assert (call.name, json.loads(call.arguments_text)) == ("inspect_variable", {"name": "prices"})

@@ -387,8 +387,8 @@ class TestWithoutButtons:
     @pytest.mark.parametrize(
         ("name", "command"),
         [
-            ("provider_error", "%agent retry"),
-            ("cancelled", "%agent retry"),
+            ("provider_error", "%agent retry run_1"),
+            ("cancelled", "%agent retry run_1"),
             ("waiting", "%agent resume ses_sales"),
             ("in_doubt", "%agent resume ses_sales"),
         ],

@@ -83,7 +83,7 @@ def printed(kernel: Kernel, code: str) -> str:
         ),
         (
             "%agent export",
-            "%agent export: the following arguments are required: PATH; write %agent export [--session] PATH",
+            "%agent export: the following arguments are required: PATH; write %agent export [--session] [--overwrite] PATH",
         ),
         ("%agent import", "%agent import: missing a required argument: 'path'; write %agent import PATH"),
         ("%agent import no.md", "no.md cannot be read: No such file or directory"),

@@ -38,7 +38,7 @@ def test_a_budget_that_is_used_up_fails_the_cell(notebook: Kernel) -> None:
     ("cell", "message"),
     [
         ("%%agent -a demo --budget cake=1\nx", "--budget cake=1: write dollars, like 0.50, or limits of steps, tokens"),
-        ("%%agent -a demo --budget much\nx", "--budget much: 'much' is no number"),
+        ("%%agent -a demo --budget much\nx", "--budget 'much': 'much' is no number"),
         ("%%agent -a demo --budget 0\nx", "usd is 0; use a number, more than 0"),
         ("%%agent -a demo --timeout 0\nx", "timeout_s is 0.0; use a number, more than 0"),
         ("%%agent -a demo --retry\nx", "there is no turn yet whose place this one could take"),

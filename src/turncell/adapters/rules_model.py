@@ -28,6 +28,8 @@ _WHO = re.compile(
     r"|\bare you (an?|the|real|human|claude|gpt|chatgpt)\b|^\W*help\W*$",
     re.I,
 )
+_FOUND = ("[from ", "[notice] ")
+"""How a part begins that was found for a prompt (see `RunState.heard`)."""
 _CUT = f"(I have read the first and the last {END_CHARACTERS:,} characters of this message only.)"
 _Pair: TypeAlias = tuple[ToolCall, ToolResult]
 
@@ -104,10 +106,18 @@ def _respond(request: ModelRequest) -> tuple[str, str, list[Wish]]:
     return thought, "\n\n".join([rules_answer.no_match(tools), *told]), []
 
 
+def _own_words(message: Message) -> str:
+    """What a person wrote, without the passages and notices in front of it, whose words these rules would take for a wish."""
+    texts = [part.text for part in message.parts if isinstance(part, Text)]
+    while len(texts) > 1 and texts[0].startswith(_FOUND) and texts[0].endswith("\n\n"):
+        texts.pop(0)
+    return "".join(texts)
+
+
 def _since_prompt(messages: tuple[Message, ...]) -> tuple[str, list[_Pair], int]:
     """The last message of the user, the calls made since with their results, and in how many steps."""
     start = max((n for n, message in enumerate(messages) if message.role == "user"), default=-1)
-    prompt = messages[start].text if start >= 0 else ""
+    prompt = _own_words(messages[start]) if start >= 0 else ""
     later = messages[start + 1 :]
     calls: dict[str, ToolCall] = {}
     pairs: list[_Pair] = []

@@ -222,7 +222,7 @@ def next_command(run: RunState) -> tuple[str, str] | None:
         return None
     if run.ended_at is None:
         return "To go on with it", f"%agent resume {run.session_id}"
-    return "To ask again", "%agent retry"
+    return "To ask again", f"%agent retry {run.run_id}"
 
 
 def verdict_line(call: CallState) -> str:

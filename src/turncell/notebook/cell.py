@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import keyword
 import os
 from contextlib import AbstractContextManager, nullcontext
@@ -28,39 +29,72 @@ from turncell.notebook.notebook import (
     whose,
 )
 from turncell.runtime.agent import Agent
+from turncell.runtime.options import whole
 from turncell.runtime.prompts import as_message
 from turncell.runtime.run import Run
 from turncell.runtime.secrets import redactor
 from turncell.runtime.session import Session
 
-_DEST = {"continue": "goes_on"}
+_HAS_ITS_OWN = "the agent {agent} has its own"
+_NOT_TOGETHER: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    ("new", ("continue", "session", "fork", "retry"), "--new begins with nothing said"),
+    ("continue", ("session",), "each names a session"),
+    ("agent", ("model", "tools", "instructions"), _HAS_ITS_OWN),
+    ("cached", ("detach",), "a cassette is there for one cell at a time"),
+    ("map", ("detach", "retry", "fork", "continue", "session", "new"), "each row is a session of its own"),
+    ("map", ("context", "vars"), "a row is told what its template says, and nothing of the notebook"),
+    ("map", ("raw",), "the braces are the columns; write {{{{ and }}}} for braces that stay"),
+    ("map", ("view",), "the table is what is shown"),
+)
+"""Options that would make each other void: of each row the first with any of the others, and why."""
 
 
 def run_cell(notebook: Notebook, options: Any, text: str) -> None:
     """Do what a cell says; `options` are those of the magic. Raises TurnFailed for a turn that has to fail its cell."""
-    if options.out is not None and (not options.out.isidentifier() or keyword.iskeyword(options.out)):
-        raise UsageError(f"-o {options.out!r} is no name of a variable; use one like 'run'")
-    if options.cached is not None and options.detach:
-        raise UsageError("--cached and --detach do not go together: a cassette is there for one cell at a time")
-    if options.resume is not None and options.map is None:
-        raise UsageError("--resume is the name of a batch and belongs to --map; %agent resume goes on with a turn")
+    check_options(options)
     agent = agent_of_options(notebook, options)
     if not text.strip():
         raise UsageError("the cell is empty; write below %%agent what you want the agent to do")
     text = text.strip("\n")
-    with _cassette(options.cached):
-        if options.map is not None:
+    if options.map is not None:
+        with _cassette(options.cached):
             _map(notebook, agent, text, options)
-        else:
-            run_prompt(notebook, agent, text if options.raw else interpolate(text, names_of(notebook.shell)), options)
+    else:
+        run_prompt(notebook, agent, text if options.raw else interpolate(text, names_of(notebook.shell)), options)
+
+
+def check_options(options: Any) -> None:
+    """UsageError for an option that nothing could come of, before anything is done."""
+    if options.out is not None and (not options.out.isidentifier() or keyword.iskeyword(options.out)):
+        raise UsageError(f"-o {options.out!r} is no name of a variable; use one like 'run'")
+    if options.resume is not None and options.map is None:
+        raise UsageError("--resume is the name of a batch and belongs to --map; %agent resume goes on with a turn")
+    for one, others, why in _NOT_TOGETHER:
+        for other in others:
+            if _is_given(options, one) and _is_given(options, other):
+                short = f"-a and --{other}" if one == "agent" else f"--{one} and --{other}"
+                raise UsageError(f"{short} do not go together: {why.format(agent=options.agent)}")
+
+
+def _is_given(options: Any, name: str) -> bool:
+    value = getattr(options, {"continue": "goes_on"}.get(name, name))
+    return value not in (None, False, "live")
 
 
 def run_prompt(notebook: Notebook, agent: Agent, said: str | list[str | Image], options: Any) -> None:
-    """A turn of this cell, with what its options say of the notebook."""
+    """A turn of this cell, with what its options say of the notebook; they are checked."""
+    with _cassette(options.cached):
+        _run_prompt(notebook, agent, said, options)
+
+
+def _run_prompt(notebook: Notebook, agent: Agent, said: str | list[str | Image], options: Any) -> None:
     source = _session_of(notebook, options)
     if source is not None and not options.fork and _goes_on(notebook, source, agent, as_message(said).text, options):
         return
-    replaces = _last_of(source) if options.retry else None
+    if source is not None and source.running is not None and not options.fork:
+        _say_what_is_waited_for(source.running)
+    if options.retry:
+        _last_of(source)  # refuses before there is a copy
     output, budget = _output(notebook, options), _budget(options)
     about = notebook_context(
         notebook.shell, options.context or settings.current().context, names_in(options.vars or ()), session=source
@@ -73,7 +107,8 @@ def run_prompt(notebook: Notebook, agent: Agent, said: str | list[str | Image], 
         try:
             run = informed.start(
                 prompt, session=session, is_attended=is_attended, cell_id=cell_id, mode=options.mode,
-                max_steps=options.max_steps, output=output, budget=budget, timeout_s=options.timeout, replaces=replaces,
+                max_steps=options.max_steps, output=output, budget=budget, timeout_s=options.timeout,
+                replaces=_last_of(session) if options.retry else None,
             )  # fmt: skip
         except UsageError:
             if session is not None and session is not source:
@@ -89,13 +124,15 @@ def run_prompt(notebook: Notebook, agent: Agent, said: str | list[str | Image], 
     notebook.show(start, view=options.view, detach=options.detach)
 
 
+def _say_what_is_waited_for(run: Run) -> None:
+    """A cell that waits behind another turn must not look as if it hung."""
+    answer = ", and waits for an answer: its card has the buttons, or interrupt this cell and %agent approve"
+    say(f"this turn begins when {run.id} has ended, which goes on{answer if run.requests else ''}")
+
+
 def _map(notebook: Notebook, agent: Agent, template: str, options: Any) -> None:
     """One turn for each row; the table is shown, and is what `-o` names."""
-    for option in ("detach", "retry", "fork", "goes_on", "session"):
-        if getattr(options, option):
-            name = {"goes_on": "continue"}.get(option, option)
-            raise UsageError(f"--map and --{name} do not go together: each row is a session of its own")
-    table = agent.map(
+    table = _limited(agent, options).map(
         notebook.name(options.map), template, output=_output(notebook, options), budget=_budget(options),
         timeout_s=options.timeout, resume=options.resume,
     )  # fmt: skip
@@ -106,8 +143,18 @@ def _map(notebook: Notebook, agent: Agent, template: str, options: Any) -> None:
         raise TurnInterrupted
 
 
+def _limited(agent: Agent, options: Any) -> Agent:
+    """The agent with the mode and the steps of these options; the one that was given stays as it is."""
+    made = copy.copy(agent)
+    if options.mode is not None:
+        made.mode = options.mode
+    if options.max_steps is not None:
+        made.max_steps = whole("max_steps", options.max_steps, least=1)
+    return made
+
+
 def _output(notebook: Notebook, options: Any) -> Any:
-    return None if options.schema is None else notebook.name(options.schema)
+    return None if options.schema is None else notebook.type_named(options.schema)
 
 
 def _budget(options: Any) -> dict[str, float] | None:
@@ -130,7 +177,7 @@ def _goes_on(notebook: Notebook, session: Session, agent: Agent, prompt: str, op
     known = {tool.name for tool in agent.known_tools}
     is_theirs = set(left.tools) <= known and (not left.agent or left.agent == agent.name)
     has_all = is_theirs and (bool(options.agent) or left.started.needs == ())
-    if left.status != "in_doubt" and not (is_same and has_all):
+    if left.status != "in_doubt" and (options.retry or not (is_same and has_all)):
         say(
             f"the turn {prompt_of(left)} was {LEFT[left.status]}; this cell closes it "
             "(%agent resume goes on with such a turn instead)"
@@ -144,16 +191,15 @@ def _goes_on(notebook: Notebook, session: Session, agent: Agent, prompt: str, op
         )
     say(f"going on with the turn {prompt_of(left)}, which was {LEFT[left.status]}")
     mode = options.mode or stricter(agent.mode, left.mode)
-    notebook.resume(session, agent, mode, out=options.out, view=options.view, detach=options.detach)
+    notebook.resume(
+        session, agent, mode, out=options.out, view=options.view, detach=options.detach, max_steps=options.max_steps,
+        output=_output(notebook, options), budget=_budget(options), timeout_s=options.timeout,
+    )  # fmt: skip
     return is_same
 
 
 def _session_of(notebook: Notebook, options: Any) -> Session | None:
     """The session that a cell goes on with; None: a new one."""
-    chosen = [f"--{name}" for name in ("new", "continue", "session") if getattr(options, _DEST.get(name, name))]
-    if len(chosen) > 1 or (options.new and (options.fork or options.retry)):
-        other = "--fork" if options.fork else "--retry"
-        raise UsageError(f"{' and '.join(chosen) if len(chosen) > 1 else f'--new and {other}'} do not go together")
     if options.new:
         return None
     if options.goes_on:
@@ -174,11 +220,7 @@ def _last_of(session: Session | None) -> str:
 def agent_of_options(notebook: Notebook, options: Any) -> Agent:
     """The agent that is named, or one of the options and of what is set for all cells."""
     if options.agent:
-        agent = notebook.agent(options.agent)
-        for option in ("model", "tools", "instructions"):
-            if getattr(options, option):
-                raise UsageError(f"-a and --{option} do not go together: the agent {options.agent} has its own")
-        return agent
+        return notebook.agent(options.agent)
     names = notebook.tools if options.tools is None else names_in(options.tools)
     tools = [*notebook.tools_of(names), *mcp_servers().servers.values()]
     return Agent(options.model, tools=tools, instructions=options.instructions or "")

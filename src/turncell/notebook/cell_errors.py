@@ -8,7 +8,23 @@ from contextlib import suppress
 from typing import Any, ClassVar
 
 MOST_ERRORS = 50
-TURN = re.compile(r"\s*%{1,2}agent\b")
+TURN = re.compile(r"(?:\s|#.*(?:\n|$))*%{1,2}agent\b")
+"""The beginning of a cell that asks the agent; comments may stand above it."""
+_ABOVE = re.compile(r"\s*#")
+
+
+def without_comments_above(lines: list[str]) -> list[str]:
+    """For IPython, to which `%%agent` is a cell magic in the first line only.
+
+    >>> without_comments_above(["# the weather\n", "%%agent\n", "# Oslo?\n"])
+    ['%%agent\n', '# Oslo?\n']
+    """
+    for number, line in enumerate(lines):
+        if re.match(r"%%agent\b", line):
+            return lines[number:]
+        if line.strip() and not _ABOVE.match(line):
+            break
+    return lines
 
 
 class CellErrors(Mapping[int, str]):
@@ -21,6 +37,8 @@ class CellErrors(Mapping[int, str]):
         self._errors: dict[int, BaseException] = {}
         self.sources: dict[int, str] = {}
         """Of the cells that failed: a cell that is run without a history has its source nowhere else."""
+        self._cells: dict[int, str] = {}
+        """Their ids in the notebook, where the front end tells them: a cell that was edited is still that cell."""
         shell.events.register("post_run_cell", self._ran)
 
     @classmethod
@@ -35,6 +53,7 @@ class CellErrors(Mapping[int, str]):
             self._shell.events.unregister("post_run_cell", self._ran)
         self._errors.clear()
         self.sources.clear()
+        self._cells.clear()
         type(self)._of_shell = None
 
     @property
@@ -48,16 +67,23 @@ class CellErrors(Mapping[int, str]):
         source = getattr(result.info, "raw_cell", None) or ""
         if number is None or TURN.match(source):  # a turn that failed has told so itself
             return
+        cell_id = getattr(result.info, "cell_id", None) or ""
         if error is None:
             # The same cell has run again, and well.
-            self._forget(old for old, failed in self.sources.items() if failed.strip() == source.strip())
+            self._forget(old for old in self.sources if self._is_same(old, source, cell_id))
             return
+        if cell_id:
+            self._cells[number] = cell_id
         self._errors[number], self.sources[number] = error, source
         self._forget(list(self._errors)[:-MOST_ERRORS])
 
     def _forget(self, numbers: Iterable[int]) -> None:
         for number in list(numbers):
             del self._errors[number], self.sources[number]
+            self._cells.pop(number, None)
+
+    def _is_same(self, number: int, source: str, cell_id: str) -> bool:
+        return self._cells.get(number) == cell_id != "" or self.sources[number].strip() == source.strip()
 
     def __getitem__(self, number: int) -> str:
         from turncell.notebook.failures import trimmed

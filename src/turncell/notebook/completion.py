@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from turncell.core.policy import MODES
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("turncell")
 _KEYS = ("%agent", "%%agent")
 _LIST_LIMIT = 200
+_WITH_WORDS = ("mcp", "trust", "rules", "sessions")
+"""Commands with words of their own, such as `accept`."""
 
 
 def install(shell: Any, notebook: Callable[[], Notebook], parser: Any) -> Callable[[], None]:
@@ -46,7 +49,8 @@ def completions(notebook: Notebook, parser: Any, line: str, symbol: str) -> list
     magic, *words = line.split()
     if symbol and words and words[-1].endswith(symbol):
         words = words[:-1]
-    found = _of_cell(notebook, parser, words) if magic == "%%agent" else _of_line(notebook, words)
+    is_turn = magic == "%%agent" or words[:1] == ["fix"]
+    found = _of_cell(notebook, parser, words) if is_turn else _of_line(notebook, words)
     return sorted(one for one in found if one.startswith(symbol))
 
 
@@ -56,9 +60,20 @@ def _of_cell(notebook: Notebook, parser: Any, words: list[str]) -> Iterable[str]
     action = options.get(last or "")
     # -t takes many names; the others are complete after one.
     if action is not None and action.nargs != 0 and (words[-1] == last or action.nargs == "+"):
-        values = _values(notebook, action.dest)
+        values = action.choices or _values(notebook, action.dest)
         return [*values, *options] if action.nargs == "+" and words[-1] != last else values
     return [option for option in options if option.startswith("--")]
+
+
+def _words(name: str) -> Iterable[str]:
+    """What may stand after a command, as its usage says it: options, and words of its own."""
+    from turncell.notebook.commands import commands
+
+    usage = commands()[name].usage.partition(" ")[2]
+    found = re.findall(r"(?<![\w-])--?[a-z]+(?![\w-])", usage)
+    if name in _WITH_WORDS:
+        found += re.findall(r"(?<![\w-])[a-z]+(?![\w-])", usage)
+    return found
 
 
 def _values(notebook: Notebook, dest: str) -> Iterable[str]:
@@ -78,30 +93,40 @@ def _values(notebook: Notebook, dest: str) -> Iterable[str]:
         return named(lambda value: isinstance(value, type))
     if dest == "session":
         return _sessions()
-    if dest == "mode":
-        return MODES
-    if dest == "view":
-        return ("live", "keep", "text", "none")
+    if dest in ("vars", "map"):
+        return named(lambda value: not callable(value) and not inspect.ismodule(value))
     return ()
 
 
 def _of_line(notebook: Notebook, words: list[str]) -> Iterable[str]:
+    from turncell.adapters.mcp_config import mcp_servers
+    from turncell.frames.costs import By
     from turncell.notebook.commands import commands
 
     if not words:
         return commands()
     name, session = words[0], notebook.session
-    options = [word.strip("[]") for word in commands()[name].usage.split() if word.strip("[]").startswith("-")]
+    if name not in commands():
+        return ()
+    options = list(_words(name))
     if words[-1] in ("-a", "--agent"):
         return _values(notebook, "agent")
     if words[-1] == "--scope":
         return ("once", "session", "always")
     if name in ("resume", "takeover", "delete"):
         return [*_sessions(), *options]
-    if name in ("branch", "show"):
-        return [run.run_id for run in session.all_runs] if session else ()
+    if name in ("branch", "show", "retry", "compare"):
+        return [*([run.run_id for run in session.all_runs] if session else ()), *options]
+    if words == ["rules", "revoke"]:
+        return _rules(notebook)
+    if name == "mcp" and len(words) == 2 and words[1] in ("remove", "tools", "restart"):
+        return mcp_servers().servers
+    if words[-1] == "--by":
+        return get_args(By)
     if name in ("approve", "deny", "answer"):
-        return [*(call.call_id for call in (notebook.run.requests if notebook.run else ())), *options]
+        return [*(call.call_id for run in notebook.runs for call in run.requests), *options]
+    if name == "stop":
+        return [run.id for run in notebook.runs]
     if name == "tools":
         return [*_values(notebook, "tools"), "--none"]
     if name == "model":
@@ -113,6 +138,13 @@ def _of_line(notebook: Notebook, words: list[str]) -> Iterable[str]:
     return options
 
 
+def _rules(notebook: Notebook) -> list[str]:
+    from turncell.runtime.rulebook import rule_id, rulebook
+
+    mine = notebook.session.rules if notebook.session else ()
+    return [*map(rule_id, mine), *(one.rule_id for one in rulebook().rules())]
+
+
 def _models() -> list[str]:
     from turncell.adapters.price_list import listed_models
 
@@ -122,4 +154,4 @@ def _models() -> list[str]:
 def _sessions() -> list[str]:
     from turncell.runtime.session import Session
 
-    return [info.session_id for info in Session.list()[:_LIST_LIMIT]]
+    return [info.session_id for info in Session.list() if not info.is_row][:_LIST_LIMIT]

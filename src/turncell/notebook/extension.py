@@ -8,7 +8,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
+
+from turncell import settings
+from turncell.errors import SettingError
 
 IDLE_S = 1.0
 """How long nothing has run before LiteLLM is imported: two seconds of work that would slow the cell beside it."""
@@ -20,16 +24,21 @@ _remove_completion: Callable[[], None] = lambda: None  # noqa: E731
 def load(shell: InteractiveShell) -> None:
     """Register the magics, and how a Run looks in an output."""
     from turncell.notebook import completion
-    from turncell.notebook.cell_errors import CellErrors
+    from turncell.notebook.cell_errors import CellErrors, without_comments_above
     from turncell.notebook.magics import TurncellMagics
-    from turncell.runtime.project import use_project
+    from turncell.runtime.project import unaccepted_servers, use_project
 
-    if said := use_project():
+    try:
+        settings.current()
+    except SettingError as error:  # nothing is loaded, for a mode that was meant to be stricter would not count
+        raise UsageError(str(error)) from None
+    if said := "\n".join(filter(None, (use_project(), unaccepted_servers()))):
         print(said)  # noqa: T201
     _WarmUp.begin(shell)
     CellErrors.of(shell)
     magics = TurncellMagics(shell)
     shell.register_magics(magics)
+    shell.input_transformers_cleanup.append(without_comments_above)
     global _remove_completion
     _remove_completion = completion.install(shell, lambda: magics.notebook, magics.cell.parser)
     for mime, formatter in _formatters(shell):
@@ -38,9 +47,11 @@ def load(shell: InteractiveShell) -> None:
 
 def unload(shell: InteractiveShell) -> None:
     """Leave nothing behind."""
-    from turncell.notebook.cell_errors import CellErrors
+    from turncell.notebook.cell_errors import CellErrors, without_comments_above
 
     _WarmUp.end(shell)
+    with suppress(ValueError):
+        shell.input_transformers_cleanup.remove(without_comments_above)
     _remove_completion()
     for kind in ("cell", "line"):
         shell.magics_manager.magics[kind].pop("agent", None)

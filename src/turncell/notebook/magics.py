@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ if TYPE_CHECKING:  # the runtime is imported by the first cell that needs it: %l
     from turncell.notebook.notebook import Notebook
     from turncell.runtime.session import Session
 
+_BRACKETS = re.compile(r"""(\[(?:[^\[\]'"]|'[^'\n]*'|"[^"\n]*")*\])|"(?:\\.|[^"\\])*"|'[^']*'""")
+"""Brackets, or a quoted word, in which brackets are nothing of ours."""
 _SETTINGS = ("model", "mode", "max_steps", "unattended", "request_timeout_s", "context", "echo")
 
 
@@ -42,6 +45,20 @@ class TurncellMagics(Magics):
     def __init__(self, shell: Any) -> None:
         super().__init__(shell)
         self._shell = shell
+        # A trait that was never read is compared to its static default, and one that is set to that is not validated.
+        self.take_settings()
+
+    def take_settings(self) -> None:
+        """Say of each setting what it is now: `%agent mode`, a project and code set them too."""
+        current = settings.current()
+        for name in _SETTINGS:
+            # Past the traits, whose validation and observers are for what people set by them.
+            self._trait_values[name] = getattr(current, name)
+
+    def update_config(self, config: Any) -> None:
+        """What `%config` calls: against the settings as they are now, or the value that is set would seem to be there."""
+        self.take_settings()
+        super().update_config(config)
 
     @cached_property
     def notebook(self) -> Notebook:
@@ -49,34 +66,6 @@ class TurncellMagics(Magics):
         from turncell.notebook.notebook import Notebook
 
         return Notebook(self._shell)
-
-    @traitlets.default("model")
-    def _model(self) -> str:
-        return settings.current().model
-
-    @traitlets.default("mode")
-    def _mode(self) -> str:
-        return settings.current().mode
-
-    @traitlets.default("max_steps")
-    def _max_steps(self) -> int:
-        return settings.current().max_steps
-
-    @traitlets.default("unattended")
-    def _unattended(self) -> str:
-        return settings.current().unattended
-
-    @traitlets.default("request_timeout_s")
-    def _request_timeout_s(self) -> float:
-        return settings.current().request_timeout_s
-
-    @traitlets.default("context")
-    def _context(self) -> str:
-        return settings.current().context
-
-    @traitlets.default("echo")
-    def _echo(self) -> str:
-        return settings.current().echo
 
     @traitlets.validate(*_SETTINGS)
     def _fits(self, proposal: Any) -> Any:
@@ -156,7 +145,7 @@ class TurncellMagics(Magics):
         from turncell.notebook.cell import run_cell
 
         with _in_one_line():
-            run_cell(self.notebook, self.cell.parser.parse_args(_split(line)), cell)
+            run_cell(self.notebook, options_in(self.cell.parser, split(line)), cell)
 
     @no_var_expand
     @line_magic("agent")
@@ -170,7 +159,9 @@ class TurncellMagics(Magics):
             except (OSError, ValueError) as error:
                 if isinstance(error, TurncellError):
                     raise
-                raise ShellUsageError(f"%agent {line}: {error}") from None
+                raise ShellUsageError(f"%agent {line}: {_reason(error)}") from None
+            finally:
+                self.take_settings()
 
 
 @contextmanager
@@ -188,9 +179,31 @@ def _in_one_line() -> Iterator[None]:
         raise ShellUsageError(in_cells(error)) from None
 
 
-def _split(line: str) -> list[str]:
-    """The words of a line as a shell reads them, quotes within quotes too."""
+def options_in(parser: Any, words: list[str], magic: str = "%%agent") -> Any:
+    """The options of a turn. UsageError with the way to the manual."""
     try:
-        return shlex.split(line)
+        return parser.parse_args(words)
+    except ShellUsageError as error:
+        from turncell.notebook.commands import commands
+
+        hint = f"%agent {words[0]} is a command, in a cell of its own" if words and words[0] in commands() else ""
+        raise UsageError(f"{magic}: {error}; {hint or '%%agent? lists the options'}") from None
+
+
+def split(line: str, magic: str = "%%agent") -> list[str]:
+    """The words of a line as a shell reads them; quotes in brackets, as in `df['c']`, stay as they are typed."""
+    try:
+        return shlex.split(_BRACKETS.sub(_kept, line))
     except ValueError as error:
-        raise UsageError(f'%%agent {line}: {error}; close each quote, and put text with a \' between " and "') from None
+        raise UsageError(f'{magic} {line}: {error}; close each quote, and put text with a \' between " and "') from None
+
+
+def _kept(found: re.Match[str]) -> str:
+    has_quotes = found[1] is not None and not {"'", '"'}.isdisjoint(found[1])
+    return shlex.quote(found[1]) if has_quotes else found[0]
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.strerror}: {str(error.filename)!r}"
+    return str(error)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import re
-from collections.abc import Callable, Iterable, MutableMapping
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from typing import Any, cast, is_typeddict
 
 from turncell.core.budget import RESOURCES
 from turncell.core.fold import RunState
@@ -28,6 +30,8 @@ LEFT = {
 """How a run was left that has not ended."""
 _IN_CELLS = {
     "session.fork()": "%%agent --fork",
+    "begin one with agent.session()": "begin one with %%agent",
+    "load it with Session.load(session_id)": "go on with it by %agent resume ID",
     "session.take_over()": "%agent takeover",
     "run = session.resume(is_attended=True), then run.approve() runs it again, run.reply(result) says that it has "
     "happened, run.deny() skips it": "%agent resume, where somebody attends: run it again, say that it has happened, or skip it",
@@ -52,8 +56,13 @@ class Notebook:
         self.names: MutableMapping[str, Any] = shell.user_ns
         self.session: Session | None = None
         self.tools: list[str] = []
-        self.run: Run | None = None
-        """The newest run that was started from here: what `%agent stop` and `%agent approve` mean."""
+        self._runs: list[Run] = []
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs that were started from here and go on, oldest first: what `%agent stop` and `%agent approve` mean."""
+        self._runs = [run for run in self._runs if not run.done.done()]
+        return self._runs
 
     # -- names
 
@@ -63,6 +72,35 @@ class Notebook:
             return self.names[name]
         except KeyError:
             raise UsageError(f"{name!r} is not defined in this notebook; define it in a cell above") from None
+
+    def type_named(self, text: str) -> Any:
+        """A type, as an annotation would say it with the names of the notebook and of Python: `Label`, `list[int]`, `A | None`.
+
+        UsageError for a name that is not there, and for what is no type. Nothing is called.
+        """
+        from turncell.runtime.output_type import OutputType
+
+        try:
+            found = _type_at(ast.parse(text.strip(), mode="eval").body, self.names)
+        except LookupError as error:
+            raise UsageError(f"{error.args[0]!r} is not defined in this notebook; define it in a cell above") from None
+        except Exception as error:
+            raise UsageError(f"--schema {text}: {error}; use a type, like Label or list[int]") from None
+        if found is None or isinstance(found, (str, int, float, list, tuple, Mapping)):
+            raise UsageError(f"--schema {text}: that is {type(found).__name__}, not a type")
+        try:
+            OutputType(found)
+        except UsageError as error:
+            if is_typeddict(found) and "typing_extensions" in str(error):
+                raise UsageError(
+                    f"--schema {text}: on Python before 3.12 a TypedDict has to be that of typing_extensions"
+                ) from None
+            why = str(error.__cause__ or error).splitlines()[0]
+            raise UsageError(
+                f"--schema {text}: that is {type(found).__name__}, which cannot be asked for: {visible(why)[:200]}; "
+                "use a dataclass, a TypedDict, an Enum, a pydantic model, or a type like list[int]"
+            ) from None
+        return found
 
     def tools_of(self, names: Iterable[str]) -> list[Any]:
         """Functions and Tools of the notebook by name; "notebook" stands for its own tools, unless something is called so."""
@@ -125,8 +163,9 @@ class Notebook:
         """Show a run in this cell and wait for its end. Raises TurnFailed for what has to fail the cell."""
 
         def begin(is_attended: bool, cell_id: str | None) -> Run:
-            self.run = start(is_attended, cell_id)
-            return self.run
+            run = start(is_attended, cell_id)
+            self._runs = [*self.runs, run]
+            return run
 
         run = run_turn(begin, view=view, detach=detach)
         if not detach and run.status in FAILS_THE_CELL:
@@ -146,11 +185,12 @@ class Notebook:
         out: str | None = None,
         view: View = "live",
         detach: bool = False,
+        **terms: Any,
     ) -> None:
-        """Go on with the turn of this session that was interrupted."""
+        """Go on with the turn of this session that was interrupted; `terms` are options of `Agent.resume`."""
 
         def start(is_attended: bool, cell_id: str | None) -> Run:
-            run = agent.resume(session, is_attended=is_attended, mode=mode)
+            run = agent.resume(session, is_attended=is_attended, mode=mode, **terms)
             self.use(session)
             if out:
                 self.names[out] = run
@@ -178,6 +218,23 @@ class Notebook:
             raise UsageError(f"{whose(run)} {had}, and nobody goes on without that; name the agent: -a AGENT")
         tools = [self.tool(tool) if tool in self.names else own[tool] for tool in run.tools]
         return Agent(run.model, tools=tools, instructions=run.instructions, mode=cast(Mode, run.mode))
+
+
+def _type_at(node: ast.expr, names: Mapping[str, Any]) -> Any:
+    """What an annotation means. KeyError with the name that is not there."""
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.Name):
+        return names[node.id] if node.id in names else vars(builtins)[node.id]
+    if isinstance(node, ast.Attribute):
+        return getattr(_type_at(node.value, names), node.attr)
+    if isinstance(node, ast.Tuple):
+        return tuple(_type_at(each, names) for each in node.elts)
+    if isinstance(node, ast.Subscript):
+        return _type_at(node.value, names)[_type_at(node.slice, names)]
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return _type_at(node.left, names) | _type_at(node.right, names)
+    raise ValueError("that is no type")
 
 
 def in_cells(error: object) -> str:
@@ -240,5 +297,5 @@ def limits_in(text: str) -> dict[str, float]:
         try:
             limits[name] = int(value) if value.isdigit() else float(value)
         except ValueError:
-            raise UsageError(f"--budget {text}: {value!r} is no number") from None
+            raise UsageError(f"--budget {text!r}: {value!r} is no number") from None
     return limits

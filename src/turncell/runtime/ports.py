@@ -142,6 +142,8 @@ class SessionInfo:
     """Of a sub-agent's session, the outermost run around it; empty for one that people have (see `root_run_of`)."""
     left: Literal["", "running", "interrupted", "waiting", "in_doubt"] = ""
     """What became of a run that has not ended; "running" where its process lives. Stores leave it ""."""
+    is_row: bool = False
+    """It is a row of a batch. Stores leave it False."""
 
 
 def root_run_of(record: Record) -> str:

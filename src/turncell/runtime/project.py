@@ -15,14 +15,14 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from turncell import settings
 from turncell.core.policy import Mode
 from turncell.errors import SettingError, StoreError
 from turncell.runtime.trust import Project, read_project
-from turncell.settings import Settings
+from turncell.settings import Settings, check_types
 
 FILE = "settings.toml"
 _CARE: tuple[Mode, ...] = ("auto", "edits", "ask", "plan", "never")
@@ -60,26 +60,50 @@ def with_project(
         said = tomllib.loads(data.decode("utf-8"))
     except ValueError as error:
         raise SettingError(f"{where} is no TOML: {error}") from error
-    known = [*_TIGHTENING, *_ACCEPTED]
-    if unknown := [name for name in said if name not in known]:
-        raise SettingError(f"{where} has {', '.join(map(repr, unknown))}; a project can set {', '.join(known)}")
-    for name, value in said.items():
-        _check(where, name, value, base)
+    try:
+        check_types(said, [*_TIGHTENING, *_ACCEPTED])
+        for name, value in said.items():
+            replace(base, **{name: value})
+    except SettingError as error:
+        raise SettingError(f"{where}: {error}") from error
     return _applied(project, base, said, os.environ if environment is None else environment)
 
 
 def use_project(folder: str | os.PathLike[str] = ".") -> str:
     """Let what a folder says count in this process; what counts and what does not, in words, or "" where it says nothing.
 
-    A file that cannot be understood changes nothing, and the words say so.
+    What an accepted folder has set before is taken back first, unless somebody has set it anew since; what made this
+    process more careful stays. A file that cannot be understood changes nothing more, and the words say so.
     """
+    current = settings.current()
+    theirs = {name: before for name, (before, after) in _set.items() if getattr(current, name) == after}
+    base = replace(current, **theirs)
+    _set.clear()
+    settings.use(base)
     try:
-        found = with_project(settings.current(), folder)
+        found = with_project(base, folder)
     except (SettingError, StoreError) as error:
         return f"the settings of this project do not count: {error}"
     if found.used:
         settings.use(found.settings)
+        accepted = [name for name in found.used if name in _ACCEPTED]
+        _set.update({name: (getattr(base, name), getattr(found.settings, name)) for name in accepted})
     return str(found)
+
+
+def unaccepted_servers(folder: str | os.PathLike[str] = ".") -> str:
+    """That the MCP servers of a folder do not start, where that is so; else ""."""
+    try:
+        project = read_project(folder)
+    except StoreError:
+        return ""  # said with the settings
+    if project.is_trusted or not any(name.endswith("mcp.json") for name in project.files):
+        return ""
+    return "MCP servers of this folder do not start: it is not accepted; see %agent trust"
+
+
+_set: dict[str, tuple[Any, Any]] = {}
+"""What an accepted folder has set in this process, by name: what it was before, and since."""
 
 
 def _applied(
@@ -109,14 +133,3 @@ def _is_tighter(name: str, value: Any, now: Any) -> bool:
     if name == "mode":
         return _CARE.index(value) > _CARE.index(now)
     return bool(value == "deny" if name == "unattended" else value < now)
-
-
-def _check(where: object, name: str, value: Any, base: Settings) -> None:
-    kind = {one.name: type(getattr(base, one.name)) for one in fields(base)}[name]
-    is_number = kind is float and isinstance(value, int)
-    if not (isinstance(value, kind) or is_number) or isinstance(value, bool):
-        raise SettingError(f"{where}: {name} is {value!r}; use {'a number' if kind in (int, float) else 'a text'}")
-    try:
-        replace(base, **{name: value})
-    except SettingError as error:
-        raise SettingError(f"{where}: {error}") from error

@@ -125,8 +125,8 @@ class Session:
 
     @classmethod
     def newest(cls, journal: Journal | None = None, *, everywhere: bool = False) -> Session:
-        """The session of this folder (or of all) that was used last. UsageError where there is none."""
-        found = cls.list(journal, everywhere=everywhere)
+        """The session of this folder (or of all) that was used last, but no row of a batch. UsageError where there is none."""
+        found = [one for one in cls.list(journal, everywhere=everywhere) if not one.is_row]
         if not found:
             where = "in this history" if everywhere else f"of the folder {os.getcwd()}"
             raise UsageError(f"there is no session {where} yet; begin one with agent.session()")
@@ -706,13 +706,24 @@ def _copy(store: Store, source: str, target: str, path: tuple[str, ...], token: 
 def _of_people(store: Store) -> list[SessionInfo]:
     """All sessions but those of sub-agents, which nobody has a conversation with. Says what was left open in each."""
     open_runs: dict[str, str] = {}
+    rows: set[str] = set()
     for record in store.read(types=("RunStarted", "RunEnded")):
+        if record.type == "RunStarted" and _OF_A_BATCH in record.payload:
+            rows.add(record.session_id)
         if record.type == "RunEnded":
             open_runs.pop(record.run_id, None)
         else:
             open_runs[record.run_id] = record.session_id
     last = {session_id: run_id for run_id, session_id in open_runs.items()}
-    return [_described(store, one, last.get(one.session_id)) for one in store.sessions() if not one.root_run_id]
+    return [
+        _described(store, evolve(one, is_row=True) if one.session_id in rows else one, last.get(one.session_id))
+        for one in store.sessions()
+        if not one.root_run_id
+    ]
+
+
+_OF_A_BATCH = b'"cell_id":"map:'
+"""In the record of a run that began as a row (see `runtime/batch.py`)."""
 
 
 def _described(store: Store, info: SessionInfo, open_run: str | None) -> SessionInfo:

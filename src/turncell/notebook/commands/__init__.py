@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -87,10 +86,12 @@ def words_of(line: str) -> list[str]:
     >>> words_of("rename it's mine"), words_of("export 'a b.md'"), words_of("--help")
     (['rename', "it's mine"], ['export', 'a b.md'], ['help'])
     """
+    from turncell.notebook.magics import split
+
     command, _, rest = line.strip().partition(" ")
     title = rest.strip()
     if command != "rename":
-        words = shlex.split(line)
+        words = split(line, "%agent")
         return ["help"] if words in (["--help"], ["-h"]) else words
     if len(title) > 1 and title[0] == title[-1] and title[0] in "'\"" and title[0] not in title[1:-1]:
         title = title[1:-1]

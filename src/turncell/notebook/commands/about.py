@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from turncell import settings
+from turncell.adapters.mcp_config import mcp_servers
 from turncell.core.policy import MODES
 from turncell.errors import UsageError
 from turncell.frames.visible import visible
@@ -13,6 +14,7 @@ from turncell.notebook.commands import Parser, command, commands, say
 from turncell.notebook.notebook import LEFT, Notebook, counted, names_in
 from turncell.runtime.agent import Agent
 
+_USAGE_WIDTH = 27
 _DOCTOR = Parser("doctor")
 _DOCTOR.add_argument("--report", metavar="PATH", required=True)
 
@@ -29,12 +31,22 @@ def status(notebook: Notebook) -> None:
         f"model    {current.model}",
         f"mode     {current.mode}",
         f"tools    {', '.join(notebook.tools) or 'none'}",
+        *_servers(),
         f"session  {told}",
         f"history  {current.store_name}",
     ]
-    if notebook.run is not None and not notebook.run.done.done():
-        lines.append(f"running  {notebook.run.id}, {notebook.run.status}; %agent stop ends it")
+    runs = notebook.runs
+    for run in runs:
+        lines.append(f"running  {run.id}, {run.status}; %agent stop{f' {run.id}' * (len(runs) > 1)} ends it")
     say("\n".join(lines))
+
+
+def _servers() -> list[str]:
+    """The MCP servers whose tools all cells have, in a line, where there are any or some wait."""
+    found = mcp_servers()
+    told = [f"{name} ({server.state})" for name, server in found.servers.items()]
+    told += ["some of this folder, which is not accepted: %agent trust"] * bool(found.waiting)
+    return [f"servers  {', '.join(told)}"] if told else []
 
 
 @command("doctor [--report PATH]", "what is ready, what is missing, which model to take; or a file for a bug report")
@@ -56,8 +68,11 @@ def doctor(notebook: Notebook, *words: str) -> None:
 @command("help", "this list")
 def help_(notebook: Notebook) -> None:
     every = commands().values()
-    width = max(len(one.usage) for one in every) + 2
-    lines = [f"%agent {one.usage:<{width}}{one.does}" for one in every]
+    lines = []
+    for one in every:
+        is_long = len(one.usage) > _USAGE_WIDTH
+        lines += [f"%agent {one.usage}"] * is_long
+        lines.append(f"{'' if is_long else f'%agent {one.usage}':<{_USAGE_WIDTH + 9}}{one.does}")
     say("\n".join([*lines, "", "%%agent asks the agent what the cell says; %%agent? is its manual"]))
 
 

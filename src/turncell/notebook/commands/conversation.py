@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from turncell.core.compare import compare
 from turncell.core.fold import RunState
 from turncell.errors import UsageError
+from turncell.frames.visible import visible
 from turncell.notebook.commands import Parser, command, say
 from turncell.notebook.notebook import Notebook, counted, prompt_of, stricter
+from turncell.runtime import defaults
 from turncell.runtime.run import Run
+from turncell.runtime.session import Session
 
 _RETRY = Parser("retry")
+_RETRY.add_argument("run_id", nargs="?")
 _RETRY.add_argument("-a", "--agent")
 
 
@@ -25,29 +30,36 @@ def redo(notebook: Notebook) -> None:
     say(f"back again: {prompt_of(session.runs[-1])}; the conversation has {_count(notebook)}")
 
 
-@command("retry [-a AGENT]", "ask the last prompt again, in place of its answer")
+@command(
+    "retry [RUN] [-a AGENT]", "ask again what the last run was asked, or RUN, in its place; what came after is left"
+)
 def retry(notebook: Notebook, *words: str) -> None:
     given = _RETRY.parse_args(list(words))
-    session = notebook.a_session()
-    if not session.runs:
-        raise UsageError("there is nothing to ask again: the conversation is empty")
-    last = session.runs[-1]
-    agent = notebook.agent_of(last, given.agent)
+    session = _session_with(notebook, given.run_id)
+    asked = _run(session, given.run_id)
+    agent = notebook.agent_of(asked, given.agent)
 
     def start(is_attended: bool, cell_id: str | None) -> Run:
-        return session.retry(agent=agent, is_attended=is_attended, mode=stricter(agent.mode, last.mode))
+        run = session.retry(given.run_id, agent=agent, is_attended=is_attended, mode=stricter(agent.mode, asked.mode))
+        notebook.use(session)
+        return run
 
     notebook.show(start)
 
 
 @command("fix [CELL] [options of %%agent]", "have the last cell that failed explained and mended, or In [CELL]")
 def fix(notebook: Notebook, *words: str) -> None:
-    from turncell.notebook.cell import agent_of_options, run_prompt
+    from turncell.notebook.cell import agent_of_options, check_options, run_prompt
     from turncell.notebook.context import fix_prompt
-    from turncell.notebook.magics import TurncellMagics
+    from turncell.notebook.magics import TurncellMagics, options_in
 
     number = int(words[0]) if words and words[0].isdigit() else None
-    options = TurncellMagics.cell.parser.parse_args(list(words if number is None else words[1:]))
+    options = options_in(TurncellMagics.cell.parser, list(words if number is None else words[1:]), "%agent fix [CELL]")
+    if options.map is not None or options.raw:
+        raise UsageError(
+            f"%agent fix and {'--raw' if options.raw else '--map'} do not go together: it has a prompt of its own"
+        )
+    check_options(options)
     run_prompt(notebook, agent_of_options(notebook, options), fix_prompt(notebook.shell, number), options)
 
 
@@ -59,7 +71,7 @@ def branch(notebook: Notebook, run_id: str | None = None) -> None:
         lines = [f"{'*' if run.run_id in path else ' '} {run.run_id}  {prompt_of(run)}" for run in session.all_runs]
         say("\n".join(lines) or "none yet")
         return
-    session.branch(run_id)
+    session.branch(_run(session, run_id).run_id)
     say(f"the next cell goes on after {prompt_of(session.runs[-1])}; the conversation has {_count(notebook)}")
 
 
@@ -69,22 +81,47 @@ def show(notebook: Notebook, run_id: str | None = None) -> None:
 
     from turncell.frames.transcript import mimebundle
 
-    if notebook.run is not None and not notebook.run.done.done() and run_id in (None, notebook.run.id):
+    going_on = [run for run in notebook.runs if run_id in (None, run.id)]
+    if going_on:
         from turncell.notebook.turn import show_again
 
-        show_again(notebook.run)
+        show_again(going_on[-1])
         return
-    display(mimebundle(_run(notebook, run_id)), raw=True)
+    display(mimebundle(_run(_session_with(notebook, run_id), run_id)), raw=True)
 
 
-def _run(notebook: Notebook, run_id: str | None) -> RunState:
-    runs = notebook.a_session().all_runs if run_id else notebook.a_session().runs
+@command("compare RUN RUN", "where two runs part, by their ids or the variables of -o")
+def compare_(notebook: Notebook, a: str, b: str) -> None:
+    found = [_named_run(notebook, name) for name in (a, b)]
+    parting = compare(*found)
+    say(visible(str(parting)) if parting else "the same, but for models, ids, times, tokens and costs")
+
+
+def _named_run(notebook: Notebook, name: str) -> RunState:
+    value = notebook.names.get(name)
+    return value.state if isinstance(value, Run) else _run(_session_with(notebook, name), name)
+
+
+def _session_with(notebook: Notebook, run_id: str | None) -> Session:
+    """This notebook's session, or that of a run which is not in it."""
+    mine = notebook.session
+    if run_id is None or (mine is not None and any(run.run_id == run_id for run in mine.all_runs)):
+        return notebook.a_session()
+    found = defaults.journal().ask(
+        lambda store: [one.session_id for one in store.read(run_id=run_id, types=("RunStarted",))]
+    )
+    if not found:
+        raise UsageError(f"there is no run {run_id!r} in this history; %agent branch lists those of this session")
+    return notebook.loaded(found[0])
+
+
+def _run(session: Session, run_id: str | None) -> RunState:
+    """The last of the conversation, or any of the session."""
+    runs = session.all_runs if run_id else session.runs
     if not runs:
-        raise UsageError("there is nothing to show: the conversation is empty")
-    if run_id is None:
-        return runs[-1]
-    for run in runs:
-        if run.run_id == run_id:
+        raise UsageError("there is no run: the conversation is empty")
+    for run in reversed(runs):
+        if run_id in (None, run.run_id):
             return run
     raise UsageError(f"there is no run {run_id!r} in this session; %agent branch lists them")
 

@@ -13,26 +13,43 @@ from turncell.runtime.session import Session
 _EXPORT = Parser("export")
 _EXPORT.add_argument("path", metavar="PATH")
 _EXPORT.add_argument("--session", action="store_true")
+_EXPORT.add_argument("--overwrite", action="store_true")
 
 
-@command("export [--session] PATH", "a transcript (.html, .md); with --session the session whole (.md, .jsonl)")
+@command(
+    "export [--session] [--overwrite] PATH",
+    "a transcript (.html, .md, .ipynb); with --session the session whole (.md, .jsonl)",
+)
 def export(notebook: Notebook, *words: str) -> None:
-    from turncell.frames.export import export_html, export_markdown
-
     given = _EXPORT.parse_args(list(words))
     session, target = notebook.a_session(), Path(given.path).expanduser()
+    if target.exists() and not given.overwrite:
+        raise UsageError(f"{target} is there already; write %agent export --overwrite PATH, or another path")
     if given.session:
         say(f"{session.export(target).resolve()}\nthe session whole; %agent import reads it")
         return
-    if target.suffix not in (".html", ".md"):
+    if target.suffix not in (".html", ".md", ".ipynb"):
         raise UsageError(
-            f"%agent export {given.path}: a transcript is .html or .md; write %agent export --session PATH for the "
+            f"%agent export {given.path}: a transcript is .html, .md or .ipynb; write %agent export --session PATH for the "
             "session whole (.md or .jsonl), which %agent import reads"
         )
-    title = next((run.prompt.text for run in session.runs if run.prompt), "Agent session")[:80]
-    text = export_markdown(session.runs) if target.suffix == ".md" else export_html(session.runs, title)
-    target.write_text(text, encoding="utf-8")
+    target.write_text(_transcript(session, target.suffix), encoding="utf-8")
     say(f"{target.resolve()}\na transcript, to read; %agent export --session PATH writes what can be imported")
+
+
+def _transcript(session: Session, suffix: str) -> str:
+    if suffix == ".md":
+        from turncell.frames.export import export_markdown
+
+        return export_markdown(session.runs)
+    title = next((run.prompt.text for run in session.runs if run.prompt), "Agent session")[:80]
+    if suffix == ".ipynb":
+        from turncell.frames.ipynb import export_ipynb
+
+        return export_ipynb(session.runs, title)
+    from turncell.frames.export import export_html
+
+    return export_html(session.runs, title)
 
 
 @command("import PATH", "read a session that was exported whole")

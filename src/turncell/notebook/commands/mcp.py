@@ -7,11 +7,11 @@ from pathlib import Path
 from turncell import settings
 from turncell.adapters.mcp_config import Configured, add_server, mcp_servers, remove_server, user_file
 from turncell.adapters.mcp_tools import McpServer
-from turncell.errors import UsageError
+from turncell.errors import SettingError, UsageError
 from turncell.notebook.commands import command, say
 from turncell.notebook.notebook import Notebook
 from turncell.runtime import trust as trusting
-from turncell.runtime.project import with_project
+from turncell.runtime.project import use_project, with_project
 from turncell.runtime.secrets import redactor
 
 _MCP = "mcp [list | add NAME -- COMMAND ... | add NAME URL | remove NAME | tools NAME | restart NAME]"
@@ -24,6 +24,10 @@ def mcp(notebook: Notebook, *words: str) -> None:
     match words:
         case () | ("list",):
             say(_listed(mcp_servers()))
+        case ("add", name, *_) if name in (known := mcp_servers()).servers and known.origins[name] == user_file():
+            raise UsageError(
+                f"there is a server {name!r} already ({known.servers[name].target}); %agent mcp remove {name} takes it out first"
+            )
         case ("add", name, "--", command, *args):
             add_server(name, {"command": command, "args": args})
             say(f"{name}: added to {user_file()}; it starts when a turn first needs it")
@@ -62,7 +66,8 @@ def trust(notebook: Notebook, *words: str) -> None:
             was_accepted = trusting.untrust()
             mcp_servers()  # ends what had been started
             where = Path.cwd()
-            say(f"{where} is no longer accepted" if was_accepted else f"{where} was not accepted")
+            said = f"{where} is no longer accepted" if was_accepted else f"{where} was not accepted"
+            say("\n".join(filter(None, (said, use_project()))))
         case _:
             raise UsageError(f"%agent trust {' '.join(words)}: write %agent {_TRUST}")
 
@@ -128,15 +133,23 @@ def _shown(project: trusting.Project) -> str:
         cut = f"\n[cut here: {len(text) - _SHOWN_CHARS:,} more characters]" if len(text) > _SHOWN_CHARS else ""
         lines += ["", f"{name}:", f"{text[:_SHOWN_CHARS]}{cut}"]
     if any(name.endswith("settings.toml") for name in project.files):
-        lines += ["", f"what counts of it now:\n{with_project(settings.current(), project.folder)}"]
+        lines += ["", _counting(project)]
     if not project.is_trusted:
         lines += ["", f"%agent trust accept {project.digest[:12]}  accepts this; the programs it names then run as you"]
     return redactor().text("\n".join(lines))
 
 
+def _counting(project: trusting.Project) -> str:
+    try:
+        return f"what its settings change now:\n{with_project(settings.current(), project.folder)}".rstrip(":\n")
+    except SettingError as error:  # the files are shown all the same: somebody has to see what is wrong
+        return f"its settings do not count: {error}"
+
+
 def _accepted(project: trusting.Project) -> str:
     if not project.files:
         return f"{project.folder} has none of {', '.join(trusting.project_files())}; there is nothing to accept"
-    return (
+    said = (
         f"{project.folder} is accepted as it is now ({', '.join(project.files)}); after a change it is asked about anew"
     )
+    return "\n".join(filter(None, (said, use_project())))

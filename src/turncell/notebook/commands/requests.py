@@ -18,10 +18,9 @@ _DENY.add_argument("id", nargs="?")
 _DENY.add_argument("-r", "--reason", default="")
 
 
-@command("requests", "what the running turn waits for, with the ids of its calls")
+@command("requests", "what the turns that go on wait for, with the ids of their calls")
 def requests(notebook: Notebook) -> None:
-    run = notebook.run
-    waiting = run.requests if run is not None else ()
+    waiting = [call for run in notebook.runs for call in run.requests]
     say("\n\n".join(f"{call.call_id}\n{redactor().text(question(call))}" for call in waiting) or "nothing waits")
 
 
@@ -50,25 +49,29 @@ def answer(notebook: Notebook, *words: str) -> None:
     say("answered")
 
 
-@command("stop", "end the turn that goes on without its cell, and keep what it has said")
-def stop(notebook: Notebook) -> None:
-    run = notebook.run
-    if run is None or run.done.done():
+@command("stop [RUN]", "end a turn that goes on without its cell, and keep what it has said")
+def stop(notebook: Notebook, run_id: str | None = None) -> None:
+    runs = notebook.runs
+    if not runs:
         say("nothing runs")
         return
+    found = [run for run in runs if run_id in (None, run.id)]
+    if len(found) != 1:
+        what = f"{run_id!r} does not go on" if run_id else f"{len(runs)} turns go on"
+        raise UsageError(f"{what}; name one of {', '.join(run.id for run in runs)}: %agent stop RUN")
+    run = found[0]
     run.cancel("stopped by you")
     run.result()
     say(f"{run.id} is {run.status}")
 
 
 def _waiting(notebook: Notebook, call_id: str | None) -> tuple[Run, CallState]:
-    run = notebook.run
-    waiting = run.requests if run is not None else ()
-    if run is None or not waiting:
+    waiting = [(run, call) for run in notebook.runs for call in run.requests]
+    if not waiting:
         raise UsageError("nothing waits for an answer")
-    found = [call for call in waiting if call_id in (None, call.call_id)]
+    found = [(run, call) for run, call in waiting if call_id in (None, call.call_id)]
     if len(found) != 1:
-        ids = ", ".join(call.call_id for call in waiting)
+        ids = ", ".join(call.call_id for _, call in waiting)
         what = f"{call_id!r} does not wait" if call_id else f"{len(waiting)} calls wait"
         raise UsageError(f"{what}; name one of {ids} (%agent requests shows them)")
-    return run, found[0]
+    return found[0]

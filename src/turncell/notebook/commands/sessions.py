@@ -30,6 +30,7 @@ _RULES.add_argument("id", nargs="?")
 @command("new", "the next cell begins a new session")
 def new(notebook: Notebook) -> None:
     notebook.use(None)
+    say("the next cell begins a new session")
 
 
 @command("sessions [--all] [prune --older 90d]", "those of this folder, or all; delete old ones")
@@ -43,6 +44,8 @@ def sessions(notebook: Notebook, *words: str) -> None:
         return
     if given.older is not None:
         raise UsageError("--older belongs to prune; write %agent sessions prune --older 90d")
+    found = Session.list(everywhere=given.all)
+    rows = sum(info.is_row for info in found)
     mine, journal = notebook.session.id if notebook.session else "", defaults.journal()
     lines = [
         f"{'*' if info.session_id == mine else ' '} {info.session_id}  "
@@ -51,8 +54,11 @@ def sessions(notebook: Notebook, *words: str) -> None:
         + (f"  {visible(info.project)}" if given.all else "")
         + (f"  [{LEFT[info.left]}]" if info.left else "")
         + ("  [damaged]" if journal.damage(info.session_id) is not None else "")
-        for info in Session.list(journal, everywhere=given.all)
+        for info in found
+        if not info.is_row or info.session_id == mine
     ]
+    if rows:
+        lines.append(f"{counted(rows, 'row')} of batches not listed; --map with --resume NAME reads them")
     say("\n".join(lines) or "none yet")
 
 
@@ -105,6 +111,7 @@ def rename(notebook: Notebook, *title: str) -> None:
     if not title:
         raise UsageError("%agent rename: a title is missing; write %agent rename TITLE")
     notebook.a_session().rename(title[0])
+    say(f"{notebook.a_session().id} is called {visible(title[0])!r} now")
 
 
 @command("delete ID", "erase a session for good")

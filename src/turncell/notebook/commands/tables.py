@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from IPython.display import display
 
-from turncell.notebook.commands import command
+from turncell.errors import UsageError
+from turncell.notebook.commands import Parser, command
 from turncell.notebook.notebook import Notebook
+
+_COST = Parser("cost")
+_COST.add_argument("--by", default="model")
+_COST.add_argument("--all", action="store_true")
+
+
+@command(
+    "cost [--by model] [--all]", "what the session has cost, or all of the history: by model, session, day or tool"
+)
+def cost(notebook: Notebook, *words: str) -> None:
+    from turncell.frames.costs import By
+    from turncell.frames.history import history
+
+    given = _COST.parse_args(list(words))
+    if given.by not in get_args(By):
+        raise UsageError(f"%agent cost --by {given.by}: use one of {', '.join(get_args(By))}")
+    display(history(None if given.all else notebook.a_session()).cost_by(given.by))
 
 
 @command("runs", "a row for each run of the session")
