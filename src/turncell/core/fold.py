@@ -384,7 +384,9 @@ def _call_at_rest(call: CallState, is_doubtful: bool) -> CallState:
         return call
     asked = call.request
     # What was in doubt is so until somebody has said.
-    is_undecided = call.status == "in_doubt" or (asked is not None and asked.kind == "in_doubt" and asked.answer is None)
+    is_undecided = call.status == "in_doubt" or (
+        asked is not None and asked.kind == "in_doubt" and asked.answer is None
+    )
     if call.started_at is None and not is_undecided:
         return call
     rest: dict[str, Any] = {"progress": "", "progress_data": None}

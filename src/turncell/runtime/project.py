@@ -102,7 +102,9 @@ def _applied(
             unused[name] = f"TURNCELL_{name.upper()} is set"
         else:
             used[name] = value
-    return ProjectSettings(replace(base, **used), tuple(used), unused)
+    # Rules and consents stay the user's: a file beside a project's store may come from anybody.
+    moved = {"own_store": base.store} if "store" in used and base.own_store is None else {}
+    return ProjectSettings(replace(base, **used, **moved), tuple(used), unused)
 
 
 def _is_tighter(name: str, value: Any, now: Any) -> bool:
