@@ -565,7 +565,7 @@ def _model_failed(turn: _Turn, s: ModelFailed) -> None:
     started_at = turn.run.steps[-1].started_at
     _keep_partial(turn)
     turn.record(
-        ev.StepFailed, kind=s.kind, message=s.message, usage=s.usage,
+        ev.StepFailed, kind=s.kind, message=s.message, usage=s.usage, cost_usd=s.cost_usd, cost_basis=s.cost_basis,
         duration_s=max(0.0, s.at - started_at), first_token_s=s.first_token_s,
         reasoning_s=turn.state.reasoning_s(s.at), longest_gap_s=s.longest_gap_s,
     )  # fmt: skip
@@ -854,7 +854,8 @@ def _stop(turn: _Turn, s: Stop) -> None:
         started_at = turn.run.steps[-1].started_at
         _keep_partial(turn)
         turn.record(
-            ev.StepFailed, kind=s.kind or s.status, message=s.message or f"the run was {s.status}", usage=Usage(),
+            ev.StepFailed, kind=s.kind or s.status, message=s.message or f"the run was {s.status}",
+            usage=s.usage, cost_usd=s.cost_usd, cost_basis=s.cost_basis,
             duration_s=max(0.0, s.at - started_at), reasoning_s=turn.state.reasoning_s(s.at),
         )  # fmt: skip
     turn.set(is_judging=False, reviewing=None)

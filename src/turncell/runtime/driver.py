@@ -23,9 +23,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from turncell.core.events import Event, Latency, Recorded, RecordedEvent, RequestAnswered
+from turncell.core.events import CostBasis, Event, Latency, Recorded, RecordedEvent, RequestAnswered
 from turncell.core.fold import CallState, RunState
 from turncell.core.nucleus import Nucleus
+from turncell.core.parts import Usage
 from turncell.core.policy import Rule
 from turncell.core.reducer import LoopState, reduce
 from turncell.core.signals import (
@@ -128,6 +129,8 @@ class Driver:
         """When the open stream was last heard of, by the monotonic clock."""
         self.stream_task: asyncio.Task[Any] | None = None
         """The model call that counts; an earlier one that does not end must not be heard any more."""
+        self.stream: model_call.Stream | None = None
+        """What it reads, while it does."""
         self.picked = 0
         """How many models were given up when the last one was picked."""
         self.given_up: list[str] = []
@@ -296,7 +299,12 @@ class Driver:
             self._is_feeding = False
 
     def stop(self, status: Any = "cancelled", kind: str | None = None, message: str | None = None) -> None:
-        self.feed(Stop(time.time(), status, kind, message, frozenset(self.not_begun)))
+        self.feed(Stop(time.time(), status, kind, message, frozenset(self.not_begun), *self._spent_in_vain()))
+
+    def _spent_in_vain(self) -> tuple[Usage, float | None, CostBasis]:
+        """What the model call has taken that is broken off now."""
+        stream = self.stream
+        return stream.spent() if stream is not None and self.loop_state.is_streaming else (Usage(), None, "none")
 
     def note(self, kind: Any, message: str, call_id: str | None = None, data: Any = None) -> None:
         self.feed(Note(time.time(), kind, message, call_id, data))
@@ -456,7 +464,8 @@ class Driver:
             if self.stream_task is not None:
                 self.stream_task.cancel()
             text = f"the model has said nothing for {self.setup.silence_s:g} s"
-            self.feed(ModelFailed(time.time(), "timeout", text))
+            usage, cost_usd, basis = self._spent_in_vain()
+            self.feed(ModelFailed(time.time(), "timeout", text, usage, cost_usd=cost_usd, cost_basis=basis))
 
     def call(self, call_id: str) -> CallState | None:
         steps = self._nucleus.state.run.steps
