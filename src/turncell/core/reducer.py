@@ -536,7 +536,8 @@ def _model_finished(turn: _Turn, s: ModelFinished) -> None:
         turn.end("max_steps", "max_steps", _used_up(turn))
     elif message.calls and turn.run.queued:
         for call in turn.calls:
-            turn.finish(call, "skipped", SKIPPED)
+            was_in_doubt = call.request is not None and call.request.kind == "in_doubt"
+            turn.finish(call, "skipped", IN_DOUBT_SKIPPED if was_in_doubt else SKIPPED)
         _advance(turn)
     elif message.calls:
         turn.set(is_judging=True)
@@ -733,7 +734,8 @@ def _advance(turn: _Turn) -> None:
 
 
 def _is_in_doubt(call: CallState) -> bool:
-    return call.status == "in_doubt" or (call.request is not None and call.request.kind == "in_doubt")
+    asked = call.request
+    return call.status == "in_doubt" or (asked is not None and asked.kind == "in_doubt" and asked.answer is None)
 
 
 def _boundary(turn: _Turn) -> None:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from turncell.core.events import CostBasis, Event, Latency, Recorded, RecordedEvent, RequestAnswered
 from turncell.core.fold import CallState, RunState
@@ -149,6 +150,10 @@ class Driver:
         self._inbox: deque[Signal] = deque()
         self._is_feeding = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._given_up: WeakSet[asyncio.Task[Any]] = WeakSet()
+        """Those that were cancelled here while the run goes on."""
+        self._is_leaving = False
+        """The run is over, and all its tasks are cancelled."""
         self._ending: asyncio.Task[None] | None = None
         """The task that has nothing more to do than what it feeds now."""
         self._next: Coroutine[Any, Any, None] | None = None
@@ -223,6 +228,7 @@ class Driver:
             self._ticking.cancel()
             if limit is not None:
                 limit.cancel()
+            self._is_leaving = True
             for child in self.asking.children:
                 child.cancel("the run that started it has ended")
             for task in self._tasks:
@@ -436,8 +442,9 @@ class Driver:
                 await in_context(self._context.copy(), following)
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if self._is_leaving or task in self._given_up:
                 raise
+            # Code of other people: a hook that cancels the task it runs in must not leave a run that never ends.
             self.stop("failed", "internal", "a task of the run was cancelled from outside")
         except BaseException as error:
             log.exception("a task of the run failed")
@@ -462,6 +469,7 @@ class Driver:
         elif self.heard_at is not None and now - self.heard_at >= self.setup.silence_s:
             self.heard_at = None
             if self.stream_task is not None:
+                self._given_up.add(self.stream_task)
                 self.stream_task.cancel()
             text = f"the model has said nothing for {self.setup.silence_s:g} s"
             usage, cost_usd, basis = self._spent_in_vain()
