@@ -378,8 +378,7 @@ function atRest(call: CallState): Partial<CallState> {
   if (!isOpenCall(call)) return {};
   const { request } = call;
   // What was in doubt is so until somebody has said.
-  const isUndecided =
-    call.status === "in_doubt" || (request?.kind === "in_doubt" && request.answer === null);
+  const isUndecided = call.status === "in_doubt" || (request?.kind === "in_doubt" && request.answer === null);
   if (call.started_at === null && !isUndecided) return {};
   const rest = { progress: "", progress_data: NO_JSON };
   if (call.effect === "write") return { ...rest, status: "in_doubt" };
