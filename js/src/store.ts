@@ -375,10 +375,14 @@ export function isOpenCall(call: CallState): boolean {
 
 /** What the end of its program has left of a call. */
 function atRest(call: CallState): Partial<CallState> {
-  if (!isOpenCall(call) || call.started_at === null) return {};
+  if (!isOpenCall(call)) return {};
+  const { request } = call;
+  // What was in doubt is so until somebody has said.
+  const isUndecided = call.status === "in_doubt" || (request?.kind === "in_doubt" && request.answer === null);
+  if (call.started_at === null && !isUndecided) return {};
   const rest = { progress: "", progress_data: NO_JSON };
   if (call.effect === "write") return { ...rest, status: "in_doubt" };
-  return { ...rest, status: "allowed", started_at: null };
+  return { ...rest, status: isUndecided ? "in_doubt" : "allowed", started_at: null };
 }
 
 function opened(step: StepView | undefined, e: RequestOpened): Partial<CallState> {

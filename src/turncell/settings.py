@@ -50,6 +50,8 @@ class Settings:
     """Name of the folder for what belongs to a project or a home: links to documents, and, with `markdown:` alone, all."""
     echo: str = ""
     """Path of a file (or pipe) that gets each turn as plain text while it happens: for logs of unattended runs."""
+    own_store: str | None = None
+    """The user's `store`, where a project has put another in its place. No variable of the environment sets it."""
 
     def __post_init__(self) -> None:
         if not self.model or re.search(r"\s", self.model):
@@ -80,7 +82,9 @@ class Settings:
 
     def __repr__(self) -> str:
         values = {field.name: getattr(self, field.name) for field in fields(self)} | {
-            "store": without_secrets(self.store)
+            name: without_secrets(address)
+            for name in ("store", "own_store")
+            if isinstance(address := getattr(self, name), str)
         }
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
@@ -108,7 +112,7 @@ class Settings:
         except ValueError as error:
             raise SettingError(f"{path} is no TOML: {error}") from error
         try:
-            check_types(said, [field.name for field in fields(cls)])
+            check_types(said, [field.name for field in fields(cls) if field.name != "own_store"])
             return cls(**said)
         except SettingError as error:
             raise SettingError(f"{path}: {error}") from error
@@ -126,7 +130,7 @@ class Settings:
         values: dict[str, object] = {}
         for field in fields(cls):
             raw = environment.get(f"TURNCELL_{field.name.upper()}")
-            if raw is None or raw == "":
+            if raw is None or raw == "" or field.name == "own_store":
                 continue
             kind = type(getattr(cls(), field.name))
             try:
@@ -156,6 +160,12 @@ class Settings:
         from platformdirs import user_data_path
 
         return user_data_path("turncell", appauthor=False) / "history.sqlite"
+
+    @property
+    def personal_folder(self) -> Path:
+        """Where stands what this user has remembered and accepted: beside their own history, never beside a project's."""
+        own = self if self.own_store is None else replace(self, store=self.own_store, own_store=None)
+        return own.store_path.parent
 
     @property
     def store_name(self) -> str:

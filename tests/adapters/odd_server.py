@@ -65,6 +65,11 @@ def tools() -> list[dict[str, Any]]:
         }.items():
             listed.append({"name": name, "description": name, "inputSchema": schema})
     if "hidden" in KINDS:
+        ghost = "which\U000e0049\U000e0067"
+        listed += [
+            {"name": "ghost_name", "inputSchema": {"type": "object", "properties": {ghost: {"type": "string"}}}},
+            {"name": "ghost_value", "inputSchema": {"type": "object", "properties": {"a": {"enum": [ghost]}}}},
+        ]
         said = {"type": "string", "description": "What\u200b to\u202e say.\U000e0041"}
         listed.append({
             "name": "hidden", "description": "Say\u2063 it.\U000e0049\x1b", "inputSchema": {"type": "object", "properties": {"text": said}},

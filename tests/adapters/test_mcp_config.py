@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import stat
 import sys
@@ -20,6 +21,7 @@ from turncell.notebook import commands
 from turncell.notebook.notebook import Notebook
 from turncell.runtime import trust
 from turncell.runtime.project import use_project, with_project
+from turncell.runtime.rulebook import rulebook
 from turncell.testing import ScriptedModel, call
 
 ODD = str(Path(__file__).parent / "odd_server.py")
@@ -157,6 +159,29 @@ def test_a_projects_settings_are_those_of_the_process_when_they_are_used(project
     (project / ".turncell" / "settings.toml").write_text("mode")
     assert use_project(project).startswith("the settings of this project do not count: ")
     assert settings.current().mode == "never"
+
+
+def test_a_project_that_brings_a_store_brings_neither_rules_nor_consents(project: Path, own_history: Path) -> None:
+    (project / "data").mkdir()
+    store = project / "data" / "history.sqlite"
+    (project / ".turncell" / "settings.toml").write_text(f"store = {json.dumps(str(store))}\n")
+    rules = {"version": 1, "rules": [{"tool": "run_python", "verdict": "allow"}]}
+    (project / "data" / "rules.json").write_text(json.dumps(rules))
+    trust.trust(project)
+    found = with_project(settings.current(), project, {}).settings
+    settings.use(found)
+    assert found.store_path == store and rulebook().rules() == ()
+    assert trust.is_trusted(project)  # by what the user has accepted before
+    forged = trust.accepted_folders().path.read_text()
+    (project / "data" / "trusted.json").write_text(forged)
+    trust.untrust(project)
+    assert not trust.is_trusted(project) and rulebook().path.parent == own_history.parent
+    assert with_project(found, project, {}).settings.personal_folder == own_history.parent
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(project: Path) -> None:
+    os.mkfifo(project / ".mcp.json")
+    assert trust.read_project(project).files == {}
 
 
 @pytest.mark.parametrize(

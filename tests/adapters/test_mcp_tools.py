@@ -350,8 +350,12 @@ def test_what_a_server_is_called_shows_no_secret(target: dict[str, Any], shown: 
 
 
 def test_characters_that_nobody_sees_are_taken_out_of_what_a_model_reads() -> None:
-    [tool] = [tool for tool in odd("hidden").tools() if tool.remote_name == "hidden"]
+    server = odd("hidden")
+    [tool] = [tool for tool in server.tools() if tool.remote_name == "hidden"]
     assert tool.description == "Say it." and tool.spec.schema["properties"]["text"]["description"] == "What to say."
+    # What goes back to the server as it is cannot be cleaned.
+    assert not [tool for tool in server.known if tool.remote_name.startswith("ghost")]
+    assert "'ghost_name' is left out: its parameters have" in server.problem and "'ghost_value'" in server.problem
 
 
 def test_an_interrupted_run_goes_on_with_its_server() -> None:

@@ -329,12 +329,20 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def no_call_begins_while_a_message_waits(self) -> None:
         waiting = 0
+        # A person who says afterwards that a write in doubt is to run again means it.
+        wanted: set[str] = set()
+        in_doubt = {e.request_id for e in self.play.events if isinstance(e, RequestOpened) and e.kind == "in_doubt"}
         for event in self.play.events:
             if isinstance(event, Steered):
                 waiting += 1
+                wanted.clear()
+            elif isinstance(event, RequestAnswered) and event.request_id in in_doubt and event.answer == "approve":
+                wanted.add(event.call_id)
             elif isinstance(event, MessageAdded) and event.input_id:
                 waiting -= 1
-            elif isinstance(event, CallStarted) or (isinstance(event, RequestOpened) and event.kind != "in_doubt"):
+            elif isinstance(event, CallStarted):
+                assert not waiting or event.call_id in wanted
+            elif isinstance(event, RequestOpened) and event.kind != "in_doubt":
                 assert not waiting
 
     @invariant()

@@ -17,6 +17,7 @@ from turncell.core.fold import CallState
 from turncell.core.parts import SEEN, Json
 from turncell.notebook import bridge as bridge_module
 from turncell.notebook.bridge import KernelBridge, TurnInterrupted
+from turncell.notebook.interpolation import interpolate
 from turncell.runtime.output import TABLE
 from turncell.testing import ScriptedModel, call, say
 
@@ -148,6 +149,28 @@ def test_other_threads_print_where_they_did(shell: InteractiveShell, capsys: pyt
     code = "import threading\nt = threading.Thread(target=print, args=('beside',))\nt.start(); t.join()\nprint('mine')"
     assert ran(code).content == "mine"
     assert capsys.readouterr().out == "beside\n"
+
+
+def test_what_is_written_later_to_a_stream_that_the_code_has_kept_is_not_lost(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ran("import sys\nkept = sys.stdout\nprint('now', file=kept)").content == "now"
+    shell.run_cell("print('later', file=kept)")
+    assert capsys.readouterr().out.endswith("later\n")
+
+
+@pytest.mark.parametrize("raised", ["asyncio.CancelledError()", "GeneratorExit()", "SystemExit(2)"])
+def test_what_code_raises_itself_is_not_taken_for_a_person_who_interrupts(shell: InteractiveShell, raised: str) -> None:
+    done = ran(f"import asyncio\nprint('begun')\nraise {raised}")
+    assert done.status == "error" and raised.split("(")[0].split(".")[-1] in (done.content or "")
+    assert "interrupted by the person" not in (done.content or "")
+
+
+def test_an_object_that_would_leave_the_program_is_only_told_of(shell: InteractiveShell) -> None:
+    shell.run_cell("class Leaves:\n    def __repr__(self): raise SystemExit(3)\nodd = Leaves()")
+    done = called("inspect_variable", name="odd")
+    assert done.status == "ok" and "cannot be shown: SystemExit" in (done.content or "")
+    assert interpolate("What is {odd}?", shell.user_ns).startswith("What is <a Leaves that cannot be shown")  # type: ignore[union-attr]
 
 
 def test_running_code_asks_and_looking_does_not(shell: InteractiveShell) -> None:

@@ -219,6 +219,39 @@ class TestAgain:
         assert sent == ["a"] and again["status"].iloc[0] == "failed"
         assert "is not run again" in again["error"].iloc[0]
 
+    @pytest.mark.parametrize("depth", [1, 2])
+    def test_nor_is_one_in_which_another_agent_has_written(self, depth: int) -> None:
+        sent = []
+
+        @tool
+        def mail(to: str) -> str:
+            """Send."""
+            sent.append(to)
+            return "sent"
+
+        inner = Agent(ScriptedModel([call("mail", to="a"), "Sent."] * 2), name="clerk", tools=[mail], mode="auto")
+        if depth == 2:
+            script = [call("clerk", task="mail a"), "Sent."] * 2
+            inner = Agent(ScriptedModel(script), name="chief", tools=[inner.as_tool()], mode="auto")
+        model = ScriptedModel([call(inner.name, task="mail a"), ModelFailure("auth", "no key")] * 2)
+        agent = Agent(model, tools=[inner.as_tool()], mode="auto", attempts=1)
+        agent.map(["Write to a."], resume="x", progress=False)
+        again = agent.map(["Write to a."], resume="x", progress=False)
+        assert sent == ["a"] and again["status"].iloc[0] == "failed"
+        assert "is not run again" in again["error"].iloc[0]
+
+    def test_one_in_which_another_agent_has_only_read_is_run_again(self) -> None:
+        @tool(effect="read")
+        def look() -> str:
+            """Look."""
+            return "seen"
+
+        inner = Agent(ScriptedModel([call("look"), "Seen."] * 2), name="scout", tools=[look])
+        script = [call("scout", task="look"), ModelFailure("auth", "no key"), call("scout", task="look"), "Fine."]
+        agent = Agent(ScriptedModel(script), tools=[inner.as_tool()], attempts=1)
+        agent.map(["Look."], resume="x", progress=False)
+        assert list(agent.map(["Look."], resume="x", progress=False)["answer"]) == ["Fine."]
+
 
 @pytest.mark.feature("F1")
 class TestStopped:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.runtime.pieces import LONG_S, Gate, Silent, ends, told, until, written
-from turncell import Agent, ModelFailure, Route, Router, Tiers, UsageError, model, steps_df, tool
+from turncell import Agent, Hooks, ModelFailure, Route, Router, Session, Tiers, UsageError, model, steps_df, tool
 from turncell.adapters.scripted_model import Call, ScriptedModel, call, say, stop, think
 from turncell.core import reducer
 from turncell.core.deltas import CallFragment, Finished, Fragment, TextFragment
@@ -269,6 +269,11 @@ class TestHowItEnds:
         assert message is not None and message.is_partial and message.text == "half"
 
 
+class Priced(Silent):
+    def price_usd(self, input_tokens: int, output_tokens: int) -> float | None:
+        return (input_tokens + 2 * output_tokens) / 1e6
+
+
 @pytest.mark.feature("A15")
 class TestTokensThatNobodyCounted:
     def test_are_estimated_and_marked_where_the_provider_says_nothing(self) -> None:
@@ -286,6 +291,32 @@ class TestTokensThatNobodyCounted:
         assert one.status == other.status == "failed"
         assert one.usage.is_estimated and one.usage.output_tokens and one.usage.input_tokens
         assert other.usage.input_tokens is None and not other.usage.is_estimated
+
+    @pytest.mark.parametrize("how", ["cancel", "time limit", "silence"])
+    def test_are_those_of_a_call_that_was_broken_off_and_what_they_cost(self, how: str) -> None:
+        limits: dict[str, Any] = {"time limit": {"timeout_s": 0.5}, "silence": {"silence_s": 0.3}}.get(how, {})
+        run = Agent(Priced("12345678 and more"), attempts=1, instructions="Be brief.", **limits).start("How is it?")
+        until(lambda: run.text.startswith("12345678"))
+        if how == "cancel":
+            run.cancel()
+        run.result(LONG_S)
+        usage = run.state.steps[0].usage
+        assert usage.is_estimated and (usage.input_tokens or 0) > 3 and usage.output_tokens == 5
+        assert run.cost_usd == pytest.approx(((usage.input_tokens or 0) + 2 * 5) / 1e6)
+        assert Session.load(run.session.id).runs[0].cost_usd == run.cost_usd
+
+    def test_are_none_of_a_call_that_was_never_made(self) -> None:
+        gate = Gate()
+
+        def hold(request: ModelRequest) -> ModelRequest:
+            gate.wait()
+            return request
+
+        run = Agent(Priced(), hooks=Hooks(before_model=hold)).start("How is it?")
+        gate.was_reached()
+        run.cancel()
+        gate.open()
+        assert run.result(LONG_S).usage == Usage() and run.cost_usd is None
 
     def test_what_the_provider_had_said_before_it_failed_counts(self) -> None:
         script = [reply("12345678 and more", errors_after=5, usage=Usage(1234, 5))]

@@ -437,3 +437,25 @@ def test_the_loop_of_all_runs_is_never_blocked_by_people_s_code() -> None:
     for run in runs:
         run.cancel()
         run.result(LONG_S)
+
+
+async def cancels_itself(*_: Any) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+@pytest.mark.feature("A13", "A18")
+@pytest.mark.parametrize("where", ["tool", "before_tool", "after_tool", "before_model", "before_finish"])
+def test_code_that_cancels_the_task_it_runs_in_ends_its_run_and_hangs_nothing(where: Any) -> None:
+    @tool(effect="read")
+    async def look() -> str:
+        """Look."""
+        await (cancels_itself() if where == "tool" else asyncio.sleep(0))
+        return "seen"
+
+    hooks = Hooks() if where == "tool" else Hooks(**{where: cancels_itself})
+    run = Agent(ScriptedModel([call("look"), "Fine."]), tools=[look], hooks=hooks).start("go").result(LONG_S)
+    assert (run.status, run.error) == ("failed", "a task of the run was cancelled from outside")
+    assert len(ends(run)) == 1 and all(not one.is_open for one in run.tool_calls)

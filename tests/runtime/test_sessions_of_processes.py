@@ -273,6 +273,46 @@ def test_a_write_in_doubt_is_decided_by_a_person(program: Program, outbox: Path,
     assert run.tool_calls[-1].status == status
 
 
+DELEGATES = """
+inner = Agent(ScriptedModel([call("mail", to="ana"), call("mail", to=sys.argv[1])]), name="clerk", tools=[mail], mode="auto")
+session = Agent(ScriptedModel([call("clerk", task="mail them")]), tools=[inner.as_tool()], mode="auto").session("crash")
+run = session.send("go")
+wait(lambda: os.path.exists(outbox) and sys.argv[1] in open(outbox).read())
+session.journal.flush()
+held()
+"""
+
+
+@pytest.mark.feature("A20", "B6", "C11")
+@pytest.mark.parametrize("answer", ["again", "happened", "nobody attends"])
+def test_a_call_is_in_doubt_where_an_agent_in_it_has_written(program: Program, outbox: Path, answer: str) -> None:
+    dies(program(DELEGATES, "hang"))
+    session = the_session()
+    assert session.interrupted is not None and session.interrupted.status == "in_doubt"
+    (listed,) = (info for info in Session.list() if info.session_id == session.id)
+    assert listed.left == "in_doubt"
+    inner = Agent(ScriptedModel([call("mail", to="bo"), "Mailed."]), name="clerk", tools=[mail_to(outbox)], mode="auto")
+    agent, _ = speaker("all done", tools=[inner.as_tool()])
+    if answer == "nobody attends":
+        with pytest.raises(SessionInDoubt, match="clerk"):
+            session.resume(agent=agent)
+    else:
+        run = session.resume(agent=agent, is_attended=True)
+        until(lambda: run.requests)
+        run.cancel("later")
+        run.result()
+        # It stays in doubt, in this process too, until somebody has said.
+        assert [call.name for call in session.in_doubt] == [call.name for call in the_session().in_doubt] == ["clerk"]
+        run = session.resume(agent=agent, is_attended=True)
+        until(lambda: run.requests)
+        if answer == "again":
+            run.approve()
+        else:
+            run.reply("both were mailed")
+        assert run.result().status == "completed"
+    assert outbox.read_text().split() == ["ana", "hang", *(["bo"] if answer == "again" else [])]
+
+
 def records(session: Session) -> int:
     return session.journal.ask(lambda store: len(list(store.read(session_id=session.id))))
 

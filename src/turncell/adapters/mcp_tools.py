@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import json
 import logging
 import os
 import re
@@ -370,10 +371,14 @@ class McpTool(Tool):
             timeout_s=server.timeout_s,
         )
         self._schema = schema
-        said = canonical_json([listed.description, listed.title, _cleaned(schema.schema)])
+        cleaned = _cleaned(schema.schema)
+        if _hides(json.dumps(cleaned, ensure_ascii=False)):
+            # Names and choices are sent back as they are, and cannot be cleaned; a model reads in them what nobody sees.
+            raise ToolError("its parameters have names or values with characters that nobody sees")
+        said = canonical_json([listed.description, listed.title, cleaned])
         self.digest = sha256(said.encode("utf-8", "replace")).hexdigest()
         """Of what a person read when they allowed it."""
-        self._spec = ToolSpec(self.name, self.description, _cleaned(schema.schema))
+        self._spec = ToolSpec(self.name, self.description, cleaned)
 
     @property
     def spec(self) -> ToolSpec:
@@ -462,7 +467,15 @@ def _declare_secrets(target: Target) -> None:
 def _readable(text: str) -> str:
     """Without characters that nobody sees: what a person approves is what the model reads."""
     text = clean(text[: DESCRIPTION_CHARS * 2])
-    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Co", "Cn"))
+    return "".join(c for c in text if c in "\n\t" or not _is_unseen(c))
+
+
+def _is_unseen(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cf", "Co", "Cn")
+
+
+def _hides(text: str) -> bool:
+    return not text.isascii() and any(map(_is_unseen, text))
 
 
 def _cleaned(value: Any) -> Any:

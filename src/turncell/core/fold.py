@@ -12,7 +12,7 @@ folds them in TypeScript (`js/src/store.ts`), held equal by tests over shared jo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias
 
@@ -362,27 +362,37 @@ def apply(state: RunState, event: ev.Event) -> RunState:
     return after
 
 
-def at_rest(state: RunState) -> RunState:
+def at_rest(state: RunState, doubtful: Container[str] = ()) -> RunState:
     """An open run that nobody drives: what the end of its program has left of it.
 
-    A write that had begun is in doubt. Reads and idempotent calls that had begun may begin again. A call that waits for
-    an approval still waits; one that was asking something itself is gone with its question.
+    A write that had begun is in doubt. Reads and idempotent calls that had begun may begin again, but for the `doubtful`
+    ones, by their ids: those in which something else may have written. A call that waits for an approval still waits;
+    one that was asking something itself is gone with its question.
     """
     if state.is_ended or not state.run_id:
         return state
     if state.steps:
-        state = _last(state, calls=tuple(_call_at_rest(call) for call in state.steps[-1].calls))
+        calls = state.steps[-1].calls
+        state = _last(state, calls=tuple(_call_at_rest(call, call.call_id in doubtful) for call in calls))
     statuses = {call.status for call in (state.steps[-1].calls if state.steps else ())}
     status: RunStatus = "in_doubt" if "in_doubt" in statuses else "waiting" if "waiting" in statuses else "interrupted"
     return evolve(state, status=status)
 
 
-def _call_at_rest(call: CallState) -> CallState:
-    if not call.is_open or call.started_at is None:
+def _call_at_rest(call: CallState, is_doubtful: bool) -> CallState:
+    if not call.is_open:
         return call
+    asked = call.request
+    # What was in doubt is so until somebody has said.
+    is_undecided = call.status == "in_doubt" or (
+        asked is not None and asked.kind == "in_doubt" and asked.answer is None
+    )
+    if call.started_at is None and not is_undecided:
+        return call
+    rest: dict[str, Any] = {"progress": "", "progress_data": None}
     if call.effect == "write":
-        return evolve(call, status="in_doubt", progress="", progress_data=None)
-    return evolve(call, status="allowed", started_at=None, progress="", progress_data=None)
+        return evolve(call, status="in_doubt", **rest)
+    return evolve(call, status="in_doubt" if is_doubtful or is_undecided else "allowed", started_at=None, **rest)
 
 
 def as_deltas(run_id: str, step: StepState) -> list[ev.Event]:

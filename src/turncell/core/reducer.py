@@ -536,7 +536,8 @@ def _model_finished(turn: _Turn, s: ModelFinished) -> None:
         turn.end("max_steps", "max_steps", _used_up(turn))
     elif message.calls and turn.run.queued:
         for call in turn.calls:
-            turn.finish(call, "skipped", SKIPPED)
+            was_in_doubt = call.request is not None and call.request.kind == "in_doubt"
+            turn.finish(call, "skipped", IN_DOUBT_SKIPPED if was_in_doubt else SKIPPED)
         _advance(turn)
     elif message.calls:
         turn.set(is_judging=True)
@@ -565,7 +566,7 @@ def _model_failed(turn: _Turn, s: ModelFailed) -> None:
     started_at = turn.run.steps[-1].started_at
     _keep_partial(turn)
     turn.record(
-        ev.StepFailed, kind=s.kind, message=s.message, usage=s.usage,
+        ev.StepFailed, kind=s.kind, message=s.message, usage=s.usage, cost_usd=s.cost_usd, cost_basis=s.cost_basis,
         duration_s=max(0.0, s.at - started_at), first_token_s=s.first_token_s,
         reasoning_s=turn.state.reasoning_s(s.at), longest_gap_s=s.longest_gap_s,
     )  # fmt: skip
@@ -733,7 +734,8 @@ def _advance(turn: _Turn) -> None:
 
 
 def _is_in_doubt(call: CallState) -> bool:
-    return call.status == "in_doubt" or (call.request is not None and call.request.kind == "in_doubt")
+    asked = call.request
+    return call.status == "in_doubt" or (asked is not None and asked.kind == "in_doubt" and asked.answer is None)
 
 
 def _boundary(turn: _Turn) -> None:
@@ -854,7 +856,8 @@ def _stop(turn: _Turn, s: Stop) -> None:
         started_at = turn.run.steps[-1].started_at
         _keep_partial(turn)
         turn.record(
-            ev.StepFailed, kind=s.kind or s.status, message=s.message or f"the run was {s.status}", usage=Usage(),
+            ev.StepFailed, kind=s.kind or s.status, message=s.message or f"the run was {s.status}",
+            usage=s.usage, cost_usd=s.cost_usd, cost_basis=s.cost_basis,
             duration_s=max(0.0, s.at - started_at), reasoning_s=turn.state.reasoning_s(s.at),
         )  # fmt: skip
     turn.set(is_judging=False, reviewing=None)

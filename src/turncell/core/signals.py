@@ -93,6 +93,8 @@ class ModelFailed:
     retry_after_s: float | None = None
     is_final: bool = False
     """There is nothing left to try."""
+    cost_usd: float | None = None
+    cost_basis: ev.CostBasis = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +306,10 @@ class Stop:
     message: str | None = None
     not_begun: frozenset[str] = frozenset()
     """Calls that were to start and certainly did nothing."""
+    usage: Usage = Usage()
+    """Of the model call that it breaks off, with its cost."""
+    cost_usd: float | None = None
+    cost_basis: ev.CostBasis = "none"
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,12 +99,12 @@ class CallRow:
 
     def rest(self) -> None:
         """What the end of its program has left of it; as `core.fold.at_rest`."""
-        if self.status not in OPEN_CALL or self.started_at is None:
+        is_undecided = self.asked.get("kind") == "in_doubt" and not self.answered
+        if self.status not in OPEN_CALL or (self.started_at is None and not is_undecided):
             return
-        if self.effect == "write":
-            self.status = "in_doubt"
-        else:
-            self.status, self.started_at = "allowed", None
+        if self.effect != "write":
+            self.started_at = None
+        self.status = "in_doubt" if self.effect == "write" or is_undecided else "allowed"
 
     def row(self) -> tuple[Any, ...]:
         run, answered = self.step.run, self.answered

@@ -55,7 +55,7 @@ def value_at(path: str, names: Mapping[str, Any]) -> tuple[bool, Any]:
     """
     try:
         return True, _follow(ast.parse(path.strip(), mode="eval").body, names)
-    except Exception:  # no path, nothing there, or somebody's __getitem__ that fails
+    except (Exception, SystemExit):  # no path, nothing there, or somebody's __getitem__ that fails
         return False, None
 
 

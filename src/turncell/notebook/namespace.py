@@ -9,6 +9,7 @@ from __future__ import annotations
 import __future__
 
 import ast
+import asyncio
 import functools
 import inspect
 import io
@@ -153,8 +154,8 @@ class _Execution:
         with shell.builtin_trap, self._capturing():
             try:
                 self._execute()
-            except (Exception, SystemExit) as error:
-                self.error = error
+            except (Exception, SystemExit, GeneratorExit, asyncio.CancelledError) as error:
+                self.error = error  # of the code itself, also where it looks like somebody's wish
             self._take_figures(figures)
 
     def _execute(self) -> None:
@@ -190,13 +191,16 @@ class _Execution:
         before = (sys.stdout, sys.stderr, shell.display_pub, shell.system)
         formatters = shell.display_formatter.formatters
         publisher = CapturingDisplayPublisher()
+        tees = _Tee(before[0], self._printed), _Tee(before[1], self._printed)
         try:
-            sys.stdout, sys.stderr = _Tee(before[0], self._printed), _Tee(before[1], self._printed)
+            sys.stdout, sys.stderr = tees
             shell.display_pub = publisher
             formatters[TABLE] = _table
             shell.system = shell.system_piped  # else a terminal's shell writes past us
             yield
         finally:
+            for tee in tees:
+                tee.is_over = True
             sys.stdout, sys.stderr, shell.display_pub = before[:3]
             formatters.pop(TABLE, None)
             if "system" in vars(shell):
@@ -274,23 +278,30 @@ class _Printed:
 
 
 class _Tee(io.TextIOBase):
-    """Takes what the code prints; what other threads print goes where it went."""
+    """Takes what the code prints; what other threads print goes where it went.
+
+    So does, once it is over, what is written by whoever has kept it: a logger that the code has set up.
+    """
 
     def __init__(self, other: Any, printed: _Printed) -> None:
         self._other, self._printed, self._thread = other, printed, threading.get_ident()
+        self.is_over = False
+
+    def _is_ours(self) -> bool:
+        return not self.is_over and threading.get_ident() == self._thread
 
     def writable(self) -> bool:
         return True
 
     def write(self, text: str) -> int:
-        if threading.get_ident() == self._thread:
+        if self._is_ours():
             self._printed.add(str(text))
         else:
             self._other.write(text)
         return len(text)
 
     def flush(self) -> None:
-        if threading.get_ident() != self._thread:
+        if not self._is_ours():
             self._other.flush()
 
     @property

@@ -19,6 +19,8 @@ from turncell.runtime.output import shorten, to_json
 OBJECT_CHARS = 8_000
 """Of one object; the rest is cut with a visible mark."""
 LINE_CHARS = 120
+_FAILED = (Exception, SystemExit, GeneratorExit)
+"""What the code of somebody's object may raise; interrupts are for whoever waits."""
 _HEAD_ROWS = 5
 _COLUMNS = 30
 _ITEMS = 20
@@ -32,7 +34,7 @@ def as_text(value: Any, limit: int = OBJECT_CHARS) -> str:
     """
     try:
         return shorten(_text(value, limit), limit)
-    except Exception as error:
+    except _FAILED as error:
         return f"<a {type(value).__name__} that cannot be shown: {type(error).__name__}>"
 
 
@@ -44,7 +46,7 @@ def in_a_line(value: Any) -> str:
     """
     try:
         text = _line(value)
-    except Exception as error:
+    except _FAILED as error:
         text = f"{type(value).__name__} that cannot be shown: {type(error).__name__}"
     text = " ".join(text.split())
     return text if len(text) <= LINE_CHARS else f"{text[: LINE_CHARS - 1]}…"
@@ -52,7 +54,7 @@ def in_a_line(value: Any) -> str:
 
 def picture_of(value: Any) -> Image | None:
     """The image of a figure or of a picture; None for what is none, or is too large to be sent."""
-    with suppress(Exception):
+    with suppress(*_FAILED):
         if isinstance(value, Image):
             return image(value)
         data = png_of(value)

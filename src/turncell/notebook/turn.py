@@ -141,7 +141,8 @@ def _detached(bridge: KernelBridge, start: Callable[[bool, str | None], Run], vi
         if view != "none":
             run.subscribe(_Notices())
         return run
-    _settle_later(bridge, run, _Shown(bridge, run), is_kept=view == "keep")
+    with _not_unseen(run):
+        _settle_later(bridge, run, _Shown(bridge, run), is_kept=view == "keep")
     return run
 
 

@@ -37,6 +37,7 @@ from turncell.errors import SessionInDoubt, TurncellError, UsageError, say
 from turncell.runtime import defaults, limiter, trace
 from turncell.runtime.budget import Budget, Refusal, Reservation, limits_of
 from turncell.runtime.hooks import called
+from turncell.runtime.inside import has_begun_inside
 from turncell.runtime.journal import Journal
 from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.options import number, text, whole
@@ -237,7 +238,7 @@ class Batch:
             return Row(number=number_, status="cancelled", error=_STOPPED)
         if left is not None and left.status == "in_doubt":
             return self._result(number_, left)
-        if left is not None and left.is_ended and has_written(left):
+        if left is not None and left.is_ended and await self._has_written(left):
             row = self._result(number_, left, is_reused=True)
             said = "it has written something before it failed, and is not run again"
             return evolve(row, error=f"{row.error or row.status}; {said}")
@@ -258,6 +259,12 @@ class Batch:
             ends, self._ends = self._ends, []
             for end in ends:
                 end.set()
+
+    async def _has_written(self, state: RunState) -> bool:
+        """Itself, or an agent in one of its calls, whose own record says so."""
+        if has_written(state) or not any(call.started_at is not None for call in state.calls):
+            return has_written(state)
+        return await in_thread(self.agent.journal.ask, lambda store: has_begun_inside(store, state, but=("read",)))
 
     async def _next_end(self) -> None:
         end = asyncio.Event()

@@ -22,10 +22,12 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
-from turncell.core.events import Event, Latency, Recorded, RecordedEvent, RequestAnswered
+from turncell.core.events import CostBasis, Event, Latency, Recorded, RecordedEvent, RequestAnswered
 from turncell.core.fold import CallState, RunState
 from turncell.core.nucleus import Nucleus
+from turncell.core.parts import Usage
 from turncell.core.policy import Rule
 from turncell.core.reducer import LoopState, reduce
 from turncell.core.signals import (
@@ -128,6 +130,8 @@ class Driver:
         """When the open stream was last heard of, by the monotonic clock."""
         self.stream_task: asyncio.Task[Any] | None = None
         """The model call that counts; an earlier one that does not end must not be heard any more."""
+        self.stream: model_call.Stream | None = None
+        """What it reads, while it does."""
         self.picked = 0
         """How many models were given up when the last one was picked."""
         self.given_up: list[str] = []
@@ -146,6 +150,10 @@ class Driver:
         self._inbox: deque[Signal] = deque()
         self._is_feeding = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._given_up: WeakSet[asyncio.Task[Any]] = WeakSet()
+        """Those that were cancelled here while the run goes on."""
+        self._is_leaving = False
+        """The run is over, and all its tasks are cancelled."""
         self._ending: asyncio.Task[None] | None = None
         """The task that has nothing more to do than what it feeds now."""
         self._next: Coroutine[Any, Any, None] | None = None
@@ -220,6 +228,7 @@ class Driver:
             self._ticking.cancel()
             if limit is not None:
                 limit.cancel()
+            self._is_leaving = True
             for child in self.asking.children:
                 child.cancel("the run that started it has ended")
             for task in self._tasks:
@@ -296,7 +305,12 @@ class Driver:
             self._is_feeding = False
 
     def stop(self, status: Any = "cancelled", kind: str | None = None, message: str | None = None) -> None:
-        self.feed(Stop(time.time(), status, kind, message, frozenset(self.not_begun)))
+        self.feed(Stop(time.time(), status, kind, message, frozenset(self.not_begun), *self._spent_in_vain()))
+
+    def _spent_in_vain(self) -> tuple[Usage, float | None, CostBasis]:
+        """What the model call has taken that is broken off now."""
+        stream = self.stream
+        return stream.spent() if stream is not None and self.loop_state.is_streaming else (Usage(), None, "none")
 
     def note(self, kind: Any, message: str, call_id: str | None = None, data: Any = None) -> None:
         self.feed(Note(time.time(), kind, message, call_id, data))
@@ -428,8 +442,9 @@ class Driver:
                 await in_context(self._context.copy(), following)
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if self._is_leaving or task in self._given_up:
                 raise
+            # Code of other people: a hook that cancels the task it runs in must not leave a run that never ends.
             self.stop("failed", "internal", "a task of the run was cancelled from outside")
         except BaseException as error:
             log.exception("a task of the run failed")
@@ -454,9 +469,11 @@ class Driver:
         elif self.heard_at is not None and now - self.heard_at >= self.setup.silence_s:
             self.heard_at = None
             if self.stream_task is not None:
+                self._given_up.add(self.stream_task)
                 self.stream_task.cancel()
             text = f"the model has said nothing for {self.setup.silence_s:g} s"
-            self.feed(ModelFailed(time.time(), "timeout", text))
+            usage, cost_usd, basis = self._spent_in_vain()
+            self.feed(ModelFailed(time.time(), "timeout", text, usage, cost_usd=cost_usd, cost_basis=basis))
 
     def call(self, call_id: str) -> CallState | None:
         steps = self._nucleus.state.run.steps

@@ -10,13 +10,13 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from turncell.core.deltas import CallFragment, Finished, ImageFragment, ReasoningFragment, TextFragment
-from turncell.core.events import FinishReason
+from turncell.core.events import CostBasis, FinishReason
 from turncell.core.parts import IMAGE_TYPES, Message, Usage
 from turncell.core.signals import CallModel, Chosen, ModelFailed, ModelFinished, Stop, Streamed
 from turncell.core.values import evolve
 from turncell.errors import ModelFailure, UnknownModelError, say
 from turncell.runtime import limiter
-from turncell.runtime.budget import Refusal
+from turncell.runtime.budget import Refusal, Reservation
 from turncell.runtime.hooks import HookFailed, Vetoed
 from turncell.runtime.images import as_seen_by
 from turncell.runtime.models import StepInfo
@@ -63,9 +63,20 @@ async def call_model(driver: Driver, command: CallModel) -> None:
         slot.leave(is_made=False)
         driver.feed(Stop(time.time(), "budget", "budget", reserved.message))
         return
-    call = _Stream(driver, model, as_seen_by(model, request))
+    call = Stream(driver, model, as_seen_by(model, request))
+    driver.stream = call
     try:
-        with inside(driver.watches, lambda watch: watch.asking(model, call.request)):
+        await _read(driver, call, slot, reserved)
+        if call.counts:
+            await call.hand_over(command.is_last_word)
+    finally:
+        if driver.stream is call:
+            driver.stream = None
+
+
+async def _read(driver: Driver, call: Stream, slot: limiter.Slot, reserved: Reservation) -> None:
+    try:
+        with inside(driver.watches, lambda watch: watch.asking(call.model, call.request)):
             await call.read()
     finally:
         slot.leave(*call.failed_with, is_made=call.counts)
@@ -77,8 +88,6 @@ async def call_model(driver: Driver, command: CallModel) -> None:
             reserved.release()  # a busy provider charges nothing, and trying again must not use up the steps
         else:
             reserved.settle(tokens=spent_tokens(usage), usd=end.cost_usd if end is not None else None)
-    if call.counts:
-        await call.hand_over(command.is_last_word)
 
 
 def _request(driver: Driver, command: CallModel) -> ModelRequest:
@@ -156,9 +165,11 @@ def _is_end(end: Any) -> bool:
     tokens = (
         usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens, usage.reasoning_tokens,
     )  # fmt: skip
-    cost = end.cost_usd
-    is_cost = cost is None or (isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < math.inf)
-    return is_cost and all(_is_count(count) for count in tokens)
+    return _is_cost(end.cost_usd) and all(_is_count(count) for count in tokens)
+
+
+def _is_cost(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf)
 
 
 def _is_count(value: Any) -> bool:
@@ -169,11 +180,11 @@ def _shown(value: Any) -> str:
     return shorten(repr(value), 500)
 
 
-class _Stream:
-    """One stream, and what is known of it."""
+class Stream:
+    """One stream of a model, and what is known of it."""
 
     def __init__(self, driver: Driver, model: Model, request: ModelRequest) -> None:
-        self._driver, self._model, self.request = driver, model, request
+        self._driver, self.model, self.request = driver, model, request
         self.finished: Finished | None = None
         self._failure: tuple[str, str, float | None] | None = None
         self._said = Usage()
@@ -202,7 +213,7 @@ class _Stream:
         gap_s = 0.0
         last = driver.heard_at = started
         try:
-            async with aclosing(self._model.stream(self.request)) as stream:  # type: ignore[type-var]
+            async with aclosing(self.model.stream(self.request)) as stream:  # type: ignore[type-var]
                 async for burst in stream:
                     if not self.counts:
                         return
@@ -215,7 +226,7 @@ class _Stream:
                         driver.tell_latency("gap", gap_s)
                     last = now
                     if (odd := _odd(burst)) is not None:
-                        self._failure = ("protocol", f"the model {self._model.name} has sent {odd}", None)
+                        self._failure = ("protocol", f"the model {self.model.name} has sent {odd}", None)
                         break
                     # The list is the model's own, and may be one that it keeps.
                     end = burst[-1] if burst else None
@@ -231,11 +242,11 @@ class _Stream:
             self._failure = (failure.kind, failure.message, failure.retry_after_s)
             self._said = failure.usage or Usage()
         except Exception as error:
-            log.exception("the model %s raised", self._model.name)
+            log.exception("the model %s raised", self.model.name)
             self._failure = ("unknown", say(error), None)
         else:
             if self.finished is None and self._failure is None:
-                self._failure = ("protocol", f"the stream of {self._model.name} stopped before its end", None)
+                self._failure = ("protocol", f"the stream of {self.model.name} stopped before its end", None)
         driver.tell_latency("model", time.monotonic() - started)
         self._times = {"first_token_s": first_s, "longest_gap_s": gap_s if first_s is not None else None}
 
@@ -245,8 +256,13 @@ class _Stream:
         if self._failure is not None or end is None:
             kind, text, retry_after_s = self._failure or ("protocol", "no end", None)
             # Who breaks off in the middle charges for it; who refuses does not.
-            usage = self._said if self.is_refused else self._counted(self._said)
-            driver.feed(ModelFailed(time.time(), kind, text, usage, retry_after_s=retry_after_s, **self._times))
+            usage, cost_usd, basis = (self._said, None, "none") if self.is_refused else self.spent()
+            driver.feed(
+                ModelFailed(
+                    time.time(), kind, text, usage, retry_after_s=retry_after_s, cost_usd=cost_usd, cost_basis=basis,
+                    **self._times,
+                )
+            )  # fmt: skip
             return
         end = evolve(end, usage=self._counted(end.usage))
         message = None
@@ -256,9 +272,29 @@ class _Stream:
             except (HookFailed, Vetoed) as error:
                 if isinstance(error, HookFailed):
                     driver.note("hook", str(error))
-                driver.feed(ModelFailed(time.time(), "hook", str(error), end.usage, **self._times))
+                driver.feed(
+                    ModelFailed(
+                        time.time(), "hook", str(error), end.usage, cost_usd=end.cost_usd, cost_basis=end.cost_basis,
+                        **self._times,
+                    )
+                )  # fmt: skip
                 return
         driver.feed_last(ModelFinished(time.time(), end, message=message, **self._times))
+
+    def spent(self) -> tuple[Usage, float | None, CostBasis]:
+        """What the call has taken so far, and its price: as far as somebody has counted it, else estimated."""
+        if self.finished is not None:
+            return self._counted(self.finished.usage), self.finished.cost_usd, self.finished.cost_basis
+        usage = self._counted(self._said)
+        if usage.cache_read_tokens or usage.cache_write_tokens:
+            return usage, None, "none"  # the list below knows only the whole price of input
+        try:
+            cost_usd = self.model.price_usd(usage.input_tokens, usage.output_tokens)  # type: ignore[attr-defined]
+        except Exception:  # most models of other people's have no such list
+            cost_usd = None
+        if not _is_cost(cost_usd) or cost_usd is None:
+            return usage, None, "none"
+        return usage, cost_usd, "prices" if getattr(self.model, "price", None) is None else "user"
 
     def _counted(self, usage: Usage) -> Usage:
         """What the provider did not say is estimated."""

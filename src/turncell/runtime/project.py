@@ -126,7 +126,11 @@ def _applied(
             unused[name] = f"TURNCELL_{name.upper()} is set"
         else:
             used[name] = value
-    return ProjectSettings(replace(base, **used), tuple(used), unused)
+    names = tuple(used)
+    if "store" in used and base.own_store is None:
+        # Rules and consents stay the user's: a file beside a project's store may come from anybody.
+        used["own_store"] = base.store
+    return ProjectSettings(replace(base, **used), names, unused)
 
 
 def _is_tighter(name: str, value: Any, now: Any) -> bool:

@@ -193,12 +193,12 @@ _lock = threading.Lock()
 
 
 def rulebook() -> RuleBook:
-    """The rule book of the current settings: `rules.json` beside the history."""
+    """The rule book of the current settings: `rules.json` beside the user's history."""
     global _latest
     chosen, latest = settings.current(), _latest
     if latest is not None and latest[0] is chosen:
         return latest[1]
-    path = chosen.store_path.parent / "rules.json"
+    path = chosen.personal_folder / "rules.json"
     with _lock:
         book = _books.setdefault(path, RuleBook(path))
         _latest = chosen, book

@@ -36,6 +36,7 @@ from turncell.core.values import evolve
 from turncell.errors import SessionBusy, SessionInDoubt, StoreError, UsageError
 from turncell.runtime import defaults
 from turncell.runtime.inputs import InputQueue
+from turncell.runtime.inside import doubtful_calls
 from turncell.runtime.journal import Journal, read_whole, to_event, to_record
 from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.options import text
@@ -161,8 +162,8 @@ class Session:
         held = store.writer(self.id)
         self._writer = held if held is not None and held.token != self.journal.writer.token else None
         self._damage = self.journal.known_damage(self.id)
-        folded = ((run_id, at_rest(fold(of_run))) for run_id, of_run in events.items())
-        self._all = {run_id: run for run_id, run in folded if run.run_id}
+        folded = ((run_id, fold(of_run)) for run_id, of_run in events.items())
+        self._all = {run_id: at_rest(run, doubtful_calls(store, run)) for run_id, run in folded if run.run_id}
         self.answers, self._rules = _answers_in(asking), tuple(rules)
 
     async def claimed(self) -> None:
@@ -730,7 +731,8 @@ def _described(store: Store, info: SessionInfo, open_run: str | None) -> Session
     if open_run is None:
         return info
     records = read_whole(store, session_id=info.session_id)
-    run = at_rest(fold(to_event(record) for record in records if record.run_id == open_run))
+    run = fold(to_event(record) for record in records if record.run_id == open_run)
+    run = at_rest(run, doubtful_calls(store, run))
     if not run.run_id or run.is_ended:
         return info
     left: Any = "running" if may_be_driven(store, info.session_id) else run.status

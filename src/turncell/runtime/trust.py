@@ -11,6 +11,7 @@ runs the server.py that is there then.
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -106,17 +107,24 @@ def read_project(folder: str | os.PathLike[str] = ".") -> Project:
     path = Path(folder).expanduser().resolve()
     files = {}
     for name in project_files():
-        if not (path / name).is_file():  # a pipe would be waited for
-            continue
         try:
-            with open(path / name, "rb") as file:
+            with open(path / name, "rb", opener=_without_waiting) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    continue
                 data = file.read(MOST_BYTES + 1)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            continue
         except OSError as error:
             raise StoreError(f"{path / name} cannot be read: {error.strerror or error}") from error
         if len(data) > MOST_BYTES:
             raise StoreError(f"{path / name} has more than {MOST_BYTES:,} bytes; that is no file of settings")
         files[name] = data
     return Project(path, files, bool(files) and accepted_folders().get(str(path)) == _digest(files))
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """A pipe would be waited for, also one that takes the place of a file just now."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def is_trusted(folder: str | os.PathLike[str] = ".") -> bool:
@@ -189,4 +197,4 @@ def _digest(files: Mapping[str, bytes]) -> str:
 
 
 def _beside_history(name: str) -> Path:
-    return settings.current().store_path.parent / name
+    return settings.current().personal_folder / name
