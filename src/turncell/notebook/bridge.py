@@ -13,6 +13,8 @@ Rules that are easy to break:
   nobody sees, one after the wait a view that nobody closes. `holding_interrupts` makes SIGINT only count there too.
 - The first press asks the run to end and gives it `grace_s`; the second leaves at once. Both end the cell with
   `TurnInterrupted`: the reply's status is `error`, so the cells queued behind it are aborted.
+- A front end that restarts a kernel presses the button first, and tells it to end a moment later. Then the run is not
+  cancelled: its record stays as it is, and somebody can resume it (`RESTART_S`, `is_ending`).
 - A job must not let a KeyboardInterrupt or SystemExit out through its future: awaited on the background loop, it
   would end that loop and with it all runs. They arrive as `JobInterrupted`.
 - The main thread can be interrupted between any two bytecodes. A job that was interrupted may have had its effect:
@@ -65,6 +67,8 @@ BEGIN_S = 60.0
 NOBODY_S = 3.0
 """The same where nothing but a wait could serve it: a terminal, a script."""
 BUSY_POLL_S = 0.1
+RESTART_S = 0.1
+"""How long a first press may turn out to be the beginning of a restart; the request to end takes a few milliseconds."""
 PUMP_POLL_S = 0.005
 
 
@@ -246,6 +250,11 @@ class KernelBridge:
     def has_kernel(self) -> bool:
         """Whether cells are executed for a front end, not typed into a terminal."""
         return self._kernel is not None
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the kernel has been told to end, or to restart: nobody waits for anything any more."""
+        return self.has_kernel and getattr(self._shell, "exit_now", False) is True
 
     # -- messages of the page
 
@@ -469,7 +478,7 @@ class KernelBridge:
 
         def ask_to_end() -> None:
             nonlocal asked
-            if not asked and not done.done():
+            if not asked and not done.done() and not self.is_ending:
                 asked = True
                 on_interrupt()
 
@@ -485,7 +494,7 @@ class KernelBridge:
             raise TurnInterrupted from None
         finally:
             self._held, self._serving = held, serving
-        if interrupts.presses:
+        if interrupts.presses or (self.is_ending and not done.done()):
             raise TurnInterrupted
 
     def _serve(
@@ -497,13 +506,14 @@ class KernelBridge:
         grace_s: float,
         poll_s: float,
     ) -> None:
-        leave_at_s: float | None = None
-        while not done.done():
+        pressed_s: float | None = None
+        while not done.done() and not self.is_ending:
             if interrupts.presses:
-                ask_to_end()
-                if leave_at_s is None:
-                    leave_at_s = time.monotonic() + grace_s
-                if interrupts.presses > 1 or time.monotonic() >= leave_at_s:
+                pressed_s = pressed_s or time.monotonic()
+                waited_s = time.monotonic() - pressed_s
+                if waited_s >= RESTART_S or interrupts.presses > 1 or not self.has_kernel:
+                    ask_to_end()
+                if interrupts.presses > 1 or waited_s >= grace_s:
                     return
             self.tap.poll()
             if self._jobs.empty() and has_work(self.loop):

@@ -25,7 +25,7 @@ from turncell import settings
 from turncell.core.events import Event, RequestOpened, RunEnded
 from turncell.core.fold import CallState
 from turncell.errors import AnswerRefused, SettingError
-from turncell.notebook.bridge import KernelBridge, QuestionGone
+from turncell.notebook.bridge import ASK_POLL_S, KernelBridge, QuestionGone
 from turncell.notebook.terminal import Said, TextView, question, read_line_as
 from turncell.runtime.run import Run
 from turncell.runtime.secrets import redactor
@@ -84,7 +84,7 @@ def _unattended(bridge: KernelBridge, start: Callable[[bool, str | None], Run]) 
 def _with_view(bridge: KernelBridge, start: Callable[[bool, str | None], Run], is_kept: bool) -> Run:
     with bridge.listening():
         run = start(True, bridge.cell_id())
-        with _not_unseen(run):
+        with _not_unseen(bridge, run):
             shown = _Shown(bridge, run)
             try:
                 with _Keyboard(bridge, run, shown.view.link.hello, wait_s=HELLO_S):
@@ -157,7 +157,7 @@ class _Notices:
 
 def _in_terminal(bridge: KernelBridge, start: Callable[[bool, str | None], Run], is_attended: bool, view: View) -> Run:
     run = start(is_attended, bridge.cell_id())
-    with _not_unseen(run):
+    with _not_unseen(bridge, run):
         if view != "none":
             run.subscribe(TextView(sys.stdout))
         try:
@@ -169,18 +169,19 @@ def _in_terminal(bridge: KernelBridge, start: Callable[[bool, str | None], Run],
 
 
 def _wait(bridge: KernelBridge, run: Run) -> None:
-    with _not_unseen(run):
+    with _not_unseen(bridge, run):
         bridge.wait(run.done, on_interrupt=lambda: run.cancel("interrupted"))
         run.result()
 
 
 @contextmanager
-def _not_unseen(run: Run) -> Iterator[None]:
-    """However this is left, the run does not go on where nobody sees it."""
+def _not_unseen(bridge: KernelBridge, run: Run) -> Iterator[None]:
+    """However this is left, the run does not go on where nobody sees it; one that ends with its kernel can be resumed."""
     try:
         yield
     except BaseException:
-        run.cancel("interrupted")
+        if not bridge.is_ending:
+            run.cancel("interrupted")
         raise
 
 
@@ -224,7 +225,7 @@ class _Keyboard:
 
     def __init__(self, bridge: KernelBridge, run: Run, hello: Future[None], *, wait_s: float) -> None:
         self._bridge, self._run, self._hello, self._wait_s = bridge, run, hello, wait_s
-        self._is_over = threading.Event()
+        self._over: Future[None] = Future()
 
     def __enter__(self) -> None:
         # In a copy of the cell's context, so that what is asked lands in this cell.
@@ -232,14 +233,14 @@ class _Keyboard:
         threading.Thread(target=context.run, args=(self._main,), name="turncell-keyboard", daemon=True).start()
 
     def __exit__(self, *_: object) -> None:
-        self._is_over.set()
+        self._over.set_result(None)
 
     def _main(self) -> None:
-        with suppress(TimeoutError):
-            self._hello.result(self._wait_s)
-            return  # a view is there, and what it sends arrives
+        either = concurrent.futures.wait([self._hello, self._over], self._wait_s, concurrent.futures.FIRST_COMPLETED)
+        if either.done:
+            return  # a view is there, and what it sends arrives; or nothing is left to ask
         has_told = not self._wait_s
-        while not self._is_over.wait(0.05):
+        while not concurrent.futures.wait([self._over], ASK_POLL_S).done:
             for call in self._run.requests:
                 if not self._is_open(call):  # answered elsewhere while another was asked
                     continue
@@ -264,7 +265,7 @@ class _Keyboard:
                     self._take(call, said.strip())
 
     def _is_open(self, call: CallState) -> bool:
-        return not self._is_over.is_set() and any(other.request == call.request for other in self._run.requests)
+        return not self._over.done() and any(other.request == call.request for other in self._run.requests)
 
     def _take(self, call: CallState, said: str) -> None:
         assert call.request is not None
