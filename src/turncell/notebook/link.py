@@ -34,7 +34,7 @@ from turncell.runtime.threads import in_background
 
 log = logging.getLogger("turncell")
 
-FLUSH_PER_S = 30
+FLUSH_PER_S = 25
 _EARLY_LIMIT = 20
 _CHECKPOINTS = (StepStarted, RequestOpened, RequestAnswered, Resumed, RunEnded)
 
@@ -114,7 +114,7 @@ class Link:
         self._flushed_at = time.monotonic()
         is_resumed = any(isinstance(event, Resumed) for event in events)
         thin = [_without_details(event) for event in events]
-        self._try_send(self._snapshot() if is_resumed else wire.Events(self._seq, thin, time.time()))
+        self._try_send(self._snapshot() if is_resumed else wire.Events(self._seq, thin, round(time.time(), 3)))
         if any(isinstance(event, _CHECKPOINTS) for event in events):
             self._checkpoint(codec.encode(self._snapshot()).decode())
 
