@@ -25,7 +25,7 @@ def send_note(to: str) -> str:
     return f"sent to {to}"
 
 asking = Agent(ScriptedModel([[say("I write to Ana. "), call("send_note", to="Ana")], "Ana knows."]), tools=[send_note])
-long = Agent(ScriptedModel([say("word " * 400 + "and that is all.", delay_s=0.05)]))
+long = Agent(ScriptedModel([say("word " * 1000 + "and that is all.", delay_s=0.05)]))
 '''
 
 

@@ -113,7 +113,8 @@ class _Job:
 class _Interrupts:
     """Counts SIGINT while the main thread waits; raises it only while a job runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, wake: Callable[[], None] = lambda: None) -> None:
+        self._wake = wake
         self.presses = 0
         self.is_pumping = False
         """Whether the notebook's loop goes on in the wait: the second press raises there, for sync code in a coroutine."""
@@ -147,6 +148,7 @@ class _Interrupts:
                 raise _GivenUp
             return
         self.presses += 1
+        self._wake()
         if self._raises or (self.is_pumping and self.presses > 1):
             self._raises = False
             raise KeyboardInterrupt
@@ -182,6 +184,7 @@ class KernelBridge:
         self._held: _Interrupts | None = None
         self._serving: _Interrupts | None = None
         self._detached: set[object] = set()
+        self._kept: list[Callable[[], None]] | None = []
         self.loop = self._find_loop()
         """The notebook's own loop, as far as it is known: objects of asyncio that cells make belong to it."""
         self._cells: list[str | None] = []
@@ -208,6 +211,9 @@ class KernelBridge:
         for event, told in self._events():
             with suppress(ValueError):  # a shell that was made anew in this process never knew of it
                 self._shell.events.unregister(event, told)
+        kept, self._kept = self._kept, None
+        for close in kept or ():
+            close()
         with suppress(queue.Empty):
             while True:
                 job = self._jobs.get_nowait()
@@ -303,6 +309,13 @@ class KernelBridge:
         self._detached.discard(token)
         if not self._detached:
             self.tap.release()
+
+    def keep(self, close: Callable[[], None]) -> None:
+        """Call `close` when the extension is unloaded; at once where it is unloaded already. Any thread."""
+        if self._kept is None:
+            close()
+        else:
+            self._kept.append(close)
 
     # -- jobs for the main thread
 
@@ -432,6 +445,14 @@ class KernelBridge:
         except queue.Empty:
             return None
 
+    def _wake(self) -> None:
+        """Any thread, and the signal handler: `put` may be called inside of `get`.
+
+        The handler has to. A signal that comes as the time of `SimpleQueue.get` runs out leaves a negative rest, with
+        which it waits for ever (CPython 3.11).
+        """
+        self._jobs.put(None)
+
     # -- waiting
 
     @contextmanager
@@ -446,7 +467,7 @@ class KernelBridge:
         before = self._held
         try:
             self.loop = self.loop or self._find_loop()
-            with _Interrupts() as self._held, called_from(self.loop):
+            with _Interrupts(self._wake) as self._held, called_from(self.loop):
                 held = self._held
                 yield
         except KeyboardInterrupt as interrupt:  # pressed just before our handler stood
@@ -485,8 +506,9 @@ class KernelBridge:
         held, self._held = self._held, None  # a wait inside of one of our jobs counts for itself
         serving = self._serving
         try:
-            done.add_done_callback(lambda _: self._jobs.put(None))
-            with nullcontext(held) if held is not None else _Interrupts() as interrupts, self.listening():
+            done.add_done_callback(lambda _: self._wake())
+            counted = nullcontext(held) if held is not None else _Interrupts(self._wake)
+            with counted as interrupts, self.listening():
                 self._serving = interrupts
                 self._serve(done, interrupts, ask_to_end, grace_s=grace_s, poll_s=poll_s)
         except KeyboardInterrupt:  # pressed before our handler stood, or just after it was taken away

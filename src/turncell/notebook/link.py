@@ -54,6 +54,8 @@ class Link:
     ) -> None:
         self.hello: Future[None] = Future()
         """Done when a page has shown that what it sends arrives."""
+        self.pages = 0
+        """How many pages have said hello: more than one where a page was reloaded, or the notebook is open twice."""
         self._send, self._checkpoint, self._retry = send, checkpoint, retry
         self._loop = BackgroundLoop.current().loop
         self._context = contextvars.copy_context()
@@ -141,6 +143,8 @@ class Link:
         if isinstance(message, wire.FetchCode):  # before the page can show anything, so it is no hello
             self.send_code(message)
             return
+        if isinstance(message, wire.Hello):
+            self.pages += 1
         if not self.hello.done():
             self.hello.set_result(None)
         run = self._run

@@ -65,7 +65,7 @@ def show_again(run: Run) -> None:
     """Draw a run that is going on once more, live, in the running cell."""
     bridge = KernelBridge.current()
     if bridge.has_kernel:
-        _settle_later(bridge, run, _Shown(bridge, run), is_kept=False)
+        _settle_later(bridge, run, _Shown(bridge, run, is_detached=True), is_kept=False)
     else:
         run.subscribe(TextView(sys.stdout))
 
@@ -101,19 +101,19 @@ def _detached(bridge: KernelBridge, start: Callable[[bool, str | None], Run], vi
         if view != "none":
             run.subscribe(_Notices())
         return run
-    _settle_later(bridge, run, _Shown(bridge, run), is_kept=view == "keep")
+    _settle_later(bridge, run, _Shown(bridge, run, is_detached=True), is_kept=view == "keep")
     return run
 
 
 class _Shown:
     """A live view in an output of the running cell; when its run has ended, the static transcript stands there."""
 
-    def __init__(self, bridge: KernelBridge, run: Run) -> None:
+    def __init__(self, bridge: KernelBridge, run: Run, *, is_detached: bool = False) -> None:
         from IPython.display import display
 
         from turncell.notebook.widgets import RunView
 
-        self.view, self._run = RunView(), run
+        self.view, self._run, self._bridge, self._is_detached = RunView(), run, bridge, is_detached
         bundle = {
             **self.view.mimebundle(),
             "text/plain": "A turn in progress; this front end shows no live view.",
@@ -128,7 +128,12 @@ class _Shown:
             self.view.link.close().result(2)
         if not is_kept:
             update_display(_static(self._run), raw=True, display_id=self._display.display_id)
-            self.view.close()
+            # A page that has come since knows nothing of this display, and one that is closed hears nothing: there the
+            # file has the view, which without its model would be an error.
+            if self._is_detached or self.view.link.pages > 1:
+                self._bridge.keep(self.view.close)
+            else:
+                self.view.close()
 
 
 def _settle_later(bridge: KernelBridge, run: Run, shown: _Shown, *, is_kept: bool) -> None:
