@@ -184,6 +184,18 @@ def test_an_interrupt_is_never_lost_however_close_to_the_ends_of_the_wait(bridge
                 time.sleep(0.001)
 
 
+def test_a_press_at_the_very_end_of_a_poll_does_not_end_the_polling(bridge: KernelBridge) -> None:
+    for _ in range(600):
+        done: Done = concurrent.futures.Future()
+        rescue = threading.Timer(3, lambda done=done: done.done() or done.set_result("too late"))
+        rescue.start()
+        with pytest.raises(TurnInterrupted), bridge.holding_interrupts():
+            press_after(0.001)
+            bridge.wait(done, on_interrupt=lambda done=done: done.set_result("asked"), poll_s=0.00002)  # type: ignore[misc]
+        rescue.cancel()
+        assert done.result() == "asked"
+
+
 def test_a_held_press_counts_for_the_wait_that_comes_later(bridge: KernelBridge) -> None:
     done: Done = concurrent.futures.Future()
     steps: list[str] = []

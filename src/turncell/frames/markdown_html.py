@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from html import escape
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
@@ -196,8 +198,13 @@ def _coloured(code: str, language: str, look: Look) -> str:
         (Comment, "comment"), (Keyword, "keyword"), (Operator.Word, "keyword"), (String, "string"), (Number, "number"),
         (Name.Function, "function"), (Name.Class, "function"), (Name.Decorator, "function"), (Name.Tag, "keyword"),
     )  # fmt: skip
+    # Neighbours of one look are one element: a string is many tokens, and each element has its look with it.
+    tokens = (
+        (next((role for parent, role in roles if token_type in parent), None), value)
+        for token_type, value in lexer.get_tokens(code)
+    )
     out: list[str] = []
-    for token_type, value in lexer.get_tokens(code):
-        role = next((role for parent, role in roles if token_type in parent), None)
-        out.append(f"<span{look(role)}>{shown(value)}</span>" if role else shown(value))
+    for role, alike in groupby(tokens, key=itemgetter(0)):
+        text = shown("".join(value for _, value in alike))
+        out.append(f"<span{look(role)}>{text}</span>" if role else text)
     return "".join(out)

@@ -87,7 +87,8 @@ LOOKS: dict[str, str] = {
     "table": "border-collapse:collapse;font-size:13px;margin:0;min-width:20em;table-layout:auto",
     "thead": "background-color:transparent",
     "tbody": "background-color:transparent",
-    "tr": "background-color:transparent",
+    # Cells are many: the line below them is the row's.
+    "tr": f"background-color:transparent;border-bottom:1px solid {_LINE}",
     "code": "background-color:rgba(127,127,127,0.16);border-radius:4px;padding:1px 5px;font-size:0.89em",
     "link": "text-decoration:underline",
     "image": "display:inline-block;border:1px dashed rgba(127,127,127,0.6);border-radius:6px;padding:2px 10px;font-size:12.5px;"
@@ -105,8 +106,8 @@ LOOKS: dict[str, str] = {
 }
 for _side in ("left", "right", "center"):
     _suffix = "" if _side == "left" else f"-{_side}"
-    _cell = f"text-align:{_side};padding:5px 22px 5px {'22px' if _side == 'right' else '0'};border:0;background-color:transparent"
-    LOOKS[f"td{_suffix}"] = f"{_cell};border-bottom:1px solid {_LINE}"
+    _cell = f"text-align:{_side};padding:5px 22px{'' if _side == 'right' else ' 5px 0'};border:0"
+    LOOKS[f"td{_suffix}"] = _cell
     LOOKS[f"th{_suffix}"] = (
         f"{_cell};border-bottom:1px solid rgba(127,127,127,0.6);font-weight:600;font-size:12px;opacity:0.75"
     )

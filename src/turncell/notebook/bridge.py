@@ -13,6 +13,8 @@ Rules that are easy to break:
   nobody sees, one after the wait a view that nobody closes. `holding_interrupts` makes SIGINT only count there too.
 - The first press asks the run to end and gives it `grace_s`; the second leaves at once. Both end the cell with
   `TurnInterrupted`: the reply's status is `error`, so the cells queued behind it are aborted.
+- A front end that restarts a kernel presses the button first, and tells it to end a moment later. Then the run is not
+  cancelled: its record stays as it is, and somebody can resume it (`RESTART_S`, `is_ending`).
 - A job must not let a KeyboardInterrupt or SystemExit out through its future: awaited on the background loop, it
   would end that loop and with it all runs. They arrive as `JobInterrupted`.
 - The main thread can be interrupted between any two bytecodes. A job that was interrupted may have had its effect:
@@ -66,6 +68,8 @@ BEGIN_S = 60.0
 NOBODY_S = 3.0
 """The same where nothing but a wait could serve it: a terminal, a script."""
 BUSY_POLL_S = 0.1
+RESTART_S = 0.1
+"""How long a first press may turn out to be the beginning of a restart; the request to end takes a few milliseconds."""
 PUMP_POLL_S = 0.005
 
 
@@ -110,7 +114,8 @@ class _Job:
 class _Interrupts:
     """Counts SIGINT while the main thread waits; raises it only while a job runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, wake: Callable[[], None] = lambda: None) -> None:
+        self._wake = wake
         self.presses = 0
         self.is_pumping = False
         """Whether the notebook's loop goes on in the wait: the second press raises there, for sync code in a coroutine."""
@@ -144,6 +149,7 @@ class _Interrupts:
                 raise _GivenUp
             return
         self.presses += 1
+        self._wake()
         if self._raises or (self.is_pumping and self.presses > 1):
             self._raises = False
             raise KeyboardInterrupt
@@ -179,6 +185,7 @@ class KernelBridge:
         self._held: _Interrupts | None = None
         self._serving: _Interrupts | None = None
         self._detached: set[object] = set()
+        self._kept: list[Callable[[], None]] | None = []
         self.loop = self._find_loop()
         """The notebook's own loop, as far as it is known: objects of asyncio that cells make belong to it."""
         self._cells: list[str | None] = []
@@ -205,6 +212,9 @@ class KernelBridge:
         for event, told in self._events():
             with suppress(ValueError):  # a shell that was made anew in this process never knew of it
                 self._shell.events.unregister(event, told)
+        kept, self._kept = self._kept, None
+        for close in kept or ():
+            close()
         with suppress(queue.Empty):
             while True:
                 job = self._jobs.get_nowait()
@@ -247,6 +257,11 @@ class KernelBridge:
     def has_kernel(self) -> bool:
         """Whether cells are executed for a front end, not typed into a terminal."""
         return self._kernel is not None
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the kernel has been told to end, or to restart: nobody waits for anything any more."""
+        return self.has_kernel and getattr(self._shell, "exit_now", False) is True
 
     # -- messages of the page
 
@@ -295,6 +310,13 @@ class KernelBridge:
         self._detached.discard(token)
         if not self._detached:
             self.tap.release()
+
+    def keep(self, close: Callable[[], None]) -> None:
+        """Call `close` when the extension is unloaded; at once where it is unloaded already. Any thread."""
+        if self._kept is None:
+            close()
+        else:
+            self._kept.append(close)
 
     # -- jobs for the main thread
 
@@ -427,6 +449,14 @@ class KernelBridge:
         except queue.Empty:
             return None
 
+    def _wake(self) -> None:
+        """Any thread, and the signal handler: `put` may be called inside of `get`.
+
+        The handler has to. A signal that comes as the time of `SimpleQueue.get` runs out leaves a negative rest, with
+        which it waits for ever (CPython 3.11).
+        """
+        self._jobs.put(None)
+
     # -- waiting
 
     @contextmanager
@@ -441,7 +471,7 @@ class KernelBridge:
         before = self._held
         try:
             self.loop = self.loop or self._find_loop()
-            with _Interrupts() as self._held, called_from(self.loop):
+            with _Interrupts(self._wake) as self._held, called_from(self.loop):
                 held = self._held
                 yield
         except KeyboardInterrupt as interrupt:  # pressed just before our handler stood
@@ -473,15 +503,16 @@ class KernelBridge:
 
         def ask_to_end() -> None:
             nonlocal asked
-            if not asked and not done.done():
+            if not asked and not done.done() and not self.is_ending:
                 asked = True
                 on_interrupt()
 
         held, self._held = self._held, None  # a wait inside of one of our jobs counts for itself
         serving = self._serving
         try:
-            done.add_done_callback(lambda _: self._jobs.put(None))
-            with nullcontext(held) if held is not None else _Interrupts() as interrupts, self.listening():
+            done.add_done_callback(lambda _: self._wake())
+            counted = nullcontext(held) if held is not None else _Interrupts(self._wake)
+            with counted as interrupts, self.listening():
                 self._serving = interrupts
                 self._serve(done, interrupts, ask_to_end, grace_s=grace_s, poll_s=poll_s)
         except KeyboardInterrupt:  # pressed before our handler stood, or just after it was taken away
@@ -489,7 +520,7 @@ class KernelBridge:
             raise TurnInterrupted from None
         finally:
             self._held, self._serving = held, serving
-        if interrupts.presses:
+        if interrupts.presses or (self.is_ending and not done.done()):
             raise TurnInterrupted
 
     def _serve(
@@ -501,13 +532,14 @@ class KernelBridge:
         grace_s: float,
         poll_s: float,
     ) -> None:
-        leave_at_s: float | None = None
-        while not done.done():
+        pressed_s: float | None = None
+        while not done.done() and not self.is_ending:
             if interrupts.presses:
-                ask_to_end()
-                if leave_at_s is None:
-                    leave_at_s = time.monotonic() + grace_s
-                if interrupts.presses > 1 or time.monotonic() >= leave_at_s:
+                pressed_s = pressed_s or time.monotonic()
+                waited_s = time.monotonic() - pressed_s
+                if waited_s >= RESTART_S or interrupts.presses > 1 or not self.has_kernel:
+                    ask_to_end()
+                if interrupts.presses > 1 or waited_s >= grace_s:
                     return
             self.tap.poll()
             if self._jobs.empty() and has_work(self.loop):

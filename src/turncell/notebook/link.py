@@ -34,7 +34,7 @@ from turncell.runtime.threads import in_background
 
 log = logging.getLogger("turncell")
 
-FLUSH_PER_S = 30
+FLUSH_PER_S = 25
 _EARLY_LIMIT = 20
 _CHECKPOINTS = (StepStarted, RequestOpened, RequestAnswered, Resumed, RunEnded)
 
@@ -54,6 +54,8 @@ class Link:
     ) -> None:
         self.hello: Future[None] = Future()
         """Done when a page has shown that what it sends arrives."""
+        self.pages = 0
+        """How many pages have said hello: more than one where a page was reloaded, or the notebook is open twice."""
         self._send, self._checkpoint, self._retry = send, checkpoint, retry
         self._loop = BackgroundLoop.current().loop
         self._context = contextvars.copy_context()
@@ -114,7 +116,7 @@ class Link:
         self._flushed_at = time.monotonic()
         is_resumed = any(isinstance(event, Resumed) for event in events)
         thin = [_without_details(event) for event in events]
-        self._try_send(self._snapshot() if is_resumed else wire.Events(self._seq, thin, time.time()))
+        self._try_send(self._snapshot() if is_resumed else wire.Events(self._seq, thin, round(time.time(), 3)))
         if any(isinstance(event, _CHECKPOINTS) for event in events):
             self._checkpoint(codec.encode(self._snapshot()).decode())
 
@@ -141,6 +143,8 @@ class Link:
         if isinstance(message, wire.FetchCode):  # before the page can show anything, so it is no hello
             self.send_code(message)
             return
+        if isinstance(message, wire.Hello):
+            self.pages += 1
         if not self.hello.done():
             self.hello.set_result(None)
         run = self._run

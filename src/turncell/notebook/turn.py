@@ -27,7 +27,7 @@ from turncell import settings
 from turncell.core.events import Event, RequestOpened, RunEnded
 from turncell.core.fold import CallState
 from turncell.errors import AnswerRefused, SettingError, UsageError
-from turncell.notebook.bridge import KernelBridge, QuestionGone, TurnInterrupted
+from turncell.notebook.bridge import ASK_POLL_S, KernelBridge, QuestionGone, TurnInterrupted
 from turncell.notebook.line import edit_text, editor
 from turncell.notebook.terminal import Said, TextView, question, read_arguments, read_line_as, view_for
 from turncell.runtime.agent import Agent
@@ -105,7 +105,7 @@ def show_again(run: Run) -> None:
     """Draw a run that is going on once more, live, in the running cell; a terminal waits for it."""
     bridge = KernelBridge.current()
     if bridge.has_kernel:
-        _settle_later(bridge, run, _Shown(bridge, run), is_kept=False)
+        _settle_later(bridge, run, _Shown(bridge, run, is_detached=True), is_kept=False)
     else:  # to the front: nobody else draws it
         _in_terminal(bridge, lambda *_: run, run.state.is_attended, "live")
 
@@ -124,7 +124,7 @@ def _unattended(bridge: KernelBridge, start: Callable[[bool, str | None], Run]) 
 def _with_view(bridge: KernelBridge, start: Callable[[bool, str | None], Run], is_kept: bool) -> Run:
     with bridge.listening():
         run = start(True, bridge.cell_id())
-        with _not_unseen(run):
+        with _not_unseen(bridge, run):
             shown = _Shown(bridge, run)
             try:
                 with _Keyboard(bridge, run, shown.view.link.hello, wait_s=HELLO_S):
@@ -141,20 +141,20 @@ def _detached(bridge: KernelBridge, start: Callable[[bool, str | None], Run], vi
         if view != "none":
             run.subscribe(_Notices())
         return run
-    with _not_unseen(run):
-        _settle_later(bridge, run, _Shown(bridge, run), is_kept=view == "keep")
+    with _not_unseen(bridge, run):
+        _settle_later(bridge, run, _Shown(bridge, run, is_detached=True), is_kept=view == "keep")
     return run
 
 
 class _Shown:
     """A live view in an output of the running cell; when its run has ended, the static transcript stands there."""
 
-    def __init__(self, bridge: KernelBridge, run: Run) -> None:
+    def __init__(self, bridge: KernelBridge, run: Run, *, is_detached: bool = False) -> None:
         from IPython.display import display
 
         from turncell.notebook.widgets import RunView
 
-        self.view, self._run = RunView(), run
+        self.view, self._run, self._bridge, self._is_detached = RunView(), run, bridge, is_detached
         bundle = {
             **self.view.mimebundle(),
             "text/plain": "A turn in progress; this front end shows no live view.",
@@ -169,7 +169,12 @@ class _Shown:
             self.view.link.close().result(2)
         if not is_kept:
             update_display(_static(self._run), raw=True, display_id=self._display.display_id)
-            self.view.close()
+            # A page that has come since knows nothing of this display, and one that is closed hears nothing: there the
+            # file has the view, which without its model would be an error.
+            if self._is_detached or self.view.link.pages > 1:
+                self._bridge.keep(self.view.close)
+            else:
+                self.view.close()
 
 
 def _settle_later(bridge: KernelBridge, run: Run, shown: _Shown, *, is_kept: bool) -> None:
@@ -198,7 +203,7 @@ class _Notices:
 
 def _in_terminal(bridge: KernelBridge, start: Callable[[bool, str | None], Run], is_attended: bool, view: View) -> Run:
     run = start(is_attended, bridge.cell_id())
-    with _not_unseen(run), _printed(view) as shown:
+    with _not_unseen(bridge, run), _printed(view) as shown:
         leave = run.subscribe(shown) if shown is not None else None
         try:
             with _Keyboard(bridge, run, Future(), wait_s=0.0, shown=shown) if is_attended else nullcontext():
@@ -217,18 +222,19 @@ def _printed(view: View) -> AbstractContextManager[TextView | LiveText | None]:
 
 
 def _wait(bridge: KernelBridge, run: Run) -> None:
-    with _not_unseen(run):
+    with _not_unseen(bridge, run):
         bridge.wait(run.done, on_interrupt=lambda: run.cancel("interrupted"))
         run.result()
 
 
 @contextmanager
-def _not_unseen(run: Run) -> Iterator[None]:
-    """However this is left, the run does not go on where nobody sees it."""
+def _not_unseen(bridge: KernelBridge, run: Run) -> Iterator[None]:
+    """However this is left, the run does not go on where nobody sees it; one that ends with its kernel can be resumed."""
     try:
         yield
     except BaseException:
-        run.cancel("interrupted")
+        if not bridge.is_ending:
+            run.cancel("interrupted")
         raise
 
 
@@ -280,7 +286,7 @@ class _Keyboard:
         shown: TextView | LiveText | None = None,
     ) -> None:
         self._bridge, self._run, self._hello, self._wait_s, self._shown = bridge, run, hello, wait_s, shown
-        self._is_over = threading.Event()
+        self._over: Future[None] = Future()
 
     def __enter__(self) -> None:
         # In a copy of the cell's context, so that what is asked lands in this cell.
@@ -288,14 +294,14 @@ class _Keyboard:
         threading.Thread(target=context.run, args=(self._main,), name="turncell-keyboard", daemon=True).start()
 
     def __exit__(self, *_: object) -> None:
-        self._is_over.set()
+        self._over.set_result(None)
 
     def _main(self) -> None:
-        with suppress(TimeoutError):
-            self._hello.result(self._wait_s)
-            return  # a view is there, and what it sends arrives
+        either = concurrent.futures.wait([self._hello, self._over], self._wait_s, concurrent.futures.FIRST_COMPLETED)
+        if either.done:
+            return  # a view is there, and what it sends arrives; or nothing is left to ask
         has_told = not self._wait_s
-        while not self._is_over.wait(0.05):
+        while not concurrent.futures.wait([self._over], ASK_POLL_S).done:
             for call in self._run.requests:
                 if not self._is_open(call):  # answered elsewhere while another was asked
                     continue
@@ -325,7 +331,7 @@ class _Keyboard:
         return self._shown.asking(call) if self._shown is not None else nullcontext(redactor().text(question(call)))
 
     def _is_open(self, call: CallState) -> bool:
-        return not self._is_over.is_set() and any(other.request == call.request for other in self._run.requests)
+        return not self._over.done() and any(other.request == call.request for other in self._run.requests)
 
     def _tell(self, text: str) -> None:
         if not self._bridge.has_kernel:
