@@ -1,8 +1,7 @@
 """100,000 events into DataFrames: all five tables, and the memory that takes.
 
 Beside them two others on the same data: a list of dicts made a DataFrame, and five tables of inspect_ai, where it is
-installed. That one is handed logs that are whole and in memory, so it decodes nothing, and its model events are without
-the conversation that they were asked with: what it does not do is in its favour.
+installed. That one is handed a log that is whole and in memory, so it decodes nothing: in its favour.
 """
 
 from __future__ import annotations
@@ -88,6 +87,7 @@ def _inspect_log(events: int) -> Any:
     from inspect_ai.event import ModelEvent, ToolEvent
     from inspect_ai.log import EvalConfig, EvalDataset, EvalLog, EvalSample, EvalSpec, EvalStats
     from inspect_ai.model import (
+        ChatCompletionChoice,
         ChatMessageAssistant,
         ChatMessageTool,
         ChatMessageUser,
@@ -107,40 +107,38 @@ def _inspect_log(events: int) -> Any:
             samples[record.run_id] = sample
             continue
         sample = samples[record.run_id]
+        message_id = f"{record.run_id}-{len(sample.messages)}"  # without one, a message counts as the one before it
         if e["type"] == "MessageAdded":
             text = "".join(part["text"] for part in e["message"]["parts"] if part["type"] == "text")
             if e["message"]["role"] == "user":
-                sample.messages.append(ChatMessageUser(content=text))
+                sample.messages.append(ChatMessageUser(content=text, id=message_id))
                 continue
             calls = [
                 ToolCall(id=part["call_id"], function=part["name"], arguments=orjson.loads(part["arguments_text"]))
                 for part in e["message"]["parts"]
                 if part["type"] == "tool_call"
             ]
-            sample.messages.append(ChatMessageAssistant(content=text, tool_calls=calls, model=model))
+            sample.messages.append(ChatMessageAssistant(content=text, tool_calls=calls, model=model, id=message_id))
         elif e["type"] == "StepFinished":
             usage = ModelUsage(input_tokens=e["usage"]["input_tokens"], output_tokens=e["usage"]["output_tokens"])
-            output = ModelOutput.from_content(model, sample.messages[-1].text)
-            output.usage = usage
+            choice = ChatCompletionChoice(message=sample.messages[-1])
             sample.events.append(
                 ModelEvent(
-                    model=model, input=[], tools=[], tool_choice="auto", config=GenerateConfig(), output=output,
-                    timestamp=began,
+                    model=model, input=sample.messages[:-1], tools=[], tool_choice="auto", config=GenerateConfig(),
+                    output=ModelOutput(model=model, choices=[choice], usage=usage), timestamp=began,
                 )
             )  # fmt: skip
         elif e["type"] == "CallFinished":
             asked = next(call for call in calls if call.id == e["call_id"])
             sample.messages.append(
-                ChatMessageTool(content=e["content"], tool_call_id=asked.id, function=asked.function)
+                ChatMessageTool(content=e["content"], tool_call_id=asked.id, function=asked.function, id=message_id)
             )
             sample.events.append(
                 ToolEvent(id=asked.id, function=asked.function, arguments=asked.arguments, result=e["content"],
                           timestamp=began)
             )  # fmt: skip
-    for run_id, sample in samples.items():
+    for sample in samples.values():
         sample.input = sample.messages[0].text
-        for number, message in enumerate(sample.messages):
-            message.id = f"{run_id}-{number}"  # without one, a message counts as the one before it
     spec = EvalSpec(created=began, task="look", dataset=EvalDataset(), model=model, config=EvalConfig())
     return EvalLog(eval=spec, status="success", stats=EvalStats(), samples=list(samples.values()))
 
