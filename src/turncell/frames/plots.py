@@ -45,7 +45,10 @@ class Plots:
         return "<plots of a history: tokens(), cost(), timeline(run), tools()>"
 
     def tokens(self, ax: Any = None) -> Any:
-        """Tokens per day (UTC; per week where there are more than two months of them): read anew, read from the provider's cache, written by the model."""
+        """Tokens per day, or week (UTC): read anew, read from the provider's cache, written by the model.
+
+        Weeks where there are more than two months of days.
+        """
         ax = _axes(ax, (8, 3.4))
         spans, per = _spans(self._history)
         new = [max(0, span.given - span.cached) for span in spans]
