@@ -144,7 +144,10 @@ def _inspect_log(events: int) -> Any:
 
 
 def inspect(events: int) -> dict[str, Any]:
-    """CPU seconds and megabytes of inspect_ai's samples, model events, messages, tool events and events; without it, nothing but that."""
+    """CPU seconds and megabytes of inspect_ai's samples, model events, messages, tool events and events.
+
+    Where it is not installed, an empty version.
+    """
     try:
         found = version("inspect-ai")
     except PackageNotFoundError:

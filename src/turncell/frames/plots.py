@@ -68,7 +68,7 @@ class Plots:
         return _legend(ax, has_any=bool(spans))
 
     def cost(self, ax: Any = None) -> Any:
-        """US dollars per day or week (UTC), by model. What nobody knows the cost of is not in the bars, and said in the title."""
+        """US dollars per day or week (UTC), by model. What has no known cost is not in the bars but in the title."""
         ax = _axes(ax, (8, 3.4))
         spans, per = _spans(self._history)
         models: dict[str, float] = {}
@@ -115,7 +115,8 @@ class Plots:
     def timeline(self, run: Run | str | None = None, ax: Any = None) -> Any:
         """A run from its beginning to its end: when the model wrote, tools ran, people were waited for.
 
-        The axis has the unit that fits, milliseconds to days; lengths of bars are in it. `run` is a Run or its id; None is the one that began last. UsageError where the history has no such run.
+        The axis has the unit that fits, milliseconds to days; lengths of bars are in it. `run` is a Run or its id; None is
+        the one that began last. UsageError where the history has no such run.
         """
         row = self._run(run)
         bars = _bars(row)
