@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -394,6 +395,46 @@ class TestPlots:
             history(journal).plot.timeline("run_x")
         for name in ("tokens", "cost", "tools"):
             getattr(history(journal, project="/nowhere").plot, name)().figure.canvas.draw()
+
+    def test_of_more_days_than_can_be_told_apart_there_are_weeks(self, tmp_path: Path) -> None:
+        [first] = RECORDED.glob("1-*.jsonl")
+        lines = [orjson.loads(line) for line in first.read_bytes().splitlines()]
+        for days in (0, 400, 2000):  # the last one, and a year and more than two years before it
+            text = b"\n".join(
+                orjson.dumps(one | {"at": one["at"] - days * 86_400} if "at" in one else one) for one in lines
+            )
+            text = text.replace(b'"ses_', b'"ses_%d' % days).replace(b'"run_1', b'"run_1%d' % days)
+            (tmp_path / f"{days}.jsonl").write_bytes(text + b"\n")
+        whole = history(tmp_path)
+        assert len(whole.runs()) == 3 * len(runs_df(first))
+        ax = whole.plot.tokens()
+        assert ax.get_title(loc="left") == "Tokens per week, the last 106 weeks"
+        tokens = runs_df(first).input_tokens.sum() + runs_df(first).output_tokens.sum()
+        assert sum(bar.get_height() for bar in ax.patches) == 2 * tokens  # without the oldest
+        assert all("\n20" in label.get_text() for label in ax.get_xticklabels())
+        assert history(first).plot.tokens().get_title(loc="left") == "Tokens per day"
+
+    def test_a_day_that_no_calendar_has_costs_no_other_its_bar(self, tmp_path: Path) -> None:
+        [first] = RECORDED.glob("1-*.jsonl")
+        lines = [orjson.loads(line) for line in first.read_bytes().splitlines()]
+        begun = next(number for number, one in enumerate(lines) if one.get("type") == "StepStarted")
+        lines[begun]["at"] = 1e15
+        (tmp_path / "odd.jsonl").write_bytes(b"\n".join(map(orjson.dumps, lines)) + b"\n")
+        of_step = steps_df(first)[["input_tokens", "output_tokens"]].sum(axis=1)
+        bars = history(tmp_path / "odd.jsonl").plot.tokens().patches
+        assert sum(bar.get_height() for bar in bars) == of_step.sum() - of_step[0]
+
+    def test_a_timeline_has_the_unit_that_fits(self, journal: Journal, sessions: list[Session]) -> None:
+        run = history(sessions[0]).runs().iloc[0]
+        ax = history(sessions[0]).plot.timeline(run.run_id)
+        size_s = {"milliseconds": 1e-3, "seconds": 1.0}[ax.get_xlabel().split()[0]]
+        ends = [bar.get_x() + bar.get_width() for bar in ax.patches]
+        assert max(ends) * size_s <= run.duration_s + 1e-6 and max(ends) > 0.2
+
+    def test_where_nothing_is_no_axis_has_numbers(self, journal: Journal) -> None:
+        for ax in (history(journal).plot.tokens(), history(journal).plot.cost(), history(journal).plot.tools()):
+            assert [text.get_text() for text in ax.texts] == ["nothing yet"]
+            assert not ax.get_xticks().size and not ax.get_yticks().size
 
     def test_without_matplotlib_it_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)

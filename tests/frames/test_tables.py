@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from conftest import STORIES, Drive, as_records
+from turncell import redact
 from turncell.core.events import CallFinished, CallStarted, RequestAnswered, RequestOpened, Resumed, TextDelta
 from turncell.core.fold import CallState, RunState, at_rest
 from turncell.frames.schemas import SCHEMAS, document, schema_table
@@ -257,6 +258,14 @@ class TestWhatTheTablesSay:
         assert [(row.status, pd.isna(row.started_at)) for row in calls.itertuples()] == [
             (call.status, call.started_at is None) for call in rest.calls
         ]
+
+    @pytest.mark.feature("C13")
+    def test_what_is_declared_a_secret_changes_no_table_of_events_in_hand(self) -> None:
+        drive = STORIES["edited_by_a_hook"]()
+        before = tables(drive.recorded, alive=())
+        redact("run_shell", "claude-sonnet-5", "rm -rf exports", patterns=[r"ls|a b|run_\d"])
+        for have, want in zip(tables(STORIES["edited_by_a_hook"]().recorded, alive=()), before, strict=True):
+            pd.testing.assert_frame_equal(have, want)
 
     @pytest.mark.feature("B6", "C11")
     def test_a_write_that_its_program_has_left_open_is_in_doubt(self, session: list[Drive]) -> None:

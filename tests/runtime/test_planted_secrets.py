@@ -8,15 +8,23 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
+import sqlalchemy as sa
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from tests.adapters.conftest import postgres_server, postgres_url  # noqa: F401  # fixtures
 from tests.notebook.test_link import Page
 from tests.runtime.pieces import until
 from turncell import (
     Agent,
     Hooks,
+    JsonLinesWriter,
     ModelFailure,
     Output,
     Session,
@@ -24,17 +32,23 @@ from turncell import (
     Veto,
     cassette,
     export_html,
+    export_ipynb,
     export_markdown,
+    history,
+    otel,
     redact,
     tool,
 )
+from turncell.adapters.direct_chat import DirectChat
 from turncell.adapters.markdown_store import MarkdownStore
 from turncell.adapters.sql_store import SQLStore
 from turncell.frames.transcript import mimebundle
+from turncell.notebook.bug_report import write_report
+from turncell.notebook.notebook import Notebook
 from turncell.notebook.terminal import TextView
 from turncell.runtime.journal import Journal
 from turncell.runtime.ports import Store
-from turncell.testing import ScriptedModel, call, say, think
+from turncell.testing import ScriptedModel, call, fault, say, serve, think
 
 pytestmark = pytest.mark.feature("C13")
 
@@ -83,22 +97,49 @@ class Plants:
         return found
 
 
-@pytest.fixture(params=["sqlite", "markdown"])
+@pytest.fixture
 def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]:
     stores: dict[str, Callable[[], Store]] = {
         "sqlite": lambda: SQLStore.sqlite(tmp_path / "history.sqlite"),
         "markdown": lambda: MarkdownStore(tmp_path / "sessions"),
+        "postgres": lambda: SQLStore.postgres(request.getfixturevalue("postgres_url")),
     }
     journal = Journal(stores[request.param])
     yield journal
     journal.close()
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 7, 50])
+def all_rows(url: str) -> str:
+    """All that stands in the tables of a database, bytes as text."""
+    engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.connect() as connection:
+        names = sa.inspect(connection).get_table_names()
+        rows = [row for name in names for row in connection.exec_driver_sql(f'SELECT * FROM "{name}"')]
+    engine.dispose()
+    assert rows
+    return "\n".join(
+        one.decode("utf-8", "replace") if isinstance(one, bytes) else str(one) for row in rows for one in row
+    )
+
+
+@pytest.mark.feature("E6", "E7")
+@pytest.mark.parametrize(
+    ("journal", "chunk"),
+    [
+        ("sqlite", 1), ("sqlite", 50), ("markdown", 3), ("postgres", 7),
+        *(pytest.param(store, n, marks=pytest.mark.full) for store in ("sqlite", "markdown") for n in (2, 5, 20)),
+    ],
+    indirect=["journal"],
+)  # fmt: skip
 def test_no_secret_is_in_any_file_or_in_any_message_to_the_page(
-    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+    journal: Journal, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
     plant = Plants(monkeypatch)
+    kind = request.node.callspec.params["journal"]
+    spans = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    telemetry = [JsonLinesWriter(tmp_path / "telemetry.jsonl"), otel.Spans(provider, capture_content=True)]
     named = tmp_path / "from-the-environment-file.txt"
     monkeypatch.setenv("NAMED_TOKEN", "from-the-environment-file")
     named.write_text("harmless")
@@ -142,7 +183,7 @@ def test_no_secret_is_in_any_file_or_in_any_message_to_the_page(
         [say(plant(), chunk=chunk), ModelFailure("bad_request", f"no such key: {plant()}")],
     ])  # fmt: skip
     agent = Agent(
-        model, tools=[look, fails, much, forbidden, inner.as_tool()], journal=journal, instructions=plant(), name="outer",
+        model, tools=[look, fails, much, forbidden, inner.as_tool()], journal=journal, instructions=plant(), name="outer", telemetry=telemetry,
         hooks=[Hooks(before_tool=lambda use: Veto(texts["veto"]) if use.name == "forbidden" else None)],
     )  # fmt: skip
     first, second, steered, logged = (plant() for _ in range(4))
@@ -169,18 +210,45 @@ def test_no_secret_is_in_any_file_or_in_any_message_to_the_page(
                 time.sleep(0.02)
             page.link.close().result(5)
             run.drain()
+        texts_of_headers = (text for text in iter(plant, None) if text.isascii() and text.isprintable())
+        headers = {f"x-house-{number}": next(texts_of_headers) for number in range(4)}
+        key = "of-no-shape-at-all-77"
+        with serve([fault(400, f"what is {headers}, and what {key}?")]) as server:
+            lab = DirectChat("lab/large", base_url=server.base_url, api_key=key, headers=headers)
+            refused = Agent(lab, journal=journal, telemetry=telemetry).run_sync(plant(), session=session)
+            assert headers.items() <= server.headers[0].items() and refused.status == "failed"
+            assert "x-house-3" in (refused.error or "")
     logger.error("it failed with %s", logged)
     echo.close()
     logger.removeHandler(log)
     log.close()
     assert session.runs[1].status == "failed" and len(plant.made) >= 40
+    plant.made.append(key)
 
     session.export(tmp_path / "session.jsonl")
     session.export(tmp_path / "session.md")
     (tmp_path / "page.html").write_text(export_html(session.runs, session.title))
     (tmp_path / "page.md").write_text(export_markdown(session.runs))
     (tmp_path / "cell.json").write_text(json.dumps([mimebundle(run) for run in session.runs]))
+    (tmp_path / "cells.ipynb").write_text(export_ipynb(session.runs, session.title))
+    whole = history(session)
+    for path in whole.to_parquet(tmp_path / "tables"):  # compressed: its bytes alone would prove nothing
+        (tmp_path / f"{path.stem}.csv").write_text(pd.read_parquet(path).to_csv())
+    shown = [repr(session), repr(whole), whole._repr_html_(), session._repr_html_(), *map(repr, session.runs)]
+    (tmp_path / "shown.txt").write_text("\n".join(shown))
+    (tmp_path / "spans.json").write_text("\n".join(span.to_json() for span in spans.get_finished_spans()))
+    notebook = Notebook(SimpleNamespace(user_ns={}))
+    notebook.session = session
+    write_report(notebook, tmp_path / "report.md")
     journal.flush()
+    written = {
+        "telemetry.jsonl", "spans.json", "cells.ipynb", "report.md", "turncell.log", "answers.jsonl", "session.jsonl",
+        "session.md", "page.html", "page.md", "runs.parquet", "events.csv",
+    }  # fmt: skip
+    written |= {"history.sqlite", "history.sqlite-wal"} if kind == "sqlite" else set()
+    assert written <= {file.name for file in tmp_path.rglob("*") if file.stat().st_size}
+    if kind == "postgres":
+        assert plant.found_in(all_rows(request.getfixturevalue("postgres_url"))) == []
     for file in sorted(tmp_path.rglob("*")):
         if file.is_file() and file != named:
             assert plant.found_in(file.read_bytes().decode("utf-8", "replace")) == [], file.name

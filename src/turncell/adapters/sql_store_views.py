@@ -4,6 +4,9 @@ They say less than the tables of `turncell.frames`, which fold the events: what 
 Columns have the names they have there. The views are made when the file is opened, and made anew where this turncell would
 make them otherwise; what a file cannot take (it is read-only, another process writes) is left for the next time. Not in
 PostgreSQL: names as plain as these may be somebody else's there.
+
+DuckDB reads a view by writing its SQL anew, so they are in words that survive that: `count(*)` would come back as
+`count_star()`, which SQLite does not have.
 """
 
 from __future__ import annotations
@@ -56,9 +59,9 @@ VIEWS = {
         "SELECT r.run_id, r.session_id, s.title, s.project, json_extract(r.payload, '$.model') AS model, "
         f"json_extract(r.payload, '$.agent') AS agent, coalesce({_of('RunEnded', 'status', _SAME_RUN)}, 'open') AS status, "
         f"{_PROMPT} AS prompt, "
-        f"(SELECT count(*) FROM events e WHERE e.type = 'StepStarted' AND {_SAME_RUN}) AS steps, "
-        f"(SELECT count(*) FROM events e WHERE e.type = 'CallProposed' AND {_SAME_RUN}) AS calls, {_SUMS}, "
-        "(SELECT CASE WHEN count(*) = count(json_extract(e.payload, '$.cost_usd')) THEN sum(json_extract(e.payload, '$.cost_usd')) END "
+        f"(SELECT count(e.seq) FROM events e WHERE e.type = 'StepStarted' AND {_SAME_RUN}) AS steps, "
+        f"(SELECT count(e.seq) FROM events e WHERE e.type = 'CallProposed' AND {_SAME_RUN}) AS calls, {_SUMS}, "
+        "(SELECT CASE WHEN count(e.seq) = count(json_extract(e.payload, '$.cost_usd')) THEN sum(json_extract(e.payload, '$.cost_usd')) END "
         f"FROM events e WHERE {_PAID}) AS cost_usd, "
         f"{_time('r.at')} AS started_at, "
         f"(SELECT {_time('e.at')} FROM events e WHERE e.type = 'RunEnded' AND {_SAME_RUN}) AS ended_at, "

@@ -77,7 +77,7 @@ class History:
         folder.mkdir(parents=True, exist_ok=True)
         written = []
         found = self.tables()
-        with progress(len(SCHEMAS), "tables") as advance:
+        with progress(len(SCHEMAS), "tables", "writing Parquet") as advance:
             for name, frame in zip(found._fields, found, strict=True):
                 written.append(folder / f"{name}.parquet")
                 pq.write_table(arrow_table(name, frame), written[-1])  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import date
 from math import floor, log10
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +27,12 @@ COLORS = (BLUE, ORANGE, GREEN, VIOLET, RED, "#2aa5b8", "#b5954a", INK)
 _FAILED = ("error", "denied", "invalid", "timeout", "cancelled", "skipped")
 _MOST_MODELS = 7
 _MOST_ROWS = 40
-_MOST_DAYS = 366
+_MOST_DAYS = 62
+"""Of more days there are bars for weeks."""
+_MOST_WEEKS = 106
 """The latest ones."""
+_EPOCH, _MONDAY, _LAST_S = date(1970, 1, 1).toordinal(), 4, 253_402_214_400.0
+"""1970-01-01, the days to the first Monday, and the seconds to the last day that a date can name."""
 
 
 class Plots:
@@ -41,48 +45,50 @@ class Plots:
         return "<plots of a history: tokens(), cost(), timeline(run), tools()>"
 
     def tokens(self, ax: Any = None) -> Any:
-        """Tokens per day (UTC): read anew, read from the provider's cache, written by the model."""
+        """Tokens per day, or week (UTC): read anew, read from the provider's cache, written by the model.
+
+        Weeks where there are more than two months of days.
+        """
         ax = _axes(ax, (8, 3.4))
-        days = _daily(self._history)
-        new = [day.given - day.cached for day in days]
-        cached = [day.cached for day in days]
-        written = [day.written for day in days]
-        bottoms = [0.0] * len(days)
+        spans, per = _spans(self._history)
+        new = [max(0, span.given - span.cached) for span in spans]
+        cached = [span.cached for span in spans]
+        written = [span.written for span in spans]
+        bottoms = [0.0] * len(spans)
         for label, values, color in (
             ("input, read anew", new, BLUE),
             ("input, from the cache", cached, LIGHT_BLUE),
             ("output", written, ORANGE),
         ):
-            ax.bar(range(len(days)), values, bottom=bottoms, label=label, color=color, width=0.7)
+            ax.bar(range(len(spans)), values, bottom=bottoms, label=label, color=color, width=0.7)
             bottoms = [a + b for a, b in zip(bottoms, values, strict=True)]
-        _days(ax, [day.day for day in days])
+        _days(ax, [span.name for span in spans])
         _top(ax, bottoms)
-        _finish(ax, "Tokens per day", "tokens", thousands)
-        return _legend(ax, has_any=bool(days))
+        _finish(ax, f"Tokens {per}", "tokens", thousands)
+        return _legend(ax, has_any=bool(spans))
 
     def cost(self, ax: Any = None) -> Any:
-        """US dollars per day (UTC), by model. What nobody knows the cost of is not in the bars, and said in the title."""
+        """US dollars per day or week (UTC), by model. What has no known cost is not in the bars but in the title."""
         ax = _axes(ax, (8, 3.4))
-        days = _daily(self._history)
+        spans, per = _spans(self._history)
         models: dict[str, float] = {}
-        for day in days:
-            for model, usd in day.usd.items():
+        for span in spans:
+            for model, usd in span.usd.items():
                 models[model] = models.get(model, 0.0) + usd
         ranked = sorted((model for model, usd in models.items() if usd), key=lambda model: -models[model])
         shown, rest = ranked[:_MOST_MODELS], ranked[_MOST_MODELS:]
-        bottoms = [0.0] * len(days)
+        bottoms = [0.0] * len(spans)
         for number, model in enumerate([*shown, *(["others"] if rest else [])]):
             names = [model] if model in shown else rest
-            values = [sum(day.usd.get(name, 0.0) for name in names) for day in days]
+            values = [sum(span.usd.get(name, 0.0) for name in names) for span in spans]
             color = COLORS[number % len(COLORS)]
-            ax.bar(range(len(days)), values, bottom=bottoms, label=_name(model), color=color, width=0.7)
+            ax.bar(range(len(spans)), values, bottom=bottoms, label=_name(model), color=color, width=0.7)
             bottoms = [a + b for a, b in zip(bottoms, values, strict=True)]
-        _days(ax, [day.day for day in days])
-        unknown = sum(day.unknown for day in days)
+        _days(ax, [span.name for span in spans])
+        unknown = sum(span.unknown for span in spans)
         more = f" (without {unknown} model call{'s' * (unknown != 1)} of unknown cost)" if unknown else ""
         _top(ax, bottoms)
-        decimals = max(2, 1 - floor(log10(max(bottoms)))) if any(bottoms) else 2
-        _finish(ax, f"Cost per day{more}", "US dollars", lambda usd, _: f"${usd:,.{decimals}f}")
+        _finish(ax, f"Cost {per}{more}", "US dollars", _dollars(max(bottoms, default=0.0)))
         return _legend(ax, has_any=bool(ranked))
 
     def tools(self, ax: Any = None) -> Any:
@@ -107,32 +113,36 @@ class Plots:
         return _legend(ax, has_any=bool(names))
 
     def timeline(self, run: Run | str | None = None, ax: Any = None) -> Any:
-        """A run from its beginning to its end, in seconds: when the model wrote, tools ran, people were waited for.
+        """A run from its beginning to its end: when the model wrote, tools ran, people were waited for.
 
-        `run` is a Run or its id; None is the one that began last. UsageError where the history has no such run.
+        The axis has the unit that fits, milliseconds to days; lengths of bars are in it. `run` is a Run or its id; None is
+        the one that began last. UsageError where the history has no such run.
         """
         row = self._run(run)
         bars = _bars(row)
         shown = bars[:_MOST_ROWS]
         ax = _axes(ax, (8, 1.5 + 0.3 * max(1, len(shown))))
         seen: set[str] = set()
+        total = max(0.0, _end(row) - row.started["at"])
+        unit, unit_s = next(((name, size_s) for name, size_s in _UNITS if total >= 2 * size_s), _UNITS[-1])
         for number, (_, spans) in enumerate(shown):
             for start, seconds, what in spans:
                 label = what if what not in seen else None
                 seen.add(what)
-                ax.barh(number, max(seconds, 0), left=start, height=0.62, color=_WHAT[what], label=label)
-        total = _end(row) - row.started["at"]
+                ax.barh(
+                    number, max(seconds, 0) / unit_s, left=start / unit_s, height=0.62, color=_WHAT[what], label=label
+                )
         for number, (_, spans) in enumerate(shown):  # what is too short to be seen has a mark
             for start, seconds, what in spans:
                 if seconds < total / 200:
-                    ax.plot([start], [number], marker="|", markersize=9, color=_WHAT[what], clip_on=False)
+                    ax.plot([start / unit_s], [number], marker="|", markersize=9, color=_WHAT[what], clip_on=False)
         ax.set_yticks(range(len(shown)), [_name(name) for name, _ in shown])
         ax.invert_yaxis()
         left = f", {len(bars) - len(shown)} more rows" if len(bars) > len(shown) else ""
-        asked = one_line(visible(_prompt(row)), 56)
+        asked = one_line(visible(_prompt(row)), 44)
         _finish(ax, f"{asked}  ({row.status()}{left})" if asked else row.status(), "", None, grid="x")
-        ax.set_xlabel("seconds from the start", color=INK)
-        ax.set_xlim(0, max(total, 1e-3) * 1.02)
+        ax.set_xlabel(f"{unit} from the start", color=INK)
+        ax.set_xlim(0, max(total, 1e-3) / unit_s * 1.02)
         return _legend(ax, has_any=bool(shown))
 
     def _run(self, run: Run | str | None) -> RunRow:
@@ -145,8 +155,10 @@ class Plots:
 
 
 @dataclass(slots=True)
-class _Day:
-    day: str
+class _Span:
+    """A day or a week."""
+
+    name: str
     given: int = 0
     cached: int = 0
     written: int = 0
@@ -154,30 +166,44 @@ class _Day:
     unknown: int = 0
 
 
-def _daily(history: History) -> list[_Day]:
-    """The days from the first to the last, those without anything too: time is an axis, and not a list of what there was."""
+def _spans(history: History) -> tuple[list[_Span], str]:
+    """Those from the first to the last, without anything in them too: time is an axis, and not a list of what there was.
+    And what each is, in words: of more days than can be told apart, weeks that begin on Mondays."""
     paid = [call for run in history.rows().runs for call in run.paid]
-    numbers = [int(call.started_at // 86_400) for call in paid]
-    if not paid:
-        return []
-    first, last = min(numbers), max(numbers)
-    if last - first > _MOST_DAYS:
-        first = last - _MOST_DAYS
-    days = [_Day(datetime.fromtimestamp(n * 86_400, UTC).strftime("%d %b")) for n in range(first, last + 1)]
-    for number, call in zip(numbers, paid, strict=True):
+    days = [
+        int(call.started_at // 86_400) for call in paid if _is_date(call.started_at)
+    ]  # a file of another hand may say anything
+    if not days:
+        return [], "per day"
+    is_weekly = max(days) - min(days) >= _MOST_DAYS
+    size, offset = (7, _MONDAY) if is_weekly else (1, 0)
+    first, last = (min(days) - offset) // size, (max(days) - offset) // size
+    what = "per week" if is_weekly else "per day"
+    if last - first >= _MOST_WEEKS:
+        first, what = last - _MOST_WEEKS + 1, f"per week, the last {_MOST_WEEKS} weeks"
+    dates = [date.fromordinal(_EPOCH + offset + n * size) for n in range(first, last + 1)]
+    has_years = dates[0].year != dates[-1].year
+    spans = [_Span(day.strftime("%d %b\n%Y" if has_years else "%d %b")) for day in dates]
+    for call in paid:
+        number = (int(call.started_at // 86_400) - offset) // size if _is_date(call.started_at) else -1
         if number < first:
             continue
-        day, usage = days[number - first], call.usage
-        day.given += usage.get("input_tokens") or 0
-        day.cached += usage.get("cache_read_tokens") or 0
-        day.written += usage.get("output_tokens") or 0
+        span, usage = spans[number - first], call.usage
+        span.given += usage.get("input_tokens") or 0
+        span.cached += usage.get("cache_read_tokens") or 0
+        span.written += usage.get("output_tokens") or 0
         if call.cost_usd is None:
-            day.unknown += 1
+            span.unknown += 1
         else:
-            day.usd[call.model] = day.usd.get(call.model, 0.0) + call.cost_usd
-    return days
+            span.usd[call.model] = span.usd.get(call.model, 0.0) + call.cost_usd
+    return spans, what
 
 
+def _is_date(at: float) -> bool:
+    return 0 <= at < _LAST_S
+
+
+_UNITS = (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0), ("milliseconds", 1e-3))
 _WHAT = {"model": BLUE, "until its first token": LIGHT_BLUE, "tool": GREEN, "waiting for an answer": ORANGE}
 
 
@@ -251,6 +277,8 @@ def _finish(ax: Any, title: str, y_label: str, format_y: Callable[[float, int], 
 
 def _legend(ax: Any, has_any: bool) -> Any:
     if not has_any:
+        ax.set_xticks([])
+        ax.set_yticks([])
         ax.text(0.5, 0.5, "nothing yet", transform=ax.transAxes, ha="center", va="center", color=INK)
         return ax
     found = ax.get_legend_handles_labels()[1]
@@ -264,7 +292,7 @@ def _legend(ax: Any, has_any: bool) -> Any:
 
 
 def _days(ax: Any, days: Sequence[str]) -> None:
-    """Every day its name, or as many as fit."""
+    """Every day or week its name, or as many as fit."""
     step = max(1, -(-len(days) // 10))
     ax.set_xticks(range(0, len(days), step), days[::step])
     if days:
@@ -281,12 +309,28 @@ def _name(name: str) -> str:
     return one_line(visible(name), 32)
 
 
+def _dollars(most: float) -> Callable[[float, int], str]:
+    """How an axis up to `most` US dollars says its numbers: as short as its steps can be told apart.
+
+    >>> [_dollars(most)(most, 0) for most in (0, 0.0371, 12.5, 2_500, 70_000_000, 2.1e-10)]
+    ['$0.00', '$0.037', '$12.50', '$2,500', '$70M', '$2.1e-10']
+    """
+    if most >= 100_000:
+        return lambda usd, _: f"${thousands(usd)}"
+    if most >= 100:
+        return lambda usd, _: f"${usd:,.0f}"
+    decimals = max(2, 1 - floor(log10(most))) if most > 0 else 2
+    if decimals > 6:
+        return lambda usd, _: f"${usd:.2g}"
+    return lambda usd, _: f"${usd:,.{decimals}f}"
+
+
 def thousands(count: float, _: int = 0) -> str:
     """
-    >>> thousands(950), thousands(12_500), thousands(3e6), thousands(0)
-    ('950', '12.5k', '3M', '0')
+    >>> thousands(950), thousands(12_500), thousands(3e6), thousands(2.5e9), thousands(0)
+    ('950', '12.5k', '3M', '2.5B', '0')
     """
-    for size, unit in ((1e6, "M"), (1e3, "k")):
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if count >= size:
             return f"{count / size:g}{unit}"
     return f"{count:g}"

@@ -291,12 +291,12 @@ def _of_file(path: Path, which: Wanted) -> Found:
 
 
 @contextmanager
-def progress(total: int, unit: str) -> Iterator[Callable[[int], object]]:
+def progress(total: int, unit: str, what: str = "reading the history") -> Iterator[Callable[[int], object]]:
     """A bar where it takes longer than two seconds, gone when it is done; nothing where tqdm is not installed."""
     try:
         from tqdm import tqdm
     except ImportError:
         yield lambda count: None
         return
-    with tqdm(total=total, unit=f" {unit}", desc="reading the history", delay=2.0, leave=False) as bar:
+    with tqdm(total=total, unit=f" {unit}", desc=what, delay=2.0, leave=False) as bar:
         yield bar.update
