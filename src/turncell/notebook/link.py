@@ -213,8 +213,8 @@ class Link:
         if isinstance(message, wire.Ready | wire.Resync):
             if message.have != self._seq:
                 self._flush()
-                self._try_send(self._snapshot())
                 self._tell_beside()
+                self._try_send(self._snapshot())
         elif isinstance(message, wire.Of):
             self._take_inner(message)
         elif self._is_for_reading:
