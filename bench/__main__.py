@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.ways import BARE, WHOLE
 
-CASES = ("deltas", "steps", "many", "imports", "journal", "frames", "memory")
+CASES = ("deltas", "steps", "many", "imports", "journal", "frames", "memory", "page")
 LITELLM = (BARE, WHOLE)
 
 

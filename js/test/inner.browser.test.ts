@@ -139,7 +139,7 @@ it("a budget has a bar beside its words, which changes its colour when little is
     .start()
     .returned("y");
   const { model } = play(script);
-  const bar = place.querySelector(".tc-bar") as HTMLElement;
+  const bar = place.querySelector(".tc-used") as HTMLElement;
   const width = (): string => (bar.firstChild as HTMLElement).style.inlineSize;
   expect([width(), bar.classList.contains("tc-wait")]).toEqual(["50%", false]);
   const known = script.events.length;

@@ -47,7 +47,7 @@ export function headView(context: Context, scope: Scope): HTMLElement {
   const spent = h("span", { class: "tc-time tc-spent" });
   const fill = h("span");
   // The words beside it say the same to those who do not see it.
-  const bar = h("span", { class: "tc-bar", "aria-hidden": "true" }, fill);
+  const bar = h("span", { class: "tc-used", "aria-hidden": "true" }, fill);
   const label = h("span", null, "Stop");
   const stop = h("button", { type: "button", class: "tc-outline" }, icon(STOP, "tc-solid"), label);
   const head = h(
