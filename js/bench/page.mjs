@@ -39,7 +39,9 @@ async function measured(name, ...values) {
 
 const stream = async (kind, size, chunk) => {
   const { found, cpu_s } = await measured("stream", kind, size, chunk);
-  return { ...found, cpu_s, frame_ms: (1000 * cpu_s) / found.frames };
+  const timed = { ...found, cpu_s, frame_ms: (1000 * cpu_s) / found.frames };
+  process.stderr.write(`  ${kind} ${size} ${JSON.stringify(timed)}\n`);
+  return timed;
 };
 try {
   const share = isQuick ? 10 : 1;

@@ -43,14 +43,15 @@ describe("a run inside a call", () => {
         content: { type: "events", seq, events: some, now: 1_700_000_009 },
       });
     tell(0, events);
-    expect(place.querySelector(".tc-inner .tc")?.textContent).toContain("fetch");
+    const asked = place.querySelector<HTMLElement>(".tc-inner .tc summary .tc-name");
+    expect([asked?.innerText, asked?.checkVisibility()]).toEqual(["fetch", true]);
     expect(() => named("Approve", place.querySelector(".tc-inner") as HTMLElement)).toThrow();
     expect(
       [...place.querySelectorAll(".tc-inner .tc-head button")].filter((one) => one.checkVisibility()),
     ).toEqual([]);
-    const asked = events.length;
+    const known = events.length;
     script.answer("approve").start().returned("a page").step().say("Few refunds.").finish("stop").end();
-    tell(1, script.events.slice(asked));
+    tell(1, script.events.slice(known));
     expect(place.querySelector(".tc-inner")?.textContent).toContain("Few refunds.");
   });
 

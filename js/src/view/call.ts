@@ -59,8 +59,9 @@ export function callView(context: Context, call: CallState, scope: Scope): Step 
     view.tag.className = look.tone === "bad" || look.tone === "wait" ? `tc-tag tc-${look.tone}` : "tc-tag";
     view.spoken.textContent = look.spoken === undefined ? "" : `, ${look.spoken}`;
     view.suggest(status === "streaming" && !isCut && call.arguments_text.length > LONG_ARGUMENTS);
-    // It stands on the approval card instead.
-    const isOnCard = call.started_at === null || call.request?.kind === "in_doubt";
+    // It stands on the approval card instead; who only reads has none.
+    const isOnCard =
+      !context.link.isForReading && (call.started_at === null || call.request?.kind === "in_doubt");
     view.item.hidden = status === "waiting" && isOnCard;
   });
   scope.effect(() => {
@@ -108,6 +109,7 @@ function innerView(context: Context, inner: Inner, scope: Scope): Step {
     view.name.replaceChildren(reveal(agent || "Agent"));
     view.line.textContent = visible(prompt);
     view.tag.textContent = look.tag ?? "";
+    view.tag.className = `tc-tag tc-${look.tone}`;
     view.spoken.textContent = look.spoken === undefined ? "" : `, ${look.spoken}`;
     view.time.textContent = steps === 0 ? "" : plural(steps, "step");
   });
