@@ -23,8 +23,8 @@ def report(bench: Bench) -> list[Target]:
     found = json.loads(done.stdout.splitlines()[-1])
     names = {
         "answer": "100 KB of Markdown, two deltas of 5 characters a frame",
-        "short": "the same, 100 characters a frame",
-        "long": "1 MB, 100 characters a frame",
+        "short": "the same, 1,000 characters a frame",
+        "long": "1 MB, 1,000 characters a frame",
         "fence": "100 KB of code in one fence",
         "table": "a table of 800 rows",
     }

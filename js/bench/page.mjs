@@ -46,8 +46,8 @@ const stream = async (kind, size, chunk) => {
 try {
   const share = isQuick ? 10 : 1;
   const answer = await stream("answer", 100_000 / share, 10);
-  const long = await stream("answer", 1_000_000 / share, 100);
-  const short = await stream("answer", 100_000 / share, 100);
+  const long = await stream("answer", 1_000_000 / share, 1000);
+  const short = await stream("answer", 100_000 / share, 1000);
   const fence = await stream("fence", 100_000 / share, 10);
   const table = await stream("table", 800 / share, 10);
   const none = await measured("open", 0);

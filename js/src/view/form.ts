@@ -33,7 +33,12 @@ export function codeField(
     ...{ id, rows: 1, class: isCode ? "tc-field tc-code-field" : "tc-field", "aria-label": label || null },
     ...(isCode && { spellcheck: "false", autocapitalize: "off", autocomplete: "off" }),
   });
-  const box = h("div", { class: language ? "tc-grown tc-coloured" : "tc-grown" }, copy, field);
+  const box = h(
+    "div",
+    { class: `tc-grown${isCode ? " tc-coded" : ""}${language ? " tc-coloured" : ""}` },
+    copy,
+    field,
+  );
   const draw = (): void => {
     // A last line without a character would have no height.
     copy.replaceChildren((language && highlight(field.value, language)) || field.value, "\n");
