@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.ways import BARE, WHOLE
 
-CASES = ("deltas", "steps", "many", "imports", "journal", "frames", "memory", "notebook")
+CASES = ("deltas", "steps", "many", "imports", "journal", "frames", "memory", "notebook", "page")
 LITELLM = (BARE, WHOLE)
 
 

@@ -56,6 +56,8 @@ const cutMarkdownIt = {
         if (!whole.test(contents)) throw new Error(`markdown-it has no ${name} any more; see build.mjs`);
         contents = contents.replace(whole, "");
       }
+      // A helper for browsers that are older than this page.
+      contents = contents.replace(/_defineProperty\(this, "(\w+)", /g, "void (this.$1 = ");
       return { contents, loader: "js" };
     });
   },
@@ -73,7 +75,18 @@ const unused = [
   ],
   ...["shouldNotHighlight", "blockLanguage", "updateClassName", "justTextHighlightResult", "autoDetection"],
   ...["unregisterLanguage", "listLanguages", "upgradePluginAPI", "addPlugin", "removePlugin"],
+  ...["deepFreeze", "fire", "escapeHTML", "scoreForKeyword", "commonKeyword"],
   ...["HTMLRenderer", "TokenTree", "TokenTreeEmitter", "HTMLInjectionError"],
+];
+
+// What it says to programmers of grammars, and words by which it guesses that a text is prose.
+const idle = [
+  [/new Error\((?:"[^"]*"|'[^']*'|`[^`]*`)\)/g, "new Error()"],
+  [/\berror\((?:"[^"]*"|'[^']*'|`[^`]*`)/g, 'error(""'],
+  [/(?<=const LANGUAGE_NOT_FOUND = )"[^"]*"/, '""'],
+  [/const ENGLISH_WORD = either\([\s\S]*?(?=return mode;)/, ""],
+  [/(?<=const PHRASAL_WORDS_MODE = )\{[\s\S]*?\}/, "{}"],
+  [/(?<=const COMMON_KEYWORDS = )\[[\s\S]*?\]/, "[]"],
 ];
 
 const cutHighlight = {
@@ -86,29 +99,61 @@ const cutHighlight = {
         if (!whole.test(contents)) throw new Error(`highlight.js has no ${name} any more; see build.mjs`);
         contents = contents.replace(whole, "$1$2{}");
       }
+      for (const [words, instead] of idle) contents = contents.replace(words, instead);
       return { contents, loader: "js" };
     });
   },
 };
 
 // Lists of names that cost more than their colour is worth: the functions of SQL (which are then coloured as its other
-// words), and the programs of a shell.
-const lists = { sql: ["RESERVED_FUNCTIONS"], bash: ["ZSH_BUILT_INS", "GNU_CORE_UTILS"] };
+// words), the 350 words that its standard reserves (those that are written remain), and the programs of a shell.
+const SQL_WORDS =
+  "all alter and any array as at between by case cast check column commit constraint create cross cube current_date " +
+  "current_timestamp deallocate default delete describe distinct drop else end escape except execute exists explain " +
+  "extract fetch filter for foreign from full function grant group grouping having in inner insert intersect into is " +
+  "join lateral leading left like limit merge natural not null offset on only or order outer over partition primary " +
+  "procedure references returning revoke right rollback rollup rows select set sets some start table tablesample then " +
+  "to trailing trigger truncate union unique unnest update using values when where window with within without " +
+  "avg coalesce count lag lead max min nullif rank row_number sum";
+const lists = {
+  sql: { RESERVED_FUNCTIONS: "", RESERVED_WORDS: SQL_WORDS },
+  bash: { ZSH_BUILT_INS: "", GNU_CORE_UTILS: "" },
+};
 
 const cutLanguages = {
   name: "cut-languages",
   setup(build) {
     build.onLoad({ filter: /[\\/]highlight\.js[\\/].*languages[\\/](sql|bash)\.js$/ }, ({ path }) => {
       let contents = readFileSync(path, "utf8");
-      for (const name of lists[path.match(/(\w+)\.js$/)[1]]) {
+      for (const [name, words] of Object.entries(lists[path.match(/(\w+)\.js$/)[1]])) {
         const whole = new RegExp(`const ${name} = \\[[\\s\\S]*?\\];`);
         if (!whole.test(contents)) throw new Error(`${path} has no ${name} any more; see build.mjs`);
-        contents = contents.replace(whole, `const ${name} = [];`);
+        contents = contents.replace(whole, `const ${name} = "${words}".split(" ").filter(Boolean);`);
       }
       return { contents, loader: "js" };
     });
   },
 };
+
+// Names of properties that only markdown-it and highlight.js know, and use by no other way than `.name`.
+const inside = [
+  ..."relevance blkIndent sCount parentType BACKSLASH_ESCAPE bMarks tShift delimiters eMarks subLanguage".split(
+    " ",
+  ),
+  ..."classNameAliases posMax beginKeywords endsWithParent parseLinkDestination tokens_meta keywordPatternRe".split(
+    " ",
+  ),
+  ..."terminatorEnd getRules excludeBegin parseLinkLabel parseLinkTitle bsCount regexIndex listIndent isMatchIgnored".split(
+    " ",
+  ),
+  ..."excludeEnd compilerExtensions cachedVariants HASH_COMMENT_MODE backticksScanned _prev_delimiters multiRegexes".split(
+    " ",
+  ),
+  ..."lineMax returnBegin C_BLOCK_COMMENT_MODE UNDERSCORE_IDENT_RE __beforeBegin enableOnly matchIndexes".split(
+    " ",
+  ),
+  ..."can_continue pendingLevel QUOTE_STRING_MODE APOS_STRING_MODE considerAll case_insensitive".split(" "),
+];
 
 export const options = {
   absWorkingDir: here,
@@ -123,6 +168,7 @@ export const options = {
   metafile: true,
   logLevel: "warning",
   alias,
+  mangleProps: new RegExp(`^(?:${inside.join("|")})$`),
   plugins: [cutMarkdownIt, cutHighlight, cutLanguages],
 };
 /** What each widget carries, and the kit, which is built from the widget's parts and has only its own code. */

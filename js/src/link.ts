@@ -13,9 +13,9 @@
  * A message lost on the way shows as a gap in `seq`: events are then left alone until the snapshot that one `resync`
  * brings. Nothing from outside is trusted to have the right shape; what does not is dropped.
  */
-import { type ReadonlySignal, signal } from "@preact/signals-core";
+import { type ReadonlySignal, type Signal, signal } from "@preact/signals-core";
 import { isEnded, Store } from "./store";
-import type { AnswerRequest, Events, Refused, Snapshot, Wire } from "./wire";
+import type { AnswerRequest, Child, Events, Of, Parameters, Refused, Snapshot, Wire } from "./wire";
 
 export type LinkState = "connecting" | "live" | "restored" | "disconnected";
 
@@ -31,6 +31,18 @@ export interface Model {
 export type Answer = Pick<AnswerRequest, "request_id" | "digest" | "decision"> &
   Partial<Omit<AnswerRequest, "type">>;
 
+/** A run inside a call: what is told of it, and its own link, which asks for nothing before it is opened. */
+export interface Inner {
+  readonly told: ReadonlySignal<Child>;
+  readonly link: Link;
+  open(): void;
+}
+
+interface Held extends Inner {
+  readonly told: Signal<Child>;
+  readonly hear: Set<(message: unknown) => void>;
+}
+
 const DEFAULTS = { arguments: null, reason: "", result: null, scope: "once" } as const;
 const READY_EVERY_MS = 2000;
 const RESTORED_AFTER_MS = 3000;
@@ -42,13 +54,19 @@ export class Link {
   readonly #sent = signal<ReadonlyMap<string, AnswerRequest>>(new Map());
   readonly #problems = signal<ReadonlyMap<string, string>>(new Map());
   readonly #isStopping = signal(false);
+  readonly #schemas = new Map<string, Parameters["schema"]>();
+  readonly #inner = signal<ReadonlyMap<string, Held>>(new Map());
   /** The last `seq` heard from the kernel. What the widget's state says does not count: it may be of another day. */
   #have = -1;
   #isResyncing = false;
   #timer: ReturnType<typeof setInterval> | undefined;
   #patience: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(readonly model: Model) {}
+  /** Who only reads decides and stops nothing. */
+  constructor(
+    readonly model: Model,
+    readonly isForReading = false,
+  ) {}
 
   get state(): ReadonlySignal<LinkState> {
     return this.#state;
@@ -61,6 +79,16 @@ export class Link {
   /** By request id: why an answer was not taken. */
   get problems(): ReadonlySignal<ReadonlyMap<string, string>> {
     return this.#problems;
+  }
+
+  /** By request id: the JSON Schema of what is to be approved, where the kernel has sent one. */
+  get schemas(): ReadonlyMap<string, Parameters["schema"]> {
+    return this.#schemas;
+  }
+
+  /** By run id: the runs inside calls of this one. */
+  get inner(): ReadonlySignal<ReadonlyMap<string, Inner>> {
+    return this.#inner;
   }
 
   get isStopping(): ReadonlySignal<boolean> {
@@ -85,6 +113,7 @@ export class Link {
     clearInterval(this.#timer);
     clearTimeout(this.#patience);
     this.model.off("msg:custom", this.#receive);
+    for (const { link } of this.#inner.value.values()) link.close();
   }
 
   answer(answer: Answer): void {
@@ -137,8 +166,34 @@ export class Link {
       this.#heard();
       this.#sent.value = without(this.#sent.value, message.request_id);
       this.#problems.value = new Map(this.#problems.value).set(message.request_id, message.problem);
-    }
+    } else if (isParameters(message)) this.#schemas.set(message.request_id, message.schema);
+    else if (isChild(message)) this.#adopt(message);
+    else if (isOf(message))
+      for (const hear of this.#inner.value.get(message.run_id)?.hear ?? []) hear(message.content);
   };
+
+  #adopt(told: Child): void {
+    const known = this.#inner.value.get(told.run_id);
+    if (known !== undefined) {
+      known.told.value = told;
+      return;
+    }
+    const hear: Held["hear"] = new Set();
+    const { run_id } = told;
+    const model: Model = {
+      get: () => undefined,
+      send: (content) => this.model.send({ type: "of", run_id, content }),
+      on: (_, listener) => hear.add(listener),
+      off: (_, listener) => hear.delete(listener),
+    };
+    const link = new Link(model, true);
+    let isOpen = false;
+    const open = (): void => {
+      if (!isOpen) link.open();
+      isOpen = true;
+    };
+    this.#inner.value = new Map(this.#inner.value).set(run_id, { told: signal(told), link, hear, open });
+  }
 
   #take(message: Events): void {
     if (message.seq <= this.#have) return;
@@ -181,6 +236,25 @@ function isEvents(value: unknown): value is Events {
 function isRefused(value: unknown): value is Refused {
   const { type, request_id, problem } = record(value);
   return type === "refused" && typeof request_id === "string" && typeof problem === "string";
+}
+
+function isParameters(value: unknown): value is Parameters {
+  const { type, request_id, schema } = record(value);
+  return (
+    type === "parameters" && typeof request_id === "string" && typeof schema === "object" && schema !== null
+  );
+}
+
+function isChild(value: unknown): value is Child {
+  const { type, steps, ...texts } = record(value);
+  const { call_id, run_id, agent, prompt, status } = texts;
+  const isWhole = [call_id, run_id, agent, prompt, status].every((text) => typeof text === "string");
+  return type === "child" && typeof steps === "number" && isWhole;
+}
+
+function isOf(value: unknown): value is Of {
+  const { type, run_id, content } = record(value);
+  return type === "of" && typeof run_id === "string" && typeof content === "object";
 }
 
 function parseSnapshot(text: unknown): Snapshot | null {

@@ -147,6 +147,13 @@ export function retriesAt(run: RunView): number {
   return retries.get(run) ?? 0;
 }
 
+/** Steps whose model has to be imported first. Of use for seconds, too. */
+const cold = new WeakSet<StepView>();
+
+export function isWarmingUp(step: StepView): boolean {
+  return cold.has(step) && step.blocks.length === 0 && isStreaming(step);
+}
+
 /** The calls that wait for a person. */
 export function openRequests(run: RunView): CallState[] {
   return (run.steps.at(-1)?.calls ?? []).filter((call) => call.status === "waiting");
@@ -290,6 +297,12 @@ function change(run: RunView, e: Event, touch: Touch): boolean {
       break;
     case "ArgumentsDelta":
       if (step !== undefined && isStreaming(step)) growArguments(step, e, touch);
+      break;
+    case "WarmingUp":
+      if (step !== undefined) {
+        cold.add(step);
+        touch(step);
+      }
       break;
     case "CallProgress":
       onCall(e.call_id, { progress: e.text, progress_data: e.data });

@@ -2,8 +2,8 @@
 
 export interface Wire {
   from_kit: Of | Send | Resume | Branch | FetchCode;
-  from_page: Hello | Ready | Resync | AnswerRequest | StopRun | FetchCode | Retry;
-  to_page: Snapshot | Events | Refused | Code;
+  from_page: Hello | Ready | Resync | AnswerRequest | StopRun | FetchCode | Retry | Of;
+  to_page: Snapshot | Events | Refused | Code | Parameters | Child | Of;
 }
 /**
  * What the view of one run says or is told; `content` is a message of the wire above, validated where it arrives.
@@ -403,6 +403,7 @@ export interface Events {
     | ReasoningDelta
     | ArgumentsDelta
     | CallProgress
+    | WarmingUp
     | Latency
   )[];
   now: number;
@@ -1048,6 +1049,17 @@ export interface CallProgress {
   type: "CallProgress";
 }
 /**
+ * The model cannot be called yet: the library that calls it is being imported, once in a process, for seconds.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "WarmingUp".
+ */
+export interface WarmingUp {
+  run_id: string;
+  step: number;
+  type: "WarmingUp";
+}
+/**
  * How long something took, as it happens; only where it was asked for (`debug_latency`).
  *
  * This interface was referenced by `Wire`'s JSON-Schema
@@ -1083,4 +1095,36 @@ export interface Code {
   library: string;
   sheet: string;
   type: "code";
+}
+/**
+ * The JSON Schema of what an approval is about, for the form that edits it. Not for each: a large one is not sent.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "Parameters".
+ */
+export interface Parameters {
+  request_id: string;
+  schema: {
+    [k: string]: unknown;
+  };
+  type: "parameters";
+}
+/**
+ * A run that was started inside a call, and again when its status or its step changes.
+ *
+ * Who wants to see all of it says `ready` in an envelope (`Of`), and is told it there.
+ *
+ * This interface was referenced by `Wire`'s JSON-Schema
+ * via the `definition` "Child".
+ */
+export interface Child {
+  agent: string;
+  call_id: string;
+  prompt: string;
+  run_id: string;
+  status:
+    | ("running" | "waiting" | "interrupted" | "in_doubt")
+    | ("completed" | "failed" | "cancelled" | "max_steps" | "budget" | "timeout" | "truncated");
+  steps: number;
+  type: "child";
 }

@@ -4,6 +4,7 @@ import { journals } from "./journals";
 import { KitModel, showPart } from "./kit";
 import { FakeModel, show } from "./model";
 import { scenes } from "./scenes";
+import { Script } from "./script";
 
 function cell(title: string): HTMLElement {
   const head = document.createElement("h6");
@@ -17,6 +18,7 @@ function cell(title: string): HTMLElement {
 function play(title: string, events: readonly Event[], now: number): HTMLElement {
   const model = new FakeModel();
   const { root } = show(cell(title), [], model);
+  model.emit({ type: "parameters", request_id: "ask-call-1-0", schema });
   const time = (event: Event): number | null => ("at" in event ? event.at : null);
   let at = 1_700_000_000;
   // Passing events have no time of their own; they come at even paces until the next one that has.
@@ -42,6 +44,48 @@ const click = (root: HTMLElement, text: string): void => {
 const open = (root: HTMLElement): void => {
   for (const details of root.querySelectorAll("details")) details.open = true;
 };
+
+const asks = new Script("How were the sales?").step().call("query_duckdb", {
+  ...{
+    sql: "select region, sum(amount)\nfrom sales -- all\ngroup by 1",
+    limit: 20,
+    format: "csv",
+    columns: ["region"],
+  },
+});
+asks.finish().propose("read", "ask").ask("Reads the database of the shop.");
+const sql = { type: "string", description: "One statement of DuckDB." };
+const schema = {
+  ...{ type: "object", required: ["sql", "limit"] },
+  properties: {
+    ...{ sql, limit: { type: "integer", minimum: 1 }, format: { enum: ["csv", "json"] } },
+    ...{ columns: { type: "array" }, title: { type: "string", default: "Sales" } },
+  },
+};
+
+/** A run inside a call, opened; and a tool's HTML. */
+function inner(): void {
+  const script = new Script("What do the papers say?").step().call("research", { topic: "refunds" });
+  const model = new FakeModel();
+  const { root } = show(cell("A run inside a call, opened"), script.finish().propose().start().events, model);
+  const told = { type: "child", call_id: "call-1-0", run_id: "run_2", agent: "librarian", steps: 2 };
+  model.emit({ ...told, prompt: "Find what the papers of 2025 say about refunds.", status: "running" });
+  model.emit({ ...told, run_id: "run_3", prompt: "The same for 2024.", status: "completed" });
+  root.querySelector<HTMLElement>(".tc-inner summary")?.click();
+  setTimeout(() => {
+    const { events, now } = scenes.Done?.() ?? new Script("x");
+    model.emit({ type: "of", run_id: "run_2", content: { type: "events", seq: 0, events, now } });
+  }, 100);
+  const html = "<h2>Report</h2><table border=1><tr><td>a<td>b</table>";
+  const plot = new Script("Plot").step().call("plot", {}).finish().propose().start();
+  const shown = play(
+    "HTML of a tool",
+    plot.returned("done", "ok", 1, null, 0, { display: [{ "text/html": html }] }).events,
+    plot.now,
+  );
+  open(shown);
+  click(shown, "Show HTML");
+}
 
 const page = new URLSearchParams(location.search).get("page") ?? "scenes";
 if (page === "kit") {
@@ -88,8 +132,11 @@ if (page === "kit") {
     if (name !== "Approval") continue;
     const edit = play("Approval, editing the arguments", script().events, now);
     const deny = play("Approval, denying with a reason", script().events, now);
+    const form = play("Approval, editing in fields", asks.events, now);
+    inner();
     setTimeout(() => {
       click(edit, "Edit");
+      click(form, "Edit");
       click(deny, "Deny");
       const reason = deny.querySelector("textarea");
       if (reason !== null) reason.value = "Keep the 2025 files, finance still needs them.";

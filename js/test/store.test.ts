@@ -4,7 +4,14 @@ import { applyEvent, type Event, emptyRun, type Part, Store } from "../src/store
 import type { RunView } from "../src/wire";
 import { journals } from "./journals";
 
-const PASSING = new Set(["TextDelta", "ReasoningDelta", "ArgumentsDelta", "CallProgress", "Latency"]);
+const PASSING = new Set([
+  "TextDelta",
+  "ReasoningDelta",
+  "ArgumentsDelta",
+  "CallProgress",
+  "WarmingUp",
+  "Latency",
+]);
 
 function fold(events: readonly Event[]): RunView {
   return events.reduce((run, event) => applyEvent(run, event), emptyRun());

@@ -31,8 +31,10 @@ desk = Agent(ScriptedModel([
 '''
 
 
-@pytest.mark.feature("B10", "A20", "D2")
-def test_a_question_and_the_call_of_a_sub_agent_are_answered_in_the_cell(lab: Callable[..., Lab], version: str) -> None:
+@pytest.mark.feature("B8", "B10", "A20", "D1", "D2")
+def test_a_question_and_the_edited_call_of_a_sub_agent_are_answered_in_the_cell(
+    lab: Callable[..., Lab], version: str
+) -> None:
     notebook = lab(version, [SETUP, "%%agent -a desk\nArrange it.", "print(outbox)"])
     theme = "Dark" if version.startswith("6") else "Light"
     notebook.theme(theme)
@@ -46,11 +48,18 @@ def test_a_question_and_the_call_of_a_sub_agent_are_answered_in_the_cell(lab: Ca
     approve = turn.get_by_role("button", name="Approve")
     expect(approve).to_be_visible(timeout=15_000)
     expect(turn).to_contain_text("send_note")
+    notebook.press(turn.get_by_role("button", name="Edit arguments"))
+    turn.get_by_role("textbox", name="to", exact=True).fill("Bo")
+    expect(turn).to_contain_text("+ to: Bo")
+    inner = turn.locator(".tc-inner")
+    expect(inner).to_contain_text("clerkTell Ana.Waiting for you")
+    inner.locator("summary").first.click()
+    expect(inner.locator(".tc")).to_contain_text("send_note")
     notebook.screenshot(f"sub-agent-{theme.lower()}-{version}")
-    notebook.press(approve)
+    notebook.press(turn.get_by_role("button", name="Run edited call"))
     notebook.wait_for_end(1)
     expect(turn).to_contain_text("All is arranged.")
-    expect(notebook.output(2)).to_contain_text("['Ana']", timeout=15_000)
+    expect(notebook.output(2)).to_contain_text("['Bo']", timeout=15_000)
     notebook.cell(1).scroll_into_view_if_needed()
     notebook.screenshot(f"arranged-{theme.lower()}-{version}")
     notebook.theme("Light")

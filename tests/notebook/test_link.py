@@ -264,3 +264,98 @@ def test_an_approval_for_the_session_asks_once() -> None:
     assert [c.requests for c in run.state.calls] == [1, 0]
     page.link.close().result(5)
     assert [note["kind"] for note in page.folded()["notes"]] == ["rule"]
+
+
+def edited(page: Page) -> list[dict[str, Any]]:
+    return [message for message in page.messages if message["type"] == "parameters"]
+
+
+@pytest.mark.feature("B8")
+def test_a_page_is_sent_the_schema_of_what_it_may_edit_before_it_is_asked_and_again_with_a_snapshot() -> None:
+    page, run = waiting()
+    page.link.close().result(5)
+    request = run.requests[0].request
+    assert request is not None
+    kinds = [message["type"] for message in page.messages]
+    assert kinds.index("parameters") < len(kinds) - 1
+    (first,) = edited(page)
+    assert (first["request_id"], first["schema"]["properties"]["to"]["type"]) == (request.request_id, "string")
+    page.link.take({"type": "ready", "have": -1})
+    until(lambda: len(edited(page)) == 2)
+    run.cancel()
+
+
+@pytest.mark.feature("B8")
+def test_a_schema_that_is_too_large_for_a_form_is_not_sent() -> None:
+    @tool
+    def mail(to: str) -> str:
+        """Mail."""
+        return "sent"
+
+    mail._parameters.schema["properties"]["to"]["description"] = "x" * 30_000  # type: ignore[index, call-overload]
+    page = Page()
+    run = Agent(ScriptedModel([call("mail", to="ana"), "Done."]), tools=[mail]).start("go", is_attended=True)
+    page.link.follow(run)
+    until(lambda: run.requests)
+    page.link.close().result(5)
+    assert edited(page) == []
+    run.cancel()
+
+
+def researching() -> tuple[Page, Run]:
+    @tool
+    def fetch(url: str) -> str:
+        """Load a page."""
+        return f"page of {url}"
+
+    inner = Agent(ScriptedModel([call("fetch", url="x"), "Few refunds."]), tools=[fetch], name="librarian")
+    outer = Agent(
+        ScriptedModel([call("librarian", task="refunds"), "Done."]), tools=[inner.as_tool(description="Find.")]
+    )
+    page = Page()
+    run = outer.start("go", is_attended=True)
+    page.link.follow(run)
+    return page, run
+
+
+@pytest.mark.feature("D1")
+def test_a_run_inside_a_call_is_told_of_in_a_line_and_whole_to_those_who_open_it() -> None:
+    page, run = researching()
+    until(lambda: run.requests)
+    of_child = [message for message in page.messages if message["type"] == "parameters"]
+    assert [list(message["schema"]["properties"]) for message in of_child] == [["url"]]
+    request = run.requests[0].request
+    assert request is not None
+    child = next(message for message in page.messages if message["type"] == "child")
+    assert child["agent"] == "librarian" and child["call_id"] == run.requests[0].call_id
+
+    def inside() -> list[dict[str, Any]]:
+        return [message["content"] for message in page.messages if message["type"] == "of"]
+
+    assert inside() == []
+    page.link.take({"type": "of", "run_id": child["run_id"], "content": {"type": "ready", "have": -1}})
+    until(inside)
+    # Who only reads does not decide, whatever it sends.
+    for content in ({"type": "stop"}, {"type": "answer", "request_id": "x", "digest": "y", "decision": "approve"}):
+        page.link.take({"type": "of", "run_id": child["run_id"], "content": content})
+    page.link.take({"type": "of", "run_id": "run_of_others", "content": {"type": "ready", "have": -1}})
+    run.answer(request.request_id, "approve", digest=request.digest).result(5)
+    assert run.result(5).status == "completed"
+    until(lambda: any(message.get("status") == "completed" for message in page.messages))
+    last = [message for message in page.messages if message["type"] == "child"][-1]
+    assert (last["status"], last["steps"], last["prompt"]) == ("completed", 2, "refunds")
+    until(lambda: "Few refunds." in str(inside()))
+
+
+@pytest.mark.feature("D1")
+def test_a_page_is_told_that_the_model_is_being_imported() -> None:
+    class Cold(ScriptedModel):
+        is_cold = True
+
+    page = Page()
+    run = Agent(Cold(["Hello."])).start("go")
+    page.link.follow(run)
+    assert run.result(5).status == "completed"
+    page.link.close().result(5)
+    told = [event["type"] for message in page.messages if message["type"] == "events" for event in message["events"]]
+    assert told.index("StepStarted") < told.index("WarmingUp") < told.index("TextDelta")

@@ -3,7 +3,8 @@
  * text and other values told apart.
  */
 import { h, reveal } from "../dom";
-import { escapeHidden, HIDDEN } from "../urls";
+import { highlight } from "../highlight";
+import { escapeHidden, HIDDEN, visible } from "../urls";
 import type { CallState } from "../wire";
 
 export type Arguments = NonNullable<CallState["arguments"]>;
@@ -14,8 +15,29 @@ export function argumentsView(values: Arguments): HTMLElement {
   if (entries.length === 0) return h("p", { class: "tc-note tc-dim" }, "No arguments.");
   const list = h("dl", { class: "tc-kv" });
   for (const [key, value] of entries)
-    list.append(h("dt", null, reveal(key)), h("dd", null, reveal(shown(value))));
+    list.append(h("dt", null, reveal(key)), h("dd", null, coloured(key, value) ?? reveal(shown(value))));
   return list;
+}
+
+const LANGUAGES: Readonly<Record<string, string>> = {
+  ...{ code: "python", python: "python", sql: "sql", query: "sql", command: "bash" },
+};
+
+/** The language of an argument that is code, by its name; null for one that is not. */
+export function languageOf(key: string, text: string): string | null {
+  const language = Object.hasOwn(LANGUAGES, key) ? (LANGUAGES[key] ?? null) : null;
+  // A query may be asked of a search engine as well, and its words are no keywords.
+  return key === "query" &&
+    !/^\s*(?:--|\/\*|\(|select|with|insert|update|delete|create|drop|alter|from)/i.test(text)
+    ? null
+    : language;
+}
+
+/** Code in colours, unless something in it would not be seen. */
+function coloured(key: string, value: unknown): DocumentFragment | null {
+  if (typeof value !== "string" || shown(value) !== value || visible(value) !== value) return null;
+  const language = languageOf(key, value);
+  return language === null ? null : highlight(value, language);
 }
 
 /** Arguments while they stream: the raw text says nothing to most people, half a JSON object can be read all the same. */
@@ -81,13 +103,21 @@ export function isInexact(value: unknown): boolean {
   return typeof value === "object" && value !== null && Object.values(value).some(isInexact);
 }
 
-/** Arguments as JSON to edit, with hidden characters as JSON escapes. */
-export function editable(values: Arguments, written: string): string {
-  // What the model wrote has the numbers to the letter; an edit must not round them in passing.
-  const text = isInexact(values) ? written : JSON.stringify(values, null, 2);
+/** A value as JSON to edit, with hidden characters as JSON escapes. */
+export function editable(value: unknown): string {
+  return withEscapes(JSON.stringify(value, null, 2));
+}
+
+function withEscapes(text: string): string {
   return text.replace(HIDDEN, (character) =>
     Array.from({ length: character.length }, (_, at) => escapeUnit(character.charCodeAt(at))).join(""),
   );
+}
+
+/** All arguments as JSON to edit. */
+export function editableAll(values: Arguments, written: string): string {
+  // What the model wrote has the numbers to the letter; an edit must not round them in passing.
+  return isInexact(values) ? withEscapes(written) : editable(values);
 }
 
 function escapeUnit(unit: number): string {

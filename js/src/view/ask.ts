@@ -9,10 +9,12 @@ import { computed, signal } from "@preact/signals-core";
 import { type Child, h, icon, reveal, type Scope } from "../dom";
 import { visible } from "../urls";
 import type { AnswerRequest, CallState, RequestState } from "../wire";
-import { type Arguments, argumentsView, changesOf, editable, isInexact, problemOf } from "./args";
+import { type Arguments, argumentsView, changesOf, editableAll, isInexact, problemOf } from "./args";
 import { type Choices, choicesView } from "./choices";
 import type { Context } from "./context";
+import { codeField, Form } from "./form";
 import { CHECK, CROSS, PENCIL, QUESTION, SHIELD, WARNING } from "./icons";
+import { isSame, problemWith, type Schema } from "./schema";
 import { Steady } from "./steady";
 import { answerText, roughly } from "./words";
 
@@ -38,6 +40,10 @@ export class RequestView {
   readonly #form = h("div");
   readonly #reason: HTMLTextAreaElement;
   readonly #editor: HTMLTextAreaElement;
+  readonly #editorBox: HTMLElement;
+  /** The fields that write what stands in the editor; null while that is edited itself. */
+  #fields: Form | null = null;
+  readonly #isAsJson = signal(false);
   readonly #parseProblem = signal<string | null>(null);
   readonly #scope: HTMLSelectElement;
   /** Of a question; an approval has none. */
@@ -89,10 +95,8 @@ export class RequestView {
       rows: 2,
       id: context.id(`reason-${request.request_id}`),
     });
-    this.#editor = h("textarea", {
-      ...{ class: "tc-field tc-code-field", id: context.id(`edit-${request.request_id}`) },
-      ...{ spellcheck: "false", autocapitalize: "off", autocomplete: "off" },
-    });
+    [this.#editorBox, this.#editor] = codeField(context.id(`edit-${request.request_id}`), "", "json");
+    this.#editorBox.classList.add("tc-tall");
     const pad = h(
       "div",
       { class: "tc-pad" },
@@ -218,10 +222,9 @@ export class RequestView {
       const word = mode === "deny" ? "Deny" : "It happened";
       this.#actions = [this.#action(word, "tc-primary", mode, () => this.#answer(mode)), cancel];
     } else {
-      const label = h("label", { class: "tc-label", for: this.#editor.id }, "Arguments (JSON)");
       const hint = h("p", { class: "tc-hint", id: context.id(`hint-${request.request_id}`) });
       this.#editor.setAttribute("aria-describedby", hint.id);
-      this.#form.append(label, this.#editor, hint, this.#changes);
+      this.#form.append(...this.#inputs(), hint, this.#changes);
       this.#hint = hint;
       this.#check();
       this.#actions = [
@@ -236,6 +239,47 @@ export class RequestView {
     this.#steady.reset();
   }
 
+  /** Fields where there is a schema for them, else JSON; and a way from one to the other. */
+  #inputs(): Node[] {
+    const schema = this.context.link.schemas.get(this.request.request_id);
+    const label = h("label", { class: "tc-label", for: this.#editor.id }, "Arguments (JSON)");
+    this.#fields = null;
+    if (schema === undefined || isInexact(this.#values)) return [label, this.#editorBox];
+    const isAsJson = this.#isAsJson.value;
+    const turn = h(
+      "button",
+      { type: "button", class: "tc-small tc-link" },
+      isAsJson ? "As fields" : "As JSON",
+    );
+    turn.addEventListener("click", () => {
+      // Fields cannot show what is no JSON object, and would round what is no number of the page's.
+      if (isAsJson && (problemOf(this.#editor.value) !== null || isInexact(JSON.parse(this.#editor.value))))
+        return;
+      this.#isAsJson.value = !isAsJson;
+      (this.#fields ?? this.#editor).focus();
+    });
+    const head = h(
+      "div",
+      { class: "tc-label" },
+      isAsJson ? label : "Arguments",
+      h("span", { class: "tc-grow" }),
+      turn,
+    );
+    if (isAsJson) return [head, this.#editorBox];
+    const id = this.context.id(`form-${this.request.request_id}`);
+    const values = JSON.parse(this.#editor.value) as Arguments;
+    const fields = new Form(id, schema, this.#values, values, () => {
+      this.#setText(fields.text);
+    });
+    this.#fields = fields;
+    return [head, fields.element];
+  }
+
+  #setText(text: string): void {
+    this.#editor.value = text;
+    this.#editor.dispatchEvent(new Event("input"));
+  }
+
   #hint: HTMLElement | null = null;
   readonly #changes = h("pre", {
     class: "tc-out tc-diff",
@@ -245,7 +289,9 @@ export class RequestView {
   });
 
   #check(): void {
-    const problem = problemOf(this.#editor.value);
+    const schema = this.context.link.schemas.get(this.request.request_id);
+    const problem =
+      this.#fields?.problem ?? problemOf(this.#editor.value) ?? (schema ? this.#misfit(schema) : null);
     this.#parseProblem.value = problem;
     this.#editor.setAttribute("aria-invalid", String(problem !== null));
     if (this.#hint === null) return;
@@ -261,6 +307,12 @@ export class RequestView {
       changes.length > 0 ? "Valid. The model is told what you changed." : "Valid. Nothing is changed yet.";
     const text = problem ?? valid;
     this.#hint.replaceChildren(icon(problem === null ? CHECK : CROSS), h("span", null, visible(text)));
+  }
+
+  /** What is changed has to fit; what the kernel has taken already need not be judged here. */
+  #misfit(schema: Schema): string | null {
+    const values = JSON.parse(this.#editor.value) as Arguments;
+    return isSame(values, this.#values) ? null : problemWith(schema, values, schema);
   }
 
   #action(
@@ -325,12 +377,12 @@ export class RequestView {
 
   #enter(mode: "edit" | "deny" | "result"): void {
     if (mode === "edit" && this.#editor.value === "") {
-      this.#editor.value = editable(this.#values, this.call.arguments_text);
-      this.#editor.rows = Math.min(16, Math.max(4, this.#editor.value.split("\n").length + 1));
+      this.#setText(editableAll(this.#values, this.call.arguments_text));
     }
     this.#mode.value = mode;
     // The person has asked for the field.
-    (mode === "edit" ? this.#editor : this.#reason).focus({ preventScroll: true });
+    if (mode === "edit" && this.#fields !== null) this.#fields.focus();
+    else (mode === "edit" ? this.#editor : this.#reason).focus({ preventScroll: true });
   }
 
   #leave(): void {

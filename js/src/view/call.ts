@@ -1,5 +1,6 @@
 /** One call: a line on the rail that opens to its arguments and output. */
 import { h, reveal, type Scope } from "../dom";
+import type { Inner } from "../link";
 import { isEnded, isOpenCall } from "../store";
 import { visible } from "../urls";
 import type { CallState } from "../wire";
@@ -9,7 +10,7 @@ import { displayView, filesView } from "./display";
 import { BAN, CHECK, CLOCK, CROSS, RING, SHIELD, WARNING } from "./icons";
 import { outputView } from "./output";
 import { type IconTone, Step } from "./step";
-import { answered, answerText, duration, refusal } from "./words";
+import { answered, answerText, duration, plural, refusal } from "./words";
 
 /** Arguments longer than this are worth watching while they stream. */
 const LONG_ARGUMENTS = 160;
@@ -58,8 +59,9 @@ export function callView(context: Context, call: CallState, scope: Scope): Step 
     view.tag.className = look.tone === "bad" || look.tone === "wait" ? `tc-tag tc-${look.tone}` : "tc-tag";
     view.spoken.textContent = look.spoken === undefined ? "" : `, ${look.spoken}`;
     view.suggest(status === "streaming" && !isCut && call.arguments_text.length > LONG_ARGUMENTS);
-    // It stands on the approval card instead.
-    const isOnCard = call.started_at === null || call.request?.kind === "in_doubt";
+    // It stands on the approval card instead; who only reads has none.
+    const isOnCard =
+      !context.link.isForReading && (call.started_at === null || call.request?.kind === "in_doubt");
     view.item.hidden = status === "waiting" && isOnCard;
   });
   scope.effect(() => {
@@ -76,8 +78,50 @@ export function callView(context: Context, call: CallState, scope: Scope): Step 
     const isWorth = seconds !== null && (isRunning ? seconds >= 1 : started_at !== null);
     view.time.textContent = isWorth ? duration(seconds) : "";
   });
+  innerRuns(context, call, view, scope);
   return view;
 }
+
+/** Under the line of a call: the runs that were started inside it, a line each. */
+function innerRuns(context: Context, call: CallState, view: Step, scope: Scope): void {
+  const list = h("ul", { class: "tc-steps tc-inner" });
+  const shown = new Set<Inner>();
+  scope.effect(() => {
+    const { inner } = context.link;
+    for (const each of inner.value.values()) {
+      if (shown.has(each) || each.told.peek().call_id !== call.call_id) continue;
+      shown.add(each);
+      list.append(innerView(context, each, scope).item);
+      view.item.append(list);
+    }
+  });
+}
+
+function innerView(context: Context, inner: Inner, scope: Scope): Step {
+  const view = new Step(scope, "span", () => {
+    inner.open();
+    context.mount(view.body, inner.link, scope);
+  });
+  scope.effect(() => {
+    const { agent, prompt, status, steps } = inner.told.value;
+    const look = RUNS[status] ?? LOOKS.cancelled;
+    view.setIcon(look.icon, look.tone);
+    view.name.replaceChildren(reveal(agent || "Agent"));
+    view.line.textContent = visible(prompt);
+    view.tag.textContent = look.tag ?? "";
+    view.tag.className = `tc-tag tc-${look.tone}`;
+    view.spoken.textContent = look.spoken === undefined ? "" : `, ${look.spoken}`;
+    view.time.textContent = steps === 0 ? "" : plural(steps, "step");
+  });
+  return view;
+}
+
+const RUNS: Readonly<Partial<Record<string, Look>>> = {
+  running: RUNNING,
+  waiting: { icon: SHIELD, tone: "wait", tag: "Waiting for you" },
+  completed: { icon: CHECK, tone: "good", spoken: "done" },
+  failed: { icon: CROSS, tone: "bad", tag: "Failed" },
+};
 
 function line(call: CallState): string {
   return call.arguments === null ? streamingLine(call.arguments_text) : argumentsLine(call.arguments);

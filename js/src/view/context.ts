@@ -1,5 +1,6 @@
 /** What the parts of one view share. */
 import type { ReadonlySignal } from "@preact/signals-core";
+import type { Scope } from "../dom";
 import type { Link } from "../link";
 import type { Store } from "../store";
 
@@ -10,4 +11,6 @@ export interface Context {
   readonly clock: ReadonlySignal<number>;
   /** An id that no other view has, for labels. */
   id(name: string): string;
+  /** Shows a run inside this one, for reading. */
+  mount(el: HTMLElement, link: Link, scope: Scope): void;
 }

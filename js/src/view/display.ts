@@ -12,13 +12,19 @@ import { bytes } from "./words";
 
 const TABLE = "application/vnd.turncell.table+json";
 const IMAGES = ["image/png", "image/jpeg", "image/gif", "image/webp"];
+const MAX_HTML = 500_000;
 const MAX_ROWS = 200;
 const MAX_CELL = 500;
 
 /** A mime bundle; empty where there is nothing that we show. */
 export function displayView(bundle: unknown, name: string): Node[] {
   if (typeof bundle !== "object" || bundle === null) return [];
-  const { [TABLE]: table, "text/plain": text, ...others } = bundle as Record<string, unknown>;
+  const {
+    [TABLE]: table,
+    "text/plain": text,
+    "text/html": html,
+    ...others
+  } = bundle as Record<string, unknown>;
   const words = typeof text === "string" ? text : "";
   for (const type of IMAGES) {
     const data = others[type];
@@ -28,7 +34,33 @@ export function displayView(bundle: unknown, name: string): Node[] {
   }
   const view = tableView(table, name);
   if (view !== null) return [view];
-  return words === "" ? [] : [outputView("Display", words, `Display of ${visible(name)}`)];
+  const shown = words === "" ? [] : [outputView("Display", words, `Display of ${visible(name)}`)];
+  return typeof html === "string" && html !== "" ? [...shown, htmlView(html, name)] : shown;
+}
+
+/** No script, no network, no form: what a tool's HTML may still do is lie about itself, so it has a frame and a label. */
+const POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
+
+/**
+ * HTML of a tool, behind a click. The frame takes no click and no focus: a link in it would take its address, and what
+ * is in that, to another host.
+ */
+function htmlView(html: string, name: string): HTMLElement {
+  const show = h("button", { type: "button", class: "tc-small tc-link" }, "Show HTML");
+  const view = h("div", { class: "tc-html" }, show);
+  const isLong = html.length > MAX_HTML;
+  if (isLong) view.replaceChildren(h("p", { class: "tc-note tc-dim" }, "HTML, too long to be shown."));
+  show.addEventListener("click", () => {
+    const frame = h("iframe", {
+      ...{ sandbox: true, referrerpolicy: "no-referrer", tabindex: -1, title: `HTML of ${visible(name)}` },
+      srcdoc: `<!doctype html><meta http-equiv="Content-Security-Policy" content="${POLICY}"><meta name="color-scheme" content="light"><base target="_blank">${html}`,
+    });
+    const label = `HTML of ${visible(name)}, in a frame without script and network`;
+    const box = h("div", { class: "tc-frame", tabindex: 0, role: "group", "aria-label": label }, frame);
+    show.replaceWith(box);
+    box.focus({ preventScroll: true });
+  });
+  return view;
 }
 
 /** What a model has made. One at an address is named, never loaded. */

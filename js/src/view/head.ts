@@ -1,11 +1,11 @@
 /** The head of an open run: what it does, who works, how long, Stop. */
 import { h, icon, type Scope } from "../dom";
-import { isEnded, isStreaming, retriesAt } from "../store";
+import { isEnded, isStreaming, isWarmingUp, retriesAt } from "../store";
 import { readable } from "../urls";
 import type { RunView } from "../wire";
 import type { Context } from "./context";
 import { STOP } from "./icons";
-import { budget, duration, ending, roughly, type Tone } from "./words";
+import { budget, duration, ending, roughly, type Tone, usedUp } from "./words";
 
 /** What the run does at the moment, in a word, and the tone of its dot. */
 export function activity({ store, link, clock }: Context): { who: string; tone: Tone } {
@@ -30,7 +30,7 @@ function doing(run: RunView, read: Context["store"]["read"]): string {
   const kind = read(step).blocks.at(-1)?.kind;
   if (!isStreaming(step)) return "Working";
   // Thoughts that can be read have a line of their own that says so.
-  if (kind === undefined) return "Thinking";
+  if (kind === undefined) return isWarmingUp(step) ? "Warming up" : "Thinking";
   return kind === "text" ? "Writing" : "Working";
 }
 
@@ -45,6 +45,9 @@ export function headView(context: Context, scope: Scope): HTMLElement {
   const model = h("span", { class: "tc-model" });
   const time = h("span", { class: "tc-time" });
   const spent = h("span", { class: "tc-time tc-spent" });
+  const fill = h("span");
+  // The words beside it say the same to those who do not see it.
+  const bar = h("span", { class: "tc-used", "aria-hidden": "true" }, fill);
   const label = h("span", null, "Stop");
   const stop = h("button", { type: "button", class: "tc-outline" }, icon(STOP, "tc-solid"), label);
   const head = h(
@@ -55,6 +58,7 @@ export function headView(context: Context, scope: Scope): HTMLElement {
       who,
       model,
       h("span", { class: "tc-grow" }),
+      bar,
       spent,
       time,
       stop,
@@ -67,6 +71,14 @@ export function headView(context: Context, scope: Scope): HTMLElement {
     for (const step of run.steps) store.read(step);
     return budget(run).join(", ");
   });
+  scope.effect(() => {
+    const run = store.read(store.run);
+    for (const step of run.steps) store.read(step);
+    const share = usedUp(run);
+    bar.hidden = share === null;
+    bar.classList.toggle("tc-wait", (share ?? 0) >= 0.8);
+    fill.style.inlineSize = `${Math.round(100 * Math.min(1, share ?? 0))}%`;
+  });
   scope.text(time, () => {
     const run = store.read(store.run);
     if (run.started_at === 0) return "";
@@ -75,7 +87,7 @@ export function headView(context: Context, scope: Scope): HTMLElement {
     return isOpen(context) ? duration(clock.value - run.started_at) : "";
   });
   scope.effect(() => {
-    stop.hidden = !isOpen(context);
+    stop.hidden = !isOpen(context) || link.isForReading;
     const isReady = link.state.value === "live" && !link.isStopping.value;
     stop.setAttribute("aria-disabled", String(!isReady));
     label.textContent = link.isStopping.value ? "Stopping…" : "Stop";

@@ -42,6 +42,14 @@ export function mountRun(el: HTMLElement, link: Link, scope: Scope): void {
   scope.listen(root, "tc-insert", (event) => insert?.(String((event as CustomEvent<unknown>).detail)));
 }
 
+/** A run inside a call: what waits for the person stands on the card of the run around it. */
+function mountInner(el: HTMLElement, link: Link, scope: Scope): void {
+  const context = contextOf(link, scope);
+  const work = new Work(context, scope);
+  const nodes = [headView(context, scope), work.fold, work.answer, noticeView(context, scope)];
+  frame(el, context, scope, [...nodes, footView(context, scope)]).setAttribute("role", "group");
+}
+
 /** Only what waits for the person. */
 export function mountAsks(el: HTMLElement, link: Link, scope: Scope): void {
   const context = contextOf(link, scope);
@@ -59,7 +67,7 @@ function contextOf(link: Link, scope: Scope): Context {
     ids.set(name, known);
     return known;
   };
-  const context = { link, store, clock, id };
+  const context = { link, store, clock, id, mount: mountInner };
   scope.effect(() => {
     if (!isOpen(context)) return;
     clock.value = store.now();

@@ -106,8 +106,24 @@ export function totalCost(run: RunView): number | null {
   return run.steps.length === 0 ? null : total;
 }
 
+interface Limit {
+  readonly text: string;
+  /** Spent of the limit; 0 where nobody knows what was spent. */
+  readonly share: number;
+}
+
 /** What is spent of what was allowed: "$0.040 of $0.50", "4 of 10 steps". */
 export function budget(run: RunView): string[] {
+  return limits(run).map(({ text }) => text);
+}
+
+/** How much of the limit that is nearest, 1 for all of it; null where there is none. */
+export function usedUp(run: RunView): number | null {
+  const shares = limits(run).map(({ share }) => share);
+  return shares.length === 0 ? null : Math.max(...shares);
+}
+
+function limits(run: RunView): Limit[] {
   const limit = (name: string): number | null => {
     const value: unknown = run.budget?.[name];
     return typeof value === "number" ? value : null;
@@ -122,11 +138,15 @@ export function budget(run: RunView): string[] {
     (sum, { usage }) => sum + (usage.input_tokens ?? 0) + (usage.output_tokens ?? 0),
     0,
   );
+  const of = (text: string, part: number, whole: number): Limit => ({
+    text,
+    share: whole > 0 ? part / whole : 1,
+  });
   return [
-    usd !== null && `${cost(spent)} of ${usd < 0.01 ? cost(usd) : `$${usd.toFixed(2)}`}`,
-    most !== null && `${count(used)} of ${count(most)} tokens`,
-    steps !== null && `${run.steps.length} of ${plural(steps, "step")}`,
-  ].filter((words) => words !== false);
+    usd !== null && of(`${cost(spent)} of ${usd < 0.01 ? cost(usd) : `$${usd.toFixed(2)}`}`, spent ?? 0, usd),
+    most !== null && of(`${count(used)} of ${count(most)} tokens`, used, most),
+    steps !== null && of(`${run.steps.length} of ${plural(steps, "step")}`, run.steps.length, steps),
+  ].filter((limit) => limit !== false);
 }
 
 /** "Thought for 6 s, used 3 tools, 1 approved by you", or "" for a run without steps to speak of. */

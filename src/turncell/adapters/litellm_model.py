@@ -140,6 +140,11 @@ class LiteLLMModel:
         price = self.price or list_price(provider, short, input_tokens)
         return None if price is None else price.of(Usage(input_tokens, output_tokens))
 
+    @property
+    def is_cold(self) -> bool:
+        """LiteLLM is not imported yet, and the next call waits for it."""
+        return _loaded is None
+
     def _cache_mark(self, prompt_cache: CacheTime) -> dict[str, str] | None:
         """None where nothing is to be marked: an older model refuses it, and most providers do it unasked."""
         provider, _, short = self.name.partition("/")

@@ -443,6 +443,15 @@ class CallProgress:
 
 
 @dataclass(slots=True)
+class WarmingUp:
+    """The model cannot be called yet: the library that calls it is being imported, once in a process, for seconds."""
+
+    run_id: str
+    step: int
+    type: Literal["WarmingUp"] = "WarmingUp"
+
+
+@dataclass(slots=True)
 class Latency:
     """How long something took, as it happens; only where it was asked for (`debug_latency`)."""
 
@@ -479,5 +488,5 @@ RecordedEvent: TypeAlias = (
     | Resumed
     | RunEnded
 )
-PassingEvent: TypeAlias = TextDelta | ReasoningDelta | ArgumentsDelta | CallProgress | Latency
+PassingEvent: TypeAlias = TextDelta | ReasoningDelta | ArgumentsDelta | CallProgress | WarmingUp | Latency
 Event: TypeAlias = RecordedEvent | PassingEvent

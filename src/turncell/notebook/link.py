@@ -4,6 +4,8 @@
   model is. Each batch has the next `seq`.
 * A page that has missed something says so (`ready`, `resync`) and gets a snapshot: never trust a message to arrive.
 * A run that goes on after a restart begins with a snapshot: its first events were another process's.
+* What a form needs (`Parameters`) and what runs inside calls (`Child`) is told beside the events, in no order with them,
+  and again with each snapshot that a page asks for. A run inside a call is sent to those only who have opened it.
 * What a page says is data from outside: it is validated here, and an answer counts only if the run takes it.
 * Everything is sent in the context of the cell that started the run, or it would land in another cell's output.
 """
@@ -36,6 +38,11 @@ log = logging.getLogger("turncell")
 
 FLUSH_PER_S = 25
 _EARLY_LIMIT = 20
+_SCHEMA_BYTES = 20_000
+"""A form of more than that is no help; its arguments are edited as JSON."""
+_MAX_CHILDREN = 100
+"""A batch inside a call has thousands; nobody opens them one by one."""
+_LINE_CHARS = 200
 _CHECKPOINTS = (StepStarted, RequestOpened, RequestAnswered, Resumed, RunEnded)
 
 
@@ -43,7 +50,8 @@ class Link:
     """Sends a run to a page and takes the page's answers.
 
     `send(content)` sends a custom message, `checkpoint(text)` replaces the snapshot that a reloaded page starts from.
-    `retry(run)` asks again what an ended run was asked, off the loop; where there is none, nobody is offered it.
+    `retry(run)` asks again what an ended run was asked, off the loop; where there is none, nobody is offered it. A page
+    that is there `for_reading` answers, stops and retries nothing.
     """
 
     def __init__(
@@ -51,12 +59,17 @@ class Link:
         send: Callable[[dict[str, Any]], None],
         checkpoint: Callable[[str], None],
         retry: Callable[[Run], None] | None = None,
+        *,
+        is_for_reading: bool = False,
     ) -> None:
         self.hello: Future[None] = Future()
         """Done when a page has shown that what it sends arrives."""
         self.pages = 0
         """How many pages have said hello: more than one where a page was reloaded, or the notebook is open twice."""
         self._send, self._checkpoint, self._retry = send, checkpoint, retry
+        self._is_for_reading = is_for_reading
+        self._children: dict[str, tuple[str, Run]] = {}
+        self._inner: dict[str, Link] = {}
         self._loop = BackgroundLoop.current().loop
         self._context = contextvars.copy_context()
         self._run: Run | None = None
@@ -74,6 +87,7 @@ class Link:
             # In one callback of the loop: what happens between the past and the subscription would be lost unseen.
             self._run = run
             run.attach(self._on_events)
+            run.on_child(self._on_child)
             self._pending = run.so_far()
             self._flush()
             early, self._early = self._early, []
@@ -104,6 +118,53 @@ class Link:
             pause_s = max(0.0, 1 / FLUSH_PER_S - (time.monotonic() - self._flushed_at))
             self._timer = self._loop.call_later(pause_s, self._flush, context=self._context)
 
+    def _on_child(self, child: Run, call_id: str) -> None:
+        if len(self._children) == _MAX_CHILDREN:
+            return
+
+        def tell(events: Sequence[Event] = ()) -> None:
+            if not events or any(isinstance(event, _CHECKPOINTS) for event in events):
+                self._loop.call_soon(self._tell_child, child, call_id, context=self._context)
+
+        self._children[child.id] = (call_id, child)
+        child.attach(tell)
+        tell()
+
+    def _tell_child(self, child: Run, call_id: str) -> None:
+        state, name = child.state, without_secrets(child.agent_name)
+        prompt = without_secrets(state.prompt.text if state.prompt else "")[:_LINE_CHARS]
+        self._try_send(wire.Child(call_id, child.id, name, prompt, state.status, len(state.steps)))
+
+    def _tell_beside(self) -> None:
+        """What the page needs besides events and snapshots."""
+        assert self._run is not None
+        for call_id, child in self._children.values():
+            self._tell_child(child, call_id)
+        self._tell_parameters(self._run.requests)
+
+    def _tell_parameters(self, calls: Sequence[CallState]) -> None:
+        for call in calls:
+            request = call.request
+            if self._is_for_reading or self._run is None or request is None or request.kind != "approval":
+                continue
+            schema = self._run.parameters(request, call)
+            if schema is not None and len(codec.encode(schema)) <= _SCHEMA_BYTES:
+                self._try_send(wire.Parameters(request.request_id, without_secrets(schema)))
+
+    def _take_inner(self, message: wire.Of) -> None:
+        """What a page says of a run inside a call. It is followed from the first word on: most are never opened."""
+        if message.run_id not in self._children:
+            return
+        link = self._inner.get(message.run_id)
+        if link is None:
+
+            def send(content: dict[str, Any]) -> None:
+                self._send({"type": "of", "run_id": message.run_id, "content": content})
+
+            link = self._inner[message.run_id] = Link(send, lambda _: None, is_for_reading=True)
+            link.follow(self._children[message.run_id][1])
+        link.take(message.content)
+
     def _flush(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -116,6 +177,8 @@ class Link:
         self._flushed_at = time.monotonic()
         is_resumed = any(isinstance(event, Resumed) for event in events)
         thin = [_without_details(event) for event in events]
+        if any(isinstance(event, RequestOpened) for event in events) and self._run is not None:
+            self._tell_parameters(self._run.requests)
         self._try_send(self._snapshot() if is_resumed else wire.Events(self._seq, thin, round(time.time(), 3)))
         if any(isinstance(event, _CHECKPOINTS) for event in events):
             self._checkpoint(codec.encode(self._snapshot()).decode())
@@ -154,7 +217,12 @@ class Link:
         if isinstance(message, wire.Ready | wire.Resync):
             if message.have != self._seq:
                 self._flush()
+                self._tell_beside()
                 self._try_send(self._snapshot())
+        elif isinstance(message, wire.Of):
+            self._take_inner(message)
+        elif self._is_for_reading:
+            return
         elif isinstance(message, wire.AnswerRequest):
             self._answer(run, message)
         elif isinstance(message, wire.StopRun):

@@ -167,6 +167,32 @@ class Code:
     type: Literal["code"] = "code"
 
 
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """The JSON Schema of what an approval is about, for the form that edits it. Not for each: a large one is not sent."""
+
+    request_id: str
+    schema: dict[str, Json]
+    type: Literal["parameters"] = "parameters"
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A run that was started inside a call, and again when its status or its step changes.
+
+    Who wants to see all of it says `ready` in an envelope (`Of`), and is told it there.
+    """
+
+    call_id: str
+    run_id: str
+    agent: str
+    prompt: str
+    """As much of it as a line shows."""
+    status: RunStatus
+    steps: int
+    type: Literal["child"] = "child"
+
+
 # Page to kernel.
 
 
@@ -228,7 +254,7 @@ class Retry:
     type: Literal["retry"] = "retry"
 
 
-# The kit: one widget shows several runs, and the messages of each travel in an envelope.
+# Runs inside runs, and the kit: one widget shows several runs, and the messages of each travel in an envelope.
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,8 +291,8 @@ class Branch:
     type: Literal["branch"] = "branch"
 
 
-ToPage: TypeAlias = Snapshot | Events | Refused | Code
-FromPage: TypeAlias = Hello | Ready | Resync | AnswerRequest | StopRun | FetchCode | Retry
+ToPage: TypeAlias = Snapshot | Events | Refused | Code | Parameters | Child | Of
+FromPage: TypeAlias = Hello | Ready | Resync | AnswerRequest | StopRun | FetchCode | Retry | Of
 FromKit: TypeAlias = Of | Send | Resume | Branch | FetchCode
 
 

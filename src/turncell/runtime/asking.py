@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ class Asking:
     def __init__(self, driver: Driver) -> None:
         self.children: list[Run] = []
         """The runs that were started inside calls of this one."""
+        self.adopted: list[Callable[[Run, str], None]] = []
+        """Told of each of them and its call, on the loop; must return at once."""
         self._driver = driver
         self._asked = 0
         self._keys = itertools.count(1)
@@ -121,6 +124,8 @@ class Asking:
         if self._driver.is_over:
             child.cancel("the run that started it has ended")
             return
+        for tell in self.adopted:
+            tell(child, call_id)
         opened: dict[str, str] = {}
 
         def watch(events: Any) -> None:

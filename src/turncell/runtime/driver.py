@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from turncell.core.events import CostBasis, Event, Latency, Recorded, RecordedEvent, RequestAnswered
+from turncell.core.events import CostBasis, Event, Latency, Recorded, RecordedEvent, RequestAnswered, WarmingUp
 from turncell.core.fold import CallState, RunState
 from turncell.core.nucleus import Nucleus
 from turncell.core.parts import Usage
@@ -320,6 +320,11 @@ class Driver:
         if self.setup.has_latency and not self.is_over:
             run = self._nucleus.state.run
             self.bus.publish([Latency(run.run_id, len(run.steps), kind, seconds, call_id)])
+
+    def tell_warming_up(self) -> None:
+        if not self.is_over:
+            run = self._nucleus.state.run
+            self.bus.publish([WarmingUp(run.run_id, len(run.steps))])
 
     def _tell_waiting(self, events: Iterable[Event]) -> None:
         for event in events:

@@ -212,6 +212,8 @@ class Stream:
         first_s: float | None = None
         gap_s = 0.0
         last = driver.heard_at = started
+        if getattr(self._model, "is_cold", False) is True:
+            driver.tell_warming_up()
         try:
             async with aclosing(self.model.stream(self.request)) as stream:  # type: ignore[type-var]
                 async for burst in stream:

@@ -65,7 +65,8 @@ class Model(Protocol):
     """A language model, or something that plays one.
 
     `name` is what stands in the history. It may have `capabilities` (a `Capabilities`), and
-    `price_usd(input_tokens, output_tokens) -> float | None` for budgets in US dollars.
+    `price_usd(input_tokens, output_tokens) -> float | None` for budgets in US dollars. It may have `is_cold`: True while
+    its next call has to wait for an import; views then say so.
 
     `stream` must yield bursts (non-empty lists of fragments, as many as one read of the network brought) and exactly
     one `Finished` as its last fragment. It must raise `ModelFailure` where the provider fails (mapped, with `from`);

@@ -257,6 +257,22 @@ class Run:
         """A sink of our own views: called with each burst on the background loop; it must return at once."""
         self._loop.call(lambda: self._driver.bus.attach(sink)).result()
 
+    @property
+    def agent_name(self) -> str:
+        """The name of its agent; empty where it has none."""
+        return self._agent.name
+
+    def on_child(self, told: Callable[[Run, str], None]) -> None:
+        """On the loop: `told(child, call_id)` of each run that is started inside a call of this one from now on."""
+        self._driver.asking.adopted.append(told)
+
+    def parameters(self, request: RequestState, call: CallState) -> dict[str, Json] | None:
+        """The JSON Schema of the arguments that an approval is about; None where its tool is not known here."""
+        tool = self._driver.setup.tools.get(call.name)
+        if tool is not None and request.name:
+            tool = tool.inside.get(request.name)
+        return None if tool is None else tool.spec.schema
+
     def so_far(self) -> list[Event]:
         """What a newcomer must fold before the next burst: the record, and the text of each step as deltas. On the loop."""
         state = self.state

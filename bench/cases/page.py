@@ -1,0 +1,44 @@
+"""The page: long answers in Chromium, and a notebook of thirty runs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.report import Target, table
+
+if TYPE_CHECKING:
+    from bench.__main__ import Bench
+
+JS = Path(__file__).parents[2] / "js"
+
+
+def report(bench: Bench) -> list[Target]:
+    print("  page.mjs", file=sys.stderr, flush=True)
+    command = ["node", "bench/page.mjs", *(["quick"] if bench.is_quick else [])]
+    done = subprocess.run(command, cwd=JS, stdout=subprocess.PIPE, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    names = {
+        "answer": "100 KB of Markdown, two deltas of 5 characters a frame",
+        "short": "the same, 1,000 characters a frame",
+        "long": "1 MB, 1,000 characters a frame",
+        "fence": "100 KB of code in one fence",
+        "table": "a table of 800 rows",
+    }
+    rows = [
+        (name, found[key]["frames"], found[key]["cpu_s"], found[key]["frame_ms"], found[key]["longest_ms"])
+        for key, name in names.items()
+    ]
+    size = " (a tenth of each)" if bench.is_quick else ""
+    print(table((f"streamed{size}", "frames", "main thread, CPU s", "ms a frame", "longest, ms of the clock"), rows))
+    return [
+        Target("100 KB in 20,000 deltas", found["answer"]["cpu_s"], 2.5, " s of the main thread"),
+        Target("the longest frame of it", found["answer"]["longest_ms"], 50, " ms"),
+        Target("a frame at 1 MB", found["long"]["frame_ms"] / found["short"]["frame_ms"], 1.5, " × one at 100 KB"),
+        Target("a frame of the fence", found["fence"]["frame_ms"], 0.3, " ms"),
+        Target("a frame of the table", found["table"]["frame_ms"], 4, " ms"),
+        Target("thirty runs in a notebook", found["open_ms"], 500, " ms more than none"),
+    ]

@@ -1,0 +1,60 @@
+// Figures of the page in Chromium, as one line of JSON: `node bench/page.mjs [quick]`. See `bench/cases/page.py`.
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+import * as esbuild from "esbuild";
+import { chromium } from "playwright";
+import { options } from "../build.mjs";
+
+const isQuick = process.argv[2] === "quick";
+const out = mkdtempSync(join(tmpdir(), "turncell-bench-"));
+await esbuild.build({
+  ...{ ...options, outdir: out, metafile: false },
+  entryPoints: { page: resolve(import.meta.dirname, "page.ts"), style: "src/style.css" },
+});
+const html = '<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="style.css"><body><script>';
+writeFileSync(join(out, "page.html"), `${html}${readFileSync(join(out, "page.js"), "utf8")}</script>`);
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM_PATH ?? "/usr/bin/chromium",
+  args: ["--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"],
+});
+
+/** What `work` returns in a page of its own, with the CPU seconds that its main thread has spent on it. */
+async function measured(name, ...values) {
+  const page = await browser.newPage({ viewport: { width: 900, height: 900 } });
+  await page.goto(pathToFileURL(join(out, "page.html")).href);
+  const session = await page.context().newCDPSession(page);
+  await session.send("Performance.enable", { timeDomain: "threadTicks" });
+  const spent = async () => {
+    const { metrics } = await session.send("Performance.getMetrics");
+    return metrics.find((metric) => metric.name === "TaskDuration").value;
+  };
+  const before = await spent();
+  const found = await page.evaluate(([name, values]) => globalThis.bench[name](...values), [name, values]);
+  const cpu_s = (await spent()) - before;
+  await page.close();
+  return { found, cpu_s };
+}
+
+const stream = async (kind, size, chunk) => {
+  const { found, cpu_s } = await measured("stream", kind, size, chunk);
+  const timed = { ...found, cpu_s, frame_ms: (1000 * cpu_s) / found.frames };
+  process.stderr.write(`  ${kind} ${size} ${JSON.stringify(timed)}\n`);
+  return timed;
+};
+try {
+  const share = isQuick ? 10 : 1;
+  const answer = await stream("answer", 100_000 / share, 10);
+  const long = await stream("answer", 1_000_000 / share, 1000);
+  const short = await stream("answer", 100_000 / share, 1000);
+  const fence = await stream("fence", 100_000 / share, 10);
+  const table = await stream("table", 800 / share, 10);
+  const none = await measured("open", 0);
+  const notebook = await measured("open", 30);
+  const open_ms = notebook.found - none.found;
+  process.stdout.write(`${JSON.stringify({ answer, long, short, fence, table, open_ms })}\n`);
+} finally {
+  await browser.close();
+  rmSync(out, { recursive: true });
+}

@@ -1,0 +1,79 @@
+/** What the page does for long answers; driven by `page.mjs`. Each frame is a delta or two, drawn and laid out. */
+import widget from "../src/index";
+import { MarkdownStream } from "../src/markdown";
+
+export interface Timed {
+  readonly frames: number;
+  readonly longest_ms: number;
+  readonly wall_ms: number;
+}
+
+const WORDS =
+  "The **sales** of `West` fell by 18 %, and [one store](https://example.com/a) explains most of it. ";
+const PARAGRAPH = `${WORDS.repeat(4)}\n\n- first, a list\n- then _another_ item\n\n`;
+
+const texts: Readonly<Record<string, (size: number) => string>> = {
+  answer: (size) => PARAGRAPH.repeat(Math.ceil(size / PARAGRAPH.length)).slice(0, size),
+  fence: (size) =>
+    `\`\`\`python\n${"total = total + price(row)  # of it\n".repeat(Math.ceil(size / 36))}`.slice(0, size),
+  table: (rows) => `| a | b | c |\n|---|--:|---|\n${"| North | 431,900 | +4.8 % |\n".repeat(rows)}`,
+};
+
+async function stream(kind: string, size: number, chunk: number): Promise<Timed> {
+  const text = texts[kind]?.(size) ?? "";
+  const place = document.createElement("div");
+  place.className = "tc";
+  document.body.append(place);
+  const root = document.createElement("div");
+  root.className = "tc-md";
+  place.append(root);
+  const made = new MarkdownStream(root, { highlight: false });
+  let [frames, longest_ms] = [0, 0];
+  const began = performance.now();
+  for (let at = 0; at < text.length; at += chunk) {
+    const from = performance.now();
+    made.append(text.slice(at, at + chunk));
+    made.flush();
+    root.getBoundingClientRect();
+    longest_ms = Math.max(longest_ms, performance.now() - from);
+    frames += 1;
+    if (frames % 500 === 0) await new Promise((done) => setTimeout(done));
+  }
+  made.end();
+  const wall_ms = performance.now() - began;
+  place.remove();
+  return { frames, longest_ms, wall_ms };
+}
+
+/** So many views of ended runs, as a notebook that is opened has them. */
+async function open(count: number): Promise<number> {
+  const usage = { input_tokens: 3100, output_tokens: 300, cache_read_tokens: 0, is_estimated: false };
+  const block = { kind: "text", text: texts.answer?.(4_000), call_id: "" };
+  const step = { step: 1, model: "m", started_at: 1, usage, cost_usd: 0.01, duration_s: 2, blocks: [block] };
+  const lists = { tools: [], queued: [], notes: [], summaries: [] };
+  const run = {
+    ...{ ...lists, run_id: "r", status: "completed", model: "m", prompt: "x", started_at: 1, ended_at: 9 },
+    ...{ budget: null, closing: null, steps: [{ ...step, images: [], calls: [], after: [] }] },
+  };
+  const snapshot = JSON.stringify({ type: "snapshot", seq: 0, run, now: 9 });
+  const nothing = (): void => {};
+  const began = performance.now();
+  for (let number = 0; number < count; number++) {
+    const model = {
+      get: (name: string) => (name === "snapshot" ? snapshot : ""),
+      send: nothing,
+      on: nothing,
+      off: nothing,
+    };
+    const el = document.createElement("div");
+    document.body.append(el);
+    const { initialize, render } = widget();
+    initialize({ model });
+    render({ model, el });
+  }
+  document.body.getBoundingClientRect();
+  await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+  return performance.now() - began;
+}
+
+Object.assign(globalThis, { bench: { stream, open } });
