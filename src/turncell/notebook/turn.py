@@ -26,12 +26,14 @@ from turncell.core.events import Event, RequestOpened, RunEnded
 from turncell.core.fold import CallState
 from turncell.errors import AnswerRefused, SettingError
 from turncell.notebook.bridge import KernelBridge, QuestionGone
+from turncell.notebook.host import LIMITS, host
 from turncell.notebook.terminal import Said, TextView, question, read_line_as
 from turncell.runtime.run import Run
 from turncell.runtime.secrets import redactor
 
 View: TypeAlias = Literal["live", "keep", "text", "none"]
 NO_VIEW = "No live view answers here: what waits is asked on the keyboard."
+"""Said with what is known of the host (`LIMITS`), where that is anything."""
 NO_KEYBOARD = "no keyboard"
 HELLO_S = 3.0
 """How long a view has to say hello before the keyboard is used instead."""
@@ -245,7 +247,7 @@ class _Keyboard:
                     continue
                 if not has_told:  # only now: a turn that asks nothing needs no keyboard
                     has_told = True
-                    told = self._bridge.run_on_main(print, NO_VIEW)
+                    told = self._bridge.run_on_main(print, " ".join((NO_VIEW, *filter(None, [LIMITS.get(host())]))))
                     with suppress(Exception):
                         told.result(5)
                     told.cancel()  # else it would stand in a later cell
