@@ -86,6 +86,7 @@ class ChatModel:
             async with aclosing(_words(run)) as words:
                 async for text in words:
                     yield text
+            await run  # its last event comes before its session has it
         finally:
             if not run.is_done:  # cancelled by marimo
                 run.cancel("stopped by you")

@@ -20,12 +20,6 @@ from tests.browser.make_hosts import HOSTS
 pytestmark = pytest.mark.feature("D15", "D16")
 
 APP = '''
-# /// script
-# [tool.marimo.display]
-# theme = "{theme}"
-# [tool.marimo.runtime]
-# auto_instantiate = true
-# ///
 import marimo
 
 app = marimo.App()
@@ -42,7 +36,7 @@ def _():
     @tool
     def mail(to: str) -> str:
         """Send a mail."""
-        return f"sent to {{to}}"
+        return f"sent to {to}"
 
     def agent():
         script = [
@@ -51,7 +45,7 @@ def _():
             "The mail is out.",
             say("word " * 400, delay_s=0.1),
         ]
-        return Agent(ScriptedModel(script), tools=[mail], budget={{"steps": 10}})
+        return Agent(ScriptedModel(script), tools=[mail], budget={"steps": 10})
 
     return Approvals, Chat, UsageMeter, agent, mo, turncell
 
@@ -94,7 +88,8 @@ def marimo(mode: str, theme: str, folder: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    (folder / "app.py").write_text(APP.format(theme=theme))
+    (folder / "app.py").write_text(APP)
+    (folder / ".marimo.toml").write_text(f'[display]\ntheme = "{theme}"\n[runtime]\nauto_instantiate = true\n')
     environment = os.environ | {
         "HOME": str(folder), "PYTHONPATH": str(ROOT / "src"), "TURNCELL_STORE": str(folder / "history.sqlite"),
     }  # fmt: skip
@@ -192,10 +187,6 @@ def test_an_app_streams_asks_and_answers_each_person_alone(page: Page, browser: 
 def test_the_editor_shows_the_same_in_the_dark_and_again_after_a_reload(page: Page, tmp_path: Path) -> None:
     with marimo("edit", "dark", tmp_path) as url:
         page.goto(url)
-        expect(page.get_by_text("turncell.marimo").first).to_be_visible(timeout=60_000)
-        run = page.locator("#run-button, [data-testid=run-button]").first
-        if page.get_by_role("textbox", name="Message to the agent").count() == 0 and run.is_enabled():
-            run.click()
         talk_to_the_widgets(page, "dark")
         talk_to_its_chat(page, "dark")
         expect(page.get_by_text("an inbox of all")).to_be_visible()

@@ -20,9 +20,11 @@ LIMITS: Mapping[str, str] = {
     "vscode": "VS Code may hold back what a view sends while a cell runs; %%agent --detach ends the cell at once.",
     "colab": "Colab may hold back what a view sends while a cell runs, or want "
     "google.colab.output.enable_custom_widget_manager() first.",
-    "voila": "Voilà shows a page when its cells have run: turncell.widgets.Chat works there, %%agent does not.",
 }
 """What to know of a host where no view has answered."""
+NO_PAGE_YET = (
+    "Voilà runs the cells before there is a page, so nobody was asked: turncell.widgets.Chat asks where it is shown."
+)
 
 
 def host(environment: Mapping[str, str] = os.environ, modules: Mapping[str, Any] = sys.modules) -> Host:

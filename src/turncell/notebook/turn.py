@@ -26,8 +26,9 @@ from turncell.core.events import Event, RequestOpened, RunEnded
 from turncell.core.fold import CallState
 from turncell.errors import AnswerRefused, SettingError
 from turncell.notebook.bridge import KernelBridge, QuestionGone
-from turncell.notebook.host import LIMITS, host
+from turncell.notebook.host import LIMITS, NO_PAGE_YET, host
 from turncell.notebook.terminal import Said, TextView, question, read_line_as
+from turncell.runtime.approvals import UNATTENDED
 from turncell.runtime.run import Run
 from turncell.runtime.secrets import redactor
 
@@ -80,6 +81,8 @@ def _unattended(bridge: KernelBridge, start: Callable[[bool, str | None], Run]) 
         _wait(bridge, run)
     finally:
         display(_static(run), raw=True)
+    if host() == "voila" and any(call.judged_by == UNATTENDED.by for call in run.tool_calls):
+        print(NO_PAGE_YET)  # noqa: T201
     return run
 
 
