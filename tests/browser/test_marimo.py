@@ -89,7 +89,7 @@ def marimo(mode: str, theme: str, folder: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     (folder / "app.py").write_text(APP)
-    (folder / ".marimo.toml").write_text(f'[display]\ntheme = "{theme}"\n[runtime]\nauto_instantiate = true\n')
+    (folder / ".marimo.toml").write_text(f'[display]\ntheme = "{theme}"\n')
     environment = os.environ | {
         "HOME": str(folder), "PYTHONPATH": str(ROOT / "src"), "TURNCELL_STORE": str(folder / "history.sqlite"),
     }  # fmt: skip
@@ -187,6 +187,10 @@ def test_an_app_streams_asks_and_answers_each_person_alone(page: Page, browser: 
 def test_the_editor_shows_the_same_in_the_dark_and_again_after_a_reload(page: Page, tmp_path: Path) -> None:
     with marimo("edit", "dark", tmp_path) as url:
         page.goto(url)
+        run = page.locator("[data-testid=cell] [data-testid=run-button], [data-testid=run-button]").first
+        run.wait_for(timeout=60_000)
+        page.wait_for_timeout(3000)  # a kernel that is still being connected takes no click
+        run.click(force=True)  # the cells below it run with it
         talk_to_the_widgets(page, "dark")
         talk_to_its_chat(page, "dark")
         expect(page.get_by_text("an inbox of all")).to_be_visible()

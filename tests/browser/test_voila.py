@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,12 +50,13 @@ def voila(folder: Path) -> Iterator[str]:
     nbformat.write(notebook, folder / "board.ipynb")
     environment = os.environ | {
         "HOME": str(folder), "PYTHONPATH": str(ROOT / "src"), "TURNCELL_STORE": str(folder / "history.sqlite"),
-        "JUPYTER_PATH": str(ROOT / ".kernels" / "share" / "jupyter"),
+        # The templates of nbconvert lie in this interpreter's environment, behind that of Voilà.
+        "JUPYTER_PATH": f"{ROOT}/.kernels/share/jupyter{os.pathsep}{sys.prefix}/share/jupyter",
     }  # fmt: skip
     log = folder / "voila.log"
     with log.open("w") as out:
         server = subprocess.Popen(
-            [program, "-m", "voila", "board.ipynb", "--no-browser", "--Voila.ip=127.0.0.1", "--debug", f"--port={port}"],
+            [program, "-m", "voila", "board.ipynb", "--no-browser", "--Voila.ip=127.0.0.1", f"--port={port}"],
             env=environment, stdout=out, stderr=out, cwd=folder,
         )  # fmt: skip
     try:
