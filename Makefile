@@ -69,7 +69,7 @@ kernels: $(KERNEL_VERSIONS:%=$(KERNELS)/py-%/kernel.json)
 $(KERNELS)/py-%/kernel.json: tests/kernels/make_kernels.py $(BIN)/.ready
 	$(BIN)/python tests/kernels/make_kernels.py $*
 
-hosts: .hosts/.ready  ## marimo and Voilà, in an environment of their own
+hosts: .hosts/.ready  ## marimo, in an environment of their own
 
 .hosts/.ready: tests/browser/make_hosts.py constraints.txt $(BIN)/.ready
 	$(BIN)/python tests/browser/make_hosts.py

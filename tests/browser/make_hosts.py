@@ -1,6 +1,6 @@
-"""Makes `.hosts`: marimo and Voilà, in an environment of their own on top of this interpreter's (`python make_hosts.py`).
+"""Makes `.hosts`: marimo, in an environment of their own on top of this interpreter's (`python make_hosts.py`).
 
-marimo alone has 130 MB, which nobody needs who works on something else; what both share with the tests is not installed
+marimo alone has 130 MB, which nobody needs who works on something else; what it shares with the tests is not installed
 twice, because this environment's packages stand behind their own.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTS = ROOT / ".hosts"
-NAMES = ("marimo==0.25.2", "voila==0.5.13")
+NAMES = ("marimo==0.25.2",)
 
 
 def make() -> Path:

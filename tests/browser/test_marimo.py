@@ -181,18 +181,3 @@ def test_an_app_streams_asks_and_answers_each_person_alone(page: Page, browser: 
         field.press("Enter")
         expect(other.get_by_role("article").first).to_contain_text("Hello, Ana", timeout=15_000)
         other.close()
-
-
-@pytest.mark.full
-def test_the_editor_shows_the_same_in_the_dark_and_again_after_a_reload(page: Page, tmp_path: Path) -> None:
-    with marimo("edit", "dark", tmp_path) as url:
-        page.goto(url)
-        run = page.locator("[data-testid=cell] [data-testid=run-button], [data-testid=run-button]").first
-        run.wait_for(timeout=60_000)
-        page.wait_for_timeout(3000)  # a kernel that is still being connected takes no click
-        run.click(force=True)  # the cells below it run with it
-        talk_to_the_widgets(page, "dark")
-        talk_to_its_chat(page, "dark")
-        expect(page.get_by_text("an inbox of all")).to_be_visible()
-        page.reload()
-        expect(page.get_by_role("article").nth(1)).to_contain_text("The mail is out.", timeout=30_000)
