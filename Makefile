@@ -17,7 +17,7 @@ export JUPYTER_PATH := $(CURDIR)/.kernels/share/jupyter
 export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
 export CHROMIUM_PATH ?= /usr/bin/chromium
 
-.PHONY: demo lab test test-full lint types test-js test-py bench bundle js wire kernels system constraints clean help
+.PHONY: demo lab test test-full lint types test-js test-py bench bundle js wire kernels hosts system constraints clean help
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -47,7 +47,7 @@ types: $(BIN)/.ready js/node_modules/.dev  ## mypy and tsc
 test-js: js/node_modules/.dev system  ## vitest, in a simulated DOM and in Chromium
 	npm --prefix js test
 
-test-py: $(BIN)/.ready bundle kernels system  ## pytest, then every notebook with nbval
+test-py: $(BIN)/.ready bundle kernels hosts system  ## pytest, then every notebook with nbval
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 	TURNCELL_STORE=$(CURDIR)/artifacts/notebooks.sqlite TURNCELL_MODEL=embedded \
 	  $(BIN)/pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg notebooks
@@ -68,6 +68,12 @@ kernels: $(KERNEL_VERSIONS:%=$(KERNELS)/py-%/kernel.json)
 
 $(KERNELS)/py-%/kernel.json: tests/kernels/make_kernels.py $(BIN)/.ready
 	$(BIN)/python tests/kernels/make_kernels.py $*
+
+hosts: .hosts/.ready  ## marimo, in an environment of their own
+
+.hosts/.ready: tests/browser/make_hosts.py constraints.txt $(BIN)/.ready
+	$(BIN)/python tests/browser/make_hosts.py
+	@touch $@
 
 # Installs nothing when npm on PATH is good enough for the page's tools (20 or newer).
 $(BIN)/.ready: pyproject.toml constraints.txt
@@ -100,5 +106,5 @@ constraints: $(BIN)/.ready  ## write down the versions that are installed now
 	@mv constraints.new constraints.txt
 
 clean:  ## remove all that was made here
-	rm -rf .venv .kernels js/node_modules src/turncell/notebook/static build dist \
+	rm -rf .venv .kernels .hosts js/node_modules src/turncell/notebook/static build dist \
 	  .pytest_cache .mypy_cache .ruff_cache .hypothesis

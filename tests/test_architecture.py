@@ -19,6 +19,7 @@ LAZY_DEFAULTS = PACKAGE / "runtime" / "defaults.py"
 MAY_IMPORT_ALL = {
     "__init__",
     "examples",
+    "marimo",
     "widgets",
     "testing",
     "testing_server",

@@ -3,7 +3,8 @@
  *
  * A front end gets the module of a widget anew with each instance, and a bundle of 150 KB with each of thirty runs is 4.7 MB
  * of messages. So the bundles stand in library widgets, one for each kernel, whose ids the trait `libraries` names; a page
- * imports each once. Hosts that have no widget manager are sent the code as a message (`fetch_code`).
+ * imports each once. Hosts that have no widget manager are sent the code as a message (`fetch_code`), and where modules
+ * are fetched by address and cached, the sources stand in front of this module (`notebook/library.py`).
  *
  * A page holds notebooks of several kernels, perhaps of several versions: what is known goes by the library's id.
  */
@@ -47,6 +48,7 @@ const page = globalThis as unknown as Record<symbol, Map<string, Promise<Part>> 
 const KEY = Symbol.for("turncell");
 page[KEY] ??= new Map();
 const parts = page[KEY];
+const brought = (globalThis as unknown as Record<symbol, Map<string, Source> | undefined>)[Symbol.for("turncell.brought")];
 
 function part(model: Model, id: string): Promise<Part> {
   const known = parts.get(id);
@@ -59,6 +61,8 @@ function part(model: Model, id: string): Promise<Part> {
 }
 
 async function source(model: Model, id: string): Promise<Source> {
+  const here = brought?.get(id);
+  if (here !== undefined) return here;
   const manager = model.widget_manager;
   if (manager?.get_model === undefined) return asked(model, id);
   // After a reload the models come in any order, and one that has not come is no model at all.

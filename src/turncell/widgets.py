@@ -2,7 +2,7 @@
 
 RunView(run)                a run, live
 Chat(agent)                 a conversation with a field to type in; it attends its runs
-Approvals()                 all that waits for a person, in any run
+Approvals()                 all that waits for a person, in any run; Approvals(chat): in this one
 UsageMeter(chat)            tokens, cost and budget
 SessionBrowser(chat)        sessions and their runs: open, go on, branch
 """

@@ -23,8 +23,8 @@ TOKEN = "only-for-these-tests"
 
 
 @contextmanager
-def jupyter_server(folder: Path) -> Iterator[str]:
-    """A Jupyter server over `folder` on a free port; gives its URL."""
+def jupyter_server(folder: Path, program: str = "lab") -> Iterator[str]:
+    """A Jupyter server over `folder` on a free port, of JupyterLab or of `notebook`; gives its URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -42,7 +42,7 @@ def jupyter_server(folder: Path) -> Iterator[str]:
     log = (folder.parent / "server.log").open("w")
     server = subprocess.Popen(
         [
-            sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1",
+            sys.executable, "-m", "jupyter", program, "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1",
             f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}",
         ],
         env=environment, stdout=log, stderr=log, cwd=folder,

@@ -318,6 +318,19 @@ def test_without_a_hello_the_questions_come_to_the_keyboard(notebook: Kernel) ->
     assert "too risky" in notebook.value("told()")[-1]
 
 
+@pytest.mark.feature("D15")
+def test_in_vs_code_the_keyboard_comes_with_what_is_known_of_it(notebook: Kernel) -> None:
+    notebook.run("import os; os.environ['VSCODE_PID'] = '1'")
+    notebook.run("script(call('send_note', to='Ana'), 'Done.')")
+    cell = turn(notebook)
+    notebook.hear_input_request()
+    notebook.answer_input("y")
+    assert notebook.reply(cell)["status"] == "ok"
+    notebook.run("del os.environ['VSCODE_PID']")
+    assert "VS Code may hold back" in notebook.printed(cell)
+    assert "--detach" in notebook.printed(cell)
+
+
 @pytest.mark.feature("D7", "D4")
 def test_a_question_at_the_keyboard_can_be_interrupted(notebook: Kernel) -> None:
     notebook.run("script(call('send_note', to='Ana'), 'never said')")

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import traitlets
 from pydantic import ValidationError
@@ -23,6 +23,7 @@ from turncell.core import codec
 from turncell.core.fold import RunState, snapshot
 from turncell.errors import TurncellError, UsageError
 from turncell.notebook import wire
+from turncell.notebook.host import has_many_people
 from turncell.notebook.link import Link
 from turncell.notebook.widgets import Figures, View
 from turncell.runtime.agent import Agent
@@ -187,12 +188,27 @@ class Chat(_Kit, Figures):
             self.problem = without_secrets(str(error))
 
 
+class _HasSession(Protocol):
+    @property
+    def session(self) -> Session: ...
+
+
 class Approvals(_Kit):
-    """All that waits for a person, in any attended run of this process. `pending` counts it."""
+    """All that waits for a person, in any attended run of this process, or in those of one session. `pending` counts it.
+
+    `of` is a session, or what has one (a chat, a run): of a chat it shows the session that the chat shows then.
+    Raises UsageError without it where the process is shared by several people, who would answer for each other.
+    """
 
     pending = traitlets.Int(0).tag(sync=True)
 
-    def __init__(self, **traits: Any) -> None:
+    def __init__(self, of: _HasSession | Session | None = None, **traits: Any) -> None:
+        if of is None and has_many_people():
+            raise UsageError(
+                "Approvals() would show the requests of everybody who has this app open; "
+                "name whose they are: Approvals(chat), or Approvals(session)"
+            )
+        self._of = of
         super().__init__(**traits)
         self._loop = BackgroundLoop.current().loop
         self._is_closed = False
@@ -202,7 +218,7 @@ class Approvals(_Kit):
     def _look(self) -> None:  # on the loop
         if self._is_closed:
             return
-        waiting = {run.id: run for run in running_runs() if run.requests}
+        waiting = {run.id: run for run in running_runs() if run.requests and self._is_for_us(run)}
         for run in waiting.values():
             if run.id not in self._links:
                 self._follow(run)
@@ -211,6 +227,10 @@ class Approvals(_Kit):
             # Whoever observes must not run on the loop.
             in_background(self._tell, list(waiting), pending)
         self._timer = self._loop.call_later(_POLL_S, self._look)
+
+    def _is_for_us(self, run: Run) -> bool:
+        of = self._of
+        return of is None or run.session.id == (of if isinstance(of, Session) else of.session).id
 
     def _tell(self, runs: list[str], pending: int) -> None:
         self.runs, self.pending = runs, pending

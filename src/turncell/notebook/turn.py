@@ -28,9 +28,11 @@ from turncell.core.events import Event, RequestOpened, RunEnded
 from turncell.core.fold import CallState
 from turncell.errors import AnswerRefused, SettingError, UsageError
 from turncell.notebook.bridge import ASK_POLL_S, KernelBridge, QuestionGone, TurnInterrupted
+from turncell.notebook.host import LIMITS, NO_PAGE_YET, host
 from turncell.notebook.line import edit_text, editor
 from turncell.notebook.terminal import Said, TextView, question, read_arguments, read_line_as, view_for
 from turncell.runtime.agent import Agent
+from turncell.runtime.approvals import UNATTENDED
 from turncell.runtime.prompts import Prompt
 from turncell.runtime.run import Run
 from turncell.runtime.secrets import redactor
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 View: TypeAlias = Literal["live", "keep", "text", "none"]
 NO_VIEW = "No live view answers here: what waits is asked on the keyboard."
+"""Said with what is known of the host (`LIMITS`), where that is anything."""
 NO_KEYBOARD = "no keyboard"
 HELLO_S = 3.0
 """How long a view has to say hello before the keyboard is used instead."""
@@ -118,6 +121,8 @@ def _unattended(bridge: KernelBridge, start: Callable[[bool, str | None], Run]) 
         _wait(bridge, run)
     finally:
         display(_static(run), raw=True)
+    if host() == "voila" and any(call.judged_by == UNATTENDED.by for call in run.tool_calls):
+        print(NO_PAGE_YET)  # noqa: T201
     return run
 
 
@@ -307,7 +312,7 @@ class _Keyboard:
                     continue
                 if not has_told:  # only now: a turn that asks nothing needs no keyboard
                     has_told = True
-                    self._tell(NO_VIEW)
+                    self._tell(" ".join((NO_VIEW, *filter(None, [LIMITS.get(host())]))))
                 try:
                     with self._asking(call) as asked:
                         said = self._bridge.ask_line(asked, partial(self._is_open, call))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -21,7 +22,8 @@ from turncell.core.events import (
 )
 from turncell.core.fold import RunState, total_usage
 from turncell.notebook.bridge import KernelBridge
-from turncell.notebook.library import LOADER, Name, library
+from turncell.notebook.host import is_marimo
+from turncell.notebook.library import LOADER, Name, library, module
 from turncell.notebook.link import Link
 from turncell.runtime.run import Run
 from turncell.runtime.secrets import redactor
@@ -33,7 +35,7 @@ _TELLING = (RunStarted, StepFinished, RequestOpened, RequestAnswered, BudgetChan
 class View(anywidget.AnyWidget):
     """What all views share: the loader, and a comm that a page reaches while a cell is busy."""
 
-    _esm = LOADER
+    _esm: Path | str = LOADER
     libraries = traitlets.List(traitlets.Unicode()).tag(sync=True)
     part = traitlets.Unicode("").tag(sync=True)
 
@@ -43,10 +45,12 @@ class View(anywidget.AnyWidget):
         # Before the comm opens: the page's hello may come while the kernel is still in this line.
         bridge.register(comm_id, self.take)
         self._bridge = bridge
-        # The libraries open first: a page that has the view has them.
-        super().__init__(
-            model_id=comm_id, libraries=[library(name) for name in names], part=type(self).__name__, **traits
-        )
+        if is_marimo():
+            libraries, self._esm = module(names)
+        else:
+            # The libraries open first: a page that has the view has them.
+            libraries = [library(name) for name in names]
+        super().__init__(model_id=comm_id, libraries=libraries, part=type(self).__name__, **traits)
         self.on_msg(lambda _, content, buffers: self.take(content, buffers))
 
     def take(self, content: Any, buffers: Any = None) -> None:

@@ -212,7 +212,7 @@ class Stream:
         first_s: float | None = None
         gap_s = 0.0
         last = driver.heard_at = started
-        if getattr(self._model, "is_cold", False) is True:
+        if getattr(self.model, "is_cold", False) is True:
             driver.tell_warming_up()
         try:
             async with aclosing(self.model.stream(self.request)) as stream:  # type: ignore[type-var]
