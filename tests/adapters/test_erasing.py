@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -127,7 +128,14 @@ def test_a_lock_that_passes_fails_no_turn(
     session.send("a").result().raise_for_status()
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
-    threading.Timer(1.5, other.rollback).start()
+
+    def leave() -> None:
+        until = time.monotonic() + 20
+        while "trying again" not in caplog.text and time.monotonic() < until:
+            time.sleep(0.05)
+        other.rollback()
+
+    threading.Thread(target=leave).start()
     run = session.send("b")
     run.result().raise_for_status()
     assert "trying again" in caplog.text

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from turncell.core.redaction import Open, Redactor
@@ -47,6 +47,7 @@ def shown(redactor: Redactor, text: str, sizes: list[int]) -> Iterator[tuple[str
 
 
 @pytest.mark.parametrize("redactor", [PLAIN, WITH_PATTERNS], ids=["keys", "keys and patterns"])
+@settings(deadline=None)
 @given(text=texts, sizes=st.lists(st.integers(1, 20), min_size=1, max_size=20))
 def test_the_pieces_are_what_the_whole_is(redactor: Redactor, text: str, sizes: list[int]) -> None:
     whole = redactor.text(text)

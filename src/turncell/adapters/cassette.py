@@ -280,6 +280,11 @@ def cassette(path: str | os.PathLike[str], mode: CassetteMode = "replay", *, del
     return Cassette(path, mode, delay_s=delay_s)
 
 
+def is_active() -> bool:
+    """Whether the models of this process go through a cassette."""
+    return _active is not None
+
+
 @contextmanager
 def no_cassette_left() -> Iterator[None]:
     """Around a test: a cassette that was started in it and is active at its end is stopped, and a UsageError says where.

@@ -68,7 +68,7 @@ class Wanted:
 
     def may_hold(self, started: dict[str, Any]) -> bool:
         """Whether a run that began so can be among them, as long as nobody knows how it ended."""
-        at = started["at"]
+        at = round(started["at"], 6)  # as the tables tell it, so that the time of a run in one of them finds it
         return (
             (self.sessions is None or started["session_id"] in self.sessions)
             and (self.since is None or at >= self.since)
@@ -87,8 +87,8 @@ class Wanted:
     def may_have(self, info: SessionInfo) -> bool:
         return (
             self.is_of(info)
-            and (self.since is None or info.updated_at >= self.since)
-            and (self.until is None or info.created_at < self.until)
+            and (self.since is None or round(info.updated_at, 6) >= self.since)
+            and (self.until is None or round(info.created_at, 6) < self.until)
         )
 
 
@@ -130,7 +130,7 @@ def _seconds(name: str, when: When | None) -> float | None:
                 f"{name} is {when!r}; use a datetime, a date, '2026-11-21 08:00' (UTC), or how long ago: '7 days'"
             ) from None
     at = at.tz_localize("UTC") if at.tzinfo is None else at
-    return float(at.timestamp())
+    return round(float(at.timestamp()), 6)
 
 
 @dataclass(frozen=True, slots=True)

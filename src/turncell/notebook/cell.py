@@ -6,11 +6,12 @@ import copy
 import keyword
 import os
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 from IPython.display import display
 
 from turncell import settings
+from turncell.adapters.cassette import is_active
 from turncell.adapters.mcp_config import mcp_servers
 from turncell.core.parts import Image
 from turncell.errors import UsageError
@@ -96,9 +97,7 @@ def _run_prompt(notebook: Notebook, agent: Agent, said: str | list[str | Image],
     if options.retry:
         _last_of(source)  # refuses before there is a copy
     output, budget = _output(notebook, options), _budget(options)
-    about = notebook_context(
-        notebook.shell, options.context or settings.current().context, names_in(options.vars or ()), session=source
-    )
+    about = notebook_context(notebook.shell, _told_by_default(options), names_in(options.vars or ()), session=source)
     informed, prompt = about.added_to(agent), about.before(said)
 
     def start(is_attended: bool, cell_id: str | None) -> Run:
@@ -151,6 +150,13 @@ def _limited(agent: Agent, options: Any) -> Agent:
     if options.max_steps is not None:
         made.max_steps = whole("max_steps", options.max_steps, least=1)
     return made
+
+
+def _told_by_default(options: Any) -> settings.NotebookContext:
+    """A recording must not be lost with a comment in a cell above: a cassette hears of the notebook only when asked to."""
+    if options.context is not None:
+        return cast("settings.NotebookContext", options.context)
+    return "none" if is_active() else settings.current().context
 
 
 def _output(notebook: Notebook, options: Any) -> Any:
