@@ -48,7 +48,9 @@ const page = globalThis as unknown as Record<symbol, Map<string, Promise<Part>> 
 const KEY = Symbol.for("turncell");
 page[KEY] ??= new Map();
 const parts = page[KEY];
-const brought = (globalThis as unknown as Record<symbol, Map<string, Source> | undefined>)[Symbol.for("turncell.brought")];
+const brought = (globalThis as unknown as Record<symbol, Map<string, Source> | undefined>)[
+  Symbol.for("turncell.brought")
+];
 
 function part(model: Model, id: string): Promise<Part> {
   const known = parts.get(id);
