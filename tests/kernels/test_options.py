@@ -197,7 +197,7 @@ def test_show_draws_a_turn_again(notebook: Kernel) -> None:
     assert "Two." in result(notebook, notebook.execute("%agent show"))["text/plain"]
     shown = result(notebook, notebook.execute(f"%agent show {notebook.value('run.id')}"))
     assert "<strong>One.</strong>" in shown["text/html"]
-    assert "there is no run 'run_x' in this session" in failed(notebook, "%agent show run_x")
+    assert "there is no run 'run_x' in this history" in failed(notebook, "%agent show run_x")
 
 
 @pytest.mark.feature("D8", "D7")

@@ -63,7 +63,7 @@ def test_sessions_are_listed_chosen_renamed_and_deleted(notebook: Kernel) -> Non
     first = notebook.value(SESSION)
     turn(notebook, "others", "--new")
     second = notebook.value(SESSION)
-    assert printed(notebook, "%agent rename a better name") == ""
+    assert printed(notebook, "%agent rename a better name").endswith(" is called 'a better name' now")
     one, two = printed(notebook, "%agent sessions --all").splitlines()
     assert one.startswith(f"* {second}") and "a better name" in one and first in two and "first words" in two
     turn(notebook, "b", f"--session {first}")

@@ -321,7 +321,7 @@ def researching() -> tuple[Page, Run]:
 @pytest.mark.feature("D1")
 def test_a_run_inside_a_call_is_told_of_in_a_line_and_whole_to_those_who_open_it() -> None:
     page, run = researching()
-    until(lambda: run.requests)
+    until(lambda: run.requests and any(message["type"] == "parameters" for message in page.messages))
     of_child = [message for message in page.messages if message["type"] == "parameters"]
     assert [list(message["schema"]["properties"]) for message in of_child] == [["url"]]
     request = run.requests[0].request

@@ -38,8 +38,20 @@ class Parsed(AsyncIterator[Any]):
             chunk = await self._next()
         if chunk is None:
             raise StopAsyncIteration
+        if isinstance(chunk, dict):
+            chunk = self._of_generic(chunk)
         for choice in chunk.choices[:1]:
             self.received_finish_reason = choice.finish_reason or self.received_finish_reason
+        return chunk
+
+    def _of_generic(self, said: dict[str, Any]) -> Any:
+        """LiteLLM's older form of a chunk, which some of its parsers end a stream with."""
+        tools = [said["tool_use"]] if said.get("tool_use") else None
+        delta = {"content": said.get("text") or None, "tool_calls": tools}
+        ends = said.get("finish_reason") if said.get("is_finished") else None
+        chunk = self._kind(choices=[{"index": said.get("index") or 0, "delta": delta, "finish_reason": ends or None}])
+        if said.get("usage"):
+            chunk.usage = said["usage"]
         return chunk
 
     async def _next(self) -> Any:

@@ -547,7 +547,10 @@ class KernelBridge:
                 continue
             job = self._next_job(poll_s)
             if job is not None and self._is_for_this_cell(job):  # others have a place on the loop, too
+                before = interrupts.presses
                 _run(job, interrupts)
+                if interrupts.presses > before:
+                    ask_to_end()  # the press has ended the job, and the model must not go on without it
 
     def _let_loop_go_on(self, interrupts: _Interrupts, for_s: float) -> None:
         """The coroutines that were handed over to the notebook's loop, a little at a time."""

@@ -206,14 +206,14 @@ class Link:
         if isinstance(message, wire.FetchCode):  # before the page can show anything, so it is no hello
             self.send_code(message)
             return
-        if isinstance(message, wire.Hello):
-            self.pages += 1
         if not self.hello.done():
             self.hello.set_result(None)
         run = self._run
         if run is None:
             self._early = [*self._early, content][-_EARLY_LIMIT:]
             return
+        if isinstance(message, wire.Hello):  # not before: what comes early is taken again
+            self.pages += 1
         if isinstance(message, wire.Ready | wire.Resync):
             if message.have != self._seq:
                 self._flush()
