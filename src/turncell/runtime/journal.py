@@ -82,7 +82,17 @@ def to_records(events: Sequence[Any]) -> list[Record]:
         if len(payload) > codec.BLOB_BYTES or b'"$blob"' in payload:
             payload, blobs = codec.outline(payload)
         records.append(
-            Record(event.session_id, event.seq, event.run_id, event.step, event.type, event.at, payload, blobs)
+            Record(
+                event.session_id,
+                event.seq,
+                event.run_id,
+                event.step,
+                event.type,
+                event.at,
+                payload,
+                blobs,
+                SCHEMA_VERSION,
+            )
         )
     return records
 
