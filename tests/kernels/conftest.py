@@ -36,9 +36,14 @@ T = TypeVar("T")
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "kernel_version" in metafunc.fixturenames:
         versions = [one.strip() for one in (os.environ.get("TURNCELL_KERNELS") or DEFAULT_VERSIONS).split(",")]
-        if not any(marker.name == "every_kernel" for marker in metafunc.definition.iter_markers()):
+        marks = {marker.name for marker in metafunc.definition.iter_markers()}
+        if "every_kernel" not in marks:
             versions = [one for one in versions if one in PAIR] or versions
-        metafunc.parametrize("kernel_version", versions)
+        # What is marked `newest_kernel` is tried on the others with TURNCELL_FULL=1.
+        late = [pytest.mark.full] if "newest_kernel" in marks else []
+        metafunc.parametrize(
+            "kernel_version", [pytest.param(one, marks=() if one == versions[-1] else late) for one in versions]
+        )
 
 
 _passed: dict[str, dict[str, bool]] = {}

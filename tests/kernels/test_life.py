@@ -16,6 +16,8 @@ from .conftest import NOTEBOOK, Kernel, Message
 from .page import Page
 from .test_turn import ended, final, turn
 
+pytestmark = pytest.mark.newest_kernel
+
 IDLE_WITHIN_S = 0.5
 """From the press of the interrupt button to a kernel that is free again."""
 
