@@ -14,7 +14,7 @@ _ABOVE = re.compile(r"\s*#")
 
 
 def without_comments_above(lines: list[str]) -> list[str]:
-    """For IPython, to which `%%agent` is a cell magic in the first line only.
+    r"""For IPython, to which `%%agent` is a cell magic in the first line only.
 
     >>> without_comments_above(["# the weather\n", "%%agent\n", "# Oslo?\n"])
     ['%%agent\n', '# Oslo?\n']
