@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,9 @@ class View(anywidget.AnyWidget):
         super().__init__(model_id=comm_id, libraries=libraries, part=type(self).__name__, **traits)
         self.on_msg(lambda _, content, buffers: self.take(content, buffers))
 
+    @abstractmethod
     def take(self, content: Any, buffers: Any = None) -> None:
         """A message of the page, on any thread."""
-        raise NotImplementedError
 
     def mimebundle(self) -> dict[str, Any]:
         """What a display of this view takes."""
@@ -104,9 +105,9 @@ class Figures(traitlets.HasTraits):
         run.attach(sink)
         self.count()
 
+    @abstractmethod
     def states(self) -> Iterable[RunState]:
         """The runs to count, the last one last."""
-        raise NotImplementedError
 
     def count(self) -> None:
         """Bring the traits up to date. Two at a time are harmless: each counts what is there."""
