@@ -11,8 +11,6 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from html import unescape
 from itertools import pairwise
 from statistics import median
@@ -69,21 +67,11 @@ class Paced:
 """
 
 
-@contextmanager
-def _kernel(version: str) -> Iterator[Kernel]:
-    from tests.kernels.conftest import start_kernel
-
-    started = start_kernel(version)
-    try:
-        yield started
-    finally:
-        started.client.stop_channels()
-        started.manager.shutdown_kernel(now=True)
-
-
 def measure(version: str, times: int) -> dict[str, float]:
     """Seconds, and counts for a stream, of one kernel."""
-    with tempfile.TemporaryDirectory() as folder, _kernel(version) as kernel:
+    from tests.kernels.conftest import running
+
+    with tempfile.TemporaryDirectory() as folder, running(version) as kernel:
         found = _loading(kernel)
         kernel.run(SETUP.replace("HISTORY", f"{folder}/h.sqlite").replace("(DELTA)", f"({DELTA!r})"))
         kernel.run(f"PER_S = {DELTAS_PER_S}")

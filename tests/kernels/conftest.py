@@ -12,6 +12,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -79,12 +80,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture
 def kernel(kernel_version: str) -> Iterator[Kernel]:
-    started = start_kernel(kernel_version)
-    try:
+    with running(kernel_version) as started:
         yield started
-    finally:
-        started.client.stop_channels()
-        started.manager.shutdown_kernel(now=True)
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +133,17 @@ def told():
     "What the model was told of its calls."
     return [p.content for m in model.requests[-1].messages for p in m.parts if p.type == "tool_result"]
 '''
+
+
+@contextmanager
+def running(version: str) -> Iterator[Kernel]:
+    """A kernel, for as long as the block."""
+    started = start_kernel(version)
+    try:
+        yield started
+    finally:
+        started.client.stop_channels()
+        started.manager.shutdown_kernel(now=True)
 
 
 def start_kernel(version: str) -> Kernel:

@@ -10,21 +10,6 @@ from typing import Any, ClassVar
 MOST_ERRORS = 50
 TURN = re.compile(r"(?:\s|#.*(?:\n|$))*%{1,2}agent\b")
 """The beginning of a cell that asks the agent; comments may stand above it."""
-_ABOVE = re.compile(r"\s*#")
-
-
-def without_comments_above(lines: list[str]) -> list[str]:
-    r"""For IPython, to which `%%agent` is a cell magic in the first line only.
-
-    >>> without_comments_above(["# the weather\n", "%%agent\n", "# Oslo?\n"])
-    ['%%agent\n', '# Oslo?\n']
-    """
-    for number, line in enumerate(lines):
-        if re.match(r"%%agent\b", line):
-            return lines[number:]
-        if line.strip() and not _ABOVE.match(line):
-            break
-    return lines
 
 
 class CellErrors(Mapping[int, str]):

@@ -24,8 +24,8 @@ _remove_completion: Callable[[], None] = lambda: None  # noqa: E731
 def load(shell: InteractiveShell) -> None:
     """Register the magics, and how a Run looks in an output."""
     from turncell.notebook import completion
-    from turncell.notebook.cell_errors import CellErrors, without_comments_above
-    from turncell.notebook.magics import TurncellMagics
+    from turncell.notebook.cell_errors import CellErrors
+    from turncell.notebook.magics import TurncellMagics, without_comments_above
     from turncell.runtime.project import unaccepted_servers, use_project
 
     try:
@@ -47,7 +47,8 @@ def load(shell: InteractiveShell) -> None:
 
 def unload(shell: InteractiveShell) -> None:
     """Leave nothing behind."""
-    from turncell.notebook.cell_errors import CellErrors, without_comments_above
+    from turncell.notebook.cell_errors import CellErrors
+    from turncell.notebook.magics import without_comments_above
 
     _WarmUp.end(shell)
     with suppress(ValueError):

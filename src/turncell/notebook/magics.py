@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # the runtime is imported by the first cell that needs it: %l
 
 _BRACKETS = re.compile(r"""(\[(?:[^\[\]'"]|'[^'\n]*'|"[^"\n]*")*\])|"(?:\\.|[^"\\])*"|'[^']*'""")
 """Brackets, or a quoted word, in which brackets are nothing of ours."""
+_ABOVE = re.compile(r"\s*#")
 _SETTINGS = ("model", "mode", "max_steps", "unattended", "request_timeout_s", "context", "echo")
 
 
@@ -207,3 +208,17 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.strerror}: {str(error.filename)!r}"
     return str(error)
+
+
+def without_comments_above(lines: list[str]) -> list[str]:
+    r"""For IPython, to which `%%agent` is a cell magic in the first line only.
+
+    >>> without_comments_above(["# the weather\n", "%%agent\n", "# Oslo?\n"])
+    ['%%agent\n', '# Oslo?\n']
+    """
+    for number, line in enumerate(lines):
+        if re.match(r"%%agent\b", line):
+            return lines[number:]
+        if line.strip() and not _ABOVE.match(line):
+            break
+    return lines
