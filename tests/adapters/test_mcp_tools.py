@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -409,14 +410,20 @@ def everything_over_http() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 def _serving(port: int) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         ["node", str(EVERYTHING), "streamableHttp"], env={**os.environ, "PORT": str(port)},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
         wait_for(lambda: _listens(port))
         yield process
     finally:
-        process.kill()
-        process.wait()
+        _kill(process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """With its children: Node from PyPI is a program in Python that starts the real one."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _listens(port: int) -> bool:
@@ -448,8 +455,7 @@ def test_a_server_over_http_that_dies_is_told_of_and_comes_back() -> None:
         run = agent.start("Go on.")
         wait_for(lambda: any(one.status == "running" for one in run.state.calls))
         time.sleep(0.5)
-        process.kill()
-        process.wait()
+        _kill(process)
         assert "may have happened" in (run.result().state.calls[0].content or "")
         with _serving(port):
             assert answers(server, call("web_echo", message="b")) == ["Echo: b"]
