@@ -70,7 +70,7 @@ kernels: $(KERNEL_VERSIONS:%=$(KERNELS)/py-%/kernel.json)
 $(KERNELS)/py-%/kernel.json: tests/kernels/make_kernels.py $(BIN)/.ready
 	$(BIN)/python tests/kernels/make_kernels.py $*
 
-hosts: .hosts/.ready  ## marimo, in an environment of its own (for test-full)
+hosts: .hosts/.ready  ## marimo and Voilà, in environments of their own (for test-full)
 
 .hosts/.ready: tests/browser/make_hosts.py constraints.txt $(BIN)/.ready
 	$(BIN)/python tests/browser/make_hosts.py

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from playwright.sync_api import Locator, Page, expect
@@ -22,47 +23,64 @@ SCREENSHOTS = ROOT / "artifacts" / "screenshots"
 TOKEN = "only-for-these-tests"
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def serving(command: list[Any], url: str, environment: dict[str, str], folder: Path, log: Path) -> Iterator[None]:
+    """The program, in `folder`, for as long as the block; begins when `url` answers."""
+    with log.open("w") as out:
+        server = subprocess.Popen(
+            list(map(str, command)), env=os.environ | environment, stdout=out, stderr=out, cwd=folder
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(url, timeout=2).close()
+                break
+            except OSError:
+                if server.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(log.read_text()[-3000:]) from None
+                time.sleep(0.2)
+        yield
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
 @contextmanager
 def jupyter_server(folder: Path, program: str = "lab") -> Iterator[str]:
     """A Jupyter server over `folder` on a free port, of JupyterLab or of `notebook`; gives its URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     home = folder.parent / "home"
     settings = home / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True, exist_ok=True)
     (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
-    environment = os.environ | {
+    environment = {
         "HOME": str(home),
         "JUPYTER_CONFIG_DIR": str(home / "config"),
         "JUPYTER_DATA_DIR": str(home / "data"),
         "JUPYTER_PATH": str(ROOT / ".kernels" / "share" / "jupyter"),
         "TURNCELL_STORE": str(folder.parent / "history.sqlite"),
     }
-    log = (folder.parent / "server.log").open("w")
-    server = subprocess.Popen(
-        [
-            sys.executable, "-m", "jupyter", program, "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1",
-            f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}",
-        ],
-        env=environment, stdout=log, stderr=log, cwd=folder,
-    )  # fmt: skip
+    command = [
+        sys.executable, "-m", "jupyter", program, "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1",
+        f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}",
+    ]  # fmt: skip
     url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/api?token={TOKEN}", timeout=2).close()
-                break
-            except OSError:
-                if server.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError((folder.parent / "server.log").read_text()[-3000:]) from None
-                time.sleep(0.2)
+    with serving(command, f"{url}/api?token={TOKEN}", environment, folder, folder.parent / "server.log"):
         yield url
-    finally:
-        server.terminate()
-        server.wait(20)
-        log.close()
+
+
+def press(button: Locator) -> None:
+    """Click a button of a card as a person does: not within the half second after it came or moved."""
+    button.scroll_into_view_if_needed()
+    time.sleep(0.8)
+    button.click()
 
 
 class Lab:
@@ -130,12 +148,6 @@ class Lab:
 
     def output(self, number: int) -> Locator:
         return self.cell(number).locator(".jp-OutputArea").first
-
-    def press(self, button: Locator) -> None:
-        """Click a button of a card as a person does: not within the half second after it came or moved."""
-        button.scroll_into_view_if_needed()
-        time.sleep(0.8)
-        button.click()
 
     def theme(self, name: str) -> None:
         """`Light` or `Dark`."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.lab import Lab
+from tests.browser.lab import Lab, press
 
 SETUP = '''
 %load_ext turncell
@@ -44,11 +44,11 @@ def test_a_question_and_the_edited_call_of_a_sub_agent_are_answered_in_the_cell(
     expect(saturday).to_be_visible(timeout=30_000)
     saturday.check()
     notebook.screenshot(f"question-{theme.lower()}-{version}")
-    notebook.press(turn.get_by_role("button", name="Answer"))
+    press(turn.get_by_role("button", name="Answer"))
     approve = turn.get_by_role("button", name="Approve")
     expect(approve).to_be_visible(timeout=15_000)
     expect(turn).to_contain_text("send_note")
-    notebook.press(turn.get_by_role("button", name="Edit arguments"))
+    press(turn.get_by_role("button", name="Edit arguments"))
     turn.get_by_role("textbox", name="to", exact=True).fill("Bo")
     expect(turn).to_contain_text("+ to: Bo")
     inner = turn.locator(".tc-inner")
@@ -56,7 +56,7 @@ def test_a_question_and_the_edited_call_of_a_sub_agent_are_answered_in_the_cell(
     inner.locator("summary").first.click()
     expect(inner.locator(".tc")).to_contain_text("send_note")
     notebook.screenshot(f"sub-agent-{theme.lower()}-{version}")
-    notebook.press(turn.get_by_role("button", name="Run edited call"))
+    press(turn.get_by_role("button", name="Run edited call"))
     notebook.wait_for_end(1)
     expect(turn).to_contain_text("All is arranged.")
     expect(notebook.output(2)).to_contain_text("['Bo']", timeout=15_000)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.lab import Lab
+from tests.browser.lab import Lab, press
 from turncell.testing import call, reply, serve
 
 TOOLS = '''
@@ -56,7 +56,7 @@ def test_a_turn_streams_asks_and_ends_before_the_queued_cell_runs(lab: Callable[
     assert (notebook.prompt(1), notebook.prompt(2)) == ("[*]:", "[*]:"), "the cell waits, and so does the one behind it"
     approve.scroll_into_view_if_needed()
     notebook.screenshot(f"approval-light-{version}")
-    notebook.press(approve)
+    press(approve)
     expect(notebook.output(2)).to_contain_text("after [('Ana', '3.5 °C in Oslo')]", timeout=15_000)
     expect(turn).to_contain_text("and Ana knows.")
     notebook.cell(1).scroll_into_view_if_needed()
@@ -88,10 +88,10 @@ def test_denying_with_a_reason_reaches_the_model(lab: Callable[..., Lab], versio
     turn = notebook.output(1)
     deny = turn.get_by_role("button", name="Deny…")
     expect(deny).to_be_visible(timeout=30_000)
-    notebook.press(deny)
+    press(deny)
     turn.get_by_role("textbox").fill("Ana is asleep")
     notebook.screenshot(f"deny-dark-{version}")
-    notebook.press(turn.get_by_role("button", name="Deny", exact=True))
+    press(turn.get_by_role("button", name="Deny", exact=True))
     expect(notebook.output(2)).to_contain_text("denied by the user: Ana is asleep []", timeout=15_000)
     notebook.cell(1).scroll_into_view_if_needed()
     notebook.screenshot(f"denied-dark-{version}")
@@ -172,5 +172,5 @@ def test_a_reloaded_page_gets_its_question_back(lab: Callable[..., Lab], version
     notebook.save()
     notebook.page.reload()
     expect(approve).to_be_visible(timeout=30_000)
-    notebook.press(approve)
+    press(approve)
     expect(turn).to_contain_text("and Ana knows.", timeout=15_000)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, expect
 
-from tests.browser.lab import Lab
+from tests.browser.lab import Lab, press
 
 SETUP = """
 %load_ext turncell
@@ -69,14 +69,14 @@ def test_each_write_that_the_end_of_the_kernel_left_in_doubt_is_settled_on_the_c
     expect(letter(turn, "Ana")).to_contain_text("whether it has happened is not known")
     notebook.cell(2).scroll_into_view_if_needed()
     notebook.screenshot(f"in-doubt-{theme.lower()}-{version}")
-    notebook.press(letter(turn, "Ana").get_by_role("button", name="Run again"))
+    press(letter(turn, "Ana").get_by_role("button", name="Run again"))
     expect(letter(turn, "Ana")).to_have_count(0, timeout=15_000)
-    notebook.press(letter(turn, "Ben").get_by_role("button", name="It happened"))
+    press(letter(turn, "Ben").get_by_role("button", name="It happened"))
     letter(turn, "Ben").get_by_label("Its result").fill("Ben has called")
     notebook.screenshot(f"in-doubt-happened-{theme.lower()}-{version}")
-    notebook.press(letter(turn, "Ben").get_by_role("button", name="It happened"))
+    press(letter(turn, "Ben").get_by_role("button", name="It happened"))
     expect(letter(turn, "Ben")).to_have_count(0, timeout=15_000)
-    notebook.press(letter(turn, "Cleo").get_by_role("button", name="Skip"))
+    press(letter(turn, "Cleo").get_by_role("button", name="Skip"))
     notebook.wait_for_end(2)
     expect(turn).to_contain_text("All letters are accounted for.")
     expect(turn).to_contain_text("3 in doubt settled by you")

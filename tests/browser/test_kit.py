@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.lab import Lab
+from tests.browser.lab import Lab, press
 
 SETUP = '''
 %load_ext turncell
@@ -56,7 +56,7 @@ def test_a_chat_an_inbox_and_a_meter_stand_in_one_layout(lab: Callable[..., Lab]
     inbox = board.locator(".tc-inbox")
     expect(inbox).to_contain_text("1 request for you", timeout=15_000)
     notebook.screenshot(f"kit-asks-{theme.lower()}-{version}")
-    notebook.press(inbox.get_by_role("button", name="Approve"))
+    press(inbox.get_by_role("button", name="Approve"))
     expect(board.get_by_role("article").nth(1)).to_contain_text("The mail is out.", timeout=15_000)
     expect(inbox).to_contain_text("Nothing waits for you", timeout=15_000)
     expect(board.locator(".tc-meter")).to_contain_text("3 of 10", timeout=15_000)

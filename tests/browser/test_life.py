@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.lab import TOKEN, Lab
+from tests.browser.lab import TOKEN, Lab, press
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(300)]
 
@@ -61,7 +61,7 @@ def test_the_answer_of_a_second_tab_counts_and_both_tabs_show_it(lab: Callable[.
     other = second_tab(notebook)
     approve = button(other, "Approve")
     expect(approve).to_be_visible(timeout=60_000)
-    notebook.press(approve)
+    press(approve)
     for page in (notebook.page, other):
         expect(page.locator(".jp-Notebook").first).to_contain_text("Ana knows.", timeout=30_000)
         expect(button(page, "Approve")).to_have_count(0)
@@ -105,7 +105,7 @@ def test_a_notebook_that_is_closed_and_opened_again_shows_its_detached_turn(lab:
         notebook.page.wait_for_timeout(25_000)
     notebook.open()
     if agent == "asking":
-        notebook.press(button(turn, "Approve"))
+        press(button(turn, "Approve"))
         expect(turn).to_contain_text("Ana knows.", timeout=15_000)
     else:
         expect(turn).to_contain_text("and that is all.", timeout=15_000)

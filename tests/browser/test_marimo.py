@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.lab import ROOT, SCREENSHOTS
+from tests.browser.lab import ROOT, SCREENSHOTS, free_port, press, serving
 from tests.browser.make_hosts import HOSTS
 
 pytestmark = [pytest.mark.full, pytest.mark.feature("D15", "D16")]  # its environment is 130 MB of its own
@@ -83,44 +78,18 @@ if __name__ == "__main__":
 @contextmanager
 def marimo(mode: str, theme: str, folder: Path) -> Iterator[str]:
     """`marimo run` or `marimo edit` over the app; gives its URL."""
-    program = HOSTS / "bin" / "marimo"
+    program = HOSTS / "marimo" / "bin" / "marimo"
     assert program.exists(), f"{program} is missing; `make hosts` makes it"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     (folder / "app.py").write_text(APP)
     (folder / ".marimo.toml").write_text(f'[display]\ntheme = "{theme}"\n')
-    environment = os.environ | {
+    environment = {
         "HOME": str(folder), "PYTHONPATH": str(ROOT / "src"), "TURNCELL_STORE": str(folder / "history.sqlite"),
     }  # fmt: skip
-    log = folder / "marimo.log"
-    with log.open("w") as out:
-        server = subprocess.Popen(
-            [program, mode, "--headless", "--no-token", "--host=127.0.0.1", f"--port={port}", "app.py"],
-            env=environment, stdout=out, stderr=out, cwd=folder,
-        )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(url, timeout=2).close()
-                break
-            except OSError:
-                if server.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(log.read_text()[-3000:]) from None
-                time.sleep(0.2)
+    command = [program, mode, "--headless", "--no-token", "--host=127.0.0.1", f"--port={port}", "app.py"]
+    with serving(command, url, environment, folder, folder / "marimo.log"):
         yield url
-    finally:
-        server.terminate()
-        server.wait(20)
-
-
-def press(button: Locator) -> None:
-    """A card takes no click in the half second after it has come or moved."""
-    button.scroll_into_view_if_needed()
-    time.sleep(0.8)
-    button.click()
 
 
 def screenshot(page: Page, name: str) -> None:

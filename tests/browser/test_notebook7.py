@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.lab import TOKEN, Lab, jupyter_server
+from tests.browser.lab import TOKEN, Lab, jupyter_server, press
 from tests.browser.test_first_turn import SCRIPT, STATIC, TOOLS
 
 pytestmark = pytest.mark.feature("D2", "D5")
@@ -65,7 +65,7 @@ def test_a_turn_streams_asks_survives_a_reload_and_stays(notebook: Callable[[lis
     opened.save()
     opened.page.reload()
     expect(approve).to_be_visible(timeout=30_000)
-    opened.press(approve)
+    press(approve)
     expect(turn).to_contain_text("and Ana knows.", timeout=15_000)
     # A page that is reloaded forgets what it had queued, but the kernel has it.
     opened.run(2)
@@ -81,7 +81,7 @@ def test_the_queued_cell_runs_after_the_turn_and_the_transcript_needs_no_kernel(
     turn = opened.output(1)
     approve = turn.get_by_role("button", name="Approve")
     expect(approve).to_be_visible(timeout=30_000)
-    opened.press(approve)
+    press(approve)
     expect(opened.output(2)).to_contain_text("after [('Ana', '3.5 °C in Oslo')]", timeout=15_000)
     opened.wait_for_end(1)
     assert [set(output["data"]) for output in opened.save()["cells"][1]["outputs"]] == [STATIC], (
