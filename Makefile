@@ -5,8 +5,8 @@ BIN := .venv/bin
 KERNELS := .kernels/share/jupyter/kernels
 # Also read by the tests. The scenarios of a turn run on all of them, the rest and the browser on 6.31.0 and 7.4.0.
 export TURNCELL_KERNELS ?= 6.29.5,6.31.0,7.0.1,7.4.0
-# Test files side by side. Many of them wait for kernels and browsers, so even two cores do twice as much.
-WORKERS ?= 2
+# Test files side by side. Many of them wait for kernels and browsers: two cores are busy with three.
+WORKERS ?= 3
 comma := ,
 KERNEL_VERSIONS := $(subst $(comma), ,$(TURNCELL_KERNELS))
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)

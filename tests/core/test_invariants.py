@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import hypothesis.strategies as st
@@ -403,7 +404,8 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+IS_FULL = os.environ.get("TURNCELL_FULL") == "1"
+TestAnyOrder.settings = settings(max_examples=1000 if IS_FULL else 150, stateful_step_count=60, deadline=None)
 
 
 def test_signals_after_the_end_are_no_ops() -> None:

@@ -1,5 +1,9 @@
-"""Real kernels for the tests: `kernel` is a started one, once per version in TURNCELL_KERNELS for what is marked
-`every_kernel`, and for the rest once per version of PAIR (where those are among them).
+"""Real kernels for the tests: `kernel` is a started one, once per version
+
+* of PAIR (where those are among TURNCELL_KERNELS), if nothing else is said;
+* in TURNCELL_KERNELS, for what is marked `every_kernel`;
+* of PAIR, and of all the others with TURNCELL_FULL=1, for what is marked `matrix`;
+* the newest, and of PAIR with TURNCELL_FULL=1, for what is marked `newest_kernel`.
 
 The kernel specs are called `py-<version of ipykernel>` and live in .kernels/share/jupyter, where `make kernels` puts
 them. A missing one fails the test: a kernel that was not tried must not look like one that works.
@@ -38,12 +42,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "kernel_version" in metafunc.fixturenames:
         versions = [one.strip() for one in (os.environ.get("TURNCELL_KERNELS") or DEFAULT_VERSIONS).split(",")]
         marks = {marker.name for marker in metafunc.definition.iter_markers()}
-        if "every_kernel" not in marks:
-            versions = [one for one in versions if one in PAIR] or versions
-        # What is marked `newest_kernel` is tried on the others with TURNCELL_FULL=1.
-        late = [pytest.mark.full] if "newest_kernel" in marks else []
+        pair = [one for one in versions if one in PAIR] or versions
+        if not marks & {"every_kernel", "matrix"}:
+            versions = pair
+        soon = versions[-1:] if "newest_kernel" in marks else pair if "every_kernel" not in marks else versions
         metafunc.parametrize(
-            "kernel_version", [pytest.param(one, marks=() if one == versions[-1] else late) for one in versions]
+            "kernel_version",
+            [pytest.param(one, marks=() if one in soon else pytest.mark.full) for one in versions],
         )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from .conftest import Kernel
 
-pytestmark = pytest.mark.every_kernel
+pytestmark = pytest.mark.matrix
 
 # A run that ends when the page says so or when it is asked to. It stands for the runtime, which the bridge never sees.
 PRELUDE = """
@@ -70,6 +70,7 @@ def seconds_since(start_s: float) -> float:
 # -- clicks
 
 
+@pytest.mark.every_kernel
 def test_a_click_reaches_a_waiting_cell_once_and_at_once(ready: Kernel) -> None:
     cell = start_waiting(ready)
     clicked_s = time.monotonic()
@@ -80,6 +81,7 @@ def test_a_click_reaches_a_waiting_cell_once_and_at_once(ready: Kernel) -> None:
     assert ready.value("turn.clicks") == [{"end": True, "answer": "yes"}]
 
 
+@pytest.mark.every_kernel
 def test_300_clicks_between_other_messages_come_once_and_in_order_and_nothing_queued_runs_early(
     ready: Kernel,
 ) -> None:
@@ -244,6 +246,7 @@ def test_a_page_that_is_reloaded_gets_its_answers_while_the_cell_waits(ready: Ke
 # -- the end
 
 
+@pytest.mark.every_kernel
 def test_an_interrupt_asks_the_run_to_end_and_shows_one_line(ready: Kernel) -> None:
     cell = start_waiting(ready)
     queued = ready.execute("ran = True")
@@ -315,6 +318,7 @@ def test_a_restart_while_a_cell_waits_is_quick(ready: Kernel) -> None:
 # -- the main thread
 
 
+@pytest.mark.every_kernel
 def test_jobs_run_on_the_main_thread_in_the_context_of_who_asked(ready: Kernel) -> None:
     ready.run(
         "import contextvars; who = contextvars.ContextVar('who', default='nobody')\n"
@@ -401,6 +405,7 @@ def test_a_line_that_was_asked_for_can_be_interrupted(ready: Kernel) -> None:
 # -- where the tap cannot stand
 
 
+@pytest.mark.every_kernel
 def test_without_the_private_names_messages_take_the_normal_path(ready: Kernel) -> None:
     ready.run(
         "import sys; stream = get_ipython().kernel.shell_stream\n"

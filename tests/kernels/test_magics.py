@@ -15,6 +15,8 @@ from turncell.testing import ProviderServer, call, reply, serve
 from .conftest import Kernel, Message
 from .page import Page
 
+pytestmark = pytest.mark.newest_kernel
+
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 

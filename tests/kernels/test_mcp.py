@@ -11,7 +11,7 @@ from tests.kernels.conftest import Kernel
 
 ODD = Path(__file__).parents[1] / "adapters" / "odd_server.py"
 EVERYTHING = Path(__file__).parents[2] / "js/node_modules/@modelcontextprotocol/server-everything/dist/index.js"
-pytestmark = pytest.mark.feature("B14")
+pytestmark = [pytest.mark.newest_kernel, pytest.mark.feature("B14")]
 
 SLOW_S = 60.0
 """For the first use of a server: the package `mcp` takes seconds to be imported where others work, too."""

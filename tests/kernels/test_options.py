@@ -12,6 +12,8 @@ from .conftest import Kernel
 from .page import Page
 from .test_magics import failed, printed, result
 
+pytestmark = pytest.mark.newest_kernel
+
 
 @pytest.mark.feature("D8", "A19")
 def test_a_turn_ends_with_a_value_of_a_type_of_the_notebook(notebook: Kernel) -> None:

@@ -17,6 +17,8 @@ from .conftest import NOTEBOOK, Kernel, start_kernel
 from .page import Page
 from .test_magics import failed, printed, result, said
 
+pytestmark = pytest.mark.newest_kernel
+
 PROMPTS = "[m.text for m in model.requests[-1].messages]"
 SESSION = "get_ipython().magics_manager.registry['TurncellMagics'].session.id"
 

@@ -26,7 +26,7 @@ from turncell.testing import ScriptedModel
 
 from .conftest import DEFAULT_VERSIONS, Kernel, start_kernel
 
-pytestmark = pytest.mark.feature("C7", "C8", "B6")
+pytestmark = [pytest.mark.newest_kernel, pytest.mark.feature("C7", "C8", "B6")]
 
 SETUP = """
 import json, os, time

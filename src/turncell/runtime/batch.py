@@ -56,6 +56,8 @@ log = logging.getLogger("turncell")
 
 CONCURRENCY = 32
 """Rows side by side, where nothing else is said; the limiter lets fewer call a model at once."""
+INTERRUPT_S = 0.25
+"""How long one wait in the caller's thread lasts: a signal that comes just before it begins is seen only after it."""
 _KEY = "map:"
 _STOPPED = "the batch was stopped before this row"
 
@@ -390,7 +392,7 @@ def map_rows(agent: Agent, prompts: Sequence[Prompt | Exception], **options: Any
         raise UsageError(
             "map would block the loop that runs live on; in async tools use await asyncio.to_thread(agent.map, ...)"
         )
-    news: queue.SimpleQueue[Progress | None] = queue.SimpleQueue()
+    news: queue.Queue[Progress | None] = queue.Queue()
     tell = options.pop("tell", None)
     batch = Batch(agent, prompts, tell=news.put if tell is not None else None, **options)
     done = loop.spawn(batch.run())
@@ -398,11 +400,13 @@ def map_rows(agent: Agent, prompts: Sequence[Prompt | Exception], **options: Any
     is_told = tell is not None
     while True:
         try:
-            progress = news.get()
+            progress = news.get(timeout=INTERRUPT_S)
             if progress is None:
                 break
             if is_told:
                 tell(progress)
+        except queue.Empty:
+            continue
         except KeyboardInterrupt:
             if batch.is_stopped:
                 raise
