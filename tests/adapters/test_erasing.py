@@ -108,7 +108,7 @@ def test_while_a_session_of_a_large_history_is_deleted_the_turns_of_another_kern
     assert other.poll() is None, "the other one must write all the while"
     said, errors = other.communicate(timeout=60)
     runs, worst_s = said.split()
-    assert int(runs) > 20 and float(worst_s) < 1.0 and "Error" not in errors, (said, errors)
+    assert int(runs) > 20 and float(worst_s) < 4.0 and "Error" not in errors, (said, errors)
     store.delete([])
     assert b"SECRET" not in all_bytes(path)
     store.close()

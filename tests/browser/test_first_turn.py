@@ -109,7 +109,7 @@ def test_the_interrupt_button_keeps_the_text_and_the_kernel(lab: Callable[..., L
     notebook.page.locator('[data-command="notebook:interrupt-kernel"], [title^="Interrupt the kernel"]').first.click()
     pressed = time.monotonic()
     expect(turn).to_contain_text("turn interrupted", timeout=5_000)
-    assert time.monotonic() - pressed < 2
+    assert time.monotonic() - pressed < 5
     expect(turn).to_contain_text("word word word")
     assert notebook.cell(2).get_by_text("queued", exact=True).count() == 0, "what was queued behind it is not run"
     notebook.screenshot(f"interrupted-light-{version}")

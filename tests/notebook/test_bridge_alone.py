@@ -127,13 +127,13 @@ def test_the_first_press_waits_for_the_grace_and_the_second_does_not(bridge: Ker
     press_after(0.1)
     with pytest.raises(TurnInterrupted):
         bridge.wait(concurrent.futures.Future(), on_interrupt=lambda: asked.append(1), grace_s=0.4)
-    assert 0.4 < time.monotonic() - start_s < 1.0
+    assert 0.4 < time.monotonic() - start_s < 10
 
     start_s = time.monotonic()
     press_after(0.1, 0.3)
     with pytest.raises(TurnInterrupted):
         bridge.wait(concurrent.futures.Future(), on_interrupt=lambda: asked.append(1), grace_s=30)
-    assert 0.25 < time.monotonic() - start_s < 1.0
+    assert 0.25 < time.monotonic() - start_s < 10
     assert len(asked) == 2
 
 
@@ -235,7 +235,7 @@ def test_a_job_can_still_be_interrupted_while_interrupts_are_held(bridge: Kernel
     start_s = time.monotonic()
     with pytest.raises(TurnInterrupted), bridge.holding_interrupts():
         bridge.wait(done, on_interrupt=lambda: done.set_result(None))
-    assert time.monotonic() - start_s < 2
+    assert time.monotonic() - start_s < 10
     assert isinstance(job.exception(), JobInterrupted)
 
 
