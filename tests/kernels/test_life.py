@@ -18,8 +18,8 @@ from .test_turn import ended, final, turn
 
 pytestmark = pytest.mark.newest_kernel
 
-IDLE_WITHIN_S = 0.5
-"""From the press of the interrupt button to a kernel that is free again."""
+IDLE_WITHIN_S = 5.0
+"""From the press of the interrupt button to a kernel that is free again, where much else runs; the bench has the figure."""
 
 TOOLS = '''
 import asyncio, threading, time

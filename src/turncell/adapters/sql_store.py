@@ -119,8 +119,9 @@ class SQLStore:
             (*record[:6], store_text.payload_text(record), store_text.check_sum(record), record.version)
             for record in records
         ]
-        contents = store_text.contents(records)
-        uses = {(one.session_id, digest) for one in records for digest in store_text.blob_digests(one)}
+        large = [one for one in records if one.blobs or b'"$blob"' in one.payload]
+        contents = store_text.contents(large)
+        uses = {(one.session_id, digest) for one in large for digest in store_text.blob_digests(one)}
         what = f"session {records[0].session_id!r}, from record {records[0].seq}"
         with self._writing(what, is_durable=durable):
             for session_id, writer in self._claims({record.session_id for record in records}).items():
