@@ -15,6 +15,8 @@ from turncell.frames.static_html import OUTPUT_CHARACTERS, OUTPUT_LINES, html
 from turncell.frames.visible import cut, one_line, prose, terminal_text, visible
 from turncell.runtime.secrets import redactor
 
+PLAIN_CHARACTERS = 2_000
+
 __all__ = ["html", "markdown", "mimebundle", "plain_text"]
 
 
@@ -27,7 +29,8 @@ def mimebundle(run: RunState) -> dict[str, str]:
 def plain_text(run: RunState) -> str:
     """The answer, and a line for each call, question and message in between, and for an end that was none.
 
-    The same for the same run at any time: what a provider or a hook had to say is left out.
+    The same for the same run at any time: what a provider or a hook had to say is left out. It is for consoles and
+    diffs, so that a long answer is cut; Markdown and HTML have it whole.
     """
     lines: list[str] = []
     for step in run.steps:
@@ -37,7 +40,9 @@ def plain_text(run: RunState) -> str:
     end = words.ending(run)
     if end is not None:
         lines.append(f"[{end[0]}]")
-    answer = prose(run.text).strip()
+    answer, more = cut(prose(run.text).strip(), PLAIN_CHARACTERS, PLAIN_CHARACTERS)
+    if more:
+        answer += f"\n{more}; `%agent export transcript.md` writes all of them"
     return "\n".join(lines) + ("\n\n" if lines and answer else "") + answer
 
 
