@@ -12,7 +12,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from bench.cases.notebook import saved
-from conftest import PNG, STORIES, Drive, tools_and_approval, whole_session
+from conftest import PNG, STORIES, Drive, text_only, tools_and_approval, whole_session
+from turncell import Agent
 from turncell.core.fold import at_rest
 from turncell.core.parts import Usage
 from turncell.frames import static_html, words
@@ -21,6 +22,8 @@ from turncell.frames.markdown_source import neutral_markdown
 from turncell.frames.static_html import LOOKS, html
 from turncell.frames.transcript import markdown, mimebundle, plain_text
 from turncell.frames.words import footer, summary
+from turncell.runtime.session import Session
+from turncell.testing import ScriptedModel, call
 
 
 def text_of(markup: str) -> str:
@@ -308,7 +311,7 @@ class TestLooks:
     @pytest.mark.parametrize("name", STORIES)
     def test_it_needs_no_cleaning(self, name: str) -> None:
         """The second lock has nothing to do: what is built is what stays, but for how it is written."""
-        built = static_html.run_html(STORIES[name]().run, static_html.inline)
+        built = static_html.run_html(STORIES[name]().run, static_html.inline, {})
         once = static_html.clean(built)
         assert static_html.clean(once) == once
         assert text_of(built) == text_of(once) and built.count("style=") == once.count("style=")
@@ -354,6 +357,73 @@ class TestWhatItWeighs:
             "<li><p>c</p><p>d</p></li>",
         ):
             assert part in closed
+
+
+def a_boss() -> Session:
+    """Two scouts go at once, one of them asks a reader."""
+    reader = Agent(ScriptedModel(["Read *it*."]), name="reader")
+    scouts = [
+        Agent(
+            ScriptedModel([call("reader", task="Read $5 <b>."), "Oslo is mild."]),
+            name="north",
+            tools=[reader.as_tool()],
+        ),
+        Agent(ScriptedModel(["Rome is hot."]), name="south"),
+    ]
+    calls = [call("north", task="How is Oslo?"), call("south", task="How is Rome?")]
+    boss = Agent(ScriptedModel([calls, "All well."]), name="boss", tools=[scout.as_tool() for scout in scouts])
+    session = boss.session()
+    session.send("Ask both.").result()
+    return session
+
+
+@pytest.mark.feature("A20", "D5")
+class TestRunsInside:
+    def test_a_sub_agent_s_run_stands_under_its_call(self) -> None:
+        session = a_boss()
+        (run,) = session.runs
+        page, document = export_html([run], "x", session.inner_runs), export_markdown([run], inside=session.inner_runs)
+        outputs = mimebundle(run, session.inner_runs)
+        told = ["How is Oslo?", "Read it", "Oslo is mild.", "How is Rome?", "Rome is hot.", "All well."]
+        for output in (outputs["text/html"], page.partition("</h1>")[2]):
+            assert depth_of(output, "<p[^>]*>Rome is hot") == 2, "the fold, and the line of the run"
+            assert depth_of(output, "<em>it</em>") == 4
+        for output in (text_of(outputs["text/html"]), text_of(page.partition("</h1>")[2])):
+            places = [output.rindex(words) for words in told]
+            assert places == sorted(places)
+        for output in (outputs["text/markdown"], document):
+            permissive = MarkdownIt("commonmark", {"html": True}).render(output)
+            assert depth_of(permissive, "<p>Rome is hot") == 2 and depth_of(permissive, "<em>it</em>") == 4
+        assert outputs["text/plain"] == plain_text(run)
+        assert "%agent" not in outputs["text/html"], "nobody goes on with a run inside by itself"
+
+    def test_the_running_process_knows_the_same_of_them_as_the_record(self) -> None:
+        inner = Agent(ScriptedModel(["Rome is hot."]), name="south")
+        outer = Agent(ScriptedModel([call("south", task="How is Rome?"), "All well."]), tools=[inner.as_tool()])
+        run = outer.run_sync("go")
+        recorded = Session.load(run.state.session_id).inner_runs
+        assert [one.run_id for one in recorded] == [one.run_id for one in run.inner_runs]
+        assert mimebundle(run.state, recorded) == mimebundle(run.state, run.inner_runs)
+
+    def test_a_record_that_is_its_own_parent_is_shown_once(self) -> None:
+        run = tools_and_approval().run
+        call_id = run.calls[0].call_id
+        circle = replace(run, started=replace(run.started, parent_run_id=run.run_id, parent_call_id=call_id, depth=0))
+        assert html(circle, [circle]) == html(circle)
+
+    def test_of_many_runs_in_a_call_the_first_are_shown(self) -> None:
+        run = tools_and_approval().run
+        inner = text_only().run
+        within = replace(inner.started, parent_run_id=run.run_id, parent_call_id=run.calls[0].call_id, depth=1)
+        many = [replace(inner, started=within) for _ in range(25)]
+        for output in (html(run, many), markdown(run, many)):
+            assert output.count("Say hello") == 20 and "… 5 more runs" in output
+
+
+def depth_of(markup: str, pattern: str) -> int:
+    """How many folds are open where the pattern is found."""
+    before = re.split(pattern, markup, maxsplit=1)[0]
+    return before.count("<details") - before.count("</details>")
 
 
 @pytest.mark.feature("E6")

@@ -13,6 +13,7 @@ from html import escape
 
 from turncell.core.fold import RunState
 from turncell.frames import words
+from turncell.frames.inside import by_call
 from turncell.frames.markdown_html import shown_prose
 from turncell.frames.markdown_source import fenced, inline_text
 from turncell.frames.static_html import clean, run_html
@@ -70,6 +71,7 @@ details[open] > summary > .tc-line::after, details[open] > .tc-foldline::after {
 .tc-name { font-weight: 600; }
 .tc-time { font-size: 12px; color: var(--quiet); white-space: nowrap; font-variant-numeric: tabular-nums; }
 .tc-body { margin: 2px 0 10px 7px; padding: 2px 0 4px 15px; border-left: 1px solid var(--line); }
+.tc-inner { margin: -4px 0 6px 22px; }
 .tc-caption { display: block; font-size: 12px; font-weight: 600; color: var(--quiet); margin: 8px 0 3px; }
 .tc-note { font-size: 13px; margin: 2px 0 6px; }
 .tc-more { font-size: 12px; color: var(--quiet); margin: 3px 0 0; }
@@ -159,12 +161,16 @@ def classes(role: str) -> str:
     return f' class="tc-{role}"'
 
 
-def export_html(runs: Iterable[RunState], title: str) -> str:
-    """A self-contained page with the transcript of the runs, in the order given, without secrets."""
+def export_html(runs: Iterable[RunState], title: str, inside: Iterable[RunState] = ()) -> str:
+    """A self-contained page with the transcript of the runs, in the order given, without secrets.
+
+    Of the runs `inside` (`session.inner_runs`) those of sub-agents stand under their calls.
+    """
     known = redactor()
+    inner = by_call([known.value(run) for run in inside])
     title, runs = known.text(title), [known.value(run) for run in runs]
     turns = "".join(
-        f'<section class="tc-turn" id="turn-{number}">{_prompt(run)}{clean(run_html(run, classes))}</section>'
+        f'<section class="tc-turn" id="turn-{number}">{_prompt(run)}{clean(run_html(run, classes, inner))}</section>'
         for number, run in enumerate(runs, 1)
     )
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -177,15 +183,19 @@ def export_html(runs: Iterable[RunState], title: str) -> str:
     )
 
 
-def export_markdown(runs: Iterable[RunState], title: str = "Transcript") -> str:
-    """The transcript of the runs as Markdown: each prompt as a quotation, each answer as it was written, without secrets."""
+def export_markdown(runs: Iterable[RunState], title: str = "Transcript", inside: Iterable[RunState] = ()) -> str:
+    """The transcript of the runs as Markdown: each prompt as a quotation, each answer as it was written, without secrets.
+
+    Of the runs `inside` (`session.inner_runs`) those of sub-agents stand under their calls.
+    """
     known = redactor()
+    inside = [known.value(run) for run in inside]
     title, runs = known.text(title), [known.value(run) for run in runs]
     parts = [f"# {inline_text(title)}", _when(runs)]
     for run in runs:
         prompt = run.prompt.text if run.prompt else ""
         quoted = "\n".join(f"> {line}".rstrip() for line in fenced(prompt).split("\n"))
-        parts += [quoted, markdown(run), "---"]
+        parts += [quoted, markdown(run, inside), "---"]
     return "\n\n".join(parts[:-1] if runs else parts) + "\n"
 
 

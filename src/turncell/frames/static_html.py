@@ -19,13 +19,14 @@ The same elements with classes instead of inline looks make the exported page (`
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from html import escape
 
 from turncell.core.fold import CallState, RunState, StepState
 from turncell.core.parts import IMAGE_TYPES, Json
 from turncell.frames import words
 from turncell.frames.displays import MOST_SHOWN_CHARS, Table, figure_of, file_line, size, table_of, words_of
+from turncell.frames.inside import Inside, agent_of, by_call, inside_of, outcome_of, prompt_of, steps_of
 from turncell.frames.markdown_html import Look, markdown_html, shown, table_tag
 from turncell.frames.visible import cut, terminal_text, visible
 
@@ -56,6 +57,7 @@ LOOKS: dict[str, str] = {
     "label": "flex:1",
     "time": "opacity:.7",
     "body": f"margin:2px 0 8px 5px;padding:1px 0 2px 26px;border-left:1px solid {_LINE}",
+    "inner": "margin-left:22px",
     "caption": "opacity:.7",
     "note": "",
     "more": "opacity:.7",
@@ -175,10 +177,13 @@ def inline(role: str) -> str:
     return f' style="{style}"' if style else ""
 
 
-def html(run: RunState) -> str:
-    """The run as HTML that stands on its own: inline styles, `<details>`, nothing that acts or loads."""
+def html(run: RunState, inside: Iterable[RunState] = ()) -> str:
+    """The run as HTML that stands on its own: inline styles, `<details>`, nothing that acts or loads.
+
+    Of the runs `inside` those of its sub-agents stand under their calls.
+    """
     # The class keeps JupyterLab's MathJax from taking amounts like $5 for formulas, and TeX's \\href for links.
-    whole = f'<div class="mathjax_ignore"{inline("run")}>{run_html(run, inline)}</div>'
+    whole = f'<div class="mathjax_ignore"{inline("run")}>{run_html(run, inline, by_call(inside))}</div>'
     return _OPTIONAL.sub("", clean(whole))
 
 
@@ -204,8 +209,8 @@ def _only_figures(tag: str, attribute: str, value: str) -> str | None:
     return None if attribute == "href" and value.lstrip().lower().startswith("data:") else value
 
 
-def run_html(run: RunState, look: Look) -> str:
-    """The run, not yet cleaned, in the given look."""
+def run_html(run: RunState, look: Look, inside: Inside, *, is_inner: bool = False) -> str:
+    """The run, not yet cleaned, in the given look. Of an inner one the run around it says what waits for the person."""
     answer = words.answer_step(run)
     end = words.ending(run)
     parts: list[str] = []
@@ -216,18 +221,19 @@ def run_html(run: RunState, look: Look) -> str:
             f"<div{look('head')}><span{look(f'sign-{tone}')}>●</span> <b{look('title')}>{shown_title}</b> "
             f"<span{look('muted')}>{shown(run.model)}</span></div>"
         )
-    parts.append(_fold(run, answer, look))
+    parts.append(_fold(run, answer, inside, look))
     if answer is not None:
         parts.append(f"<div{look('answer')}>{markdown_html(words.step_text(answer), look)}</div>")
         parts.extend(_made(answer, look))
     if run.closing is not None:
         parts.append(f"<div{look('closing')}>{shown(run.closing)}</div>")
     parts.extend(_said(said, look) for said in words.unread(run))
-    parts.extend(_request(call, look) for call in run.open_requests)
+    if not is_inner:
+        parts.extend(_request(call, look) for call in run.open_requests)
     if end is not None and end[1]:
         title, text, tone = end
         parts.append(_box(title, text, look) if tone == "err" else f"<div{look('note')}>{shown(text)}</div>")
-    if (command := words.next_command(run)) is not None:
+    if not is_inner and (command := words.next_command(run)) is not None:
         parts.append(
             f"<div{look('beside')}>{command[0]}: <code{look('code')}>{escape(visible(command[1]))}</code></div>"
         )
@@ -235,11 +241,11 @@ def run_html(run: RunState, look: Look) -> str:
     return "".join(parts)
 
 
-def _fold(run: RunState, answer: StepState | None, look: Look) -> str:
+def _fold(run: RunState, answer: StepState | None, inside: Inside, look: Look) -> str:
     line = words.summary(run)
     if not line:
         return ""
-    steps = "".join(_step(run, step, step is answer, look) for step in run.steps)
+    steps = "".join(_step(run, step, step is answer, inside, look) for step in run.steps)
     end = words.ending(run)
     sign, tone = ("✓", "ok") if end is None else ("–", "quiet")
     summary = f"<span{look(f'sign-{tone}')}>{sign}</span> <span{look('muted')}>{escape(line)}</span>"
@@ -261,7 +267,7 @@ def _said(said: words.Said, look: Look) -> str:
     return _details("step", line, f"<div{look('body')}>{text}</div>", look)
 
 
-def _step(run: RunState, step: StepState, is_answer: bool, look: Look) -> str:
+def _step(run: RunState, step: StepState, is_answer: bool, inside: Inside, look: Look) -> str:
     out = [_beside(line, look) for line in words.lines_before(run, step)]
     reasoning = words.step_reasoning(step)
     if reasoning:
@@ -275,7 +281,8 @@ def _step(run: RunState, step: StepState, is_answer: bool, look: Look) -> str:
         out.append(f"<div{look('said')}>{markdown_html(words.step_text(step), look)}</div>")
     if not is_answer:
         out.extend(_made(step, look))
-    out.extend(_call(call, look) for call in step.calls)
+    for call in step.calls:
+        out += [_call(call, look), _inner(run, call, inside, look)]
     if step.error and step.message is None:
         out.append(f"<div{look('note')}>{shown(step.error)}</div>")
     out.extend(_beside(line, look) for line in words.lines_after(run, step))
@@ -316,6 +323,22 @@ def _call(call: CallState, look: Look) -> str:
         lines = "".join(_file(*file_line(file), look) for file in call.files)
         body.append(_caption("Files", look) + lines)
     return _details("step", line, f"<div{look('body')}>{''.join(body)}</div>", look)
+
+
+def _inner(run: RunState, call: CallState, inside: Inside, look: Look) -> str:
+    """Under a call: the runs that were started inside it, a line each that opens."""
+    runs, more = inside_of(run, call, inside)
+    if not runs:
+        return ""
+    out: list[str] = []
+    for one in runs:
+        how = outcome_of(one)
+        prompt = f"<bdi{look('muted')}>{escape(prompt_of(one))}</bdi>"
+        told = f"<span{look('call')}><b{look('name')}><bdi>{escape(agent_of(one))}</bdi></b> {prompt}</span>"
+        line = _line(how.sign, how.tone, told, how.word, how.tone, steps_of(one), look)
+        body = f"<div{look('body')}>{run_html(one, look, inside, is_inner=True)}</div>"
+        out.append(_details("step", line, body, look))
+    return f"<div{look('inner')}>{''.join(out)}{_more(more, look)}</div>"
 
 
 def _file(path: str, size: str, look: Look) -> str:
