@@ -35,7 +35,7 @@ OUTPUT_CHARACTERS = 20_000
 REASONING_CHARACTERS = 20_000
 
 _LINE = "#8884"
-_WASH = "#8882"
+_WASH = "#8881"
 TONES = {"ok": "#283", "warn": "#a60", "err": "#d43", "info": "#37d", "quiet": "#777"}
 _SUMMARY = "list-style-position:outside;margin-left:16px;padding:3px 0;cursor:pointer"
 _OUT = "margin:2px 0 6px;padding:8px 12px;border-radius:8px;font-family:monospace;white-space:pre-wrap;max-height:420px;overflow:auto"
