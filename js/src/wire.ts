@@ -430,6 +430,7 @@ export interface RunStarted {
   model: string;
   needs: string[] | null;
   notices: string[];
+  parent_call_id: string | null;
   parent_run_id: string | null;
   previous: string | null;
   replaces: string | null;

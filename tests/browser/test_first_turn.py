@@ -147,9 +147,8 @@ served = Agent(LiteLLMModel("openai/served", base_url={server.base_url!r}, api_k
 
 @pytest.mark.feature("D5")
 def test_a_saved_notebook_shows_the_transcript_without_a_kernel(lab: Callable[..., Lab], version: str) -> None:
-    notebook = lab(
-        version, [TOOLS + "quick = Agent(ScriptedModel(['All is **well**.']))", "%%agent -a quick\nHow is it?"]
-    )
+    answer = "All is **well**.\n\n| city | °C |\n| --- | ---: |\n| Oslo | 3.5 |\n\n```python\nimport this\n```\n"
+    notebook = lab(version, [TOOLS + f"quick = Agent(ScriptedModel([{answer!r}]))", "%%agent -a quick\nHow is it?"])
     notebook.run_all()
     expect(notebook.output(1)).to_contain_text("All is well.", timeout=30_000)
     notebook.wait_for_end(1)
@@ -157,8 +156,13 @@ def test_a_saved_notebook_shows_the_transcript_without_a_kernel(lab: Callable[..
     notebook.page.get_by_text("Kernel", exact=True).first.click()
     notebook.page.locator('.lm-Menu-itemLabel:text-is("Shut Down Kernel")').click()
     notebook.page.reload()
-    expect(notebook.output(1)).to_contain_text("All is well.", timeout=30_000)
+    turn = notebook.output(1)
+    expect(turn).to_contain_text("All is well.", timeout=30_000)
     assert "Error displaying widget" not in notebook.page.content()
+    expect(turn.locator("td", has_text="Oslo")).to_have_css("text-align", "left")
+    expect(turn.locator("td", has_text="3.5")).to_have_css("text-align", "right")
+    expect(turn.locator("pre")).to_have_css("font-family", "monospace")
+    expect(turn.locator("pre span", has_text="import")).to_have_css("color", "rgb(153, 85, 221)")
 
 
 @pytest.mark.feature("D2")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -134,22 +135,36 @@ def the_run(name: str) -> RunState:
     return hostile(TEXTS[name])
 
 
+def inside(run: RunState, text: str) -> list[RunState]:
+    """The same run again, as that of a sub-agent of this name."""
+    call_id = run.calls[0].call_id
+    return [
+        replace(
+            run,
+            started=replace(
+                run.started, run_id="run_2", parent_run_id=run.run_id, parent_call_id=call_id, depth=1, agent=text
+            ),
+        )
+    ]
+
+
 @pytest.mark.feature("D14")
 class TestNothingActs:
     @pytest.mark.parametrize("name", SMALL)
     def test_in_the_html_of_a_run(self, name: str) -> None:
-        assert audit(html(the_run(name))).found == []
+        assert audit(html(the_run(name), inside(the_run(name), TEXTS[name]))).found == []
 
     @pytest.mark.parametrize("name", SMALL)
     def test_in_an_exported_page(self, name: str) -> None:
-        found = audit(export_html([the_run(name)], TEXTS[name]), is_page=True)
+        found = audit(export_html([the_run(name)], TEXTS[name], inside(the_run(name), TEXTS[name])), is_page=True)
         assert found.found == []
 
     @pytest.mark.parametrize("name", SMALL)
     def test_in_markdown_that_others_render_with_html_allowed(self, name: str) -> None:
         permissive = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
         permissive.validateLink = lambda url: True  # type: ignore[method-assign]
-        for document in (markdown(the_run(name)), export_markdown([the_run(name)], TEXTS[name])):
+        inner = inside(the_run(name), TEXTS[name])
+        for document in (markdown(the_run(name), inner), export_markdown([the_run(name)], TEXTS[name], inner)):
             for block in permissive.parse(document):
                 if block.type == "html_block":
                     assert re.fullmatch(r"<details><summary>[\w ,]*</summary>\n?|</details>\n?", block.content)

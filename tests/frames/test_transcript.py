@@ -11,7 +11,9 @@ import nh3
 import pytest
 from markdown_it import MarkdownIt
 
-from conftest import PNG, STORIES, Drive, tools_and_approval, whole_session
+from bench.cases.notebook import saved
+from conftest import PNG, STORIES, Drive, text_only, tools_and_approval, whole_session
+from turncell import Agent
 from turncell.core.fold import at_rest
 from turncell.core.parts import Usage
 from turncell.frames import static_html, words
@@ -20,6 +22,8 @@ from turncell.frames.markdown_source import neutral_markdown
 from turncell.frames.static_html import LOOKS, html
 from turncell.frames.transcript import markdown, mimebundle, plain_text
 from turncell.frames.words import footer, summary
+from turncell.runtime.session import Session
+from turncell.testing import ScriptedModel, call
 
 
 def text_of(markup: str) -> str:
@@ -128,7 +132,7 @@ class TestWhatIsSaid:
         run = STORIES["shown"]().run
         markup = html(run)
         assert f'src="data:image/png;base64,{PNG}"' in markup and 'alt="orders &quot;by&quot; region"' in markup
-        assert re.search(r"<th[^>]*text-align:right[^>]*>orders</th>", markup) and "<td" in markup
+        assert "<th>orders<" in markup and '<th style="text-align:left">' in markup and "<td" in markup
         assert "West <b>" in text_of(markup) and "2 of 3,120 rows" in markup and "only words" in markup
         assert "out/orders.csv 12.5 kB" in text_of(markup)
         source = markdown(run)
@@ -234,28 +238,26 @@ class TestLooks:
     def test_every_declaration_survives_the_sanitiser_of_an_untrusted_notebook(self) -> None:
         # JupyterLab 4.6 keeps a declaration only if it knows the property and can parse the value.
         properties = {
-            "background-color",
+            "background",
             "border",
-            "border-bottom",
-            "border-collapse",
             "border-left",
             "border-radius",
             "border-top",
             "color",
-            "column-gap",
             "cursor",
             "display",
             "flex",
-            "flex-wrap",
             "align-items",
+            "font-family",
             "font-size",
-            "font-style",
             "font-weight",
             "grid-template-columns",
-            "letter-spacing",
-            "line-height",
             "list-style-position",
             "margin",
+            "margin-top",
+            "padding-top",
+            "margin-left",
+            "margin-bottom",
             "max-height",
             "max-width",
             "min-width",
@@ -264,17 +266,15 @@ class TestLooks:
             "overflow-wrap",
             "overflow-x",
             "padding",
-            "row-gap",
             "gap",
-            "table-layout",
             "text-align",
-            "text-decoration",
             "text-overflow",
             "white-space",
             "width",
+            "word-break",
         }
         for role, style in LOOKS.items():
-            for declaration in style.split(";"):
+            for declaration in filter(None, style.split(";")):
                 name, _, value = declaration.partition(":")
                 assert name in properties, (role, declaration)
                 assert not re.search(
@@ -295,26 +295,135 @@ class TestLooks:
 
     def test_colours_are_about_as_readable_on_white_as_on_black(self) -> None:
         def luminance(colour: str) -> float:
-            parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+            parts = [int(digit * 2, 16) / 255 for digit in colour[1:]]
             r, g, b = (p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
             return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
-        colours = {colour for style in LOOKS.values() for colour in re.findall(r"[^-]color:(#\w{6})", f";{style}")}
+        colours = {colour for style in LOOKS.values() for colour in re.findall(r"[^-]color:(#\w{3})\b", f";{style}")}
         assert len(colours) >= 5
         for colour in colours:
             on_white, on_dark = (
                 1.05 / (luminance(colour) + 0.05),
-                (luminance(colour) + 0.05) / (luminance("#111111") + 0.05),
+                (luminance(colour) + 0.05) / (luminance("#111") + 0.05),
             )
             assert min(on_white, on_dark) >= 4.1, (colour, on_white, on_dark)
 
     @pytest.mark.parametrize("name", STORIES)
     def test_it_needs_no_cleaning(self, name: str) -> None:
         """The second lock has nothing to do: what is built is what stays, but for how it is written."""
-        built = static_html.run_html(STORIES[name]().run, static_html.inline)
+        built = static_html.run_html(STORIES[name]().run, static_html.inline, {})
         once = static_html.clean(built)
         assert static_html.clean(once) == once
         assert text_of(built) == text_of(once) and built.count("style=") == once.count("style=")
+
+
+@pytest.mark.feature("D5")
+class TestWhatItWeighs:
+    @pytest.mark.parametrize(
+        ("kind", "most"), [("prose", 3.6), ("prose, code and a table", 4.5), ("code", 5.1), ("tables", 6.1)]
+    )
+    def test_what_stays_is_a_small_multiple_of_the_text_that_one_sees(self, kind: str, most: float) -> None:
+        found = saved(kind, 10_000)
+        assert found["all"] < most * found["visible"]
+
+    def test_a_long_answer_is_cut_in_plain_text_alone(self) -> None:
+        run = Drive().begin("x").asks_for(("look", {})).finishes("tool_calls").judged(("read", "allow"))
+        run.returned(1, "seen").writes("word " * 1_000 + "end.").finishes()
+        outputs = mimebundle(run.run)
+        assert outputs["text/plain"].startswith("✓ look()\n\nword word")
+        assert outputs["text/plain"].endswith(
+            "\n… 3,004 more characters; `%agent export transcript.md` writes all of them"
+        )
+        assert "end." in outputs["text/markdown"] and "end." in outputs["text/html"]
+
+    def test_neighbours_of_one_colour_are_one_element(self) -> None:
+        run = Drive().begin("x").writes("```python\nasync def f(): return not None\n```").finishes().run
+        markup = html(run)
+        assert re.search(r"<span[^>]*>async def</span> <b>f</b>\(\): <span[^>]*>return not None</span>", markup)
+
+    def test_a_link_says_its_host_where_that_cannot_be_read(self) -> None:
+        run = Drive().begin("x").writes("[here](https://a.example/b?c) and <https://b.example/d>").finishes().run
+        assert re.findall(r'title="([^"]*)"', html(run)) == ["a.example"]
+
+    def test_end_tags_are_left_out_only_where_a_parser_closes_by_itself(self) -> None:
+        text = "one\n\n- a\n- b\n\n| x | y |\n|---|--:|\n| 1 | 2 |\n\n> two\n>\n> three\n\n1. c\n\n   d\n"
+        markup = html(Drive().begin("x").writes(text).finishes().run)
+        assert "</li>" not in markup and "</td>" not in markup and "</p>" not in markup
+        closed = static_html.clean(markup)
+        assert text_of(closed) == text_of(markup)
+        for part in (
+            "<p>one</p><ul><li>a</li><li>b</li></ul>",
+            "<td>2</td></tr></tbody></table>",
+            "<li><p>c</p><p>d</p></li>",
+        ):
+            assert part in closed
+
+
+def a_boss() -> Session:
+    """Two scouts go at once, one of them asks a reader."""
+    reader = Agent(ScriptedModel(["Read *it*."]), name="reader")
+    scouts = [
+        Agent(
+            ScriptedModel([call("reader", task="Read $5 <b>."), "Oslo is mild."]),
+            name="north",
+            tools=[reader.as_tool()],
+        ),
+        Agent(ScriptedModel(["Rome is hot."]), name="south"),
+    ]
+    calls = [call("north", task="How is Oslo?"), call("south", task="How is Rome?")]
+    boss = Agent(ScriptedModel([calls, "All well."]), name="boss", tools=[scout.as_tool() for scout in scouts])
+    session = boss.session()
+    session.send("Ask both.").result()
+    return session
+
+
+@pytest.mark.feature("A20", "D5")
+class TestRunsInside:
+    def test_a_sub_agent_s_run_stands_under_its_call(self) -> None:
+        session = a_boss()
+        (run,) = session.runs
+        page, document = export_html([run], "x", session.inner_runs), export_markdown([run], inside=session.inner_runs)
+        outputs = mimebundle(run, session.inner_runs)
+        told = ["How is Oslo?", "Read it", "Oslo is mild.", "How is Rome?", "Rome is hot.", "All well."]
+        for output in (outputs["text/html"], page.partition("</h1>")[2]):
+            assert depth_of(output, "<p[^>]*>Rome is hot") == 2, "the fold, and the line of the run"
+            assert depth_of(output, "<em>it</em>") == 4
+        for output in (text_of(outputs["text/html"]), text_of(page.partition("</h1>")[2])):
+            places = [output.rindex(words) for words in told]
+            assert places == sorted(places)
+        for output in (outputs["text/markdown"], document):
+            permissive = MarkdownIt("commonmark", {"html": True}).render(output)
+            assert depth_of(permissive, "<p>Rome is hot") == 2 and depth_of(permissive, "<em>it</em>") == 4
+        assert outputs["text/plain"] == plain_text(run)
+        assert "%agent" not in outputs["text/html"], "nobody goes on with a run inside by itself"
+
+    def test_the_running_process_knows_the_same_of_them_as_the_record(self) -> None:
+        inner = Agent(ScriptedModel(["Rome is hot."]), name="south")
+        outer = Agent(ScriptedModel([call("south", task="How is Rome?"), "All well."]), tools=[inner.as_tool()])
+        run = outer.run_sync("go")
+        recorded = Session.load(run.state.session_id).inner_runs
+        assert [one.run_id for one in recorded] == [one.run_id for one in run.inner_runs]
+        assert mimebundle(run.state, recorded) == mimebundle(run.state, run.inner_runs)
+
+    def test_a_record_that_is_its_own_parent_is_shown_once(self) -> None:
+        run = tools_and_approval().run
+        call_id = run.calls[0].call_id
+        circle = replace(run, started=replace(run.started, parent_run_id=run.run_id, parent_call_id=call_id, depth=0))
+        assert html(circle, [circle]) == html(circle)
+
+    def test_of_many_runs_in_a_call_the_first_are_shown(self) -> None:
+        run = tools_and_approval().run
+        inner = text_only().run
+        within = replace(inner.started, parent_run_id=run.run_id, parent_call_id=run.calls[0].call_id, depth=1)
+        many = [replace(inner, started=within) for _ in range(25)]
+        for output in (html(run, many), markdown(run, many)):
+            assert output.count("Say hello") == 20 and "… 5 more runs" in output
+
+
+def depth_of(markup: str, pattern: str) -> int:
+    """How many folds are open where the pattern is found."""
+    before = re.split(pattern, markup, maxsplit=1)[0]
+    return before.count("<details") - before.count("</details>")
 
 
 @pytest.mark.feature("E6")
@@ -364,7 +473,7 @@ class TestExport:
 def test_amounts_are_not_taken_for_formulas() -> None:
     from tests.journals.play import answer
 
-    assert html(answer().state.run).startswith('<div class="mathjax_ignore">')
+    assert html(answer().state.run).startswith('<div class="mathjax_ignore" ')
 
 
 @pytest.mark.feature("D5")

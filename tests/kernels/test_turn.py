@@ -272,6 +272,21 @@ def test_at_the_end_a_static_transcript_stands_in_the_place_of_the_view(notebook
     assert texts[0] == texts[1] == '✓ send_note(to: "Ana", text: "hello"): approved by you\n\nIt **rains**.'
 
 
+@pytest.mark.feature("A20", "D5")
+def test_at_the_end_a_sub_agent_s_run_stands_under_its_call(notebook: Kernel) -> None:
+    notebook.run(
+        "clerk = Agent(ScriptedModel(['Filed **it**.']), name='clerk')\n"
+        "demo = Agent(ScriptedModel([call('clerk', task='File it.'), 'Done.']), tools=[clerk.as_tool()])"
+    )
+    page = Page(notebook, turn(notebook))
+    assert ended(page)["status"] == "ok"
+    cell = notebook.execute("%agent show")
+    notebook.reply(cell, timeout_s=20)
+    notebook.idle(cell)
+    for outputs in (final(page), notebook.children(cell, "display_data")[-1]["data"]):
+        assert "Filed <strong>it</strong>." in outputs["text/html"] and "Inside, 1 step" in outputs["text/markdown"]
+
+
 @pytest.mark.feature("D8")
 def test_keep_view_leaves_the_view_in_place_and_it_still_knows_the_run(notebook: Kernel) -> None:
     notebook.run("script('Fine.')")

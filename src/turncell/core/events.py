@@ -73,6 +73,8 @@ class RunStarted(Recorded):
     """The run of another session that this is a copy of: what it cost is counted there."""
     root_run_id: str = ""
     parent_run_id: str | None = None
+    parent_call_id: str | None = None
+    """The call of the parent that this run was started in; None where it was started in none."""
     depth: int = 0
     cell_id: str | None = None
     agent: str = ""

@@ -13,6 +13,7 @@ from html import escape
 
 from turncell.core.fold import RunState
 from turncell.frames import words
+from turncell.frames.inside import by_call
 from turncell.frames.markdown_html import shown_prose
 from turncell.frames.markdown_source import fenced, inline_text
 from turncell.frames.static_html import clean, run_html
@@ -49,6 +50,7 @@ code, pre { font-family: var(--mono); font-variant-ligatures: none; }
   white-space: pre-wrap; font-weight: 500; }
 .tc-head { display: flex; align-items: baseline; gap: 8px; font-size: 13px; margin: 0 0 6px; }
 .tc-title, .tc-label { font-weight: 600; }
+.tc-label { flex: 1 1 0; }
 .tc-muted { color: var(--quiet); }
 .tc-fold { margin: 0 0 6px; }
 .tc-foldline, .tc-stepline { list-style: none; border-radius: 6px; padding: 3px 8px 3px 2px;
@@ -58,20 +60,19 @@ code, pre { font-family: var(--mono); font-variant-ligatures: none; }
 summary::-webkit-details-marker { display: none; }
 summary:hover { background: var(--wash); }
 summary:focus-visible, a:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
-.tc-line { display: flex; align-items: baseline; gap: 8px; }
-.tc-line::after { content: ""; flex: none; width: 6px; height: 6px; margin-left: 2px;
+.tc-line, .tc-foldline { display: flex; align-items: baseline; gap: 8px; }
+.tc-line::after, .tc-foldline::after { content: ""; flex: none; width: 6px; height: 6px; margin-left: 2px;
   border: solid var(--quiet);
   border-width: 0 1.5px 1.5px 0; transform: translateY(-2px) rotate(-45deg); }
-details[open] > summary > .tc-line::after { transform: translateY(-3px) rotate(45deg); }
+details[open] > summary > .tc-line::after, details[open] > .tc-foldline::after { transform: translateY(-3px) rotate(45deg); }
 .tc-steps { margin: 2px 0 12px; }
-.tc-name { font-size: 12.5px; font-weight: 600; white-space: nowrap; }
-.tc-args { flex: 1 1 0; min-width: 0; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
-  font-size: 12.5px;
-  color: var(--quiet); }
-.tc-grow { flex: 1 1 0; }
+.tc-call { flex: 1 1 0; min-width: 0; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
+  font-size: 12.5px; }
+.tc-name { font-weight: 600; }
 .tc-time { font-size: 12px; color: var(--quiet); white-space: nowrap; font-variant-numeric: tabular-nums; }
 .tc-body { margin: 2px 0 10px 7px; padding: 2px 0 4px 15px; border-left: 1px solid var(--line); }
-.tc-caption { font-size: 12px; font-weight: 600; color: var(--quiet); margin: 8px 0 3px; }
+.tc-inner { margin: -4px 0 6px 22px; }
+.tc-caption { display: block; font-size: 12px; font-weight: 600; color: var(--quiet); margin: 8px 0 3px; }
 .tc-note { font-size: 13px; margin: 2px 0 6px; }
 .tc-more { font-size: 12px; color: var(--quiet); margin: 3px 0 0; }
 .tc-beside { font-size: 13px; color: var(--quiet); margin: 2px 0; }
@@ -84,10 +85,10 @@ details[open] > summary > .tc-line::after { transform: translateY(-3px) rotate(4
 .tc-said { margin: 8px 0; }
 .tc-pairs { display: grid; grid-template-columns: max-content 1fr; gap: 1px 18px; margin: 0;
   padding: 7px 12px; background: var(--wash);
-  border-radius: 8px; font-size: 12.5px; line-height: 1.65; }
+  border-radius: 8px; font-size: 12.5px; line-height: 1.65; white-space: pre-wrap; }
 .tc-key { color: var(--quiet); max-width: 16em; }
 .tc-value { min-width: 0; }
-.tc-bare { white-space: pre-wrap; }
+.tc-bare { white-space: pre-wrap; font-size: 12.5px; }
 .tc-out, .tc-out-err { margin: 0; padding: 8px 12px; background: var(--wash);
   border: 1px solid transparent; border-radius: 8px;
   font-size: 12.5px; line-height: 1.55; max-height: 32em; overflow: auto; white-space: pre-wrap;
@@ -100,9 +101,8 @@ details[open] > summary > .tc-line::after { transform: translateY(-3px) rotate(4
 .tc-box-err { --tone: var(--err); } .tc-box-warn { --tone: var(--warn); }
 .tc-box-head { font-weight: 600; margin: 0; }
 .tc-box-text { font-size: 13px; color: var(--quiet); margin: 2px 0 0; white-space: pre-wrap; }
-.tc-box-rows { margin: 8px 0 0; }
-.tc-box-rows .tc-pairs { background: var(--paper); border: 1px solid var(--line); }
-.tc-foot { display: flex; flex-wrap: wrap; gap: 0 6px; font-size: 12px; color: var(--quiet); margin: 10px 0 0;
+.tc-box-warn .tc-pairs { margin-top: 8px; background: var(--paper); border: 1px solid var(--line); }
+.tc-foot { font-size: 12px; color: var(--quiet); margin: 10px 0 0;
   font-variant-numeric: tabular-nums; }
 [class^="tc-sign-"] { width: 14px; flex: none; text-align: center; font-weight: 600; }
 [class^="tc-tag-"] { font-size: 12px; font-weight: 600; white-space: nowrap; }
@@ -132,14 +132,14 @@ details[open] > summary > .tc-line::after { transform: translateY(-3px) rotate(4
   font-size: 12.5px;
   color: var(--quiet); }
 .tc-block { margin: 0 0 .85em; background: var(--wash); border-radius: 8px; }
-.tc-language { font-family: var(--mono); font-size: 12px; color: var(--quiet); padding: 6px 12px 0; }
+.tc-language { display: block; font-family: var(--mono); font-size: 12px; color: var(--quiet); padding: 6px 12px 0; }
 .tc-pre { margin: 0; padding: 7px 12px 10px; overflow-x: auto; font-size: 12.75px; line-height: 1.6; }
 .tc-comment { color: var(--quiet); font-style: italic; } .tc-keyword { color: var(--violet); } .tc-string {
   color: var(--green); }
 .tc-number { color: var(--blue); } .tc-function { font-weight: 600; }
 mark { background: color-mix(in oklab, var(--warn) 24%, var(--paper)); color: inherit; border-radius: 3px; }
-@media (max-width: 34rem) { body { padding: 24px 16px 64px; } .tc-args { display: none; }
-  .tc-line > .tc-name { flex: 1 1 0; white-space: normal; }
+@media (max-width: 34rem) { body { padding: 24px 16px 64px; } .tc-call { white-space: normal; }
+  .tc-call .tc-muted { display: none; }
   .tc-pairs { grid-template-columns: 1fr; } }
 .tc-timeline { margin: 0 0 34px; border-block: 1px solid var(--line); padding: 8px 0; }
 .tc-timeline ol { margin: 0; padding: 0; list-style: none; }
@@ -161,12 +161,16 @@ def classes(role: str) -> str:
     return f' class="tc-{role}"'
 
 
-def export_html(runs: Iterable[RunState], title: str) -> str:
-    """A self-contained page with the transcript of the runs, in the order given, without secrets."""
+def export_html(runs: Iterable[RunState], title: str, inside: Iterable[RunState] = ()) -> str:
+    """A self-contained page with the transcript of the runs, in the order given, without secrets.
+
+    Of the runs `inside` (`session.inner_runs`) those of sub-agents stand under their calls.
+    """
     known = redactor()
+    inner = by_call([known.value(run) for run in inside])
     title, runs = known.text(title), [known.value(run) for run in runs]
     turns = "".join(
-        f'<section class="tc-turn" id="turn-{number}">{_prompt(run)}{clean(run_html(run, classes))}</section>'
+        f'<section class="tc-turn" id="turn-{number}">{_prompt(run)}{clean(run_html(run, classes, inner))}</section>'
         for number, run in enumerate(runs, 1)
     )
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -179,15 +183,19 @@ def export_html(runs: Iterable[RunState], title: str) -> str:
     )
 
 
-def export_markdown(runs: Iterable[RunState], title: str = "Transcript") -> str:
-    """The transcript of the runs as Markdown: each prompt as a quotation, each answer as it was written, without secrets."""
+def export_markdown(runs: Iterable[RunState], title: str = "Transcript", inside: Iterable[RunState] = ()) -> str:
+    """The transcript of the runs as Markdown: each prompt as a quotation, each answer as it was written, without secrets.
+
+    Of the runs `inside` (`session.inner_runs`) those of sub-agents stand under their calls.
+    """
     known = redactor()
+    inside = [known.value(run) for run in inside]
     title, runs = known.text(title), [known.value(run) for run in runs]
     parts = [f"# {inline_text(title)}", _when(runs)]
     for run in runs:
         prompt = run.prompt.text if run.prompt else ""
         quoted = "\n".join(f"> {line}".rstrip() for line in fenced(prompt).split("\n"))
-        parts += [quoted, markdown(run), "---"]
+        parts += [quoted, markdown(run, inside), "---"]
     return "\n\n".join(parts[:-1] if runs else parts) + "\n"
 
 

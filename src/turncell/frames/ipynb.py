@@ -13,12 +13,14 @@ from turncell.frames.transcript import mimebundle
 from turncell.runtime.secrets import redactor
 
 
-def export_ipynb(runs: Iterable[RunState], title: str = "Transcript") -> str:
+def export_ipynb(runs: Iterable[RunState], title: str = "Transcript", inside: Iterable[RunState] = ()) -> str:
     """The text of a notebook (.ipynb, format 4.5), without secrets: what it shows needs neither turncell nor a kernel.
 
     Run again, it asks again: the first cell loads the extension, and the tools are to be given by whoever runs it.
+    Of the runs `inside` (`session.inner_runs`) those of sub-agents stand under their calls.
     """
     known = redactor()
+    inside = list(inside)
     cells: list[dict[str, Any]] = [
         _cell("markdown", "title", f"# {inline_text(known.text(title))}"),
         _cell("code", "load", "%load_ext turncell"),
@@ -28,7 +30,7 @@ def export_ipynb(runs: Iterable[RunState], title: str = "Transcript") -> str:
         prompt = clean.prompt.text if clean.prompt else ""
         cell = _cell("code", f"{number}-{_ODD.sub('-', clean.run_id)}"[:64], f"%%agent\n{prompt}")
         cell["execution_count"] = number + 1
-        data = {kind: text.splitlines(keepends=True) for kind, text in mimebundle(clean).items()}
+        data = {kind: text.splitlines(keepends=True) for kind, text in mimebundle(clean, inside).items()}
         cell["outputs"] = [{"output_type": "display_data", "data": data, "metadata": {}}]
         cells.append(cell)
     metadata = {

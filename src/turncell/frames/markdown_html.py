@@ -10,8 +10,6 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from html import escape
-from itertools import groupby
-from operator import itemgetter
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
@@ -31,6 +29,7 @@ MAX_COLOURED = 30_000
 
 _BLOCKS = {"paragraph": "p", "bullet_list": "ul", "ordered_list": "ol", "list_item": "li", "blockquote": "blockquote",
            "thead": "thead", "tbody": "tbody", "tr": "tr"}  # fmt: skip
+_EMPHASIS = {"comment": "i", "function": "b"}
 _INLINES = {"strong": "strong", "em": "em", "s": "s"}
 _HOST = re.compile(r"\b(?:[a-z0-9-]+\.)+[a-z]{2,}\b", re.IGNORECASE)
 
@@ -102,7 +101,7 @@ def _block(token: Token, look: Look) -> str:
         level = min(6, int(token.tag[1]) + 2)
         return f"<h{level}{look('heading')}>" if edge == "open" else f"</h{level}>"
     if kind == "table":
-        return f"<div{look('scroll')}><table{look('table')}>" if edge == "open" else "</table></div>"
+        return f"<div{look('scroll')}>{table_tag(look)}" if edge == "open" else "</table></div>"
     if kind in ("th", "td"):
         if edge == "close":
             return f"</{kind}>"
@@ -115,6 +114,11 @@ def _block(token: Token, look: Look) -> str:
         start = token.attrGet("start")
         return f"<{name}{look(name)}" + (f' start="{start}">' if isinstance(start, int) else ">")
     return shown(token.content)
+
+
+def table_tag(look: Look) -> str:
+    """Where a host has no style for tables, the padding keeps columns apart; a style has precedence over it."""
+    return f'<table{look("table")} cellpadding="5">'
 
 
 def _inline(tokens: Sequence[Token], look: Look) -> str:
@@ -138,8 +142,11 @@ def _inline(tokens: Sequence[Token], look: Look) -> str:
             if url is None:
                 links.append("")
             else:
-                links.append("</a>" + _where(url, _text_of_link(tokens, number), look))
-                out.append(f'<a{look("link")} href="{escape(url)}" title="{escape(url[:200])}" target="_blank">')
+                text = _text_of_link(tokens, number)
+                links.append("</a>" + _where(url, text, look))
+                # Whoever points at it is told where it leads, where that cannot be read.
+                title = "" if _host(url) in text else f' title="{escape(_host(url))}"'
+                out.append(f'<a{look("link")} href="{escape(url)}"{title} target="_blank">')
         elif token.type == "link_close":
             out.append(links.pop() if links else "")
         elif kind in _INLINES:
@@ -158,9 +165,14 @@ def _text_of_link(tokens: Sequence[Token], start: int) -> str:
     return "".join(text)
 
 
+def _host(url: str) -> str:
+    parts = urlsplit(url)
+    return (parts.hostname or parts.path.rpartition("@")[2]).lower()
+
+
 def _where(url: str, text: str, look: Look) -> str:
     """The host of a link whose text looks like another one, or whose host only looks like itself."""
-    host = (urlsplit(url).hostname or urlsplit(url).path.rpartition("@")[2]).lower()
+    host = _host(url)
     named = [name.lower() for name in _HOST.findall(text)]
     is_plain = not named or any(host == name or host.endswith(f".{name}") for name in named)
     if is_plain and "xn--" not in host:
@@ -178,8 +190,8 @@ def _image(token: Token, look: Look) -> str:
 
 def code_html(code: str, language: str, look: Look) -> str:
     """A block of code, coloured where the language is known."""
-    label = f"<div{look('language')}>{shown(language)}</div>" if language else ""
-    return f"<div{look('block')}>{label}<pre{look('pre')}><code{look('precode')}>{_coloured(code, language, look)}</code></pre></div>"
+    label = f"<small{look('language')}>{shown(language)}</small>" if language else ""
+    return f"<div{look('block')}>{label}<pre{look('pre')}>{_coloured(code, language, look)}</pre></div>"
 
 
 def _coloured(code: str, language: str, look: Look) -> str:
@@ -198,13 +210,20 @@ def _coloured(code: str, language: str, look: Look) -> str:
         (Comment, "comment"), (Keyword, "keyword"), (Operator.Word, "keyword"), (String, "string"), (Number, "number"),
         (Name.Function, "function"), (Name.Class, "function"), (Name.Decorator, "function"), (Name.Tag, "keyword"),
     )  # fmt: skip
-    # Neighbours of one look are one element: a string is many tokens, and each element has its look with it.
-    tokens = (
-        (next((role for parent, role in roles if token_type in parent), None), value)
-        for token_type, value in lexer.get_tokens(code)
-    )
-    out: list[str] = []
-    for role, alike in groupby(tokens, key=itemgetter(0)):
-        text = shown("".join(value for _, value in alike))
-        out.append(f"<span{look(role)}>{text}</span>" if role else text)
-    return "".join(out)
+    # Neighbours of one look are one element, with the blanks between them: each element has its look with it.
+    runs: list[tuple[str | None, str]] = []
+    for token_type, value in lexer.get_tokens(code):
+        role = next((role for parent, role in roles if token_type in parent), None)
+        if len(runs) > 1 and runs[-1][1].isspace() and runs[-2][0] == role:
+            value = runs.pop()[1] + value
+        if runs and runs[-1][0] == role:
+            value = runs.pop()[1] + value
+        runs.append((role, value))
+    return "".join(_in_colour(role, shown(value), look) for role, value in runs)
+
+
+def _in_colour(role: str | None, text: str, look: Look) -> str:
+    if role is None:
+        return text
+    name = _EMPHASIS.get(role, "span")
+    return f"<{name}{look(role)}>{text}</{name}>"

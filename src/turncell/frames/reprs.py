@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING
@@ -24,11 +24,12 @@ _QUIET = "opacity:0.7"
 _NUMBERS = ("steps", "calls", "cost")
 
 
-def run_html(run: RunState) -> str:
+def run_html(run: RunState, inside: Iterable[RunState] = ()) -> str:
     """A run: its transcript, under its prompt."""
-    run = redactor().value(run)
+    known = redactor()
+    run, inside = known.value(run), [known.value(one) for one in inside]
     prompt = one_line(visible(run.prompt.text), 200) if run.prompt else ""
-    return f'<div style="font-weight:600;margin:0 0 6px" dir="auto">{escape(prompt)}</div>{html(run)}'
+    return f'<div style="font-weight:600;margin:0 0 6px" dir="auto">{escape(prompt)}</div>{html(run, inside)}'
 
 
 def session_html(title: str, session_id: str, runs: Sequence[RunState]) -> str:

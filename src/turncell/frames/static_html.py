@@ -4,121 +4,122 @@ Its first reader is JupyterLab's sanitiser for notebooks that are not trusted. I
 attributes, and every inline declaration whose value it cannot parse: `var()`, `currentColor`, `inherit`,
 `overflow-wrap: anywhere`, logical values like `end` and `unicode-bidi: isolate` go, flex, grid, rgba and hex colours
 stay. Hence the looks below: text keeps the colour of its host and is muted by opacity, lines and washes are a neutral
-grey that works on white and on black, and the few tones have about the same contrast on both (4.3 : 1). Fonts are the
-host's: `<code>` and `<pre>` bring its monospace with them. Arguments are no `<dl>`, to which JupyterLab gives a fifth
-of the width for names and no way to ask for more. `<bdi>` and `dir` keep directions inside their element.
+grey that works on white and on black, and the few tones have about the same contrast on both (4.2 : 1). Arguments are
+no `<dl>`, to which JupyterLab gives a fifth of the width for names and no way to ask for more. `<bdi>` and `dir` keep
+directions inside their element.
+
+It is saved with the notebook, each look as often as it is used. So a look says only what hosts do not: JupyterLab,
+Notebook and nbconvert style paragraphs, lists, code, links and tables, elsewhere the browser does, and both look like
+the cells above. What can be inherited stands once, on the element around. `<code>` brings the host's monospace with it;
+a `<pre>` has to say its own, because nbconvert lets it inherit the font of the text.
 
 The same elements with classes instead of inline looks make the exported page (`export`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from html import escape
 
 from turncell.core.fold import CallState, RunState, StepState
 from turncell.core.parts import IMAGE_TYPES, Json
 from turncell.frames import words
 from turncell.frames.displays import MOST_SHOWN_CHARS, Table, figure_of, file_line, size, table_of, words_of
-from turncell.frames.markdown_html import Look, markdown_html, shown
+from turncell.frames.inside import Inside, agent_of, by_call, inside_of, outcome_of, prompt_of, steps_of
+from turncell.frames.markdown_html import Look, markdown_html, shown, table_tag
 from turncell.frames.visible import cut, terminal_text, visible
 
 OUTPUT_LINES = 24
 OUTPUT_CHARACTERS = 20_000
 REASONING_CHARACTERS = 20_000
 
-_LINE = "rgba(127,127,127,0.28)"
-_WASH = "rgba(127,127,127,0.09)"
-TONES = {"ok": "#228b46", "warn": "#a96f00", "err": "#d9463b", "info": "#3b78d8", "quiet": "#777777"}
-_TINTS = {"warn": "169,111,0", "err": "217,70,59"}
+_LINE = "#8884"
+_WASH = "#8881"
+TONES = {"ok": "#283", "warn": "#a60", "err": "#d43", "info": "#37d", "quiet": "#777"}
+_SUMMARY = "list-style-position:outside;margin-left:16px;padding:3px 0;cursor:pointer"
+_OUT = "margin:2px 0 6px;padding:8px 12px;border-radius:8px;font-family:monospace;white-space:pre-wrap;max-height:420px;overflow:auto"
 
 LOOKS: dict[str, str] = {
-    "run": "max-width:52rem;font-size:14px;line-height:1.6;overflow-wrap:break-word",
-    "head": "display:flex;align-items:baseline;gap:8px;font-size:13px;margin:0 0 6px",
-    "title": "font-weight:600",
-    "muted": "opacity:0.7",
-    "fold": "margin:0 0 8px",
-    "foldline": "list-style-position:outside;margin:0 0 0 14px;padding:3px 0;font-size:10px;cursor:pointer",
-    "line": "display:flex;align-items:baseline;gap:8px;font-size:13px;line-height:1.5",
-    "steps": "margin:2px 0 12px",
-    "step": "margin:0",
-    "stepline": "list-style-position:outside;margin:0 0 0 14px;padding:3px 0;font-size:10px;cursor:pointer",
-    "name": "background-color:transparent;padding:0;font-size:12.5px;font-weight:600;white-space:nowrap",
-    "label": "font-weight:600;white-space:nowrap",
-    "args": "background-color:transparent;padding:0;font-size:12.5px;opacity:0.7;flex:1 1 0;min-width:0;overflow:hidden;"
-    "text-overflow:ellipsis;white-space:nowrap",
-    "grow": "flex:1 1 0",
-    "time": "font-size:12px;opacity:0.7;white-space:nowrap",
-    "body": f"margin:2px 0 10px 20px;padding:2px 0 4px 17px;border-left:1px solid {_LINE}",
-    "caption": "font-size:12px;font-weight:600;opacity:0.7;margin:6px 0 3px",
-    "note": "font-size:13px;margin:2px 0 6px",
-    "more": "font-size:12px;opacity:0.7;margin:3px 0 0",
-    "beside": "font-size:13px;opacity:0.7;margin:2px 0",
-    "message": f"margin:8px 0;padding:6px 12px 8px;border:1px solid {_LINE};border-radius:8px;background-color:{_WASH}",
-    "message-text": "margin:0;white-space:pre-wrap",
-    "closing": "margin:4px 0;white-space:pre-wrap",
+    "run": "max-width:52rem;overflow-wrap:break-word",
+    "head": "margin-bottom:6px",
+    "title": "",
+    "muted": "opacity:.7",
+    # What is inside is a little smaller than the answer.
+    "fold": "font-size:13px;margin-bottom:8px",
+    "foldline": _SUMMARY,
+    "steps": "padding-top:2px",
+    "step": "",
+    "stepline": _SUMMARY,
+    "line": "display:flex;align-items:baseline;gap:8px;white-space:nowrap",
+    "call": "background:#0000;padding:0;flex:1;overflow:hidden;text-overflow:ellipsis;white-space:nowrap",
+    "name": "",
+    "label": "flex:1",
+    "time": "opacity:.7",
+    "body": f"margin:2px 0 8px 5px;padding:1px 0 2px 26px;border-left:1px solid {_LINE}",
+    "inner": "margin-left:22px",
+    "caption": "opacity:.7",
+    "note": "",
+    "more": "opacity:.7",
+    "beside": "font-size:13px;opacity:.7",
+    "message": f"margin:8px 0;padding:6px 12px 8px;border:1px solid {_LINE};border-radius:8px;background:{_WASH}",
+    "message-text": "white-space:pre-wrap",
+    "closing": "white-space:pre-wrap",
     "figure": "max-width:100%",
-    "thought": "font-size:13px;opacity:0.75;margin:0",
-    "said": "margin:6px 0",
-    "pairs": "display:grid;grid-template-columns:max-content 1fr;column-gap:18px;row-gap:1px;margin:0;padding:7px 12px;"
-    f"background-color:{_WASH};border-radius:8px;font-size:12.5px;line-height:1.65",
-    "key": "max-width:16em;opacity:0.7;overflow-wrap:break-word",
-    "value": "min-width:0;overflow-wrap:break-word",
-    "bare": "background-color:transparent;padding:0;font-size:12.5px;white-space:pre-wrap",
-    "out": f"margin:0;padding:8px 12px;background-color:{_WASH};border:1px solid transparent;border-radius:8px;font-size:12.5px;"
-    "line-height:1.55;max-height:420px;overflow:auto;white-space:pre-wrap;overflow-wrap:break-word",
-    "out-err": "margin:0;padding:8px 12px;background-color:rgba(217,70,59,0.08);border:1px solid rgba(217,70,59,0.4);"
-    "border-radius:8px;font-size:12.5px;line-height:1.55;max-height:420px;overflow:auto;white-space:pre-wrap;"
-    "overflow-wrap:break-word",
-    "box-head": "font-weight:600;margin:0;font-size:14px",
-    "box-text": "font-size:13px;opacity:0.8;margin:2px 0 0;white-space:pre-wrap",
-    "box-rows": "margin:8px 0 0",
-    "foot": "display:flex;flex-wrap:wrap;column-gap:6px;font-size:12px;line-height:1.5;opacity:0.7;margin:10px 0 0",
-    # The answer.
-    "answer": "margin:4px 0",
-    "p": "margin:0 0 0.75em",
-    "heading": "font-size:1.13em;font-weight:600;line-height:1.35;margin:1.15em 0 0.45em",
-    "ul": "margin:0 0 0.75em;padding:0 0 0 1.5em",
-    "ol": "margin:0 0 0.75em;padding:0 0 0 1.5em",
-    "li": "margin:0.18em 0",
-    "blockquote": f"margin:0 0 0.75em;padding:0 0 0 1em;border-left:3px solid {_LINE};opacity:0.8",
-    "rule": f"border:0;border-top:1px solid {_LINE};margin:1.2em 0",
-    "scroll": "overflow-x:auto;margin:0 0 0.85em",
-    "table": "border-collapse:collapse;font-size:13px;margin:0;min-width:20em;table-layout:auto",
-    "thead": "background-color:transparent",
-    "tbody": "background-color:transparent",
-    # Cells are many: the line below them is the row's.
-    "tr": f"background-color:transparent;border-bottom:1px solid {_LINE}",
-    "code": "background-color:rgba(127,127,127,0.16);border-radius:4px;padding:1px 5px;font-size:0.89em",
-    "link": "text-decoration:underline",
-    "image": "display:inline-block;border:1px dashed rgba(127,127,127,0.6);border-radius:6px;padding:2px 10px;font-size:12.5px;"
-    "opacity:0.8",
-    "block": f"margin:0 0 0.85em;background-color:{_WASH};border-radius:8px",
-    "language": "font-size:12px;opacity:0.7;padding:6px 12px 0",
-    "pre": "margin:0;padding:7px 12px 10px;background-color:transparent;border:0;overflow-x:auto;font-size:12.75px;"
-    "line-height:1.6;white-space:pre",
-    "precode": "background-color:transparent;padding:0;font-size:12.75px;white-space:pre",
-    "comment": "font-style:italic;opacity:0.7",
-    "keyword": "color:#9a5fd6",
-    "string": "color:#228b46",
-    "number": "color:#3b78d8",
-    "function": "font-weight:600",
+    "thought": "opacity:.75",
+    "said": "",
+    "pairs": f"display:grid;grid-template-columns:max-content 1fr;gap:1px 18px;margin:2px 0 6px;padding:7px 12px;background:{_WASH};"
+    "border-radius:8px;font-family:monospace;white-space:pre-wrap;word-break:normal",
+    "key": "opacity:.7;max-width:16em",
+    "value": "min-width:0",
+    "bare": "background:#0000;padding:0",
+    "out": f"{_OUT};background:{_WASH}",
+    "out-err": f"{_OUT};background:#d431;border:1px solid #d436",
+    "box-head": "font-weight:600",
+    "box-text": "opacity:.8;white-space:pre-wrap",
+    "foot": "font-size:12px;opacity:.7;margin-top:6px",
+    # The answer: what the host does for text of its own is not said again.
+    "answer": "",
+    "p": "",
+    "heading": "font-size:1.13em;font-weight:600",
+    "ul": "",
+    "ol": "",
+    "li": "",
+    "blockquote": f"margin:0 0 1em;padding:0 1em;border-left:3px solid {_LINE};opacity:.8",
+    "rule": f"border:0;border-top:1px solid {_LINE}",
+    "scroll": "overflow-x:auto",
+    "table": "text-align:right",
+    "thead": "",
+    "tbody": "",
+    "tr": "",
+    # JupyterLab gives cells a side themselves, the right one, so that only the others need to be told.
+    "th": "text-align:left",
+    "td": "text-align:left",
+    "th-right": "",
+    "td-right": "",
+    "th-center": "text-align:center",
+    "td-center": "text-align:center",
+    "code": "",
+    "link": "",
+    "image": "border:1px dashed #8889;border-radius:6px;padding:2px 10px;opacity:.8",
+    "block": f"margin:0 0 1em;padding:8px 12px;background:{_WASH};border-radius:8px",
+    "language": "opacity:.7",
+    "pre": "margin:0;background:#0000;font-family:monospace;overflow-x:auto;white-space:pre",
+    "comment": "opacity:.7",
+    "keyword": "color:#95d",
+    "string": "color:#283",
+    "number": "color:#37d",
+    "function": "",
 }
-for _side in ("left", "right", "center"):
-    _suffix = "" if _side == "left" else f"-{_side}"
-    _cell = f"text-align:{_side};padding:5px 22px{'' if _side == 'right' else ' 5px 0'};border:0"
-    LOOKS[f"td{_suffix}"] = _cell
-    LOOKS[f"th{_suffix}"] = (
-        f"{_cell};border-bottom:1px solid rgba(127,127,127,0.6);font-weight:600;font-size:12px;opacity:0.75"
-    )
 for _tone, _colour in TONES.items():
-    LOOKS[f"sign-{_tone}"] = f"color:{_colour};font-weight:600;width:14px;flex:none;text-align:center"
-    LOOKS[f"tag-{_tone}"] = f"font-size:12px;font-weight:600;white-space:nowrap;color:{_colour}"
-for _tone, _rgb in _TINTS.items():
+    LOOKS[f"sign-{_tone}"] = f"color:{_colour};width:14px"
+    LOOKS[f"tag-{_tone}"] = f"color:{_colour}"
+for _tone in ("warn", "err"):
+    _colour = TONES[_tone]
     LOOKS[f"box-{_tone}"] = (
-        f"margin:8px 0 10px;padding:11px 14px;border:1px solid rgba({_rgb},0.45);border-radius:10px;background-color:rgba({_rgb},0.06)"
+        f"margin:8px 0 10px;padding:11px 14px;border:1px solid {_colour}7;border-radius:10px;background:{_colour}1;font-size:13px"
     )
-LOOKS["tag-ok"] = LOOKS["tag-quiet"] = "font-size:12px;font-weight:600;white-space:nowrap;opacity:0.7"
+LOOKS["tag-ok"] = LOOKS["tag-quiet"] = "opacity:.7"
 
 TAGS = frozenset(
     (
@@ -133,6 +134,9 @@ TAGS = frozenset(
         "bdi",
         "strong",
         "em",
+        "b",
+        "i",
+        "small",
         "s",
         "a",
         "ul",
@@ -159,20 +163,28 @@ ATTRIBUTES = {
     "a": {"href", "title", "target"},
     "details": {"open"},
     "ol": {"start"},
+    "table": {"cellpadding"},
     "img": {"src", "alt"},
 }
+_OPTIONAL = re.compile("</(?:p|li|td|th|tr|thead|tbody)>")
+"""End tags that HTML does without where these elements stand: a fifth of a table."""
 IMAGE_URLS = tuple(f"data:{kind};base64," for kind in IMAGE_TYPES)
 
 
 def inline(role: str) -> str:
-    """The look as an inline style."""
-    return f' style="{LOOKS[role]}"'
+    """The look as an inline style, if it has one of its own."""
+    style = LOOKS[role]
+    return f' style="{style}"' if style else ""
 
 
-def html(run: RunState) -> str:
-    """The run as HTML that stands on its own: inline styles, `<details>`, nothing that acts or loads."""
+def html(run: RunState, inside: Iterable[RunState] = ()) -> str:
+    """The run as HTML that stands on its own: inline styles, `<details>`, nothing that acts or loads.
+
+    Of the runs `inside` those of its sub-agents stand under their calls.
+    """
     # The class keeps JupyterLab's MathJax from taking amounts like $5 for formulas, and TeX's \\href for links.
-    return f'<div class="mathjax_ignore">{clean(run_html(run, inline))}</div>'
+    whole = f'<div class="mathjax_ignore"{inline("run")}>{run_html(run, inline, by_call(inside))}</div>'
+    return _OPTIONAL.sub("", clean(whole))
 
 
 def clean(text: str) -> str:
@@ -197,85 +209,80 @@ def _only_figures(tag: str, attribute: str, value: str) -> str | None:
     return None if attribute == "href" and value.lstrip().lower().startswith("data:") else value
 
 
-def run_html(run: RunState, look: Look) -> str:
-    """The run, not yet cleaned, in the given look."""
+def run_html(run: RunState, look: Look, inside: Inside, *, is_inner: bool = False) -> str:
+    """The run, not yet cleaned, in the given look. Of an inner one the run around it says what waits for the person."""
     answer = words.answer_step(run)
     end = words.ending(run)
-    parts = [f"<div{look('run')}>"]
+    parts: list[str] = []
     if end is not None:
         title, _, tone = end
-        where = f"<span{look('muted')}>{shown(run.model)}</span>"
-        shown_title = f"<span{look('title')}>{title if tone != 'err' else 'Stopped by an error'}</span>"
-        parts.append(f"<div{look('head')}><span{look(f'sign-{tone}')}>●</span> {shown_title} {where}</div>")
-    parts.append(_fold(run, answer, look))
+        shown_title = title if tone != "err" else "Stopped by an error"
+        parts.append(
+            f"<div{look('head')}><span{look(f'sign-{tone}')}>●</span> <b{look('title')}>{shown_title}</b> "
+            f"<span{look('muted')}>{shown(run.model)}</span></div>"
+        )
+    parts.append(_fold(run, answer, inside, look))
     if answer is not None:
         parts.append(f"<div{look('answer')}>{markdown_html(words.step_text(answer), look)}</div>")
         parts.extend(_made(answer, look))
     if run.closing is not None:
-        parts.append(f"<p{look('closing')}>{shown(run.closing)}</p>")
+        parts.append(f"<div{look('closing')}>{shown(run.closing)}</div>")
     parts.extend(_said(said, look) for said in words.unread(run))
-    parts.extend(_request(call, look) for call in run.open_requests)
+    if not is_inner:
+        parts.extend(_request(call, look) for call in run.open_requests)
     if end is not None and end[1]:
         title, text, tone = end
-        parts.append(_box(title, text, look) if tone == "err" else f"<p{look('note')}>{shown(text)}</p>")
-    if (command := words.next_command(run)) is not None:
-        parts.append(f"<p{look('beside')}>{command[0]}: <code{look('code')}>{escape(visible(command[1]))}</code></p>")
-    items = f" <span{look('muted')}>·</span> ".join(f"<span>{escape(item)}</span>" for item in words.footer(run))
-    parts.append(f"<div{look('foot')}>{items}</div></div>")
+        parts.append(_box(title, text, look) if tone == "err" else f"<div{look('note')}>{shown(text)}</div>")
+    if not is_inner and (command := words.next_command(run)) is not None:
+        parts.append(
+            f"<div{look('beside')}>{command[0]}: <code{look('code')}>{escape(visible(command[1]))}</code></div>"
+        )
+    parts.append(f"<div{look('foot')}>{escape(' · '.join(words.footer(run)))}</div>")
     return "".join(parts)
 
 
-def _fold(run: RunState, answer: StepState | None, look: Look) -> str:
+def _fold(run: RunState, answer: StepState | None, inside: Inside, look: Look) -> str:
     line = words.summary(run)
     if not line:
         return ""
-    steps = "".join(_step(run, step, step is answer, look) for step in run.steps)
+    steps = "".join(_step(run, step, step is answer, inside, look) for step in run.steps)
     end = words.ending(run)
     sign, tone = ("✓", "ok") if end is None else ("–", "quiet")
-    summary = f"<span{look('line')}><span{look(f'sign-{tone}')}>{sign}</span> <span{look('muted')}>{escape(line)}</span></span>"
+    summary = f"<span{look(f'sign-{tone}')}>{sign}</span> <span{look('muted')}>{escape(line)}</span>"
     return _details("fold", summary, f"<div{look('steps')}>{steps}</div>", look)
 
 
 def _beside(line: str, look: Look) -> str:
-    return f"<p{look('beside')}>· {escape(line)}</p>"
+    return f"<div{look('beside')}>· {escape(line)}</div>"
 
 
 def _said(said: words.Said, look: Look) -> str:
     """A message of the person stands there; what was told behind their back is folded."""
     if said.is_line:
         return _beside(said.who, look)
-    text = f'<p{look("message-text")} dir="auto">{shown(said.text)}</p>'
+    text = f'<div{look("message-text")} dir="auto">{shown(said.text)}</div>'
     if said.is_person:
-        return f"<div{look('message')}><div{look('caption')}>{said.who}</div>{text}</div>"
-    line = _line(
-        "·", "quiet", f"<span{look('label')}>{said.who}</span> <span{look('grow')}></span>", "", "ok", "", look
-    )
+        return f"<div{look('message')}>{_caption(said.who, look)}{text}</div>"
+    line = _line("·", "quiet", f"<b{look('label')}>{said.who}</b>", "", "ok", "", look)
     return _details("step", line, f"<div{look('body')}>{text}</div>", look)
 
 
-def _step(run: RunState, step: StepState, is_answer: bool, look: Look) -> str:
+def _step(run: RunState, step: StepState, is_answer: bool, inside: Inside, look: Look) -> str:
     out = [_beside(line, look) for line in words.lines_before(run, step)]
     reasoning = words.step_reasoning(step)
     if reasoning:
         text, more = cut(reasoning, 10_000, REASONING_CHARACTERS)
         seconds = step.reasoning_s
         time = words.rough_duration(seconds) if seconds is not None and seconds >= 0.5 else ""
-        line = _line(
-            "✦",
-            "quiet",
-            f"<span{look('label')}>Thought</span> <span{look('grow')}></span>",
-            "",
-            "ok",
-            time,
-            look,
-        )
+        line = _line("✦", "quiet", f"<b{look('label')}>Thought</b>", "", "ok", time, look)
         body = f"<div{look('thought')}>{markdown_html(text, look)}</div>{_more(more, look)}"
         out.append(_details("step", line, f"<div{look('body')}>{body}</div>", look))
     if not is_answer and words.step_text(step):
         out.append(f"<div{look('said')}>{markdown_html(words.step_text(step), look)}</div>")
     if not is_answer:
         out.extend(_made(step, look))
-    out.extend(_call(call, look) for call in step.calls)
+    for call in step.calls:
+        out += [_call(call, look), _inner(run, call, inside, look)]
     if step.error and step.message is None:
         out.append(f"<div{look('note')}>{shown(step.error)}</div>")
     out.extend(_beside(line, look) for line in words.lines_after(run, step))
@@ -285,14 +292,14 @@ def _step(run: RunState, step: StepState, is_answer: bool, look: Look) -> str:
 
 def _call(call: CallState, look: Look) -> str:
     how = words.outcome(call)
-    name = f"<code{look('name')}><bdi>{shown(call.name) or 'unnamed'}</bdi></code>"
-    arguments = f"<code{look('args')}><bdi>{escape(words.arguments_line(call))}</bdi></code>"
+    name = f"<b{look('name')}><bdi>{shown(call.name) or 'unnamed'}</bdi></b>"
+    arguments = f"<bdi{look('muted')}>{escape(words.arguments_line(call))}</bdi>"
     time = "" if call.duration_s is None else words.duration(call.duration_s)
-    line = _line(how.sign, how.tone, f"{name} {arguments}", how.word, how.tone, time, look)
+    line = _line(how.sign, how.tone, f"<code{look('call')}>{name} {arguments}</code>", how.word, how.tone, time, look)
     body: list[str] = []
     verdict = words.verdict_line(call)
     if verdict:
-        body.append(f"<p{look('note')}>{escape(verdict)}</p>")
+        body.append(f"<div{look('note')}>{escape(verdict)}</div>")
     if call.arguments:
         body.append(_caption("Arguments", look) + _pairs(words.argument_rows(call.arguments), look))
     elif call.arguments is None and call.arguments_text:
@@ -303,14 +310,14 @@ def _call(call: CallState, look: Look) -> str:
         )
     asked = words.asked(call)
     if asked is not None:
-        answer = f"<p{look('note')}>{escape(asked[1])}</p>" if asked[1] else ""
-        body.append(f"{_caption('Question', look)}<p{look('note')}>{escape(asked[0])}</p>{answer}")
+        answer = f"<div{look('note')}>{escape(asked[1])}</div>" if asked[1] else ""
+        body.append(f"{_caption('Question', look)}<div{look('note')}>{escape(asked[0])}</div>{answer}")
     if call.content and not (call.status in ("denied", "skipped") and verdict):
         is_wrong = how.tone == "err"
         body.append(_caption("Problem" if is_wrong else "Output", look))
         body.append(_output(call.content, "out-err" if is_wrong else "out", look))
     elif call.status == "ok":
-        body.append(f"<p{look('note')}><span{look('muted')}>No output.</span></p>")
+        body.append(f"<div{look('more')}>No output.</div>")
     body.extend(_display(bundle, look) for bundle in call.display)
     if call.files:
         lines = "".join(_file(*file_line(file), look) for file in call.files)
@@ -318,19 +325,31 @@ def _call(call: CallState, look: Look) -> str:
     return _details("step", line, f"<div{look('body')}>{''.join(body)}</div>", look)
 
 
+def _inner(run: RunState, call: CallState, inside: Inside, look: Look) -> str:
+    """Under a call: the runs that were started inside it, a line each that opens."""
+    runs, more = inside_of(run, call, inside)
+    if not runs:
+        return ""
+    out: list[str] = []
+    for one in runs:
+        how = outcome_of(one)
+        prompt = f"<bdi{look('muted')}>{escape(prompt_of(one))}</bdi>"
+        told = f"<span{look('call')}><b{look('name')}><bdi>{escape(agent_of(one))}</bdi></b> {prompt}</span>"
+        line = _line(how.sign, how.tone, told, how.word, how.tone, steps_of(one), look)
+        body = f"<div{look('body')}>{run_html(one, look, inside, is_inner=True)}</div>"
+        out.append(_details("step", line, body, look))
+    return f"<div{look('inner')}>{''.join(out)}{_more(more, look)}</div>"
+
+
 def _file(path: str, size: str, look: Look) -> str:
-    return (
-        f"<p{look('note')}><code{look('bare')}><bdi>{shown(path)}</bdi></code> <span{look('muted')}>{size}</span></p>"
-    )
+    return f"<div{look('note')}><code{look('bare')}><bdi>{shown(path)}</bdi></code> <span{look('muted')}>{size}</span></div>"
 
 
 def _display(bundle: dict[str, Json], look: Look) -> str:
     """A figure, a table, or the words for what we do not show. A tool says it, so it has to have the shape."""
     figure, table = figure_of(bundle), table_of(bundle)
     if figure is not None:
-        return (
-            f'<p{look("note")}><img{look("figure")} src="{figure.url}" alt="{escape(visible(figure.words)[:200])}"></p>'
-        )
+        return f'<div{look("note")}><img{look("figure")} src="{figure.url}" alt="{escape(visible(figure.words)[:200])}"></div>'
     if table is not None:
         return _table(table, look)
     return _output(words_of(bundle), "out", look) if words_of(bundle) else ""
@@ -340,9 +359,9 @@ def _made(step: StepState, look: Look) -> Iterator[str]:
     """The images of an answer. One at an address is named, never loaded."""
     for image in words.step_images(step):
         if image.media_type is None:
-            yield f"<p{look('note')}>Image: {shown(image.data)}</p>"
+            yield f"<div{look('note')}>Image: {shown(image.data)}</div>"
         elif len(image.data) > MOST_SHOWN_CHARS:
-            yield f"<p{look('note')}>An image of {size(len(image.data) * 3 // 4)}, too large to stay in a notebook.</p>"
+            yield f"<div{look('note')}>An image of {size(len(image.data) * 3 // 4)}, too large to stay in a notebook.</div>"
         else:
             yield _display({image.media_type: image.data, "text/plain": "Image by the model"}, look)
 
@@ -358,7 +377,7 @@ def _table(table: Table, look: Look) -> str:
 
     head = f"<thead{look('thead')}>{line('th', table.columns)}</thead>"
     body = f"<tbody{look('tbody')}>{''.join(line('td', row) for row in table.rows)}</tbody>"
-    return f"<div{look('scroll')}><table{look('table')}>{head}{body}</table></div>{_more(table.more, look)}"
+    return f"<div{look('scroll')}>{table_tag(look)}{head}{body}</table></div>{_more(table.more, look)}"
 
 
 def _request(call: CallState, look: Look) -> str:
@@ -369,27 +388,26 @@ def _request(call: CallState, look: Look) -> str:
     arguments = call.arguments if inner is None else inner.arguments
     rows = _pairs(words.argument_rows(arguments), look) if arguments and not is_question else ""
     name = shown(call.name if inner is None else inner.name)
-    title = f"Allow <code{look('name')}><bdi>{name}</bdi></code>?"
+    title = f"Allow <code{look('bare')}><bdi>{name}</bdi></code>?"
     if request is not None and request.kind == "in_doubt":
-        title = f"In doubt: <code{look('name')}><bdi>{name}</bdi></code>"
+        title = f"In doubt: <code{look('bare')}><bdi>{name}</bdi></code>"
     if is_question and request is not None:
         title = shown(request.question)
-        rows = "".join(f"<p{look('box-text')}>○ {shown(o.label)} <span{look('muted')}>{shown(o.description)}</span></p>"
+        rows = "".join(f"<div{look('box-text')}>○ {shown(o.label)} <span{look('muted')}>{shown(o.description)}</span></div>"
                        for o in request.options)  # fmt: skip
-    text = f"<p{look('box-text')}>{shown(description)}</p>" if description else ""
+    text = f"<div{look('box-text')}>{shown(description)}</div>" if description else ""
     if is_question or inner is not None:
-        text += f"<p{look('box-text')}>Asked by <code{look('name')}><bdi>{shown(call.name)}</bdi></code>.</p>"
-    box = f"<p{look('box-head')}>{title}</p>{text}<div{look('box-rows')}>{rows}</div>"
-    return f"<div{look('box-warn')}>{box}</div>"
+        text += f"<div{look('box-text')}>Asked by <code{look('bare')}><bdi>{shown(call.name)}</bdi></code>.</div>"
+    return f"<div{look('box-warn')}><div{look('box-head')}>{title}</div>{text}{rows}</div>"
 
 
 def _box(title: str, text: str, look: Look) -> str:
-    head = f"<p{look('box-head')}>{escape(title)}</p>"
-    return f"<div{look('box-err')}>{head}<p{look('box-text')}>{shown(text)}</p></div>"
+    head = f"<div{look('box-head')}>{escape(title)}</div>"
+    return f"<div{look('box-err')}>{head}<div{look('box-text')}>{shown(text)}</div></div>"
 
 
 def _line(sign: str, tone: str, middle: str, tag: str, tag_tone: str, time: str, look: Look) -> str:
-    tag = f" <span{look(f'tag-{tag_tone}')}>{tag}</span>" if tag else ""
+    tag = f" <b{look(f'tag-{tag_tone}')}>{tag}</b>" if tag else ""
     time = f" <span{look('time')}>{time}</span>" if time else ""
     return f"<span{look('line')}><span{look(f'sign-{tone}')}>{sign}</span> {middle}{tag}{time}</span>"
 
@@ -399,16 +417,16 @@ def _details(role: str, summary: str, body: str, look: Look) -> str:
 
 
 def _caption(text: str, look: Look) -> str:
-    return f"<div{look('caption')}>{text}</div>"
+    return f"<b{look('caption')}>{text}</b>"
 
 
 def _pairs(rows: list[tuple[str, str]], look: Look) -> str:
     out: list[str] = []
     for key, value in rows:
         text, more = cut(value, OUTPUT_LINES, OUTPUT_CHARACTERS)
-        out.append(f"<div{look('key')}><code{look('bare')}><bdi>{shown(key)}</bdi></code></div> ")
-        out.append(f'<div{look("value")} dir="auto"><code{look("bare")}>{shown(text)}</code>{_more(more, look)}</div>')
-    return f"<div{look('pairs')}>{''.join(out)}</div>"
+        note = f"\n<span{look('more')}>{more}</span>" if more else ""
+        out.append(f"<bdi{look('key')}>{shown(key)}</bdi> <bdi{look('value')}>{shown(text)}{note}</bdi>")
+    return f"<pre{look('pairs')}>{chr(10).join(out)}</pre>"
 
 
 def _output(content: str, role: str, look: Look) -> str:

@@ -6,28 +6,38 @@ them: no times, counts of tokens, costs, ids, addresses or words of a provider. 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from turncell.core.fold import CallState, RunState, StepState
 from turncell.core.parts import Json
 from turncell.frames import words
 from turncell.frames.displays import MOST_SHOWN_CHARS, figure_of, file_line, table_of, words_of
+from turncell.frames.inside import Inside, agent_of, by_call, inside_of, outcome_of, prompt_of, steps_of
 from turncell.frames.markdown_source import code_span, fenced, inline_text, neutral_markdown
 from turncell.frames.static_html import OUTPUT_CHARACTERS, OUTPUT_LINES, html
 from turncell.frames.visible import cut, one_line, prose, terminal_text, visible
 from turncell.runtime.secrets import redactor
 
+PLAIN_CHARACTERS = 2_000
+
 __all__ = ["html", "markdown", "mimebundle", "plain_text"]
 
 
-def mimebundle(run: RunState) -> dict[str, str]:
-    """All three, as a display takes them, without secrets: they are saved with the notebook."""
-    run = redactor().value(run)
-    return {"text/plain": plain_text(run), "text/markdown": markdown(run), "text/html": html(run)}
+def mimebundle(run: RunState, inside: Iterable[RunState] = ()) -> dict[str, str]:
+    """All three, as a display takes them, without secrets: they are saved with the notebook.
+
+    Of the runs `inside` those of its sub-agents stand under their calls, but not in the plain text.
+    """
+    known = redactor()
+    run, inside = known.value(run), [known.value(one) for one in inside]
+    return {"text/plain": plain_text(run), "text/markdown": markdown(run, inside), "text/html": html(run, inside)}
 
 
 def plain_text(run: RunState) -> str:
     """The answer, and a line for each call, question and message in between, and for an end that was none.
 
-    The same for the same run at any time: what a provider or a hook had to say is left out.
+    The same for the same run at any time: what a provider or a hook had to say is left out. It is for consoles and
+    diffs, so that a long answer is cut; Markdown and HTML have it whole.
     """
     lines: list[str] = []
     for step in run.steps:
@@ -37,7 +47,9 @@ def plain_text(run: RunState) -> str:
     end = words.ending(run)
     if end is not None:
         lines.append(f"[{end[0]}]")
-    answer = prose(run.text).strip()
+    answer, more = cut(prose(run.text).strip(), PLAIN_CHARACTERS, PLAIN_CHARACTERS)
+    if more:
+        answer += f"\n{more}; `%agent export transcript.md` writes all of them"
     return "\n".join(lines) + ("\n\n" if lines and answer else "") + answer
 
 
@@ -53,14 +65,18 @@ def _plain_said(said: words.Said) -> str:
     return f"> {said.who}: {one_line(visible(said.text), 200)}"
 
 
-def markdown(run: RunState) -> str:
+def markdown(run: RunState, inside: Iterable[RunState] = ()) -> str:
     """The run as Markdown that any renderer can be given: steps folded, answer, end, footer."""
+    return _markdown(run, by_call(inside))
+
+
+def _markdown(run: RunState, inside: Inside, *, is_inner: bool = False) -> str:
     answer = words.answer_step(run)
     end = words.ending(run)
     parts: list[str] = []
     line = words.summary(run)
     if line:
-        steps = "\n\n".join(filter(None, (_step(run, step, step is answer) for step in run.steps)))
+        steps = "\n\n".join(filter(None, (_step(run, step, step is answer, inside) for step in run.steps)))
         parts.append(f"<details><summary>{line}</summary>\n\n{steps}\n\n</details>")
     if answer is not None:
         parts.append(neutral_markdown(words.step_text(answer).strip()))
@@ -68,7 +84,7 @@ def markdown(run: RunState) -> str:
     if run.closing is not None:
         parts.append(inline_text(run.closing))
     parts.extend(_said(said) for said in words.unread(run))
-    for call in run.open_requests:
+    for call in () if is_inner else run.open_requests:
         if call.request is not None and call.request.kind == "in_doubt":
             arguments = inline_text(words.arguments_line(call))
             parts.append(
@@ -81,7 +97,7 @@ def markdown(run: RunState) -> str:
     if end is not None:
         title, text, _ = end
         parts.append(f"> **{title}**" + (f"  \n> {inline_text(text)}" if text else ""))
-    if (command := words.next_command(run)) is not None:
+    if not is_inner and (command := words.next_command(run)) is not None:
         parts.append(f"{command[0]}: {code_span(command[1])}")
     parts.append(f"*{inline_text(' · '.join(words.footer(run)))}*")
     return "\n\n".join(parts)
@@ -93,7 +109,7 @@ def _said(said: words.Said) -> str:
     return f"**{said.who}**\n\n{fenced(said.text)}"
 
 
-def _step(run: RunState, step: StepState, is_answer: bool) -> str:
+def _step(run: RunState, step: StepState, is_answer: bool, inside: Inside) -> str:
     parts = [f"*{inline_text(line)}*" for line in words.lines_before(run, step)]
     reasoning = words.step_reasoning(step)
     if reasoning:
@@ -102,7 +118,8 @@ def _step(run: RunState, step: StepState, is_answer: bool) -> str:
         parts.append(neutral_markdown(words.step_text(step).strip()))
     if not is_answer:
         parts.extend(_made(step))
-    parts.extend(_call(call) for call in step.calls)
+    for call in step.calls:
+        parts += [_call(call), *_inner(run, call, inside)]
     parts.extend(f"*{inline_text(line)}*" for line in words.lines_after(run, step))
     parts.extend(_said(said) for said in words.said_after(step))
     return "\n\n".join(parts)
@@ -140,6 +157,19 @@ def _call(call: CallState) -> str:
     if call.files:
         parts.append("Files: " + ", ".join(_file(*file_line(file)) for file in call.files))
     return "\n\n".join(filter(None, parts))
+
+
+def _inner(run: RunState, call: CallState, inside: Inside) -> list[str]:
+    """The runs that were started inside a call, folded; nothing of theirs stands in the raw HTML of the fold."""
+    runs, more = inside_of(run, call, inside)
+    parts: list[str] = []
+    for one in runs:
+        how = outcome_of(one)
+        notes = f" ({how.word.lower()})" if how.word else ""
+        parts.append(f"{how.sign} **{inline_text(agent_of(one))}** {inline_text(prompt_of(one))}{notes}")
+        whole = _markdown(one, inside, is_inner=True)
+        parts.append(f"<details><summary>Inside, {steps_of(one)}</summary>\n\n{whole}\n\n</details>")
+    return [*parts, *filter(None, [more])]
 
 
 def _file(path: str, size: str) -> str:

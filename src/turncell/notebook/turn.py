@@ -246,7 +246,7 @@ def _not_unseen(bridge: KernelBridge, run: Run) -> Iterator[None]:
 def _static(run: Run) -> dict[str, Any]:
     from turncell.frames.transcript import mimebundle
 
-    return mimebundle(run.state)
+    return mimebundle(run.state, run.inner_runs)
 
 
 class _Echo:

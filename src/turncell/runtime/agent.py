@@ -510,6 +510,7 @@ class Agent:
             replaces=replaces,
             notices=notices, budget=limits or None, agent=self.name, needs=self._needs(setup),
             root_run_id=within.root_run_id if within else run_id, parent_run_id=within.run_id if within else None,
+            parent_call_id=(within.call_id or None) if within else None,
             depth=within.depth + 1 if within else 0,
         )  # fmt: skip
         return Begin(

@@ -157,11 +157,11 @@ def map_frame(agent: Agent, rows: Any, prompt: Any, options: dict[str, Any]) -> 
     return map_frame(agent, rows, prompt, **options)
 
 
-def run_html(run: RunState) -> str:
+def run_html(run: RunState, inside: Iterable[RunState]) -> str:
     """How a run shows itself in a notebook."""
     from turncell.frames.reprs import run_html
 
-    return run_html(run)
+    return run_html(run, inside)
 
 
 def session_html(session: Session) -> str:

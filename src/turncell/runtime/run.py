@@ -262,6 +262,14 @@ class Run:
         """The name of its agent; empty where it has none."""
         return self._agent.name
 
+    @property
+    def inner_runs(self) -> tuple[RunState, ...]:
+        """The runs of sub-agents that this process has started inside it, at any depth. Empty where there are none."""
+        inner: list[RunState] = []
+        for child in list(self._driver.asking.children):
+            inner += (child.state, *child.inner_runs)
+        return tuple(inner)
+
     def on_child(self, told: Callable[[Run, str], None]) -> None:
         """On the loop: `told(child, call_id)` of each run that is started inside a call of this one from now on."""
         self._driver.asking.adopted.append(told)
@@ -555,7 +563,7 @@ class Run:
         return f"<Run {state.status}, {len(state.steps)} step{'s' * (len(state.steps) != 1)}: {text!r}>"
 
     def _repr_html_(self) -> str:
-        return defaults.run_html(self.state)
+        return defaults.run_html(self.state, self.inner_runs)
 
 
 def _verdict(answer: Answer) -> Verdict:

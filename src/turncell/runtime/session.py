@@ -244,6 +244,11 @@ class Session:
         return tuple(self._all.values())
 
     @property
+    def inner_runs(self) -> tuple[RunState, ...]:
+        """The runs of sub-agents inside its runs, at any depth, as far as they are recorded and can be read."""
+        return self.journal.ask(lambda store: runs_inside(store, self.id))
+
+    @property
     def messages(self) -> tuple[Message, ...]:
         """What a model is told before the next message: where room was short, results cut and the middle summarised."""
         return messages_of(told_of(self.runs))
@@ -693,7 +698,7 @@ def _copy(store: Store, source: str, target: str, path: tuple[str, ...], token: 
             if isinstance(event, RunStarted):
                 # What a run of before has replaced is not here: the copies follow each other as the path says.
                 changes |= {"previous": previous, "replaces": None, "copy_of": event.copy_of or run_id}
-                changes |= {"root_run_id": names[run_id], "parent_run_id": None, "depth": 0}
+                changes |= {"root_run_id": names[run_id], "parent_run_id": None, "parent_call_id": None, "depth": 0}
             elif isinstance(event, Compacted):
                 covers = tuple(names.get(covered, covered) for covered in event.covers)
                 changes |= {"upto_run_id": names.get(event.upto_run_id, event.upto_run_id), "covers": covers}
@@ -746,6 +751,15 @@ def may_be_driven(store: Store, session_id: str) -> bool:
         return False
     mine = [owner.is_busy for (_, known), owner in list(_owners.items()) if known == session_id]
     return writer.pid != os.getpid() or any(mine)
+
+
+def runs_inside(store: Store, session_id: str) -> tuple[RunState, ...]:
+    """The runs of the sub-agents that the runs of a session have had, at rest, in the order in which they began."""
+    events: dict[str, list[Event]] = {}
+    for info in sessions_inside(store, session_id):
+        for record in read_whole(store, session_id=info.session_id):
+            events.setdefault(record.run_id, []).append(to_event(record))
+    return tuple(at_rest(fold(of_run)) for of_run in events.values())
 
 
 def sessions_inside(store: Store, session_id: str) -> list[SessionInfo]:

@@ -87,7 +87,8 @@ def show(notebook: Notebook, run_id: str | None = None) -> None:
 
         show_again(going_on[-1])
         return
-    display(mimebundle(_run(_session_with(notebook, run_id), run_id)), raw=True)
+    session = _session_with(notebook, run_id)
+    display(mimebundle(_run(session, run_id), session.inner_runs), raw=True)
 
 
 @command("compare RUN RUN", "where two runs part, by their ids or the variables of -o")

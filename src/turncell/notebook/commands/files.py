@@ -41,15 +41,15 @@ def _transcript(session: Session, suffix: str) -> str:
     if suffix == ".md":
         from turncell.frames.export import export_markdown
 
-        return export_markdown(session.runs)
+        return export_markdown(session.runs, inside=session.inner_runs)
     title = next((run.prompt.text for run in session.runs if run.prompt), "Agent session")[:80]
     if suffix == ".ipynb":
         from turncell.frames.ipynb import export_ipynb
 
-        return export_ipynb(session.runs, title)
+        return export_ipynb(session.runs, title, session.inner_runs)
     from turncell.frames.export import export_html
 
-    return export_html(session.runs, title)
+    return export_html(session.runs, title, session.inner_runs)
 
 
 @command("import PATH", "read a session that was exported whole")
