@@ -49,7 +49,11 @@ def serving(command: list[Any], url: str, environment: dict[str, str], folder: P
         yield
     finally:
         server.terminate()
-        server.wait(20)
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
 
 
 @contextmanager
