@@ -17,10 +17,10 @@ from importlib.metadata import version
 from statistics import median
 from typing import Any
 
-from bench.ways import BARE, WHOLE
+from bench.ways import BARE, BARE_GEMINI, WHOLE
 
 CASES = ("deltas", "steps", "many", "imports", "journal", "frames", "memory", "notebook", "page")
-LITELLM = (BARE, WHOLE)
+LITELLM = (BARE, WHOLE, BARE_GEMINI)
 
 
 @dataclass(frozen=True)

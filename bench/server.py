@@ -1,7 +1,8 @@
 """A provider on loopback that only sends bytes made beforehand, so that a client's own cost is all there is to see.
 
 `POST /<deltas>/<gap_ms>/<kind>/v1/chat/completions` streams that many deltas of five characters: all at once where
-`gap_ms` is 0, else one write after each gap. `kind` is "text", or "tool": a call of the tool `nothing`.
+`gap_ms` is 0, else one write after each gap. `kind` is "text", or "tool": a call of the tool `nothing`; both in OpenAI's
+format. "gemini" is text in Gemini's, whatever stands after it in the path.
 """
 
 from __future__ import annotations
@@ -21,9 +22,26 @@ def _event(delta: dict[str, Any], finish_reason: str | None = None, **more: Any)
     return b"data: " + json.dumps({**_HEAD, "choices": choices, **more}, separators=(",", ":")).encode() + b"\n\n"
 
 
+def _gemini(text: str, **more: Any) -> bytes:
+    said = {"content": {"role": "model", "parts": [{"text": text}]}, "index": 0, **more}
+    count = {"promptTokenCount": 10, "candidatesTokenCount": 10, "totalTokenCount": 20}
+    event = {"candidates": [said], "usageMetadata": count, "modelVersion": "bench", "responseId": "r-1"}
+    return b"data: " + json.dumps(event, separators=(",", ":")).encode() + b"\r\n\r\n"
+
+
 @cache
 def pieces(deltas: int, kind: str) -> tuple[bytes, ...]:
     """The response, headers first; then one piece for each delta, and the end."""
+    if kind == "gemini":
+        body = [*(_gemini(f"{number:5d}") for number in range(deltas)), _gemini("", finishReason="STOP")]
+    else:
+        body = _chat(deltas, kind)
+    length = sum(map(len, body))
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: {length}\r\n\r\n".encode()
+    return (head, *body)
+
+
+def _chat(deltas: int, kind: str) -> list[bytes]:
     if kind == "tool":
         function = {"name": "nothing", "arguments": ""}
         call: dict[str, Any] = {"index": 0, "id": "call_1", "type": "function", "function": function}
@@ -35,9 +53,7 @@ def pieces(deltas: int, kind: str) -> tuple[bytes, ...]:
     end = _event({}, "tool_calls" if kind == "tool" else "stop")
     body.append(end + _event({}, None, usage=usage).replace(b'[{"index":0,"delta":{},"finish_reason":null}]', b"[]"))
     body[-1] += b"data: [DONE]\n\n"
-    length = sum(map(len, body))
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: {length}\r\n\r\n".encode()
-    return (head, *body)
+    return body
 
 
 class Connection(asyncio.Protocol):

@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import orjson
 
@@ -204,14 +204,18 @@ class Aiohttp(_Async):
 
 
 class LiteLLM(_Async):
+    model = "openai/bench"
+    suffix = "/v1"
+    more: ClassVar[dict[str, Any]] = {"stream_options": {"include_usage": True}}
+
     async def _ask(self, path: str, messages: Any, **more: Any) -> Turn:
         import litellm
 
         began = time.process_time()
         turn, pieces = Turn(), list[str]()
         stream = await litellm.acompletion(
-            model="openai/bench", messages=messages, stream=True, stream_options={"include_usage": True},
-            api_key="none", base_url=f"{self._base}{path}/v1", **more,
+            model=self.model, messages=messages, stream=True, api_key="none", base_url=f"{self._base}{path}{self.suffix}",
+            **self.more, **more,
         )  # fmt: skip
         async for chunk in stream:
             for choice in chunk.choices:
@@ -221,6 +225,16 @@ class LiteLLM(_Async):
                         turn.first_cpu_s = time.process_time() - began
         turn.deltas, turn.text = len(pieces), "".join(pieces)
         return turn
+
+
+class LiteLLMGemini(LiteLLM):
+    """A provider that only LiteLLM can read."""
+
+    model, suffix = "gemini/gemini-2.5-flash", "/model"
+    more: ClassVar[dict[str, Any]] = {}
+
+    def turn(self, path: str) -> Turn:
+        return super().turn(path.replace("/text", "/gemini"))
 
 
 class LocalModel:
@@ -367,6 +381,16 @@ class TurncellLiteLLMWhole(TurncellLiteLLM):
     is_whole = True
 
 
+class TurncellParsed(TurncellLiteLLM):
+    """What only LiteLLM can read, its parser alone reads."""
+
+    def model(self, path: str) -> Any:
+        from turncell.adapters.litellm_model import LiteLLMModel
+
+        base_url = f"{self._base}{path.replace('/text', '/gemini')}/model"
+        return LiteLLMModel(LiteLLMGemini.model, api_key="none", base_url=base_url)
+
+
 WAYS: dict[str, Callable[[str], Way]] = {
     "raw socket + orjson": Raw,
     "aiohttp + orjson": Aiohttp,
@@ -377,3 +401,10 @@ WAYS: dict[str, Callable[[str], Way]] = {
     "turncell through LiteLLM whole": TurncellLiteLLMWhole,
 }
 RAW, AIOHTTP, MINIMAL, DIRECT, BARE, THROUGH, WHOLE = WAYS
+
+TEXT_WAYS: dict[str, Callable[[str], Way]] = {
+    "litellm.acompletion, Gemini's format": LiteLLMGemini,
+    "turncell through LiteLLM's parser, Gemini's format": TurncellParsed,
+}
+"""Only for `turn`."""
+BARE_GEMINI, PARSED = TEXT_WAYS

@@ -7,7 +7,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from bench.report import Target, table
-from bench.ways import BARE, DIRECT, RAW, THROUGH, WAYS, WHOLE
+from bench.ways import BARE, BARE_GEMINI, DIRECT, PARSED, RAW, TEXT_WAYS, THROUGH, WAYS, WHOLE
 
 if TYPE_CHECKING:
     from bench.__main__ import Bench
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def measure(base: str, way: str, deltas: int, times: int, gap_ms: float) -> dict[str, float]:
     """CPU of answers of `deltas` deltas, and of short ones of 20."""
-    reader = WAYS[way](base)
+    reader = (WAYS | TEXT_WAYS)[way](base)
     found: dict[str, Any] = {}
     slow = max(60, deltas // 4)
     for name, count, gap, repeats in (
@@ -42,13 +42,16 @@ def measure(base: str, way: str, deltas: int, times: int, gap_ms: float) -> dict
 def report(bench: Bench) -> list[Target]:
     deltas, times = (400, 1) if bench.is_quick else (4000, 15)
     # LiteLLM's way costs a hundred times as much: fewer runs are steady enough.
-    less = {way: 5 if way in (BARE, WHOLE) else 1 for way in WAYS}
+    less = {way: 5 if way in (BARE, WHOLE, BARE_GEMINI) else 1 for way in (*WAYS, *TEXT_WAYS)}
     found = bench.ways(
         "deltas",
-        {way: {"deltas": deltas // less[way], "times": max(1, times // less[way]), "gap_ms": 2} for way in WAYS},
+        {way: {"deltas": deltas // less[way], "times": max(1, times // less[way]), "gap_ms": 2} for way in less},
     )
     raw, direct, bare, through = found[RAW], found[DIRECT], found[BARE], found[THROUGH]
-    whole = found[WHOLE]
+    whole, parsed = found[WHOLE], found[PARSED]
+    late = bench.child(
+        "deltas", "measure", base=bench.base, way=PARSED, deltas=5 * deltas, times=max(1, times // 5), gap_ms=0
+    )
     header = ("", "µs per delta", "× raw", "µs per delta, each in a read of its own", "× raw", "20-delta turn, ms",
               "× raw", "CPU to first delta, ms", "× raw")  # fmt: skip
     rows = []
@@ -63,6 +66,13 @@ def report(bench: Bench) -> list[Target]:
         Target("direct, 20-delta turn", direct["short"] / raw["short"], 4, " × raw"),
         Target("direct, CPU to first delta", direct["short_first"] / raw["short_first"], 4, " × raw"),
         Target("through LiteLLM, delta", through["per_delta"] / raw["per_delta"], 2.5, " × raw"),
+        Target("through LiteLLM's parser, delta", parsed["per_delta"] / raw["per_delta"], 12, " × raw"),
+        Target(
+            "through LiteLLM's parser, delta of an answer five times as long",
+            late["per_delta"] / parsed["per_delta"],
+            1.25,
+            " ×",
+        ),
         Target("through LiteLLM whole, delta", whole["per_delta"] / bare["per_delta"], 1.1, " × bare LiteLLM"),
         Target("through LiteLLM whole, 20-delta turn", whole["short"] / bare["short"], 1.1, " × bare LiteLLM"),
     ]

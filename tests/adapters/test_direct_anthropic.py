@@ -6,7 +6,6 @@ import asyncio
 import json
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -16,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from tests.adapters.streams import ADD, KEY, ask, content, cut, hear, names, play, seconds_until_gone
+from tests.adapters.direct import Direct, DirectRuns
+from tests.adapters.streams import ADD, KEY, ask, content, cut, hear, names, play
 from turncell import Agent, ModelFailure, UsageError, tool
 from turncell.adapters.direct_anthropic import DirectAnthropic, MessagesReading
 from turncell.adapters.direct_anthropic_format import messages_body
@@ -27,21 +27,15 @@ from turncell.core.parts import Image, Message, Part, Reasoning, Text, ToolCall,
 from turncell.errors import UnknownModelError
 from turncell.runtime import defaults
 from turncell.runtime.ports import Model, ModelRequest, capabilities_of
-from turncell.testing import ProviderServer, Reply, call, fault, raw, reply, serve
+from turncell.testing import Reply, call, fault, raw, reply, serve
 
 pytestmark = pytest.mark.feature("G2")
 
 SIGNATURE = "EqQBCgIYAhIM1gbcDa9GJwZA2b3hGgxBdjrkzLoky3dl1pkiMOYds+/=="
 
 
-def model(server: ProviderServer, name: str = "anthropic/claude-sonnet-4-5", **more: Any) -> DirectAnthropic:
-    return DirectAnthropic(name, **{"api_key": KEY, "base_url": server.origin, "timeout_s": 20, **more})
-
-
-def answer(one: Reply, request: ModelRequest | None = None, **more: Any) -> tuple[tuple[Part, ...], Any]:
-    with serve([one]) as server:
-        return asyncio.run(hear(model(server, **more), request))
-
+model = Direct(DirectAnthropic, "anthropic/claude-sonnet-4-5", has_v1=False, said_after=4)
+answer = model.answer
 
 ANSWERS: dict[str, tuple[tuple[Part, ...], str, Usage]] = {
     "text": ((Text("Grüße, 🌦!"),), "stop", Usage(25, 15)),
@@ -379,15 +373,6 @@ class TestFailures:
         _, found = answer(one)
         assert (found.kind, found.status_code, found.retry_after_s) == (kind, status_code, retry_after_s)
 
-    def test_silence_times_out(self) -> None:
-        for hangs_after in (0, 4):
-            began = time.monotonic()
-            with serve([reply("some text", hangs_after=hangs_after)]) as server:
-                _, found = asyncio.run(hear(model(server, timeout_s=0.3)))
-                server.wait_until_closed()
-            assert found.kind == "timeout"  # type: ignore[union-attr]
-            assert time.monotonic() - began < 3
-
     def test_a_missing_key_names_its_variable(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for variable in ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"):
             monkeypatch.delenv(variable, raising=False)
@@ -426,13 +411,9 @@ class TestFailures:
                 DirectAnthropic(name)
 
 
-@tool(effect="read")
-def add(a: int) -> str:
-    """Add one."""
-    return f"= {a + 1}"
+class TestRuns(DirectRuns):
+    model = model
 
-
-class TestRuns:
     def test_a_thought_comes_back_byte_for_byte_with_its_calls(self) -> None:
         script = [
             raw(content("anthropic", "thinking_and_parallel_calls").decode()),
@@ -462,43 +443,6 @@ class TestRuns:
         results = [(one["tool_use_id"], one["content"]) for one in second[2]["content"]]
         assert results == [("toolu_1", "rain in Oslo"), ("toolu_2", "rain in Bergen")]
         assert third[3]["content"][0] == {"type": "thinking", "thinking": "So be it.", "signature": "c2VhbC0z"}
-
-    @pytest.mark.feature("A13")
-    @pytest.mark.parametrize("first", [fault(429, retry_after_s=0.2), fault(529), reply("x", resets_after=0)])
-    def test_what_fails_before_any_text_is_asked_again(self, first: Reply) -> None:
-        with serve([first, "Fine."]) as server:
-            began = time.monotonic()
-            run = Agent(model(server)).run_sync("How are you?")
-            took_s = time.monotonic() - began
-            count = len(server.requests)
-        assert (run.status, run.text, count) == ("completed", "Fine.", 2)
-        assert took_s >= (first.retry_after_s or 0)
-
-    @pytest.mark.feature("A13")
-    def test_what_was_said_before_a_reset_is_kept(self) -> None:
-        with serve([reply("12345678 and more", resets_after=4), "never asked for"]) as server:
-            run = Agent(model(server)).run_sync("How are you?")
-            assert len(server.requests) == 1
-        assert (run.status, run.text) == ("failed", "12345678")
-
-    @pytest.mark.feature("A11")
-    @pytest.mark.parametrize("hangs_after", [0, 4])
-    def test_the_server_sees_at_once_that_a_run_was_cancelled(self, hangs_after: int) -> None:
-        with serve([reply("some text", hangs_after=hangs_after)]) as server:
-            run = Agent(model(server)).start("How are you?")
-            server.wait_until_open()
-            time.sleep(0.2)
-            run.cancel()
-            assert server.wait_until_closed() < 0.1
-            assert run.result().status == "cancelled"
-
-    @pytest.mark.feature("A11")
-    def test_cancelling_the_stream_itself_closes_the_connection(self) -> None:
-        async def main(server: ProviderServer) -> float:
-            return await seconds_until_gone(lambda: hear(model(server)), server)
-
-        with serve([reply("some text", hangs_after=3)]) as server:
-            assert asyncio.run(main(server)) < 0.1
 
 
 class TestTheChoice:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from tests.adapters.direct import Direct, DirectRuns, add
 from tests.adapters.streams import ADD, KEY, ask, content, cut, hear, names, play
-from turncell import Agent, ModelFailure, tool
+from turncell import Agent, ModelFailure
 from turncell.adapters.chat_format import chat_messages
 from turncell.adapters.direct_responses import DirectResponses, ResponsesReading
 from turncell.adapters.direct_responses_format import responses_body
@@ -22,7 +21,7 @@ from turncell.core.parts import Image, Message, Part, Reasoning, Text, ToolCall,
 from turncell.errors import UnknownModelError
 from turncell.runtime import defaults
 from turncell.runtime.ports import Model, ModelRequest, capabilities_of
-from turncell.testing import ProviderServer, Reply, call, fault, raw, reply, serve
+from turncell.testing import Reply, call, fault, raw, reply, serve
 
 pytestmark = pytest.mark.feature("G2")
 
@@ -30,14 +29,8 @@ USAGE = Usage(37, 11, 12, 5, 7)
 WHOLE = (Reasoning("Hm.", "responses:rs_0:gAAA"), Text("Whole."), ToolCall("call_1", "add", '{"a":1}', "call_1"))
 
 
-def model(server: ProviderServer, name: str = "openai/responses/gpt-5", **more: Any) -> DirectResponses:
-    return DirectResponses(name, **{"api_key": KEY, "base_url": server.base_url, "timeout_s": 20, **more})
-
-
-def answer(one: Reply, request: ModelRequest | None = None, **more: Any) -> tuple[tuple[Part, ...], Any]:
-    with serve([one]) as server:
-        return asyncio.run(hear(model(server, **more), request))
-
+model = Direct(DirectResponses, "openai/responses/gpt-5", has_v1=True, said_after=5)
+answer = model.answer
 
 ANSWERS: dict[str, tuple[tuple[Part, ...], str]] = {
     "text": ((Text("Grüße, 🌦!"),), "stop"),
@@ -249,13 +242,9 @@ def test_the_price_list_knows_that_long_requests_cost_more(monkeypatch: pytest.M
     assert long == pytest.approx(6 * short)
 
 
-@tool(effect="read")
-def add(a: int) -> str:
-    """Add one."""
-    return f"= {a + 1}"
+class TestRuns(DirectRuns):
+    model = model
 
-
-class TestRuns:
     def test_a_thought_comes_back_byte_for_byte_with_its_call(self) -> None:
         script = [raw(content("responses", "reasoning_and_call").decode()), reply("2.")]
         with serve(script) as server:
@@ -280,32 +269,6 @@ class TestRuns:
         assert [one.content for one in run.tool_calls] == ["= 2", "= 3"]
         results = [(one["call_id"], one["output"]) for one in items if one["type"] == "function_call_output"]
         assert results == [("call_1", "= 2"), ("call_2", "= 3")]
-
-    @pytest.mark.feature("A13")
-    @pytest.mark.parametrize("first", [fault(429, retry_after_s=0.2), reply("x", resets_after=0)])
-    def test_what_fails_before_any_text_is_asked_again(self, first: Reply) -> None:
-        with serve([first, "Fine."]) as server:
-            run = Agent(model(server)).run_sync("How are you?")
-            count = len(server.requests)
-        assert (run.status, run.text, count) == ("completed", "Fine.", 2)
-
-    @pytest.mark.feature("A13")
-    def test_what_was_said_before_a_reset_is_kept(self) -> None:
-        with serve([reply("12345678 and more", resets_after=5), "never asked for"]) as server:
-            run = Agent(model(server)).run_sync("How are you?")
-            assert len(server.requests) == 1
-        assert (run.status, run.text) == ("failed", "12345678")
-
-    @pytest.mark.feature("A11")
-    @pytest.mark.parametrize("hangs_after", [0, 5])
-    def test_the_server_sees_at_once_that_a_run_was_cancelled(self, hangs_after: int) -> None:
-        with serve([reply("some text", hangs_after=hangs_after)]) as server:
-            run = Agent(model(server)).start("How are you?")
-            server.wait_until_open()
-            time.sleep(0.2)
-            run.cancel()
-            assert server.wait_until_closed() < 0.1
-            assert run.result().status == "cancelled"
 
 
 def test_a_name_with_a_key_is_asked_directly(monkeypatch: pytest.MonkeyPatch) -> None:

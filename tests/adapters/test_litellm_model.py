@@ -590,6 +590,22 @@ def test_importing_litellm_leaves_no_trace(tmp_path: Any, monkeypatch: pytest.Mo
     assert run_python(GUEST, PYTHONPATH=path, TIKTOKEN_CACHE_DIR="/mine") == "polite"
 
 
+def test_where_litellm_only_builds_no_more_of_it_is_imported_than_that_takes(tmp_path: Any) -> None:
+    code = (
+        "import gc, os, sys, turncell\n"
+        "from turncell.adapters.litellm_model import LiteLLMModel\n"
+        "from turncell.testing import serve\n"
+        "before = dict(os.environ)\n"
+        "with serve(['Quick.', 'Whole.']) as server:\n"
+        "    for is_whole in (False, True):\n"
+        "        model = LiteLLMModel('openai/m', api_key='none', base_url=server.base_url, is_whole=is_whole)\n"
+        "        print(turncell.Agent(model).run_sync('hi').text, 'openai.resources.chat.completions' in sys.modules)\n"
+        "assert dict(os.environ) == before and gc.isenabled()"
+    )
+    said = run_python(code, TURNCELL_STORE=str(tmp_path / "history.sqlite"))
+    assert said.split() == ["Quick.", "False", "Whole.", "True"]
+
+
 def test_the_users_own_callbacks_still_see_the_whole_answer() -> None:
     import litellm
     from litellm.integrations.custom_logger import CustomLogger

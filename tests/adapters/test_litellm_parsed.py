@@ -72,21 +72,81 @@ def said(*parts: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"candidates": [{"index": 0, "content": {"role": "model", "parts": list(parts)}, **more}]}
 
 
-def test_geminis_format_is_read() -> None:
-    used = {"promptTokenCount": 9, "candidatesTokenCount": 4, "totalTokenCount": 13}
-    call = said({"functionCall": {"name": "add", "args": {"a": 1}}}, finishReason="STOP") | {"usageMetadata": used}
-    chunks = [said({"text": "I "}), said({"text": "add."}), call]
+USED = {"promptTokenCount": 9, "candidatesTokenCount": 4, "totalTokenCount": 13}
 
-    async def main(is_whole: bool) -> Played:
-        async with byte_server(gemini(*chunks)) as server:
+
+def hear_gemini(body: Answer, *, is_whole: bool) -> Played:
+    async def main() -> Played:
+        async with byte_server(body) as server:
             model = LiteLLMModel(GEMINI, api_key=KEY, base_url=server.url, timeout_s=20, is_whole=is_whole)
             return await hear(model)
 
+    return asyncio.run(main())
+
+
+def test_geminis_format_is_read() -> None:
+    call = said({"functionCall": {"name": "add", "args": {"a": 1}}}, finishReason="STOP") | {"usageMetadata": USED}
+    chunks = [said({"text": "I "}), said({"text": "add."}), call]
     for is_whole in (False, True):
-        (text, added), end = asyncio.run(main(is_whole))
+        (text, added), end = hear_gemini(gemini(*chunks), is_whole=is_whole)
         assert isinstance(end, Finished) and isinstance(added, ToolCall)
         assert (text, added.name, json.loads(added.arguments_text)) == (Text("I add."), "add", {"a": 1})
         assert (end.finish_reason, end.usage.input_tokens, end.usage.output_tokens) == ("tool_calls", 9, 4)
+
+
+END = said({"text": ""}, finishReason="STOP") | {"usageMetadata": USED}
+ODD: dict[str, list[dict[str, Any]]] = {
+    "text": [said({"text": "Grüße, "}), said({"text": "🌦"}), said({"text": "!"}), END],
+    "counted": [said({"text": piece}) | {"usageMetadata": USED, "modelVersion": "g"} for piece in "abc"] + [END],
+    "text_at_the_end": [said({"text": "a"}), said({"text": "b"}), said({"text": "c"}, finishReason="MAX_TOKENS")],
+    "thoughts": [
+        said({"text": "Hm. ", "thought": True}),
+        said({"text": "So."}),
+        said({"text": "?", "thought": True}),
+        END,
+    ],
+    "two_parts": [said({"text": "a"}), said({"text": "b"}, {"text": "c"}), said({"text": "d"}), END],
+    "seal": [said({"text": "a"}), said({"text": "b", "thoughtSignature": "c2VhbA=="}), said({"text": "c"}), END],
+    "rated": [said({"text": "a"}), said({"text": "b"}, safetyRatings=[]), said({"text": "c"}), END],
+    "nothing_in_it": [said({"text": "a"}), said(), said({"text": ""}), {"candidates": []}, said({"text": "b"}), END],
+    "an_error_in_between": [
+        said({"text": "a"}),
+        said({"text": "b"}),
+        {"error": {"code": 503, "message": "overloaded"}},
+    ],
+    "no_end": [said({"text": "a"}), said({"text": "b"})],
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_text_that_is_read_here_stands_where_litellm_would_put_it(name: str) -> None:
+    alone, whole = (hear_gemini(gemini(*ODD[name]), is_whole=is_whole) for is_whole in (False, True))
+    assert ended(alone) == ended(whole)
+
+
+@pytest.mark.parametrize("hidden", ["response", "streaming_response"])
+def test_without_the_bytes_of_gemini_the_parser_reads_it_all(monkeypatch: pytest.MonkeyPatch, hidden: str) -> None:
+    class Hiding:
+        def __init__(self, stream: Any) -> None:
+            self._stream = stream
+
+        def __getattr__(self, name: str) -> Any:
+            if name == hidden:
+                raise AttributeError(name)
+            return getattr(self._stream, name)
+
+        def __aiter__(self) -> Any:
+            return aiter(self._stream)
+
+    taken: list[Any] = []
+
+    def hide(stream: Any, real: Any = litellm_parsed._taken_lines) -> Any:
+        taken.append(real(Hiding(stream)))
+        return taken[-1]
+
+    monkeypatch.setattr(litellm_parsed, "_taken_lines", hide)
+    (text,), end = hear_gemini(gemini(*ODD["text"]), is_whole=False)
+    assert (text, taken) == (Text("Grüße, 🌦!"), [None]) and isinstance(end, Finished)
 
 
 def test_what_litellm_notes_for_a_cache_that_is_not_there_is_no_listener(
@@ -124,6 +184,7 @@ def test_a_parser_with_chunks_of_another_kind_loses_none(monkeypatch: pytest.Mon
     with serve(["Fine, thank you."]) as server:
         played = asyncio.run(hear(LiteLLMModel(CLAUDE, api_key=KEY, base_url=server.origin)))
     assert played[0] == (Text("Fine, thank you."),) and ways == [False]
+    assert hear_gemini(gemini(*ODD["text"]), is_whole=False)[0] == (Text("Grüße, 🌦!"),) and ways == [False, False]
 
 
 @pytest.mark.feature("A13")

@@ -11,6 +11,7 @@ import pytest
 
 from turncell import (
     Agent,
+    Context,
     Hooks,
     Run,
     Session,
@@ -28,7 +29,10 @@ from turncell.adapters.cassette_file import write_cassette
 from turncell.adapters.recordings import CassetteModel
 from turncell.adapters.replay import cassette_of
 from turncell.adapters.scripted_model import Entry, ScriptedModel, call, stop, think
+from turncell.core.events import Compacted
 from turncell.errors import ModelFailure
+from turncell.runtime.ports import ModelRequest
+from turncell.runtime.summary import INSTRUCTIONS
 
 pytestmark = pytest.mark.feature("C12")
 
@@ -302,6 +306,40 @@ class TestCassetteOf:
         write_cassette(path, cassette_of(run.session))
         with cassette(path):
             assert compare(world.agent().run_sync("Look"), run) is None
+
+    @pytest.mark.feature("C3")
+    @pytest.mark.parametrize("said", ["The sea was calm.", "", ModelFailure("bad_request", "no")], ids=str)
+    @pytest.mark.parametrize("words", [None, "In the words of a hook."])
+    def test_what_was_summarised_is_summarised_again(self, said: Any, words: str | None, tmp_path: Path) -> None:
+        @tool(effect="read")
+        def look(at: int) -> str:
+            """Look at the sea."""
+            return f"{at}: {'the tide is high ' * 60}"
+
+        def answer(request: ModelRequest) -> Any:
+            if request.instructions == INSTRUCTIONS:
+                return said
+            return [f"Look {request.step}.", call("look", at=request.step)] if request.step <= 12 else "High."
+
+        def agent(script: Any) -> Agent:
+            context = Context(window_tokens=2_000, keep_recent=2)
+            hooks = Hooks(before_compaction=lambda compaction: words)
+            return Agent(ScriptedModel(script), tools=[look], max_steps=20, context=context, hooks=hooks)
+
+        first = agent(answer).run_sync("Watch the sea.")
+        runs = [first, first.session.send("And now?").result()]
+        path = tmp_path / "sea.jsonl"
+        write_cassette(path, cassette_of(first.session))
+        with cassette(path):
+            again = agent([]).run_sync("Watch the sea.")
+            played = [again, again.session.send("And now?").result()]
+        for before, after in zip(runs, played, strict=True):
+            assert compare(before, after) is None
+            assert summaries(before) == summaries(after) != []
+
+
+def summaries(run: Run) -> list[str]:
+    return [edit.summary for edit in run.state.edits if isinstance(edit, Compacted)]
 
 
 class TestFromTheSessionAndTheRun:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,24 @@ def test_logs_do_not_say_them(caplog: pytest.LogCaptureFixture, history: Path) -
         except ValueError:
             logging.getLogger("turncell").exception("it failed with %s", ENVIRONMENT)
     assert ENVIRONMENT not in caplog.text and SHAPED not in caplog.text and "[redacted: SOME_API_KEY]" in caplog.text
+
+
+@pytest.mark.parametrize("is_hidden", [False, True])
+def test_a_variable_that_comes_and_goes_is_seen_each_time(monkeypatch: pytest.MonkeyPatch, is_hidden: bool) -> None:
+    if is_hidden:  # what a Python may keep in another place: then all is read each time
+        monkeypatch.setattr(os, "environ", dict(os.environ))
+    for value, shown in (
+        ("first-value", "[redacted: NEW_TOKEN]"),
+        ("other-value", "[redacted: NEW_TOKEN]"),
+        (None, None),
+    ):
+        text = value or "other-value"
+        if value is None:
+            del os.environ["NEW_TOKEN"]
+        else:
+            monkeypatch.setitem(os.environ, "NEW_TOKEN", value)
+        secrets.refresh()
+        assert secrets.redactor().text(text) == (shown or text)
 
 
 def test_harmless_texts_stay_as_they_are() -> None:

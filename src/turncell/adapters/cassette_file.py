@@ -223,7 +223,7 @@ def _from_json(plain: Json) -> Recording:
     unknown = set(line.request) - {"model", "instructions", "messages", "tools", "options"}
     if unknown:
         raise ValueError(f"request: {sorted(unknown)} are no fields of it")
-    messages = line.request.get("messages")
+    messages = line.request.get("messages", [])
     if not isinstance(messages, list) or not all(
         isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("parts"), list) for m in messages
     ):

@@ -16,6 +16,7 @@ Event: TypeAlias = tuple[bytes, bytes]
 """The event's name (empty where it has none) and its data."""
 
 _BOM = b"\xef\xbb\xbf"
+_BETWEEN = b"\n\ndata: "
 
 
 class EventLines:
@@ -32,16 +33,16 @@ class EventLines:
 
     def payloads(self, data: bytes) -> list[bytes]:
         """The data of the events that this piece has made whole."""
-        found = []
-        for block in self._blocks(data):
-            if block[:6] == b"data: " and len(block) > 6 and b"\n" not in block:
-                found.append(block[6:])
-            elif (event := _event(block)) is not None:
-                found.append(event[1])
-        return found
+        whole = self._whole(data)
+        # Nearly always each event is one line of data: then all of them are cut at once.
+        if whole[:6] == b"data: " and whole.count(b"\n") == 2 * whole.count(_BETWEEN):
+            found = whole[6:].split(_BETWEEN)
+            if b"" not in found:
+                return found
+        return [data for _, data in _events(whole)]
 
     def events(self, data: bytes) -> list[Event]:
-        return [event for block in self._blocks(data) if (event := _event(block)) is not None]
+        return _events(self._whole(data))
 
     def end(self) -> list[Event]:
         """What is left at the end of the body: one event at most, or the JSON value."""
@@ -49,11 +50,12 @@ class EventLines:
         self._pieces = []
         if self.kind != "events":
             return [(b"", rest)] if rest.strip() and not _BOM.startswith(rest) else []
-        return [event for block in rest.split(b"\n\n") if (event := _event(block)) is not None]
+        return _events(rest)
 
-    def _blocks(self, data: bytes) -> list[bytes]:
+    def _whole(self, data: bytes) -> bytes:
+        """The events that are whole now, with an empty line between two of them."""
         if self.kind != "events" and not (data := self._begin(data)):
-            return []
+            return b""
         if self._ends_in_cr or b"\r" in data:
             data = self._with_newlines(data)
         end = data.rfind(b"\n\n")
@@ -67,12 +69,12 @@ class EventLines:
         if end < 0:
             self._pieces.append(data)
             self.waiting_bytes += len(data)
-            return []
+            return b""
         self._pieces.append(data[:end])
         whole = b"".join(self._pieces) if len(self._pieces) > 1 else data[:end]
         self._pieces = [data[end + skipped :]]
         self.waiting_bytes = len(data) - end - skipped
-        return whole.split(b"\n\n")
+        return whole
 
     def _begin(self, data: bytes) -> bytes:
         """The data, once it is known to be of events; until then, and where it is not, it is kept."""
@@ -99,6 +101,10 @@ class EventLines:
         if data:
             self._ends_in_cr = data[-1] == 13
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def _events(whole: bytes) -> list[Event]:
+    return [event for block in whole.split(b"\n\n") if (event := _event(block)) is not None]
 
 
 def _event(block: bytes) -> Event | None:

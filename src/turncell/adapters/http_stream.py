@@ -151,11 +151,11 @@ class Post:
 
     def __aiter__(self) -> AsyncIterator[list[bytes]]:
         """Payloads, as many at once as one read of the network brought."""
-        return _Bursts(self, self._lines.payloads, lambda event: event[1], lambda payload: payload)
+        return _Bursts(self, self._lines.payloads, lambda event: event[1], lambda payloads: payloads)
 
     def events(self) -> AsyncIterator[list[Event]]:
         """Pairs of name and payload, as many at once as one read of the network brought."""
-        return _Bursts(self, self._lines.events, lambda event: event, lambda event: event[1])
+        return _Bursts(self, self._lines.events, lambda event: event, lambda events: [data for _, data in events])
 
     async def _read(self) -> bytes:
         """The next bytes; none at the end of the body."""
@@ -241,9 +241,13 @@ class _Bursts(AsyncIterator[list[T]]):
     """The lists that an answer is read in. Not a generator: there is nothing here that must be closed."""
 
     def __init__(
-        self, post: Post, feed: Callable[[bytes], list[T]], of: Callable[[Event], T], payload: Callable[[T], bytes]
+        self,
+        post: Post,
+        feed: Callable[[bytes], list[T]],
+        of: Callable[[Event], T],
+        data: Callable[[list[T]], list[bytes]],
     ) -> None:
-        self._post, self._feed, self._of, self._payload = post, feed, of, payload
+        self._post, self._feed, self._of, self._data = post, feed, of, data
         self._has_ended = False
 
     async def __anext__(self) -> list[T]:
@@ -259,10 +263,9 @@ class _Bursts(AsyncIterator[list[T]]):
                 post._check()
                 continue
             post.has_begun = True
-            # Last in nearly every answer, so that looking there is enough nearly always.
-            if self._payload(found[-1]) == DONE or any(self._payload(one) == DONE for one in found):
+            if DONE in (payloads := self._data(found)):
                 post.is_over = True
-                found = found[: next(n for n, one in enumerate(found) if self._payload(one) == DONE)]
+                found = found[: payloads.index(DONE)]
             if found:
                 return found
         raise StopAsyncIteration

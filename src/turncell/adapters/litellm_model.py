@@ -61,6 +61,10 @@ _SCHEMA_PROVIDERS = ("azure", "openai", "xai")
 _CACHE_PROVIDERS = ("anthropic", "bedrock", "openrouter", "vertex_ai")
 """Through which LiteLLM hands on where Anthropic's cache is to be marked."""
 _loaded: Any = None
+_is_warm = False
+"""All that a call through LiteLLM as a whole imports is there."""
+_has_built = False
+"""All that a request which it only builds imports is there."""
 _load_lock = threading.Lock()
 _quiet_lock = threading.Lock()
 _quiet_count = 0
@@ -156,19 +160,25 @@ class LiteLLMModel:
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
         # Its imports are seconds of work that must not stand on the loop.
-        litellm = _loaded or await asyncio.to_thread(warm_up)
+        litellm = _loaded or await asyncio.to_thread(_imported)
         key = await self._key(litellm)
         wrapper: Any = None
         has_begun = False
         with _quiet(litellm):
             provider = self._provider_of(litellm)
-            built = self._built(litellm, request, key, provider)
+            built: Built | None = None
+            if self._builds and _has_built:
+                built = self._built(litellm, request, key, provider)
+            elif self._builds:
+                built = await asyncio.to_thread(self._first_built, litellm, request, key, provider)
             if built is not None:
                 # Closed here, at once: whoever leaves this generator does not wait for a collection of that one.
                 async with aclosing(self._read(litellm, built, provider)) as bursts:
                     async for burst in bursts:
                         yield burst
                 return
+            if not _is_warm:
+                await asyncio.to_thread(_warm, litellm)
             try:
                 async with asyncio.timeout(self.patience.connect_s + self.patience.first_s):
                     wrapper = await litellm.acompletion(**self._arguments(litellm, request, key, provider))
@@ -202,9 +212,20 @@ class LiteLLMModel:
                 if wrapper is not None:
                     await _close(wrapper)
 
+    @property
+    def _builds(self) -> bool:
+        """LiteLLM may only build the request."""
+        return not self._is_whole and "custom_llm_provider" not in self.extra
+
+    def _first_built(self, litellm: Any, request: ModelRequest, key: str | None, provider: str) -> Built | None:
+        """`_built`, with its imports, for a thread."""
+        global _has_built
+        with _load_lock, _host_kept():
+            built = self._built(litellm, request, key, provider)
+        _has_built = True
+        return built
+
     def _built(self, litellm: Any, request: ModelRequest, key: str | None, provider: str) -> Built | None:
-        if self._is_whole or "custom_llm_provider" in self.extra:
-            return None
         if self._builder is None:
             self._builder = RequestBuilder(litellm, self.name, provider, self.base_url, self._mark)
         return self._builder.build(request, key, self.extra | request.extra)
@@ -294,16 +315,30 @@ class LiteLLMModel:
 
 def warm_up() -> Any:
     """Import LiteLLM and all that its first call would import, and return it. Takes seconds: for a background thread."""
+    litellm = _imported()
+    _warm(litellm)
+    return litellm
+
+
+def _imported() -> Any:
+    """LiteLLM itself: enough where it only builds requests."""
     global _loaded
     with _load_lock:
         if _loaded is None:
             with _host_kept():
                 # Waits where the user's own import is still going on in another thread.
-                litellm = importlib.import_module("litellm")
-                with _quiet(litellm), suppress(Exception):
-                    _call_nobody(litellm)
-            _loaded = litellm
+                _loaded = importlib.import_module("litellm")
         return _loaded
+
+
+def _warm(litellm: Any) -> None:
+    """Have LiteLLM import what its own way of asking needs besides: a third as much again."""
+    global _is_warm
+    with _load_lock:
+        if not _is_warm:
+            with _host_kept(), _quiet(litellm), suppress(Exception):
+                _call_nobody(litellm)
+            _is_warm = True
 
 
 @contextmanager

@@ -4,24 +4,35 @@ Some formats only LiteLLM can read (Gemini's, Bedrock's, Anthropic's through oth
 chunk; the parser inside it (`completion_stream`) a tenth of that, and gives the same chunks before anything is made up. It
 is taken where it is there, gives what LiteLLM calls a ModelResponseStream, and nobody's callbacks wait for the whole answer.
 Otherwise the stream object is left as it was found, first chunk and all.
+
+The parser of Gemini's format costs as much as the stream object, for it builds some ten objects for each piece of text and
+counts all tokens anew. An event that is text and nothing else is therefore read here; all others, the first and the last
+among them, go to the parser, which never learns that there were more.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
+import orjson
+
+from turncell.adapters.event_lines import EventLines
+
 
 class Parsed(AsyncIterator[Any]):
-    """The chunks of one stream, read by LiteLLM's parser alone."""
+    """The chunks of one stream, read by LiteLLM's parser alone; lists of texts in between, where `lines` are given."""
 
-    def __init__(self, litellm: Any, model: str, provider: str, kind: type, stream: Any) -> None:
+    def __init__(
+        self, litellm: Any, model: str, provider: str, kind: type, stream: Any, lines: Lines | None = None
+    ) -> None:
         self.received_finish_reason: str | None = None
         self.intermittent_finish_reason: str | None = None
         """Always None; what looks for an end in LiteLLM's stream object looks for both."""
         self._litellm, self._model, self._provider, self._kind = litellm, model, provider, kind
-        self._stream = aiter(stream)
+        self._stream, self._lines = aiter(stream), lines
         self._first: Any = None
 
     async def begin(self) -> Any:
@@ -35,6 +46,8 @@ class Parsed(AsyncIterator[Any]):
     async def __anext__(self) -> Any:
         chunk, self._first = self._first, None
         if chunk is None:
+            if texts := await self._texts():
+                return texts
             chunk = await self._next()
         if chunk is None:
             raise StopAsyncIteration
@@ -54,6 +67,15 @@ class Parsed(AsyncIterator[Any]):
             chunk.usage = said["usage"]
         return chunk
 
+    async def _texts(self) -> list[str]:
+        """What can be read here before the parser has its turn."""
+        if self._lines is None:
+            return []
+        try:
+            return await self._lines.texts()
+        except Exception as error:
+            raise _mapped(self._litellm, self._model, self._provider, error) from error
+
     async def _next(self) -> Any:
         """None at the end."""
         try:
@@ -65,6 +87,69 @@ class Parsed(AsyncIterator[Any]):
             return None
         except Exception as error:
             raise _mapped(self._litellm, self._model, self._provider, error) from error
+
+
+class Lines(AsyncIterator[str]):
+    """The lines that a parser reads, from the bytes of its response; some are taken before it sees them."""
+
+    def __init__(self, data: AsyncIterator[bytes]) -> None:
+        self._data, self._events = data, EventLines()
+        self._waiting: deque[bytes] = deque()
+        self._has_ended = False
+
+    async def _fill(self) -> None:
+        """Until something waits, or nothing comes any more."""
+        while not self._waiting and not self._has_ended:
+            data = await anext(self._data, None)
+            if data is None:
+                self._has_ended = True
+                self._waiting.extend(payload for _, payload in self._events.end())
+            else:
+                self._waiting.extend(self._events.payloads(data))
+
+    async def texts(self) -> list[str]:
+        """Of the events that come next and are text alone, as many as are there; none where the next one is another."""
+        await self._fill()
+        found = []
+        while self._waiting and (text := plain_text(self._waiting[0])) is not None:
+            found.append(text)
+            self._waiting.popleft()
+        return found
+
+    async def __anext__(self) -> str:
+        await self._fill()
+        if not self._waiting:
+            raise StopAsyncIteration
+        return "data: " + self._waiting.popleft().decode("utf-8", "replace")
+
+    async def aclose(self) -> None:
+        if (close := getattr(self._data, "aclose", None)) is not None:
+            await close()
+
+
+_EVENT = {"candidates", "usageMetadata", "modelVersion", "responseId", "createTime"}
+_CANDIDATE = {"content", "index"}
+_CONTENT = {"parts", "role"}
+
+
+def plain_text(payload: bytes) -> str | None:
+    """The text of an event in Gemini's format that says nothing else. Its token counts are repeated by the last event.
+
+    >>> plain_text(b'{"candidates": [{"content": {"parts": [{"text": "Hi"}], "role": "model"}}]}')
+    'Hi'
+    """
+    try:
+        event = orjson.loads(payload)
+        (candidate,) = event["candidates"]
+        content = candidate["content"]
+        (part,) = content["parts"]
+        text = part["text"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    is_plain = len(part) == 1 and _EVENT.issuperset(event) and _CANDIDATE.issuperset(candidate)
+    if not is_plain or not _CONTENT.issuperset(content) or candidate.get("index"):
+        return None
+    return text if isinstance(text, str) and text else None
 
 
 class _Rejoined(AsyncIterator[Any]):
@@ -108,12 +193,21 @@ async def parsed(litellm: Any, wrapper: Any, model: str, provider: str) -> Parse
     stream = wrapper.completion_stream
     if not hasattr(stream, "__aiter__"):
         return None
-    found = Parsed(litellm, model, provider, kind, stream)
+    found = Parsed(litellm, model, provider, kind, stream, _taken_lines(stream))
     other = await found.begin()
     if other is None:
         return found
     wrapper.completion_stream = _Rejoined(other, stream)
     return None
+
+
+def _taken_lines(stream: Any) -> Lines | None:
+    """The lines of the parser from now on, where the response that it reads them from is known."""
+    data = getattr(getattr(stream, "response", None), "aiter_bytes", None)
+    if data is None or not hasattr(stream, "streaming_response"):
+        return None
+    stream.streaming_response = lines = Lines(data())
+    return lines
 
 
 def _is_empty(chunk: Any) -> bool:

@@ -41,6 +41,9 @@ class Reading:
             wrapper.raise_on_model_repetition = _nothing
 
     def read(self, chunk: Any) -> list[Fragment]:
+        """The fragments of a chunk, or of texts that were read without one."""
+        if isinstance(chunk, list):
+            return [TextFragment(text) for text in chunk]
         self._note_usage(chunk)
         fragments: list[Fragment] = []
         for choice in chunk.choices[:1]:

@@ -142,7 +142,7 @@ class Recordings:
         if not self._all:
             return "it is empty"
         asked = request["messages"]
-        same = [_same_messages(recording.request["messages"], asked) for recording in self._all]
+        same = [_same_messages(recording.request.get("messages", []), asked) for recording in self._all]
         nearest_numbers = [number for number, count in enumerate(same, 1) if count == max(same)]
         number = max(nearest_numbers[:_LOOK_AT], key=lambda number: _nearness(self._all[number - 1].request, request))
         nearest = self._all[number - 1]
@@ -222,7 +222,7 @@ def key_of(request: dict[str, Json]) -> str:
 
 def _nearness(kept: dict[str, Json], asked: dict[str, Json]) -> tuple[float, int]:
     """Of recordings with as many equal messages: how alike the next one is, then how much else is the same."""
-    ours, theirs = kept["messages"], asked["messages"]
+    ours, theirs = kept.get("messages", []), asked["messages"]
     same = _same_messages(ours, theirs)
     a, b = (json.dumps(of[same])[:_LOOK_CHARS] if same < len(of) else "" for of in (ours, theirs))
     ratio = difflib.SequenceMatcher(None, a, b, autojunk=False).ratio()
@@ -241,7 +241,7 @@ def _first_difference(kept: dict[str, Json], asked: dict[str, Json]) -> str:
     for name in ("model", "instructions"):
         if name in kept and kept[name] != asked[name]:
             return f"its {name} differ{'s' * (name == 'model')}: {difference(kept[name], asked[name])}"
-    ours, theirs = kept["messages"], asked["messages"]
+    ours, theirs = kept.get("messages", []), asked["messages"]
     same = _same_messages(ours, theirs)
     if same < max(len(ours), len(theirs)):
         a, b = (of[same] if same < len(of) else None for of in (ours, theirs))

@@ -24,9 +24,9 @@ from turncell.core.compare import difference
 from turncell.core.context import conversation, messages_of
 from turncell.core.deltas import Fragment
 from turncell.core.digest import call_digest, canonical_json
-from turncell.core.events import Event
+from turncell.core.events import Compacted, Event, Noted
 from turncell.core.fold import CallState, RunState, StepState, fold
-from turncell.core.parts import Json, Message
+from turncell.core.parts import Json, Message, Text
 from turncell.core.policy import Effect, Rule
 from turncell.errors import Declined, FailureKind, ToolError, UsageError
 from turncell.runtime import defaults
@@ -40,6 +40,7 @@ from turncell.runtime.ports import Model, ModelRequest, ToolSpec, capabilities_o
 from turncell.runtime.room import Repeats
 from turncell.runtime.run import Run
 from turncell.runtime.session import Session
+from turncell.runtime.summary import INSTRUCTIONS, NO_SUMMARY
 from turncell.runtime.tools import Tool, toolbox
 
 AnyTool = Tool | Callable[..., Any]
@@ -55,11 +56,28 @@ def cassette_of(source: Session | Iterable[Event]) -> Recordings:
 
 
 def recordings_of(run: RunState, before: Sequence[RunState] = ()) -> list[Recording]:
-    """One for each step of a run; `before` are the runs that it went on from. Summaries are not among them."""
+    """One for each step of a run, and for each summary before it; `before` are the runs that it went on from."""
     recordings = []
     for step in run.steps:
+        recordings += _summaries(run, step.step)
         told = messages_of(conversation((*before, run), step.step))
         recordings.append(_recording({"instructions": run.instructions, "messages": messages_as_json(told)}, step))
+    return recordings
+
+
+def _summaries(run: RunState, step: int) -> list[Recording]:
+    """What was said when a model was asked to summarise. Known by that alone: how much it was shown is not in the journal."""
+    asked: dict[str, Json] = {"instructions": INSTRUCTIONS}
+    told = [one for one in (*run.notes, *run.edits) if one.step == step]
+    recordings = []
+    for one in sorted(told, key=lambda one: one.seq):
+        if isinstance(one, Compacted) and one.model:
+            said = (Text(one.summary),)
+            recordings.append(Recording(asked, said, "stop", one.usage, one.cost_usd, one.cost_basis, one.model))
+        elif isinstance(one, Noted) and one.kind == "context" and NO_SUMMARY in one.message:
+            kind, _, words = one.message.partition(NO_SUMMARY)[2].partition(": ")
+            is_failure = kind in get_args(FailureKind)
+            recordings.append(Recording(asked, failure=(cast(FailureKind, kind), words) if is_failure else None))
     return recordings
 
 

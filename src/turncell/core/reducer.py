@@ -411,20 +411,17 @@ def _streamed(turn: _Turn, s: Streamed) -> None:
     if not turn.state.is_streaming:
         return
     run_id, step = turn.run.run_id, len(turn.run.steps)
-    assembly, events = turn.state.assembly, turn.events
+    assembly, events, delta = turn.state.assembly, turn.events, ev.TextDelta
     pending: list[str] = []
     number = -1
     for fragment in s.fragments:
-        kind = type(fragment)
-        if kind is TextFragment:
-            text = fragment.text  # type: ignore[union-attr]
-            if not text:
-                continue
-            if not pending:
-                blocks = assembly.blocks
-                number = len(blocks) - 1 if blocks and blocks[-1].kind == "text" else len(blocks)
-            pending.append(text)
-            events.append(ev.TextDelta(run_id, step, number, text))
+        if type(fragment) is TextFragment:
+            if text := fragment.text:
+                if not pending:
+                    blocks = assembly.blocks
+                    number = len(blocks) - 1 if blocks and blocks[-1].kind == "text" else len(blocks)
+                pending.append(text)
+                events.append(delta(run_id, step, number, text))
             continue
         if pending:
             assembly, _ = assembly.add("text", "".join(pending))

@@ -89,6 +89,8 @@ class _Buffer(ABC):
 
     def push(self, events: Sequence[Event]) -> None:
         """From the run's loop."""
+        if not events:
+            return
         with self._lock:
             is_asleep = not self._events
             self._events.extend(events)

@@ -46,6 +46,7 @@ from turncell.core.signals import (
     Signal,
     StartCall,
     Stop,
+    Streamed,
     TellDenial,
 )
 from turncell.core.values import evolve
@@ -348,7 +349,10 @@ class Driver:
             return
         written: Future[None] | None = None
         if transition.events:
-            recorded = [event for event in transition.events if isinstance(event, Recorded)]
+            recorded: list[Any] = []
+            # Of a burst only what is saved at its end is recorded, now and then.
+            if not isinstance(signal, Streamed) or isinstance(transition.events[-1], Recorded):
+                recorded = [event for event in transition.events if isinstance(event, Recorded)]
             if recorded:
                 is_intent = any(isinstance(c, StartCall) and c.call.effect != "read" for c in transition.commands)
                 written = self._record(recorded, is_intent)

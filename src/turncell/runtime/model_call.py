@@ -142,8 +142,10 @@ def _odd(burst: Any) -> str | None:
     if not isinstance(burst, list | tuple):
         return f"{_shown(burst)} where a list of fragments is wanted"
     for fragment in burst:
-        if isinstance(fragment, TextFragment | ReasoningFragment):
-            is_odd = not isinstance(fragment.text, str)
+        if type(fragment) is TextFragment and type(fragment.text) is str:
+            continue
+        if isinstance(fragment, (TextFragment, ReasoningFragment)):
+            is_odd = not isinstance(cast(object, fragment.text), str)
         elif isinstance(fragment, CallFragment):
             texts = (fragment.provider_id or "", fragment.name or "", fragment.arguments)
             is_odd = not all(isinstance(text, str) for text in texts) or not _is_count(fragment.index)
