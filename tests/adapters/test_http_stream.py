@@ -161,7 +161,7 @@ def test_connections_are_used_again() -> None:
             for _ in range(3):
                 with suppress(ModelFailure):
                     await collect(server)
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.3)
             return server.connections
 
     async def late_end(server: ByteServer, writer: asyncio.StreamWriter) -> None:
