@@ -28,18 +28,20 @@ async function measured(name, ...values) {
   await session.send("Performance.enable", { timeDomain: "threadTicks" });
   const spent = async () => {
     const { metrics } = await session.send("Performance.getMetrics");
-    return metrics.find((metric) => metric.name === "TaskDuration").value;
+    return ["Task", "Script", "RecalcStyle", "Layout"].map(
+      (what) => metrics.find(({ name }) => name === `${what}Duration`).value,
+    );
   };
   const before = await spent();
   const found = await page.evaluate(([name, values]) => globalThis.bench[name](...values), [name, values]);
-  const cpu_s = (await spent()) - before;
+  const [cpu_s, script_s, style_s, layout_s] = (await spent()).map((value, at) => value - before[at]);
   await page.close();
-  return { found, cpu_s };
+  return { found, spent: { cpu_s, script_s, style_s, layout_s } };
 }
 
 const stream = async (kind, size, chunk) => {
-  const { found, cpu_s } = await measured("stream", kind, size, chunk);
-  const timed = { ...found, cpu_s, frame_ms: (1000 * cpu_s) / found.frames };
+  const { found, spent } = await measured("stream", kind, size, chunk);
+  const timed = { ...found, ...spent, frame_ms: (1000 * spent.cpu_s) / found.frames };
   process.stderr.write(`  ${kind} ${size} ${JSON.stringify(timed)}\n`);
   return timed;
 };
