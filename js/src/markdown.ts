@@ -260,9 +260,11 @@ export class MarkdownStream {
     for (let index = blocks.length - 1; index > 0; index--) {
       const block = blocks[index] as Block;
       const before = blocks[index - 1] as Block;
-      if (!hasBegun(block, lines, open)) continue;
-      const isText = block.type === "paragraph_open" || block.type === "heading_open";
       const above = open.slice(lines[block.start - 1], lines[block.start]);
+      // A letter behind an empty line begins something, whatever its line becomes.
+      const isFresh = /^[ \t]*\n$/.test(above) && /^ {0,3}\p{L}/u.test(open.slice(lines[block.start]));
+      if (!isFresh && !hasBegun(block, lines, open)) continue;
+      const isText = block.type === "paragraph_open" || block.type === "heading_open";
       if (isText && before.end < block.start && above.trim() !== "") continue;
       return index;
     }
