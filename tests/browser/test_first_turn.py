@@ -108,7 +108,7 @@ long = Agent(model, tools=[send_note])
         answer.locator("tbody tr").last.scroll_into_view_if_needed()
         notebook.screenshot(f"long-{theme.lower()}-{version}")
     notebook.theme("Light")
-    notebook.press(turn.get_by_role("button", name="Approve"))
+    press(turn.get_by_role("button", name="Approve"))
     expect(turn).to_contain_text("Sent.", timeout=15_000)
 
 
