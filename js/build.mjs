@@ -32,12 +32,15 @@ const never = {
   "src/rules_inline/html_inline.ts": "var html_inline = () => false;",
 };
 
-// Presets and methods of its class that nobody calls here.
-const method = (name) => [name, new RegExp(`^\\t${name}\\([^)]*\\) \\{[\\s\\S]*?^\\t\\}`, "m")];
+// Presets, and methods of its classes that nobody calls here or that build.ts replaces.
+const methods =
+  "use enable enableOnly disable render parseInline renderInline validateLink normalizeLink normalizeLinkText " +
+  "at before after attrPush attrSet attrJoin";
+const method = (name) => [name, new RegExp(`^\\t${name}\\([^)]*\\) \\{[\\s\\S]*?^\\t\\}`, "gm")];
 const notOurs = {
   zero: /^\tzero: \{[\s\S]*?^\t\},/m,
   commonmark: /^\tcommonmark: \{[\s\S]*?^\t\}/m,
-  ...Object.fromEntries(["use", "enable", "disable", "render", "parseInline", "renderInline"].map(method)),
+  ...Object.fromEntries(methods.split(" ").map(method)),
 };
 
 const cutMarkdownIt = {
@@ -53,11 +56,13 @@ const cutMarkdownIt = {
         contents = contents.slice(0, start) + instead + contents.slice(end);
       }
       for (const [name, whole] of Object.entries(notOurs)) {
-        if (!whole.test(contents)) throw new Error(`markdown-it has no ${name} any more; see build.mjs`);
-        contents = contents.replace(whole, "");
+        const rest = contents.replace(whole, "");
+        if (rest === contents) throw new Error(`markdown-it has no ${name} any more; see build.mjs`);
+        contents = rest;
       }
       // A helper for browsers that are older than this page.
-      contents = contents.replace(/_defineProperty\(this, "(\w+)", /g, "void (this.$1 = ");
+      const define = /_defineProperty\(\s*this,\s*(?:\/\*\*(?:(?!\*\/)[\s\S])*\*\/\s*)?"(\w+)",\s*/g;
+      contents = contents.replace(define, "void (this.$1 = ");
       return { contents, loader: "js" };
     });
   },

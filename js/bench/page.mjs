@@ -28,32 +28,39 @@ async function measured(name, ...values) {
   await session.send("Performance.enable", { timeDomain: "threadTicks" });
   const spent = async () => {
     const { metrics } = await session.send("Performance.getMetrics");
-    return metrics.find((metric) => metric.name === "TaskDuration").value;
+    return ["Task", "RecalcStyle", "Layout"].map(
+      (what) => metrics.find(({ name }) => name === `${what}Duration`).value,
+    );
   };
   const before = await spent();
   const found = await page.evaluate(([name, values]) => globalThis.bench[name](...values), [name, values]);
-  const cpu_s = (await spent()) - before;
+  const [cpu_s, style_s, layout_s] = (await spent()).map((value, at) => value - before[at]);
   await page.close();
-  return { found, cpu_s };
+  return { found, spent: { cpu_s, style_s, layout_s } };
 }
 
-const stream = async (kind, size, chunk) => {
-  const { found, cpu_s } = await measured("stream", kind, size, chunk);
-  const timed = { ...found, cpu_s, frame_ms: (1000 * cpu_s) / found.frames };
-  process.stderr.write(`  ${kind} ${size} ${JSON.stringify(timed)}\n`);
-  return timed;
-};
+async function timed(name, ...values) {
+  const { found, spent } = await measured(name, ...values);
+  const figures = { ...found, ...spent, frame_ms: (1000 * spent.cpu_s) / found.frames };
+  process.stderr.write(`  ${name} ${values.join(" ")} ${JSON.stringify(figures)}\n`);
+  return figures;
+}
+
 try {
   const share = isQuick ? 10 : 1;
-  const answer = await stream("answer", 100_000 / share, 10);
-  const long = await stream("answer", 1_000_000 / share, 1000);
-  const short = await stream("answer", 100_000 / share, 1000);
-  const fence = await stream("fence", 100_000 / share, 10);
-  const table = await stream("table", 800 / share, 10);
+  const answer = await timed("stream", "answer", 100_000 / share, 10);
+  const long = await timed("stream", "answer", 1_000_000 / share, 1000);
+  const short = await timed("stream", "answer", 100_000 / share, 1000);
+  const fence = await timed("stream", "fence", 100_000 / share, 10);
+  const table = await timed("stream", "table", 800 / share, 10);
+  const live = await timed("live", "answer", 100_000 / share, 2_500);
+  const liveLong = await timed("live", "answer", 1_000_000 / share, 25_000);
+  const liveShort = await timed("live", "answer", 100_000 / share, 25_000);
   const none = await measured("open", 0);
   const notebook = await measured("open", 30);
-  const open_ms = notebook.found - none.found;
-  process.stdout.write(`${JSON.stringify({ answer, long, short, fence, table, open_ms })}\n`);
+  const open_ms = 1000 * (notebook.spent.cpu_s - none.spent.cpu_s);
+  const streamed = { answer, long, short, fence, table, live, liveLong, liveShort };
+  process.stdout.write(`${JSON.stringify({ ...streamed, open_ms })}\n`);
 } finally {
   await browser.close();
   rmSync(out, { recursive: true });

@@ -1,6 +1,9 @@
 /** What the page does for long answers; driven by `page.mjs`. Each frame is a delta or two, drawn and laid out. */
 import widget from "../src/index";
 import { MarkdownStream } from "../src/markdown";
+import type { Event } from "../src/store";
+import { show } from "../test/model";
+import { Script } from "../test/script";
 
 export interface Timed {
   readonly frames: number;
@@ -45,6 +48,37 @@ async function stream(kind: string, size: number, chunk: number): Promise<Timed>
   return { frames, longest_ms, wall_ms };
 }
 
+const MESSAGES_PER_S = 25;
+
+/** A turn as the kernel sends it, so many characters a second in deltas of five, drawn whenever the page draws. */
+async function live(kind: string, size: number, rate: number): Promise<Timed> {
+  const text = texts[kind]?.(size) ?? "";
+  const place = document.createElement("div");
+  document.body.append(place);
+  const { events } = new Script("Why?").step().say("-");
+  const { model, dispose } = show(place, events.slice(0, -1));
+  const delta = events[events.length - 1] as Event;
+  let [frames, longest_ms, at] = [0, 0, 0];
+  const observer = new PerformanceObserver((list) => {
+    for (const { duration } of list.getEntries()) longest_ms = Math.max(longest_ms, duration);
+  });
+  observer.observe({ type: "longtask" });
+  const began = performance.now();
+  while (at < text.length) {
+    const until = Math.min(text.length, ((performance.now() - began) / 1000) * rate);
+    const deltas: Event[] = [];
+    for (; at < until; at += 5) deltas.push({ ...delta, text: text.slice(at, at + 5) } as Event);
+    if (deltas.length > 0) model.events(deltas);
+    frames += 1;
+    await new Promise((done) => setTimeout(done, 1000 / MESSAGES_PER_S));
+  }
+  const wall_ms = performance.now() - began;
+  observer.disconnect();
+  dispose();
+  place.remove();
+  return { frames, longest_ms, wall_ms };
+}
+
 /** So many views of ended runs, as a notebook that is opened has them. */
 async function open(count: number): Promise<number> {
   const usage = { input_tokens: 3100, output_tokens: 300, cache_read_tokens: 0, is_estimated: false };
@@ -76,4 +110,4 @@ async function open(count: number): Promise<number> {
   return performance.now() - began;
 }
 
-Object.assign(globalThis, { bench: { stream, open } });
+Object.assign(globalThis, { bench: { stream, live, open } });

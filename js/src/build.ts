@@ -145,7 +145,7 @@ class Builder {
       else this.#text(readable(token.content));
       return;
     }
-    const element = h(token.tag as Tag);
+    const element = document.createElement(token.tag as Tag);
     if (token.tag === "ol") {
       const start = Number(token.attrGet("start") ?? 1);
       if (Number.isInteger(start) && start !== 1) element.setAttribute("start", String(start));

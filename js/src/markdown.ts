@@ -6,15 +6,18 @@
  * - Top-level blocks are *frozen*: once the next block has begun for good, the DOM of a block is never touched again and
  *   its text is never parsed again. "For good" is the delicate part, see `#safeEnd`.
  * - The rest, the *open part*, is parsed anew and patched into the DOM node by node; text grows by `appendData`.
- * - An open fence is not parsed at all: its lines go straight into the code block until one closes it.
+ * - Words that follow a word are not parsed at all, see `#findTail`, nor are the lines of an open fence: they go straight
+ *   into the code block until one closes it. Of an open table only the rows that are not complete are parsed again.
+ * - Blocks stand in groups, by their number: laying out the last one visits its group and the other groups, not all blocks.
  * - After a flush that took t ms the next one waits 4t (at most 500 ms): no input takes more than a fifth of the page.
  *
- * Invariant (held by the tests): after any sequence of `append` and `flush` the DOM is the one that the whole text would
+ * Invariant (held by the tests): after any sequence of `append` and `flush` the blocks are those that the whole text would
  * give at once. Two exceptions, both passing: a last line that may yet close a fence is held back, and a link whose
  * definition comes later is text until `end`.
  */
 import { type Block, type BuildOptions, build, fenceLanguage, parse, type References } from "./build";
 import { CodeWriter, codeBlock } from "./code";
+import { h } from "./dom";
 import { highlightLater } from "./highlight";
 import { patchChildren } from "./patch";
 
@@ -28,29 +31,52 @@ export interface MarkdownOptions {
 /** A single block beyond this is cut at a line: one endless table must not be parsed as a whole for ever. */
 const MAX_OPEN_CHARS = 200_000;
 const MAX_WAIT_MS = 500;
+/** A table beyond this is cut as well. It is also the number of missing cells that the parser fills in. */
+const MAX_CELLS = 0x10000;
+export const GROUP_BLOCKS = 64;
+/** What means nothing to Markdown behind a letter of the same line, whatever the paragraph holds. */
+const PLAIN = /^[\p{L}\p{N} .,:?!'"([{}<&@^/%$=+-]*$/u;
 
 interface OpenFence {
   readonly writer: CodeWriter;
   readonly closes: RegExp;
   /** A line that is not complete and may yet become the closing one. */
   readonly mayClose: RegExp;
-  /** Offset of the first line that is not complete; what is before it has been looked at. */
+  /** Offset in the open part of the first line that is not complete; what is before it has been looked at. */
   line: number;
   /** Offset up to which the text is in the DOM. */
   shown: number;
 }
 
+interface OpenTable {
+  /** The two lines that make it a table; they are parsed again with each row. */
+  readonly head: string;
+  /** How many rows are frozen. */
+  readonly rows: number;
+}
+
+const NO_TABLE: OpenTable = { head: "", rows: 0 };
+
+/** A hidden tab has no frames; what has gathered is shown the moment it is looked at again. */
+const waiting = new Set<MarkdownStream>();
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) for (const stream of waiting) stream.flush();
+});
+
 export class MarkdownStream {
   #text = "";
-  /** The text with `\n` line ends only, so that offsets and lines agree with the parser's. */
-  #source = "";
+  /** The text that is not frozen, with `\n` line ends only, so that offsets and lines agree with the parser's. */
+  #open = "";
   /** A last character that means nothing alone: half of `\r\n` or of a surrogate pair. */
   #half = "";
-  #frozenChars = 0;
   #frozenNodes = 0;
   /** Definitions of the frozen text; those of the open part may still change. */
   #references: References = {};
   #fence: OpenFence | null = null;
+  #table = NO_TABLE;
+  /** The text node where plain words go on, and how much of the open part is in the DOM then. */
+  #tail: Text | null = null;
+  #shown = 0;
   #isDirty = false;
   #isEnded = false;
   #notBefore = 0;
@@ -76,7 +102,7 @@ export class MarkdownStream {
     this.#text += text;
     const whole = this.#half + text;
     this.#half = /[\r\ud800-\udbff]$/.exec(whole)?.[0] ?? "";
-    this.#source += lineEnds(whole.slice(0, whole.length - this.#half.length));
+    this.#open += lineEnds(whole.slice(0, whole.length - this.#half.length));
     this.#isDirty = true;
     this.root.classList.add("tc-live");
     this.#schedule();
@@ -85,7 +111,7 @@ export class MarkdownStream {
   /** Shows everything, resolves late link definitions and colours the last block. Repeating it does nothing. */
   end(): void {
     if (this.#isEnded) return;
-    this.#source += lineEnds(this.#half);
+    this.#open += lineEnds(this.#half);
     this.#isDirty = true;
     this.#isEnded = true;
     this.flush();
@@ -105,11 +131,7 @@ export class MarkdownStream {
     if (!this.#isDirty) return;
     this.#isDirty = false;
     const started = performance.now();
-    if (this.#fence !== null) this.#growFence(this.#fence);
-    // Freezing a fence leaves an open part, and an open part may end in the next fence.
-    while (this.#fence === null && this.#renderOpen()) {
-      if (this.#fence !== null) this.#growFence(this.#fence);
-    }
+    if (this.#isEnded || !this.#growTail()) this.#render();
     if (this.#isEnded) this.#finish();
     const now = performance.now();
     this.#notBefore = now + Math.min(4 * (now - started), MAX_WAIT_MS);
@@ -121,60 +143,112 @@ export class MarkdownStream {
     let timer: ReturnType<typeof setTimeout> | undefined;
     let frame = 0;
     const flush = (): void => this.flush();
-    // A hidden tab has no frames; what has gathered is shown the moment it is looked at again.
-    const onVisible = (): void => {
-      if (!document.hidden) this.flush();
-    };
-    document.addEventListener("visibilitychange", onVisible);
+    waiting.add(this);
     this.#cancelFlush = () => {
+      waiting.delete(this);
       this.#cancelFlush = null;
       clearTimeout(timer);
       cancelAnimationFrame(frame);
-      document.removeEventListener("visibilitychange", onVisible);
     };
     const wait = this.#notBefore - performance.now();
-    if (wait <= 0) frame = requestAnimationFrame(flush);
+    if (wait < 16) frame = requestAnimationFrame(flush);
     else
       timer = setTimeout(() => {
         frame = requestAnimationFrame(flush);
       }, wait);
   }
 
+  #render(): void {
+    if (this.#fence !== null) this.#growFence(this.#fence);
+    // Freezing a fence leaves an open part, and an open part may end in the next fence.
+    while (this.#fence === null && this.#renderOpen()) {
+      if (this.#fence !== null) this.#growFence(this.#fence);
+    }
+    this.#tail = this.#fence === null ? this.#findTail() : null;
+    this.#shown = withoutSpaces(this.#open).length;
+  }
+
+  /**
+   * The last text node, when plain words behind it would only make it longer: it is the end of the source, in a paragraph,
+   * an item or a heading, and its line has a letter already, so that no mark at the line's beginning can come any more.
+   */
+  #findTail(): Text | null {
+    const line = withoutSpaces(this.#open.slice(this.#open.lastIndexOf("\n") + 1));
+    const end = line.slice(-1);
+    // A definition may take the next words for its own.
+    if (!/\p{L}/u.test(line) || !PLAIN.test(end) || this.#open.includes("]:")) return null;
+    let node: Node = this.root;
+    let depth = 0;
+    for (; node.lastChild !== null; node = node.lastChild) depth += 1;
+    // The parser drops what is nested too deeply.
+    if (depth > 20 || !(node instanceof Text)) return null;
+    const isProse = /^(?:p|li|h\d)$/.test(node.parentElement?.localName ?? "");
+    return isProse && node.data.endsWith(end) ? node : null;
+  }
+
+  #growTail(): boolean {
+    const text = withoutSpaces(this.#open.slice(this.#shown));
+    if (this.#tail === null || !PLAIN.test(text)) return false;
+    this.#tail.appendData(text);
+    this.#shown += text.length;
+    return true;
+  }
+
   /** Parses and shows the open part, freezes what is safe. True when there may be more to do behind it. */
   #renderOpen(): boolean {
-    const open = this.#source.slice(this.#frozenChars);
+    const open = this.#table.head + this.#open;
     const references = { ...this.#references };
-    const blocks = parse(open, references);
+    const blocks = this.#show(open, references);
     this.#hasDefinitions ||= Object.keys(references).length > 0;
     const lines = lineStarts(open);
     const frozen = this.#safeEnd(blocks, lines, open);
     const last = blocks[blocks.length - 1];
-    const nodes = blocks.map((block) => build(block, this.#build));
-    this.#patchFrom(this.#frozenNodes, nodes);
 
-    if (last?.type === "fence" && frozen === blocks.length - 1 && hasBegun(last, lines, open)) {
+    if (last !== undefined && frozen === blocks.length - 1) {
       const start = lines[last.start] ?? 0;
-      const lineEnd = (lines[last.start + 1] ?? open.length + 1) - 1;
-      const opening = /^(?:`{3,}|~{3,})/.exec(open.slice(start, lineEnd));
-      if (opening !== null) {
+      if (last.type === "fence" && hasBegun(last, lines, open)) {
+        const lineEnd = (lines[last.start + 1] ?? open.length + 1) - 1;
+        const opening = /^(?:`{3,}|~{3,})/.exec(open.slice(start, lineEnd));
+        if (opening !== null) {
+          this.#freeze(frozen, start, references);
+          this.#openFence(opening[0], fenceLanguage(last.tokens[0]), lineEnd + 1 - start);
+          return true;
+        }
+      }
+      const firstRow = last.start + 2;
+      const rowsEnd = Math.min(last.end, lines.length - 1);
+      if (last.type === "table_open" && rowsEnd > firstRow) {
+        const { rows } = frozen > 0 ? NO_TABLE : this.#table;
         this.#freeze(frozen, start, references);
-        this.#openFence(opening[0], fenceLanguage(last.tokens[0]), this.#frozenChars + lineEnd + 1 - start);
+        this.#table = { head: open.slice(start, lines[firstRow]), rows: rows + rowsEnd - firstRow };
+        this.#open = open.slice(lines[rowsEnd]);
+        const columns = this.#nodeAt(this.#frozenNodes).querySelectorAll("th").length;
+        if (columns * this.#table.rows <= MAX_CELLS) return false;
+        this.#freeze(1, this.#table.head.length, {});
         return true;
       }
     }
     const boundary = blocks[frozen];
     if (frozen > 0 && boundary !== undefined) this.#freeze(frozen, lines[boundary.start] ?? 0, references);
-    const rest = this.#source.length - this.#frozenChars;
-    if (rest <= MAX_OPEN_CHARS) return false;
-    const cut = this.#source.lastIndexOf("\n", this.#frozenChars + MAX_OPEN_CHARS) + 1;
-    const end = cut > this.#frozenChars ? cut : this.#frozenChars + MAX_OPEN_CHARS;
-    const piece = parse(this.#source.slice(this.#frozenChars, end), { ...this.#references });
-    this.#patchFrom(
-      this.#frozenNodes,
-      piece.map((block) => build(block, this.#build)),
-    );
-    this.#freeze(piece.length, end - this.#frozenChars, references);
+    const rest = this.#table.head + this.#open;
+    if (rest.length <= MAX_OPEN_CHARS) return false;
+    const end = rest.lastIndexOf("\n", MAX_OPEN_CHARS) + 1 || MAX_OPEN_CHARS;
+    const piece = this.#show(rest.slice(0, end), { ...this.#references });
+    this.#freeze(piece.length, end, references);
     return true;
+  }
+
+  /** Makes the DOM behind the frozen blocks, and the frozen rows, that of a text. */
+  #show(open: string, references: References): Block[] {
+    const blocks = parse(open, references);
+    const nodes = blocks.map((block) => build(block, this.#build));
+    const { rows } = this.#table;
+    if (rows > 0) {
+      const fresh = (nodes.shift() as HTMLElement).querySelector("tbody")?.childNodes ?? [];
+      patchChildren(this.#nodeAt(this.#frozenNodes).querySelector("tbody") as Node, rows, [...fresh]);
+    }
+    this.#patchFrom(this.#frozenNodes + (rows > 0 ? 1 : 0), nodes);
+    return blocks;
   }
 
   /**
@@ -186,31 +260,32 @@ export class MarkdownStream {
     for (let index = blocks.length - 1; index > 0; index--) {
       const block = blocks[index] as Block;
       const before = blocks[index - 1] as Block;
-      if (!hasBegun(block, lines, open)) continue;
-      const isText = block.type === "paragraph_open" || block.type === "heading_open";
       const above = open.slice(lines[block.start - 1], lines[block.start]);
+      // A letter behind an empty line begins something, whatever its line becomes.
+      const isFresh = /^[ \t]*\n$/.test(above) && /^ {0,3}\p{L}/u.test(open.slice(lines[block.start]));
+      if (!isFresh && !hasBegun(block, lines, open)) continue;
+      const isText = block.type === "paragraph_open" || block.type === "heading_open";
       if (isText && before.end < block.start && above.trim() !== "") continue;
       return index;
     }
     return 0;
   }
 
-  /** Freezes the first `count` open blocks, which are the first `chars` characters of the open part. */
+  /** Freezes the first `count` open blocks: so many characters of the open part, with the head of its table. */
   #freeze(count: number, chars: number, references: References): void {
-    const text = this.#source.slice(this.#frozenChars, this.#frozenChars + chars);
+    const open = this.#table.head + this.#open;
+    const text = open.slice(0, chars);
     // `references` is of the whole open part; when it learnt something, ask what the frozen text alone defines.
     if (Object.keys(references).length > Object.keys(this.#references).length) parse(text, this.#references);
-    const { childNodes } = this.root;
-    for (let index = this.#frozenNodes; index < this.#frozenNodes + count; index++)
-      this.#highlight(childNodes[index]);
-    this.#frozenNodes += count;
-    this.#frozenChars += chars;
+    for (let index = 0; index < count; index++) this.#highlight(this.#nodeAt(this.#frozenNodes++));
+    this.#open = open.slice(chars);
+    if (count > 0) this.#table = NO_TABLE;
   }
 
   #openFence(marker: string, language: string, content: number): void {
     const { block, code } = codeBlock(language);
     this.#patchFrom(this.#frozenNodes, [block]);
-    const shown = this.root.childNodes[this.#frozenNodes] as HTMLElement;
+    const shown = this.#nodeAt(this.#frozenNodes);
     // The patch may have kept an earlier code block with its text; the fence starts from an empty one.
     const live = shown.querySelector<HTMLElement>("pre > code") ?? code;
     live.replaceChildren();
@@ -225,7 +300,7 @@ export class MarkdownStream {
   }
 
   #growFence(fence: OpenFence): void {
-    const source = this.#source;
+    const source = this.#open;
     for (;;) {
       const newline = source.indexOf("\n", fence.line);
       const isComplete = newline >= 0 || this.#isEnded;
@@ -234,13 +309,16 @@ export class MarkdownStream {
       if (isComplete && fence.closes.test(line)) {
         this.#writeFence(fence, fence.line);
         this.#fence = null;
-        this.#freeze(1, Math.min(end + 1, source.length) - this.#frozenChars, {});
+        this.#freeze(1, Math.min(end + 1, source.length), {});
         return;
       }
       if (newline < 0) {
         // At the end spaces alone are no line, as for the parser.
         const isHeld = this.#isEnded ? line.trim() === "" : fence.mayClose.test(line);
         this.#writeFence(fence, isHeld ? fence.line : end);
+        this.#open = source.slice(fence.line);
+        fence.shown -= fence.line;
+        fence.line = 0;
         return;
       }
       fence.line = newline + 1;
@@ -249,7 +327,7 @@ export class MarkdownStream {
 
   #writeFence(fence: OpenFence, end: number): void {
     if (end <= fence.shown) return;
-    fence.writer.append(this.#source.slice(fence.shown, end).replaceAll("\0", "\ufffd"));
+    fence.writer.append(this.#open.slice(fence.shown, end).replaceAll("\0", "\ufffd"));
     fence.shown = end;
   }
 
@@ -258,19 +336,32 @@ export class MarkdownStream {
     if (this.#hasDefinitions) {
       this.#patchFrom(
         0,
-        parse(this.#source, {}).map((block) => build(block, this.#build)),
+        parse(lineEnds(this.#text), {}).map((block) => build(block, this.#build)),
       );
     }
     this.#fence = null;
-    for (const node of this.root.childNodes) this.#highlight(node);
+    for (const group of this.root.children) this.#highlight(group);
   }
 
+  #nodeAt(index: number): HTMLElement {
+    const group = this.root.childNodes[Math.floor(index / GROUP_BLOCKS)];
+    return group?.childNodes[index % GROUP_BLOCKS] as HTMLElement;
+  }
+
+  /** Makes the blocks from `index` on these. */
   #patchFrom(index: number, nodes: readonly Node[]): void {
-    patchChildren(this.root, index, nodes);
+    const { childNodes } = this.root;
+    const count = Math.ceil((index + nodes.length) / GROUP_BLOCKS);
+    for (let number = Math.floor(index / GROUP_BLOCKS); number < count; number++) {
+      const first = number * GROUP_BLOCKS - index;
+      const group = childNodes[number] ?? this.root.appendChild(h("div"));
+      patchChildren(group, Math.max(0, -first), nodes.slice(Math.max(0, first), first + GROUP_BLOCKS));
+    }
+    while (childNodes.length > count) this.root.lastChild?.remove();
   }
 
-  #highlight(node: Node | undefined): void {
-    if (this.options.highlight === false || !(node instanceof Element)) return;
+  #highlight(node: Element): void {
+    if (this.options.highlight === false) return;
     for (const code of node.querySelectorAll<HTMLElement>("pre > code[class^='language-']")) {
       if (!this.#highlights.has(code)) this.#highlights.set(code, highlightLater(code));
     }
@@ -279,6 +370,13 @@ export class MarkdownStream {
 
 function lineEnds(text: string): string {
   return text.includes("\r") ? text.replace(/\r\n?/g, "\n") : text;
+}
+
+/** Spaces at the end of a paragraph are not shown. */
+function withoutSpaces(text: string): string {
+  let end = text.length;
+  while (text[end - 1] === " ") end -= 1;
+  return text.slice(0, end);
 }
 
 function lineStarts(text: string): number[] {

@@ -32,7 +32,7 @@ function patchNode(old: Node, fresh: Node): boolean {
     return true;
   }
   if (!(old instanceof Element && fresh instanceof Element)) return false;
-  if (!old.cloneNode(false).isEqualNode(fresh.cloneNode(false))) return false;
+  if (old.localName !== fresh.localName || !hasSameAttributes(old, fresh)) return false;
   // A coloured block with the same text stays coloured.
   if (old.localName === "code" && old.textContent === fresh.textContent) return true;
   // Doubtful links and images carry listeners that know their own URL; a new one comes with its own.
@@ -44,4 +44,9 @@ function patchNode(old: Node, fresh: Node): boolean {
   }
   patchChildren(old, 0, [...fresh.childNodes]);
   return true;
+}
+
+function hasSameAttributes({ attributes }: Element, fresh: Element): boolean {
+  const isSame = ({ name, value }: Attr): boolean => fresh.getAttribute(name) === value;
+  return attributes.length === fresh.attributes.length && [...attributes].every(isSame);
 }

@@ -203,7 +203,7 @@ describe("the view", () => {
     const { events } = scenes.Done?.() ?? { events: [] };
     const shown = stage(events.slice(0, -3));
     await expect.poll(() => place.querySelector(".tc-md table")).not.toBeNull();
-    const nodes = [...place.querySelectorAll(".tc-md > *")];
+    const nodes = [...place.querySelectorAll(".tc-md > * > *")];
     shown.model.events(events.slice(-3));
     shown.model.takeOver(structuredClone(events.reduce((run, event) => applyEvent(run, event), emptyRun())));
     await sleep(100);

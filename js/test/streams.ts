@@ -1,5 +1,6 @@
 /** Shared by the tests of streamed Markdown: texts, a seeded generator and the one-shot rendering to compare with. */
 import { build, parse } from "../src/build";
+import { GROUP_BLOCKS } from "../src/markdown";
 
 /** mulberry32: small, seeded, good enough to cut texts. */
 export function seeded(seed: number): () => number {
@@ -27,6 +28,14 @@ export function oneShot(text: string): HTMLElement {
   const source = text.replace(/\r\n?/g, "\n");
   root.append(...parse(source, {}).map((block) => build(block, { loaded: new Set() })));
   return root;
+}
+
+/** The groups of a stream's blocks taken away: all but the last are full. */
+export function blocksOf(root: Element): ChildNode[] {
+  const groups = [...root.children].map((group) => [...group.childNodes]);
+  if (groups.some(({ length }, index) => length !== GROUP_BLOCKS && index < groups.length - 1))
+    throw new Error(`groups of ${groups.map(({ length }) => length)} blocks`);
+  return groups.flat();
 }
 
 /** The text without half a line end or half a character at its end. */
@@ -95,6 +104,49 @@ export const MARKS: readonly string[] = [
     "~~",
   ],
   ...["+ ", "2) ", "```py", "<b>", " "],
+];
+
+/** Words, and what may or may not mean something between them. */
+export const WORDS: readonly string[] = [
+  ...["a", "b c", " word", " ", "  ", "1", "2.", ".", ",", ":", "(", ")", "!", "<", ">", "&am", "p;", "\\"],
+  ...["[", "]", "](", "https://a.test", "*", "_", "**", "`", "~~", "\n", "\n- ", "\n> ", "\n# ", "\n1. "],
+  ...[
+    "\n---\n",
+    "\n===",
+    "\n\n",
+    "\t",
+    "|",
+    "#",
+    " #",
+    "=",
+    "-",
+    "+ ",
+    "%",
+    "{",
+    "^",
+    "\u00a0",
+    "\u202e",
+    "é",
+    "漢",
+  ],
+];
+
+/** Rows of a table and what may end it. */
+export const ROWS: readonly string[] = [
+  ...["| a | b |\n", "|---|--:|\n", "| 1 | 2 |\n", "| 1 |\n", "1 | 2 | 3\n", "plain\n", "| | |\n", "|\n"],
+  ...[
+    "| *x* | `y|z` |\n",
+    "| a \\| b | c |\n",
+    "| pa",
+    "rt",
+    "\n",
+    "\r\n",
+    "# h\n",
+    "> q\n",
+    "- l\n",
+    "1. x\n",
+  ],
+  ...["    code\n", "```\n", "---\n", "   | i | j |\n"],
 ];
 
 /** With link definitions: equal at the end, not at every step. */

@@ -79,6 +79,39 @@ def test_text_is_on_the_screen_while_the_model_still_writes(lab: Callable[..., L
     expect(turn).to_contain_text("nine ten", timeout=15_000)
 
 
+@pytest.mark.feature("D1")
+def test_a_long_answer_of_prose_code_and_a_table_is_shown_whole_while_it_comes(
+    lab: Callable[..., Lab], version: str
+) -> None:
+    long = r"""
+text = "## Sales\n\n" + "".join(f"Store *{n}* sold `{n}` more, and **none** less.\n\n- as planned\n\n" for n in range(60))
+text += "| store | sold |\n| --- | ---: |\n" + "".join(f"| number {n} | {n} |\n" for n in range(80))
+text += "\n```python\n" + "".join(f"total += {n}\n" for n in range(150)) + "```\n\nThat is all of it."
+model = ScriptedModel([[say(text, delay_s=0.002, chunk=5), call("send_note", to="Ana", text="Done")], say("Sent.")])
+long = Agent(model, tools=[send_note])
+"""
+    notebook = lab(version, [TOOLS + long, "%%agent -a long\nWhat did they sell?"])
+    notebook.run_all()
+    turn = notebook.output(1)
+    answer = turn.locator(".tc-md")
+    first = answer.locator("p").first
+    expect(first).to_contain_text("more, and none less.", timeout=20_000)
+    notebook.page.evaluate("node => getSelection().selectAllChildren(node)", first.element_handle())
+    expect(answer.locator("tbody tr")).to_have_count(80, timeout=60_000)
+    assert notebook.page.evaluate("() => getSelection().toString()") == "Store 0 sold 0 more, and none less."
+    expect(turn.get_by_role("button", name="Approve")).to_be_visible(timeout=60_000)
+    assert answer.locator("p").count() == 61
+    assert answer.locator("tbody tr").count() == 80
+    assert answer.locator("pre code").text_content() == "".join(f"total += {n}\n" for n in range(150))
+    for theme in ("Light", "Dark"):
+        notebook.theme(theme)
+        answer.locator("tbody tr").last.scroll_into_view_if_needed()
+        notebook.screenshot(f"long-{theme.lower()}-{version}")
+    notebook.theme("Light")
+    press(turn.get_by_role("button", name="Approve"))
+    expect(turn).to_contain_text("Sent.", timeout=15_000)
+
+
 @pytest.mark.feature("D2", "B8")
 def test_denying_with_a_reason_reaches_the_model(lab: Callable[..., Lab], version: str) -> None:
     show = "print(model.requests[2].messages[-1].parts[0].content, outbox)"
