@@ -116,7 +116,14 @@ class Lab:
         self.page.locator(f'.lm-Menu-itemLabel:text-is("{entry}")').first.click()
 
     def run_all(self) -> None:
-        self.command("Run > Run All Cells")
+        first = self.cell(0).locator(".jp-InputPrompt")
+        for _ in range(3):  # a page that has just come may not know its kernel yet, and do nothing
+            self.command("Run > Run All Cells")
+            try:
+                expect(first).not_to_have_text("[ ]:", timeout=8_000)
+                break
+            except AssertionError:
+                continue
 
     def run(self, number: int) -> None:
         """Run one cell."""
