@@ -168,6 +168,7 @@ class Lab:
         expect(
             self.page.locator(f'body[data-jp-theme-light="{"true" if name == "Light" else "false"}"]')
         ).to_be_attached()
+        expect(self.page.locator("#jupyterlab-splash")).to_have_count(0)
 
     def screenshot(self, name: str) -> Path:
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
