@@ -23,6 +23,7 @@ from turncell.core.fold import RunState
 from turncell.core.signals import Chosen, Question
 from turncell.frames.displays import TABLE
 from turncell.frames.export import export_html, export_markdown
+from turncell.frames.inside import by_call
 from turncell.frames.markdown_source import neutral_markdown
 from turncell.frames.static_html import ATTRIBUTES, TAGS, clean, html
 from turncell.frames.transcript import markdown, plain_text
@@ -152,7 +153,7 @@ def inside(run: RunState, text: str) -> list[RunState]:
 class TestNothingActs:
     @pytest.mark.parametrize("name", SMALL)
     def test_in_the_html_of_a_run(self, name: str) -> None:
-        assert audit(html(the_run(name), inside(the_run(name), TEXTS[name]))).found == []
+        assert audit(html(the_run(name), by_call([the_run(name)], inside(the_run(name), TEXTS[name])))).found == []
 
     @pytest.mark.parametrize("name", SMALL)
     def test_in_an_exported_page(self, name: str) -> None:
@@ -164,7 +165,10 @@ class TestNothingActs:
         permissive = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
         permissive.validateLink = lambda url: True  # type: ignore[method-assign]
         inner = inside(the_run(name), TEXTS[name])
-        for document in (markdown(the_run(name), inner), export_markdown([the_run(name)], TEXTS[name], inner)):
+        for document in (
+            markdown(the_run(name), by_call([the_run(name)], inner)),
+            export_markdown([the_run(name)], TEXTS[name], inner),
+        ):
             for block in permissive.parse(document):
                 if block.type == "html_block":
                     assert re.fullmatch(r"<details><summary>[\w ,]*</summary>\n?|</details>\n?", block.content)

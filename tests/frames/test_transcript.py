@@ -18,6 +18,7 @@ from turncell.core.fold import at_rest
 from turncell.core.parts import Usage
 from turncell.frames import static_html, words
 from turncell.frames.export import SHEET, export_html, export_markdown
+from turncell.frames.inside import by_call
 from turncell.frames.markdown_source import neutral_markdown
 from turncell.frames.static_html import LOOKS, html
 from turncell.frames.transcript import markdown, mimebundle, plain_text
@@ -326,6 +327,11 @@ class TestWhatItWeighs:
         found = saved(kind, 10_000)
         assert found["all"] < most * found["visible"]
 
+    def test_paragraphs_end_with_their_item(self) -> None:
+        """What reads HTML as JupyterLab's sanitiser does would put the next item into them."""
+        run = Drive().begin("x").writes("- a\n\n- b\n\nEnd.").finishes().run
+        assert re.search(r"<li><p>a</p>\s*<li><p>b</p>\s*</ul>", html(run))
+
     def test_a_long_answer_is_cut_in_plain_text_alone(self) -> None:
         run = Drive().begin("x").asks_for(("look", {})).finishes("tool_calls").judged(("read", "allow"))
         run.returned(1, "seen").writes("word " * 1_000 + "end.").finishes()
@@ -348,7 +354,7 @@ class TestWhatItWeighs:
     def test_end_tags_are_left_out_only_where_a_parser_closes_by_itself(self) -> None:
         text = "one\n\n- a\n- b\n\n| x | y |\n|---|--:|\n| 1 | 2 |\n\n> two\n>\n> three\n\n1. c\n\n   d\n"
         markup = html(Drive().begin("x").writes(text).finishes().run)
-        assert "</li>" not in markup and "</td>" not in markup and "</p>" not in markup
+        assert "</li>" not in markup and "</td>" not in markup and markup.count("</p>") == 1, "the last of a list"
         closed = static_html.clean(markup)
         assert text_of(closed) == text_of(markup)
         for part in (
@@ -409,15 +415,38 @@ class TestRunsInside:
         run = tools_and_approval().run
         call_id = run.calls[0].call_id
         circle = replace(run, started=replace(run.started, parent_run_id=run.run_id, parent_call_id=call_id, depth=0))
-        assert html(circle, [circle]) == html(circle)
+        assert html(circle, by_call([circle], [circle])) == html(circle)
 
     def test_of_many_runs_in_a_call_the_first_are_shown(self) -> None:
         run = tools_and_approval().run
         inner = text_only().run
         within = replace(inner.started, parent_run_id=run.run_id, parent_call_id=run.calls[0].call_id, depth=1)
         many = [replace(inner, started=within) for _ in range(25)]
-        for output in (html(run, many), markdown(run, many)):
+        for output in (html(run, by_call([run], many)), markdown(run, by_call([run], many))):
             assert output.count("Say hello") == 20 and "… 5 more runs" in output
+        assert mimebundle(run, many * 10)["text/html"].count("Say hello") == 20
+
+    def test_a_record_whose_calls_have_one_name_is_drawn_once(self) -> None:
+        """Each call of each run claims all the runs inside: as many drawings as leaves of a tree, of a small file."""
+        run = tools_and_approval().run
+        step = run.steps[0]
+        alike = replace(run, steps=(replace(step, calls=(step.calls[0],) * 20),))
+        inside = [
+            replace(
+                alike,
+                started=replace(
+                    alike.started, run_id=f"run-{depth}", depth=depth, parent_call_id=step.calls[0].call_id,
+                    parent_run_id=f"run-{depth - 1}" if depth > 1 else run.run_id,
+                ),
+            )
+            for depth in range(1, 9)
+        ]  # fmt: skip
+        for output in (html(alike, by_call([alike], inside)), markdown(alike, by_call([alike], inside))):
+            assert output.count("1 step") == 8
+
+    def test_of_a_turn_that_is_not_recorded_none_are_known_later(self) -> None:
+        session = a_boss().replay()[0].session
+        assert session.inner_runs == () and "All well." in export_markdown(session.runs, inside=session.inner_runs)
 
 
 def depth_of(markup: str, pattern: str) -> int:

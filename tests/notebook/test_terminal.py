@@ -272,3 +272,9 @@ def test_a_detached_turn_says_when_it_waits_and_comes_to_the_front(terminal: pex
     terminal.expect(r"Both\.\s+scripted · completed · 3 steps")
     terminal.sendline("print('o' + 'ut', outbox)")
     terminal.expect(r"out \['Ana', 'Bob'\]")
+    terminal.sendline("script('word ' * 1000 + 'and that is all.')")
+    turn(terminal, "Talk.")
+    for _ in range(2):
+        terminal.expect(r"and that is all\.")
+        terminal.expect("In ")
+        terminal.sendline("%agent show")  # whole, too

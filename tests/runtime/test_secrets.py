@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +155,27 @@ def test_events_recorded_together_are_written_as_each_alone_looked_through_with_
         assert written == [to_record(event).payload for event in events]
 
     holds()
+
+
+def test_a_key_is_found_though_other_threads_change_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_over = threading.Event()
+
+    def come_and_go() -> None:
+        while not is_over.is_set():
+            os.environ["TURNCELL_TESTS_COME"] = "x"
+            os.environ.pop("TURNCELL_TESTS_COME")
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for number in range(300):
+            key = f"hunter2hunter2-{number}"
+            monkeypatch.setenv("NEW_API_KEY", key)
+            secrets.refresh()
+            assert key not in secrets.redactor().text(f"the key {key}")
+    finally:
+        sys.setswitchinterval(interval_s)
+        is_over.set()
+        thread.join()

@@ -167,8 +167,8 @@ def export_html(runs: Iterable[RunState], title: str, inside: Iterable[RunState]
     Of the runs `inside` (`session.inner_runs`) those of sub-agents stand under their calls.
     """
     known = redactor()
-    inner = by_call([known.value(run) for run in inside])
     title, runs = known.text(title), [known.value(run) for run in runs]
+    inner = by_call(runs, inside, known.value)
     turns = "".join(
         f'<section class="tc-turn" id="turn-{number}">{_prompt(run)}{clean(run_html(run, classes, inner))}</section>'
         for number, run in enumerate(runs, 1)
@@ -189,13 +189,13 @@ def export_markdown(runs: Iterable[RunState], title: str = "Transcript", inside:
     Of the runs `inside` (`session.inner_runs`) those of sub-agents stand under their calls.
     """
     known = redactor()
-    inside = [known.value(run) for run in inside]
     title, runs = known.text(title), [known.value(run) for run in runs]
+    inner = by_call(runs, inside, known.value)
     parts = [f"# {inline_text(title)}", _when(runs)]
     for run in runs:
         prompt = run.prompt.text if run.prompt else ""
         quoted = "\n".join(f"> {line}".rstrip() for line in fenced(prompt).split("\n"))
-        parts += [quoted, markdown(run, inside), "---"]
+        parts += [quoted, markdown(run, inner), "---"]
     return "\n\n".join(parts[:-1] if runs else parts) + "\n"
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from turncell.core.fold import CallState, RunState
 from turncell.frames.visible import one_line, visible
 from turncell.frames.words import Outcome
 
-Inside: TypeAlias = Mapping[tuple[str, str], Sequence[RunState]]
-"""The runs inside, by the run and the call around them."""
+Inside: TypeAlias = dict[tuple[str, str], tuple[list[RunState], int]]
+"""By the run and the call around them: the runs inside that are shown, and how many more there are."""
 
 MOST_SHOWN = 20
-"""Of one call. A batch inside a call has thousands, and all that is shown is saved with the notebook."""
+"""Of one call. A batch inside a call has thousands."""
+MOST_SAVED = 100
+"""Of one turn, where all that is shown is saved with the notebook."""
 DEEPEST = 8
 PROMPT_WIDTH = 100
 
@@ -26,19 +29,40 @@ _OUTCOMES = {
 _STOPPED = Outcome("⊘", "Stopped", "quiet")
 
 
-def by_call(runs: Iterable[RunState]) -> Inside:
-    found: dict[tuple[str, str], list[RunState]] = {}
-    for run in runs:
-        if run.started.parent_run_id and run.started.parent_call_id:
-            found.setdefault((run.started.parent_run_id, run.started.parent_call_id), []).append(run)
+def by_call(
+    runs: Iterable[RunState],
+    inside: Iterable[RunState],
+    clean: Callable[[RunState], RunState] = lambda run: run,
+    most: int | None = None,
+) -> Inside:
+    """Which of the runs `inside` stand under the calls of `runs`, at most so many; only those are cleaned.
+
+    A record may lie: only what is deeper is inside, and nothing stands in two places.
+    """
+    waiting: dict[tuple[str, str], list[RunState]] = {}
+    for one in inside:
+        if one.started.parent_run_id and one.started.parent_call_id:
+            waiting.setdefault((one.started.parent_run_id, one.started.parent_call_id), []).append(one)
+    found: Inside = {}
+    left = len(waiting) * MOST_SHOWN if most is None else most
+    around = deque(runs if waiting else ())
+    while around:
+        run = around.popleft()
+        for call in run.calls:
+            key = (run.run_id, call.call_id)
+            deeper = [one for one in waiting.pop(key, ()) if run.depth < one.depth <= DEEPEST]
+            if deeper:
+                shown = [clean(one) for one in deeper[: min(MOST_SHOWN, left)]]
+                left -= len(shown)
+                found[key] = shown, len(deeper) - len(shown)
+                around += shown
     return found
 
 
-def inside_of(run: RunState, call: CallState, inside: Inside) -> tuple[Sequence[RunState], str]:
-    """The runs inside a call, and a note on those that are too many. A record may lie: only what is deeper is inside."""
-    deeper = [one for one in inside.get((run.run_id, call.call_id), ()) if run.depth < one.depth <= DEEPEST]
-    rest = len(deeper) - MOST_SHOWN
-    return deeper[:MOST_SHOWN], f"… {rest:,} more run{'s' * (rest != 1)}" if rest > 0 else ""
+def inside_of(run: RunState, call: CallState, inside: Inside) -> tuple[list[RunState], str]:
+    """The runs inside a call, taken out of `inside`, and a note on those that are too many."""
+    runs, rest = inside.pop((run.run_id, call.call_id), ([], 0))
+    return runs, f"… {rest:,} more run{'s' * (rest != 1)}" if rest > 0 else ""
 
 
 def agent_of(run: RunState) -> str:

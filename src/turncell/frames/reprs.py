@@ -8,6 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from turncell.core.fold import RunState
+from turncell.frames.inside import MOST_SAVED, by_call
 from turncell.frames.rows import RunRow
 from turncell.frames.static_html import clean, html
 from turncell.frames.visible import one_line, visible
@@ -27,9 +28,10 @@ _NUMBERS = ("steps", "calls", "cost")
 def run_html(run: RunState, inside: Iterable[RunState] = ()) -> str:
     """A run: its transcript, under its prompt."""
     known = redactor()
-    run, inside = known.value(run), [known.value(one) for one in inside]
+    run = known.value(run)
+    inner = by_call([run], inside, known.value, MOST_SAVED)
     prompt = one_line(visible(run.prompt.text), 200) if run.prompt else ""
-    return f'<div style="font-weight:600;margin:0 0 6px" dir="auto">{escape(prompt)}</div>{html(run, inside)}'
+    return f'<div style="font-weight:600;margin:0 0 6px" dir="auto">{escape(prompt)}</div>{html(run, inner)}'
 
 
 def session_html(title: str, session_id: str, runs: Sequence[RunState]) -> str:

@@ -19,14 +19,14 @@ The same elements with classes instead of inline looks make the exported page (`
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from html import escape
 
 from turncell.core.fold import CallState, RunState, StepState
 from turncell.core.parts import IMAGE_TYPES, Json
 from turncell.frames import words
 from turncell.frames.displays import MOST_SHOWN_CHARS, Table, figure_of, file_line, size, table_of, words_of
-from turncell.frames.inside import Inside, agent_of, by_call, inside_of, outcome_of, prompt_of, steps_of
+from turncell.frames.inside import Inside, agent_of, inside_of, outcome_of, prompt_of, steps_of
 from turncell.frames.markdown_html import Look, markdown_html, shown, table_tag
 from turncell.frames.visible import cut, terminal_text, visible
 
@@ -166,8 +166,9 @@ ATTRIBUTES = {
     "table": {"cellpadding"},
     "img": {"src", "alt"},
 }
-_OPTIONAL = re.compile("</(?:p|li|td|th|tr|thead|tbody)>")
-"""End tags that HTML does without where these elements stand: a fifth of a table."""
+_OPTIONAL = re.compile(r"</p>(?!\s*</li>)|</(?:li|td|th|tr|thead|tbody)>")
+"""End tags that HTML does without where these elements stand: a fifth of a table. The parser of JupyterLab's sanitiser does
+not end a paragraph with its item."""
 IMAGE_URLS = tuple(f"data:{kind};base64," for kind in IMAGE_TYPES)
 
 
@@ -177,13 +178,10 @@ def inline(role: str) -> str:
     return f' style="{style}"' if style else ""
 
 
-def html(run: RunState, inside: Iterable[RunState] = ()) -> str:
-    """The run as HTML that stands on its own: inline styles, `<details>`, nothing that acts or loads.
-
-    Of the runs `inside` those of its sub-agents stand under their calls.
-    """
+def html(run: RunState, inside: Inside | None = None) -> str:
+    """The run as HTML that stands on its own: inline styles, `<details>`, nothing that acts or loads."""
     # The class keeps JupyterLab's MathJax from taking amounts like $5 for formulas, and TeX's \\href for links.
-    whole = f'<div class="mathjax_ignore"{inline("run")}>{run_html(run, inline, by_call(inside))}</div>'
+    whole = f'<div class="mathjax_ignore"{inline("run")}>{run_html(run, inline, dict(inside or {}))}</div>'
     return _OPTIONAL.sub("", clean(whole))
 
 
@@ -328,7 +326,7 @@ def _call(call: CallState, look: Look) -> str:
 def _inner(run: RunState, call: CallState, inside: Inside, look: Look) -> str:
     """Under a call: the runs that were started inside it, a line each that opens."""
     runs, more = inside_of(run, call, inside)
-    if not runs:
+    if not runs and not more:
         return ""
     out: list[str] = []
     for one in runs:

@@ -6,38 +6,45 @@ them: no times, counts of tokens, costs, ids, addresses or words of a provider. 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from turncell.core.fold import CallState, RunState, StepState
 from turncell.core.parts import Json
 from turncell.frames import words
 from turncell.frames.displays import MOST_SHOWN_CHARS, figure_of, file_line, table_of, words_of
-from turncell.frames.inside import Inside, agent_of, by_call, inside_of, outcome_of, prompt_of, steps_of
+from turncell.frames.inside import MOST_SAVED, Inside, agent_of, by_call, inside_of, outcome_of, prompt_of, steps_of
 from turncell.frames.markdown_source import code_span, fenced, inline_text, neutral_markdown
 from turncell.frames.static_html import OUTPUT_CHARACTERS, OUTPUT_LINES, html
 from turncell.frames.visible import cut, one_line, prose, terminal_text, visible
 from turncell.runtime.secrets import redactor
 
+KINDS = ("text/plain", "text/markdown", "text/html")
 PLAIN_CHARACTERS = 2_000
 
 __all__ = ["html", "markdown", "mimebundle", "plain_text"]
 
 
-def mimebundle(run: RunState, inside: Iterable[RunState] = ()) -> dict[str, str]:
-    """All three, as a display takes them, without secrets: they are saved with the notebook.
+def mimebundle(run: RunState, inside: Iterable[RunState] = (), kinds: Sequence[str] = KINDS) -> dict[str, str]:
+    """All three, as a display takes them, without secrets: they are saved with the notebook. `kinds`: only some of them.
 
     Of the runs `inside` those of its sub-agents stand under their calls, but not in the plain text.
     """
     known = redactor()
-    run, inside = known.value(run), [known.value(one) for one in inside]
-    return {"text/plain": plain_text(run), "text/markdown": markdown(run, inside), "text/html": html(run, inside)}
+    run = known.value(run)
+    inner = by_call([run], inside if kinds != KINDS[:1] else (), known.value, MOST_SAVED)
+    made = {
+        "text/plain": lambda: plain_text(run, PLAIN_CHARACTERS),
+        "text/markdown": lambda: markdown(run, inner),
+        "text/html": lambda: html(run, inner),
+    }
+    return {kind: made[kind]() for kind in kinds}
 
 
-def plain_text(run: RunState) -> str:
+def plain_text(run: RunState, most: int | None = None) -> str:
     """The answer, and a line for each call, question and message in between, and for an end that was none.
 
-    The same for the same run at any time: what a provider or a hook had to say is left out. It is for consoles and
-    diffs, so that a long answer is cut; Markdown and HTML have it whole.
+    The same for the same run at any time: what a provider or a hook had to say is left out. An answer of more than
+    `most` characters is cut: what a notebook saves has it whole as Markdown and HTML.
     """
     lines: list[str] = []
     for step in run.steps:
@@ -47,7 +54,8 @@ def plain_text(run: RunState) -> str:
     end = words.ending(run)
     if end is not None:
         lines.append(f"[{end[0]}]")
-    answer, more = cut(prose(run.text).strip(), PLAIN_CHARACTERS, PLAIN_CHARACTERS)
+    answer = prose(run.text).strip()
+    answer, more = (answer, "") if most is None else cut(answer, most, most)
     if more:
         answer += f"\n{more}; `%agent export transcript.md` writes all of them"
     return "\n".join(lines) + ("\n\n" if lines and answer else "") + answer
@@ -65,9 +73,9 @@ def _plain_said(said: words.Said) -> str:
     return f"> {said.who}: {one_line(visible(said.text), 200)}"
 
 
-def markdown(run: RunState, inside: Iterable[RunState] = ()) -> str:
+def markdown(run: RunState, inside: Inside | None = None) -> str:
     """The run as Markdown that any renderer can be given: steps folded, answer, end, footer."""
-    return _markdown(run, by_call(inside))
+    return _markdown(run, dict(inside or {}))
 
 
 def _markdown(run: RunState, inside: Inside, *, is_inner: bool = False) -> str:

@@ -133,4 +133,4 @@ def _formatters(shell: InteractiveShell) -> list[tuple[str, Any]]:
 def _render(run: Any, mime: str) -> str:
     from turncell.frames.transcript import mimebundle
 
-    return str(mimebundle(run.state, run.inner_runs)[mime])
+    return mimebundle(run.state, run.inner_runs, (mime,))[mime]

@@ -406,7 +406,8 @@ def map_rows(agent: Agent, prompts: Sequence[Prompt | Exception], **options: Any
             if is_told:
                 tell(progress)
         except queue.Empty:
-            continue
+            if done.done():  # an interrupt has taken the last news along
+                break
         except KeyboardInterrupt:
             if batch.is_stopped:
                 raise

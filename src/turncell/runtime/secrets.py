@@ -56,8 +56,8 @@ def redactor() -> Redactor:
 def refresh() -> None:
     """Look at the environment again: a notebook may have loaded its keys meanwhile. Each run begins with it."""
     global _redactor, _from_environment
-    found = {value: name for value, name in _named().items() if not os.path.exists(value)}
     with _lock:
+        found = {value: name for value, name in _named().items() if not os.path.exists(value)}
         if _redactor is None or found != _from_environment:
             _from_environment = found
             _redactor = Redactor({**found, **_declared}, _patterns)
@@ -69,10 +69,11 @@ def _named() -> dict[str, str]:
     # Private, and 2 µs; what is public decodes every name and value, which is a tenth of what a short turn costs.
     now = getattr(os.environ, "_data", None)
     if now is None or now != _read:
-        _read = None if now is None else dict(now)
-        _of_names = {
-            value: name for name, value in os.environ.items() if len(value) >= LEAST_CHARS and is_secret_name(name)
-        }
+        now = None if now is None else now.copy()  # first: what is set or taken away meanwhile is seen the next time
+        # Another thread may take a variable away meanwhile.
+        values = [(name, os.environ.get(name, "")) for name in list(os.environ)]
+        _of_names = {value: name for name, value in values if len(value) >= LEAST_CHARS and is_secret_name(name)}
+        _read = now
     return _of_names
 
 

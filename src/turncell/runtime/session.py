@@ -245,8 +245,11 @@ class Session:
 
     @property
     def inner_runs(self) -> tuple[RunState, ...]:
-        """The runs of sub-agents inside its runs, at any depth, as far as they are recorded and can be read."""
-        return self.journal.ask(lambda store: runs_inside(store, self.id))
+        """The runs of sub-agents inside its runs, at any depth, as far as they are recorded and can be read, at rest."""
+        if not any(run.calls for run in self.all_runs):
+            return ()
+        found = self.journal.ask(lambda store: events_inside(store, self.id)) or {}
+        return tuple(at_rest(fold(of_run)) for of_run in found.values())
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -753,13 +756,13 @@ def may_be_driven(store: Store, session_id: str) -> bool:
     return writer.pid != os.getpid() or any(mine)
 
 
-def runs_inside(store: Store, session_id: str) -> tuple[RunState, ...]:
-    """The runs of the sub-agents that the runs of a session have had, at rest, in the order in which they began."""
+def events_inside(store: Store, session_id: str) -> dict[str, list[Event]]:
+    """By run, those of the sub-agents that the runs of a session have had, in the order in which they began."""
     events: dict[str, list[Event]] = {}
     for info in sessions_inside(store, session_id):
         for record in read_whole(store, session_id=info.session_id):
             events.setdefault(record.run_id, []).append(to_event(record))
-    return tuple(at_rest(fold(of_run)) for of_run in events.values())
+    return events
 
 
 def sessions_inside(store: Store, session_id: str) -> list[SessionInfo]:

@@ -10,6 +10,7 @@ from turncell.notebook.commands import Parser, command, say
 from turncell.notebook.notebook import Notebook, counted, prompt_of, stricter
 from turncell.runtime import defaults
 from turncell.runtime.run import Run
+from turncell.runtime.secrets import redactor
 from turncell.runtime.session import Session
 
 _RETRY = Parser("retry")
@@ -79,7 +80,8 @@ def branch(notebook: Notebook, run_id: str | None = None) -> None:
 def show(notebook: Notebook, run_id: str | None = None) -> None:
     from IPython.display import display
 
-    from turncell.frames.transcript import mimebundle
+    from turncell.frames.transcript import mimebundle, plain_text
+    from turncell.notebook.bridge import KernelBridge
 
     going_on = [run for run in notebook.runs if run_id in (None, run.id)]
     if going_on:
@@ -88,7 +90,11 @@ def show(notebook: Notebook, run_id: str | None = None) -> None:
         show_again(going_on[-1])
         return
     session = _session_with(notebook, run_id)
-    display(mimebundle(_run(session, run_id), session.inner_runs), raw=True)
+    run = _run(session, run_id)
+    if KernelBridge.current().has_kernel:
+        display(mimebundle(run, session.inner_runs), raw=True)
+    else:  # nothing is saved there, so that nothing needs to be cut
+        say(plain_text(redactor().value(run)))
 
 
 @command("compare RUN RUN", "where two runs part, by their ids or the variables of -o")
