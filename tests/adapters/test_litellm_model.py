@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from turncell.adapters.litellm_model import LiteLLMModel, warm_up
+from turncell.adapters.litellm_request import RequestBuilder
 from turncell.adapters.price import Price
 from turncell.core.deltas import Finished, Fragment, assemble
 from turncell.core.parts import Image, Message, Part, Reasoning, Text, ToolCall, ToolResult, Usage
@@ -606,6 +608,28 @@ def test_where_litellm_only_builds_no_more_of_it_is_imported_than_that_takes(tmp
     assert said.split() == ["Quick.", "False", "Whole.", "True"]
 
 
+def test_a_request_built_in_the_middle_of_another_stays_its_own() -> None:
+    """As another thread may build one: here a comparison does, since it stands between what is looked up and what is used."""
+    builder = RequestBuilder(warm_up(), "openai/m", "openai", "http://127.0.0.1:9/v1")
+
+    def max_tokens(limit: int, temperature: float = 0.5) -> Any:
+        built = builder.build(ask(max_tokens=limit, temperature=temperature), KEY, {})
+        assert built is not None
+        return json.loads(built.body)["max_tokens"]
+
+    seen: list[Any] = []
+
+    class Meanwhile(float):
+        __hash__ = float.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            seen.append(max_tokens(2))
+            return float(self) == other
+
+    assert max_tokens(1) == 1
+    assert (max_tokens(1, Meanwhile(0.5)), seen) == (1, [2])
+
+
 def test_the_users_own_callbacks_still_see_the_whole_answer() -> None:
     import litellm
     from litellm.integrations.custom_logger import CustomLogger
@@ -634,6 +658,8 @@ def test_the_users_own_callbacks_still_see_the_whole_answer() -> None:
             "failure_callback",
             "_async_success_callback",
             "_async_failure_callback",
+            "input_callback",
+            "_async_input_callback",
         ):
             if watch in getattr(litellm, name):
                 getattr(litellm, name).remove(watch)

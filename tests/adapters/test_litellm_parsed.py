@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -63,9 +64,9 @@ def test_the_parser_alone_says_what_all_of_litellm_says(name: str, ways: list[bo
     assert ways == [True], "an error in the first event ends both before there is a parser to choose"
 
 
-def gemini(*chunks: dict[str, Any]) -> Answer:
+def gemini(*chunks: dict[str, Any], then: str = "") -> Answer:
     lines = b"".join(b"data: " + json.dumps(chunk).encode() + b"\r\n\r\n" for chunk in chunks)
-    return plain(lines, headers="Content-Type: text/event-stream\r\n")
+    return plain(lines + then.encode(), headers="Content-Type: text/event-stream\r\n")
 
 
 def said(*parts: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -114,7 +115,6 @@ ODD: dict[str, list[dict[str, Any]]] = {
         said({"text": "b"}),
         {"error": {"code": 503, "message": "overloaded"}},
     ],
-    "no_end": [said({"text": "a"}), said({"text": "b"})],
 }
 
 
@@ -122,6 +122,73 @@ ODD: dict[str, list[dict[str, Any]]] = {
 def test_text_that_is_read_here_stands_where_litellm_would_put_it(name: str) -> None:
     alone, whole = (hear_gemini(gemini(*ODD[name]), is_whole=is_whole) for is_whole in (False, True))
     assert ended(alone) == ended(whole)
+
+
+ERROR = {"error": {"code": 429, "message": "Resource exhausted", "status": "RESOURCE_EXHAUSTED"}}
+
+
+@pytest.mark.feature("A13")
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\r\n\r\n"])
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("texts", ["", "a", "abc"])
+def test_an_error_without_a_field_is_an_error(texts: str, indent: int | None, end: str) -> None:
+    body = json.dumps(ERROR, indent=indent).replace("\n", "\r\n" if end[:1] == "\r" else "\n") + end
+    answer = gemini(*(said({"text": text}) for text in texts), then=body)
+    (parts, alone), (other_parts, whole) = (hear_gemini(answer, is_whole=is_whole) for is_whole in (False, True))
+    assert isinstance(alone, ModelFailure) and isinstance(whole, ModelFailure)
+    assert (alone.kind, whole.kind) == ("rate_limit", "rate_limit") and "Resource exhausted" in str(alone)
+    assert parts == other_parts == ((Text(texts),) if texts else ())
+
+
+def test_comments_and_other_fields_say_nothing() -> None:
+    lines = [
+        ": hello",
+        "",
+        "event: x",
+        "id: 1",
+        "retry: 10",
+        *(f"data: {json.dumps(one)}" for one in ODD["text"]),
+    ]
+    (text,), end = hear_gemini(gemini(said({"text": "a"}), then="\n".join([*lines, "", ": bye"])), is_whole=False)
+    assert text == Text("aGrüße, 🌦!") and isinstance(end, Finished) and end.finish_reason == "stop"
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1_000])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_lines_may_be_cut_anywhere(newline: str, size: int) -> None:
+    said = [": hello", "", 'data: {"a": "ü\u2028🌦"}', "", "data: {}", "", "{", '  "error": 1', "}"]
+    body = newline.join(said).encode()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(body), size):
+            yield body[at : at + size]
+
+    async def main() -> list[str]:
+        return [line async for line in litellm_parsed.Lines(pieces())]
+
+    assert asyncio.run(main()) == [line for line in said[1:] if line]
+
+
+@pytest.mark.feature("A13")
+@pytest.mark.parametrize(
+    "chunks", [[{"text": "a"}], [{"text": "a"}, {"text": "b"}], [{"functionCall": {"name": "add", "args": {}}}]]
+)
+def test_geminis_answer_that_breaks_off_is_a_failure(chunks: list[dict[str, Any]]) -> None:
+    """No parity with LiteLLM here: it says "stop" at each chunk that says nothing of an end, so that all of it never knows."""
+    answer = gemini(*map(said, chunks))
+    (parts, alone), (other_parts, whole) = (hear_gemini(answer, is_whole=is_whole) for is_whole in (False, True))
+    assert isinstance(alone, ModelFailure) and alone.kind == "protocol"
+    assert isinstance(whole, Finished) and len(parts) == len(other_parts) == 1
+
+
+@pytest.mark.parametrize("reason", ["SAFETY", "FINISH_REASON_UNSPECIFIED"])
+def test_whatever_reason_gemini_gives_is_an_end(reason: str) -> None:
+    for chunks in (
+        [{"promptFeedback": {"blockReason": reason}, "usageMetadata": USED}],
+        [said({"text": "a"}), {"candidates": [{"finishReason": reason}]}],
+    ):
+        alone, whole = (hear_gemini(gemini(*chunks), is_whole=is_whole) for is_whole in (False, True))
+        assert ended(alone) == ended(whole) and isinstance(alone[1], Finished)
 
 
 @pytest.mark.parametrize("hidden", ["response", "streaming_response"])

@@ -65,7 +65,7 @@ class MessageBytes:
         start, pieces, ids = 0, [encode(_system(instructions))] if instructions else [], {}
         last = self._last
         if last is not None and last.instructions == instructions and last.begins(messages):
-            start, pieces, ids = len(last.messages), [last.data], last.ids
+            start, pieces, ids = len(last.messages), [last.data], dict(last.ids)
         for message in messages[start:]:
             found = self._new.get(id(message))
             # An id is that of another message once its own is gone; what is kept here cannot be gone.

@@ -167,7 +167,7 @@ class LiteLLMModel:
         with _quiet(litellm):
             provider = self._provider_of(litellm)
             built: Built | None = None
-            if self._builds and _has_built:
+            if self._builds and (_has_built or _is_warm):
                 built = self._built(litellm, request, key, provider)
             elif self._builds:
                 built = await asyncio.to_thread(self._first_built, litellm, request, key, provider)
@@ -222,7 +222,7 @@ class LiteLLMModel:
         global _has_built
         with _load_lock, _host_kept():
             built = self._built(litellm, request, key, provider)
-        _has_built = True
+            _has_built = _has_built or built is not None
         return built
 
     def _built(self, litellm: Any, request: ModelRequest, key: str | None, provider: str) -> Built | None:

@@ -7,7 +7,8 @@ Otherwise the stream object is left as it was found, first chunk and all.
 
 The parser of Gemini's format costs as much as the stream object, for it builds some ten objects for each piece of text and
 counts all tokens anew. An event that is text and nothing else is therefore read here; all others, the first and the last
-among them, go to the parser, which never learns that there were more.
+among them, go to the parser, which never learns that there were more. So do lines that are of no event: Google sends an error
+in the middle of a stream as bare JSON.
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ from typing import Any
 
 import orjson
 
-from turncell.adapters.event_lines import EventLines
-
 
 class Parsed(AsyncIterator[Any]):
     """The chunks of one stream, read by LiteLLM's parser alone; lists of texts in between, where `lines` are given."""
@@ -28,12 +27,17 @@ class Parsed(AsyncIterator[Any]):
     def __init__(
         self, litellm: Any, model: str, provider: str, kind: type, stream: Any, lines: Lines | None = None
     ) -> None:
-        self.received_finish_reason: str | None = None
         self.intermittent_finish_reason: str | None = None
         """Always None; what looks for an end in LiteLLM's stream object looks for both."""
         self._litellm, self._model, self._provider, self._kind = litellm, model, provider, kind
         self._stream, self._lines = aiter(stream), lines
         self._first: Any = None
+        self._reason: str | None = None
+
+    @property
+    def received_finish_reason(self) -> str | None:
+        """None too where LiteLLM's parser made one up: that of Gemini's format says "stop" at each chunk."""
+        return None if self._lines is not None and self._lines.lacks_end else self._reason
 
     async def begin(self) -> Any:
         """Read up to the first chunk with anything in it. None: it is one for us; else it is given back."""
@@ -54,7 +58,7 @@ class Parsed(AsyncIterator[Any]):
         if isinstance(chunk, dict):
             chunk = self._of_generic(chunk)
         for choice in chunk.choices[:1]:
-            self.received_finish_reason = choice.finish_reason or self.received_finish_reason
+            self._reason = choice.finish_reason or self._reason
         return chunk
 
     def _of_generic(self, said: dict[str, Any]) -> Any:
@@ -89,29 +93,49 @@ class Parsed(AsyncIterator[Any]):
             raise _mapped(self._litellm, self._model, self._provider, error) from error
 
 
+_SILENT = {b"", b"event", b"id", b"retry"}
+"""Fields that say nothing here; a comment is a field without a name."""
+_ENDS = (b'"finishReason"', b'"blockReason"')
+
+
 class Lines(AsyncIterator[str]):
     """The lines that a parser reads, from the bytes of its response; some are taken before it sees them."""
 
     def __init__(self, data: AsyncIterator[bytes]) -> None:
-        self._data, self._events = data, EventLines()
+        self._data = data
+        self._pieces: list[bytes] = []
+        """Of a line that is not whole yet."""
         self._waiting: deque[bytes] = deque()
-        self._has_ended = False
+        self._is_over = self._has_candidates = self._has_end = False
+
+    @property
+    def lacks_end(self) -> bool:
+        """Events in Gemini's format have come, and none said why the answer ends."""
+        return self._has_candidates and not self._has_end
 
     async def _fill(self) -> None:
         """Until something waits, or nothing comes any more."""
-        while not self._waiting and not self._has_ended:
+        while not self._waiting and not self._is_over:
             data = await anext(self._data, None)
-            if data is None:
-                self._has_ended = True
-                self._waiting.extend(payload for _, payload in self._events.end())
-            else:
-                self._waiting.extend(self._events.payloads(data))
+            self._is_over = data is None
+            lines = b"".join(self._pieces).splitlines() if data is None else self._whole(data)
+            self._waiting.extend(line for line in lines if line.partition(b":")[0] not in _SILENT)
+
+    def _whole(self, data: bytes) -> list[bytes]:
+        """The lines that this piece has made whole. A CR counts at once: an LF after it ends an empty line, which says nothing."""
+        end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+        if not end:
+            self._pieces.append(data)
+            return []
+        whole = b"".join((*self._pieces, data[:end]))
+        self._pieces = [data[end:]]
+        return whole.splitlines()
 
     async def texts(self) -> list[str]:
         """Of the events that come next and are text alone, as many as are there; none where the next one is another."""
         await self._fill()
         found = []
-        while self._waiting and (text := plain_text(self._waiting[0])) is not None:
+        while self._waiting and (text := _text_of(self._waiting[0])) is not None:
             found.append(text)
             self._waiting.popleft()
         return found
@@ -120,11 +144,18 @@ class Lines(AsyncIterator[str]):
         await self._fill()
         if not self._waiting:
             raise StopAsyncIteration
-        return "data: " + self._waiting.popleft().decode("utf-8", "replace")
+        line = self._waiting.popleft()
+        self._has_candidates = self._has_candidates or b'"candidates"' in line
+        self._has_end = self._has_end or any(name in line for name in _ENDS)
+        return line.decode("utf-8", "replace")
 
     async def aclose(self) -> None:
         if (close := getattr(self._data, "aclose", None)) is not None:
             await close()
+
+
+def _text_of(line: bytes) -> str | None:
+    return plain_text(line[5:]) if line.startswith(b"data:") else None
 
 
 _EVENT = {"candidates", "usageMetadata", "modelVersion", "responseId", "createTime"}

@@ -65,8 +65,8 @@ class RequestBuilder:
         self._litellm, self._name, self._provider, self._base_url = litellm, name, provider, base_url
         self._sealed_by = sealer(provider, name)
         self._messages = MessageBytes(sealed_by=self._sealed_by)
-        self._frame_of: tuple[Any, ...] = ()
-        self._frame: _Frame | None = None
+        self._latest: tuple[tuple[Any, ...], _Frame | None] = (), None
+        """What a request had but for its messages, and what became of that: replaced as one, since several threads may build."""
 
     def build(self, request: ModelRequest, key: str | None, extra: Mapping[str, Any]) -> Built | None:
         """The request, or None where LiteLLM must do all of it. `extra` are arguments of `litellm.acompletion`."""
@@ -87,9 +87,10 @@ class RequestBuilder:
             request.temperature, request.max_tokens, request.reasoning_effort, request.tools, key, encode(dict(extra)),
             encode(request.output_schema),
         )  # fmt: skip
-        if frame_of != self._frame_of:
-            self._frame, self._frame_of = self._new_frame(request, key, dict(extra)), frame_of
-        frame = self._frame
+        latest_of, frame = self._latest
+        if frame_of != latest_of:
+            frame = self._new_frame(request, key, dict(extra))
+            self._latest = frame_of, frame
         if frame is None:
             return None
         if frame.head is not None:
