@@ -269,7 +269,7 @@ def test_a_detached_turn_says_when_it_waits_and_comes_to_the_front(terminal: pex
     terminal.sendline("%agent show")
     terminal.expect(r'"to": "Bob"\s+\}\s+Allow it\?.*lways: ')
     terminal.sendline("y")
-    terminal.expect(r"Both\.\s+scripted · completed · 3 steps")
+    terminal.expect(r"Both\.[\s\S]+scripted · completed · 3 steps")  # the line that it has ended may come in between
     terminal.sendline("print('o' + 'ut', outbox)")
     terminal.expect(r"out \['Ana', 'Bob'\]")
     terminal.sendline("script('word ' * 1000 + 'and that is all.')")

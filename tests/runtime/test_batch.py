@@ -279,7 +279,8 @@ class TestStopped:
     def test_a_program_that_is_interrupted_gets_its_frame(self, tmp_path: Path) -> None:
         program = tmp_path / "program.py"
         program.write_text(
-            "import asyncio, sys\n"
+            "import asyncio, signal, sys\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background inherit that it is ignored\n"
             "from turncell import Agent\n"
             "from turncell.testing import ScriptedModel\n"
             "async def answer(request):\n"
