@@ -208,6 +208,7 @@ def test_the_next():
 
 
 class TestNotebooks:
+    @pytest.mark.full
     def test_a_cell_that_ends_with_start_is_the_same_for_nbval_recorded_and_replayed(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

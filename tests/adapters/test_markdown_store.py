@@ -378,6 +378,7 @@ def bytes_read_by_an_append(store: MarkdownStore, seq: int) -> int:
     return so_far() - before
 
 
+@pytest.mark.full
 def test_a_document_of_200_megabytes_is_read_in_bounded_memory(store: MarkdownStore) -> None:
     with document(store).open("ab") as file:
         for seq in range(1, 201):
