@@ -26,11 +26,10 @@ def export_ipynb(runs: Iterable[RunState], title: str = "Transcript", inside: It
         _cell("code", "load", "%load_ext turncell"),
     ]
     for number, run in enumerate(runs, 1):
-        clean = known.value(run)
-        prompt = clean.prompt.text if clean.prompt else ""
-        cell = _cell("code", f"{number}-{_ODD.sub('-', clean.run_id)}"[:64], f"%%agent\n{prompt}")
+        prompt = known.text(run.prompt.text) if run.prompt else ""
+        cell = _cell("code", f"{number}-{_ODD.sub('-', run.run_id)}"[:64], f"%%agent\n{prompt}")
         cell["execution_count"] = number + 1
-        data = {kind: text.splitlines(keepends=True) for kind, text in mimebundle(clean, inside).items()}
+        data = {kind: text.splitlines(keepends=True) for kind, text in mimebundle(run, inside).items()}
         cell["outputs"] = [{"output_type": "display_data", "data": data, "metadata": {}}]
         cells.append(cell)
     metadata = {

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakSet
 
 from turncell.core.events import CostBasis, Event, Latency, Recorded, RecordedEvent, RequestAnswered, WarmingUp
@@ -68,9 +68,6 @@ from turncell.runtime.step_policy import StepPolicy
 from turncell.runtime.telemetry import RunWatch, Watcher
 from turncell.runtime.threads import in_context
 from turncell.runtime.tools import Tool
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger("turncell")
 
