@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
+
+from tests.ports import free_port
 
 PASSWORD = "s3cr3t-w0rd"
 
@@ -26,9 +27,7 @@ class PostgresServer:
         self._folder = Path(tempfile.mkdtemp(prefix="turncell-postgres-"))
         if self._user is not None:
             shutil.chown(self._folder, self._user)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"postgresql://tester:{PASSWORD}@127.0.0.1:{self.port}/postgres"
         self._data = self._folder / "data"
         words = self._folder / "password"

@@ -9,7 +9,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
@@ -22,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
 from turncell import Agent, tool
 from turncell.adapters.direct_chat import DirectChat
 from turncell.core.parts import Json
@@ -71,9 +71,7 @@ def wait_until_up(process: subprocess.Popen[bytes], origin: str, log: Path) -> N
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behind]:
     folder = tmp_path_factory.mktemp("proxy")
     program = installed(folder / "venv")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     answers: list[Reply | str] = []
     with serve(lambda body: answers.pop(0)) as provider:
         config = {

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.ports import free_port
 from turncell import Agent, McpServer, Rule, Session, UsageError, rulebook, tool
 from turncell.adapters import mcp_tools
 from turncell.adapters.mcp_connection import McpFailed
@@ -399,9 +400,7 @@ def test_an_address_where_nobody_listens_costs_the_tools() -> None:
 
 @contextmanager
 def everything_over_http() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with _serving(port) as process:
         yield f"http://127.0.0.1:{port}/mcp", process
 

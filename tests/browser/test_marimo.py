@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.lab import ROOT, SCREENSHOTS, free_port, press, serving
+from tests.browser.lab import ROOT, SCREENSHOTS, press, serving
 from tests.browser.make_hosts import HOSTS
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.full, pytest.mark.feature("D15", "D16")]  # its environment is 130 MB of its own
 

@@ -8,8 +8,9 @@ import nbformat
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.lab import ROOT, SCREENSHOTS, free_port, press, serving
+from tests.browser.lab import ROOT, SCREENSHOTS, press, serving
 from tests.browser.make_hosts import HOSTS
+from tests.ports import free_port
 
 PROGRAMS = HOSTS / "voila" / "bin"
 pytestmark = [pytest.mark.full, pytest.mark.feature("D15", "D16")]

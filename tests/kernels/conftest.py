@@ -27,6 +27,8 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from jupyter_client.manager import KernelManager
 
+from tests.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = ROOT / ".kernels" / "share" / "jupyter" / "kernels"
 DEFAULT_VERSIONS = "6.29.5,6.31.0,7.0.1,7.4.0"
@@ -151,9 +153,16 @@ def running(version: str) -> Iterator[Kernel]:
         started.manager.shutdown_kernel(now=True)
 
 
+def kernel_manager(name: str) -> KernelManager:
+    """Of the kernel spec with this name, on ports of our own."""
+    ports = {f"{channel}_port": free_port() for channel in ("shell", "iopub", "stdin", "control", "hb")}
+    specs = KernelSpecManager(kernel_dirs=[str(SPECS)])
+    return KernelManager(kernel_name=name, kernel_spec_manager=specs, cache_ports=False, **ports)
+
+
 def start_kernel(version: str) -> Kernel:
     name = f"py-{version}"
-    manager = KernelManager(kernel_name=name, kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(SPECS)]))
+    manager = kernel_manager(name)
     try:
         spec = manager.kernel_spec
     except NoSuchKernel:

@@ -5,19 +5,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from jupyter_client.kernelspec import KernelSpecManager
-from jupyter_client.manager import KernelManager
+
+from .conftest import kernel_manager
 
 HERE = Path(__file__).resolve().parent
-SPECS = HERE.parents[1] / ".kernels/share/jupyter/kernels"
 
 
 @pytest.mark.parametrize("version", ["7.4.0", "6.31.0"])
 def test_the_kernel_of_a_spec_runs_the_ipykernel_it_is_named_after(version: str) -> None:
     subprocess.run([sys.executable, HERE / "make_kernels.py", version], check=True)
-    manager = KernelManager(
-        kernel_name=f"py-{version}", kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(SPECS)])
-    )
+    manager = kernel_manager(f"py-{version}")
     manager.start_kernel()
     client = manager.blocking_client()
     client.start_channels()

@@ -175,6 +175,26 @@ def test_stop_on_the_page_stops_the_code_where_the_kernel_hears_it(coding: Kerne
 
 
 @pytest.mark.feature("D11", "D5")
+def test_stop_is_not_lost_in_the_moment_in_which_it_is_heard(coding: Kernel) -> None:
+    # Another thread of the kernel that computes: the run hears of the click before the main thread has let go of it.
+    coding.run(
+        "busy = True\ndef compute():\n    while busy: sum(range(1000))\nthreading.Thread(target=compute).start()"
+    )
+    try:
+        for _ in range(3):
+            coding.run("code('await asyncio.sleep(60)\\nafter = 1')\nglobals().pop('after', None)")
+            cell = coding.execute("%%agent -a coder -o run\nGo on.", allow_stdin=True)
+            page = Page(coding, cell)
+            page.hear(ev.CallStarted)
+            time.sleep(0.3)
+            page.say("stop")
+            assert coding.reply(cell, timeout_s=20)["status"] in ("ok", "error")
+            assert coding.value("(run.status, 'after' in globals())") == ("cancelled", False)
+    finally:
+        coding.run("busy = False", timeout_s=60)
+
+
+@pytest.mark.feature("D11", "D5")
 def test_the_interrupt_button_stops_code_between_cells_and_its_result_says_so(coding: Kernel) -> None:
     coding.run("code('print(1)\\ntime.sleep(60)')")
     coding.run("run = coder.start('Go on.')")

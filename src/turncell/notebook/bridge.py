@@ -68,6 +68,7 @@ BEGIN_S = 60.0
 NOBODY_S = 3.0
 """The same where nothing but a wait could serve it: a terminal, a script."""
 BUSY_POLL_S = 0.1
+GIVE_UP_AGAIN_S = 1.0
 RESTART_S = 0.1
 """How long a first press may turn out to be the beginning of a restart; the request to end takes a few milliseconds."""
 PUMP_POLL_S = 0.005
@@ -354,15 +355,14 @@ class KernelBridge:
             done: asyncio.Future[T] = asyncio.wrap_future(job.future)
             if (await asyncio.wait([done], timeout=limit_s))[0]:
                 return done.result()
-            _give_up(job)
-            while not (await asyncio.wait([done], timeout=1.0))[0]:
-                _give_up(job)
+            _give_up_until_it_ends(job)
+            await asyncio.wait([done])
             if isinstance(done.exception(), QuestionGone):
                 raise TookTooLong(f"it was interrupted after its time limit of {limit_s:g} s")
             return done.result()
         except asyncio.CancelledError:
             if not job.future.cancel():
-                _give_up(job)
+                _give_up_until_it_ends(job)
             raise
 
     def run_on_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -373,11 +373,18 @@ class KernelBridge:
             raise RuntimeError("'await' needs the event loop of a notebook, and none was found")
 
         async def listened_to() -> T:
-            listening = loop.create_task(self._poll())
+            # The click on Stop is heard in the poll, so what takes the main thread out of the job often strikes there.
+            listening, work = loop.create_task(self._poll()), loop.create_task(coroutine)
             try:
-                return await coroutine
+                await asyncio.wait([listening, work], return_when=asyncio.FIRST_COMPLETED)
+                if listening.done():
+                    listening.result()
+                return await work
             finally:
                 listening.cancel()
+                if not work.done():
+                    work.cancel()
+                    await asyncio.wait([work])
 
         return run_here(loop, listened_to())
 
@@ -601,10 +608,14 @@ def _interrupt_main() -> None:
         _thread.interrupt_main()
 
 
-def _give_up(job: _Job) -> None:
+def _give_up_until_it_ends(job: _Job) -> None:
+    """On the loop of the run. Once is not enough: code may catch it, or it may strike another task of the loop."""
+    if job.future.done():
+        return
     interrupts = job.interrupts
     if interrupts is not None:
         interrupts.give_up(job)
+    asyncio.get_running_loop().call_later(GIVE_UP_AGAIN_S, _give_up_until_it_ends, job)
 
 
 def _run(job: _Job, interrupts: _Interrupts) -> None:
