@@ -28,9 +28,10 @@ from turncell.core.events import (
     RunStarted,
 )
 from turncell.core.fold import CallState, RunState, at_rest, fold
+from turncell.core.loop_state import LoopState
 from turncell.core.parts import Message, Usage
 from turncell.core.policy import Rule
-from turncell.core.reducer import INTERRUPTED, LoopState, reduce
+from turncell.core.reducer import INTERRUPTED, reduce
 from turncell.core.signals import Begin, Resume, Stop
 from turncell.core.values import evolve
 from turncell.errors import SessionBusy, SessionInDoubt, StoreError, UsageError
