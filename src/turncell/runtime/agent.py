@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -27,6 +26,7 @@ from turncell.runtime.caller_loop import called_from, running_loop
 from turncell.runtime.driver import Driver, Setup
 from turncell.runtime.hooks import Hooks, HookSet, called
 from turncell.runtime.inputs import Waiting
+from turncell.runtime.interrupted import check_resumable, told_of_before
 from turncell.runtime.journal import Journal, Unrecorded
 from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.models import ModelSet, Router, Tiers
@@ -38,22 +38,13 @@ from turncell.runtime.questions import MAX_QUESTIONS
 from turncell.runtime.room import Context, Repeats, as_context
 from turncell.runtime.rulebook import rulebook
 from turncell.runtime.run import Run
-from turncell.runtime.session import Session, was_cut_short
+from turncell.runtime.session import Session
 from turncell.runtime.sources import Source, as_source
 from turncell.runtime.step_policy import LoopDetection, StepPolicy
 from turncell.runtime.telemetry import TelemetryWriter, Watcher, record_of, watchers_of
 from turncell.runtime.tools import Tool, ToolSource, gather_tools, is_source, toolbox
 
 log = trace.log
-RESTARTED_SINCE = (
-    "The program was restarted since the last message. Variables and open connections of before are gone; what is in "
-    "files and in this conversation is still there."
-)
-DONE_BEFORE = (
-    "This message was said before, and that turn was interrupted. It is not shown here, but its calls have been made; do "
-    "not repeat what has happened:"
-)
-
 _Telemetry = (TelemetryWriter, Watcher)
 RECOVERIES = 2
 """How often a run makes its conversation shorter because a provider has refused it."""
@@ -324,7 +315,7 @@ class Agent:
         if left is None:
             raise UsageError(f"nothing was interrupted in session {session.id}; use session.send(message) to go on")
         if session.writer is None:
-            _check_resumable(session, left, setup, self.tool_sources)
+            check_resumable(session, left, setup, self.tool_sources)
 
         def begin(run_id: str, _: Message, setup: Setup, problems: list[str]) -> Resume:
             run = session.left_open  # it was read again, if another process could have written meanwhile
@@ -332,7 +323,7 @@ class Agent:
                 raise UsageError(
                     f"run {run_id} was gone on with, or ended, by another process meanwhile; load the session again"
                 )
-            _check_resumable(session, run, setup)
+            check_resumable(session, run, setup)
             at = time.time()
             again = self._begin(
                 run_id, run.prompt or Message("user", ()), setup, limit, run.cell_id, None, None, problems
@@ -501,7 +492,7 @@ class Agent:
         limits = limits_of(setup.budget)
         notices = session.notices
         if notices is None:
-            notices = (*(before.notices if before else ()), *_notices(session, replaces))
+            notices = (*(before.notices if before else ()), *told_of_before(session, replaces))
         notices = (*notices, *problems)
         started = ev.RunStarted(
             seq=session.seq + 1, session_id=session.id, run_id=run_id, step=0, at=time.time(), model=self.models.name,
@@ -666,37 +657,6 @@ def _check_session(session: Session | None, within: trace.Trace | None) -> None:
             "this session is waiting for the run that this code is part of; leave out session=, "
             "or steer that run with session.send(message, steer=True)"
         )
-
-
-def _check_resumable(session: Session, left: RunState, setup: Setup, sources: tuple[ToolSource, ...] = ()) -> None:
-    """Before anything is recorded: a run that cannot be gone on with is left as it was. `sources`: not asked yet."""
-    missing = sorted(
-        {call.name for call in left.calls if call.is_open and call.digest and call.name not in setup.tools}
-    )
-    if missing and not sources:
-        raise UsageError(
-            f"the interrupted run has open calls of {', '.join(missing)}, and this agent has no such tool; it has "
-            f"{list(setup.tools)}. Resume it with an agent that has: session.resume(agent=agent)"
-        )
-    if not setup.policy.is_attended:
-        session.check_decided()
-
-
-def _notices(session: Session, replaces: str | None) -> tuple[str, ...]:
-    """What the runtime has to say to a model that cannot know it from the conversation."""
-    told = []
-    if session.was_driven_elsewhere and any(run.calls for run in session.runs):
-        told.append(RESTARTED_SINCE)
-    done = [
-        f"{call.name}({json.dumps(call.arguments)[:500]}): {(call.content or '')[:500]}"
-        for run in session.replaced_by(replaces)
-        if was_cut_short(run)
-        for call in run.calls
-        if call.effect != "read" and call.started_at is not None
-    ]
-    if done:
-        told.append("\n- ".join((DONE_BEFORE, *done)))
-    return tuple(told)
 
 
 def _items(name: str, given: Any, single: Any = None) -> tuple[Any, ...]:
