@@ -27,7 +27,6 @@ import type {
 } from "./wire";
 
 export type Event = Events["events"][number];
-export type RunStatus = RunView["status"];
 export type CallStatus = CallState["status"];
 
 /** The values that have a version of their own. */

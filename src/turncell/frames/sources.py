@@ -35,7 +35,6 @@ Scope: TypeAlias = Run | Session | Journal | str | Path | Iterable[str | Path] |
 """Whose history: a run's (live, while it goes on), a session's, that of a store or (None) of the store of the settings;
 or of files: an exported session (.jsonl, .md), a store (.sqlite), a folder of these, several of them."""
 When: TypeAlias = datetime | date | timedelta | str
-Where: TypeAlias = dict[str, Any]
 T = TypeVar("T")
 _BATCH_RUNS = 500
 _SUFFIXES = (*portable.SUFFIXES, ".sqlite", ".db")
