@@ -13,10 +13,11 @@ import sys
 import time
 import venv
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, ClassVar
 
 PROMPT = "Count."
 DISTRIBUTIONS = ("exoclaw-turn", "tiny-agent-os", "pydantic-ai-slim")
@@ -136,7 +137,7 @@ class Exoclaw(Peer):
 
 
 class PydanticAI(Peer):
-    _models: dict[str, Any] = {}
+    _models: ClassVar[dict[str, Any]] = {}
 
     def _agent(self, url: str, **options: Any) -> Any:
         from pydantic_ai import Agent
@@ -165,10 +166,8 @@ class PydanticAI(Peer):
                 pass
 
         agent = self._agent(url, tools=[nothing])
-        try:
+        with suppress(UsageLimitExceeded):
             await agent.run(PROMPT, event_stream_handler=see, usage_limits=UsageLimits(request_limit=count + 1))
-        except UsageLimitExceeded:
-            pass
 
 
 PEERS: dict[str, type[Peer]] = dict(zip(DISTRIBUTIONS, (Exoclaw, TinyAgent, PydanticAI), strict=True))
