@@ -173,8 +173,12 @@ class Session:
         self._is_claimed = True
 
     def hold(self) -> None:
-        """Become its writer without a run, and stay it until `close`. SessionBusy where somebody else is."""
-        self._claim_idle()
+        """Become its writer without a run, and stay it until `close`. SessionBusy where somebody else is.
+
+        Also before anything is decided by what the conversation is: another process may have gone on with it.
+        """
+        self._idle()
+        self._claim()
 
     @staticmethod
     def is_held(session_id: str, journal: Journal) -> bool:
@@ -336,7 +340,7 @@ class Session:
 
     def undo(self) -> RunState:
         """Take the last run out of the conversation, and bring back what it has replaced; returns it. `redo` undoes that."""
-        self._claim_idle()
+        self.hold()
         if not self.runs:
             raise UsageError("there is nothing to undo: the conversation is empty")
         path = self.conversation.undo()
@@ -346,7 +350,7 @@ class Session:
 
     def redo(self) -> None:
         """Bring back what the last `undo` took out; UsageError where nothing was, or something was said since."""
-        self._claim_idle()
+        self.hold()
         if not self.conversation.undone:
             raise UsageError("there is nothing to redo")
         path, now = self.conversation.undone[-1], self.conversation.path
@@ -354,7 +358,7 @@ class Session:
 
     def branch(self, run_id: str) -> None:
         """Go on after this run of the history, whatever came after it before."""
-        self._claim_idle()
+        self.hold()
         self._known(run_id)
         self._arrange(self._path_to(run_id), "branch", run_id)
 
@@ -375,7 +379,7 @@ class Session:
         self, message: Prompt | None, run_id: str | None = None, *, agent: Agent | None = None, **options: Any
     ) -> Run:
         """Say something else in the place of what a run (the last, if none is given) was asked. What came after is left."""
-        self._claim_idle()
+        self.hold()
         if not self.runs and run_id is None:
             raise UsageError("there is nothing to say again: the conversation is empty")
         run = self._known(run_id or self.runs[-1].run_id)
@@ -384,9 +388,8 @@ class Session:
         is_there = run.run_id in before.path
         path = self._path_to(run.run_id if is_there else run.previous)
         agent = self._agent(agent)
-        agent.check(
-            said or "", session=self, **options
-        )  # a mistake must not cost what came after, nor what redo brings
+        # A mistake must not cost what came after, nor what redo brings.
+        agent.check(said or "", session=self, **options)
         if path != before.path:
             self._arrange(path, "branch", run.run_id)
         return self.send(said or "", agent=agent, replaces=run.run_id if is_there else None, **options)
@@ -399,11 +402,6 @@ class Session:
         if run_id not in self._all:
             raise UsageError(f"there is no run {run_id!r} in session {self.id}; its runs are {list(self._all)}")
         return self._all[run_id]
-
-    def _claim_idle(self) -> None:
-        """Before anything is decided by what the conversation is: another process may have gone on with it."""
-        self._idle()
-        self._claim()
 
     def _arrange(self, path: tuple[str, ...], reason: Literal["undo", "redo", "branch"], run_id: str) -> None:
         self.leave_behind()
@@ -429,7 +427,7 @@ class Session:
 
         SessionBusy where another process writes it.
         """
-        self._claim_idle()
+        self.hold()
         self.journal.ask(
             lambda store: store.delete([self.id, *(info.session_id for info in sessions_inside(store, self.id))])
         )
