@@ -6,6 +6,7 @@ import {
   blocksOf,
   MARKS,
   oneShot,
+  PROSE,
   pieces,
   ROWS,
   seeded,
@@ -91,6 +92,7 @@ describe("a stream of Markdown in a browser", () => {
   it.each([
     ["marks", MARKS],
     ["words", [...WORDS, ...MARKS]],
+    ["prose", PROSE],
     ["rows of tables", ROWS],
   ])(
     "shows the same for %s in any order",
