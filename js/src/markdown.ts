@@ -10,7 +10,9 @@
  *   into the code block until one closes it. Of an open table only the rows that are not complete are parsed again, and of
  *   a line of prose only what is behind the last mark that was closed, see `#settle`.
  * - Blocks stand in groups, by their number: laying out the last one visits its group and the other groups, not all blocks.
- * - After a flush that took t ms the next one waits 4t (at most 500 ms): no input takes more than a fifth of the page.
+ * - A text is drawn as often as its drawing is cheap: after a frame that took t ms, with style, layout and paint, the next
+ *   one waits 15t (at most 150 ms), and after a slow one 4t (at most 500 ms). So an answer that streams takes a sixteenth of
+ *   a page, and no input more than a fifth. `end` waits for nothing.
  *
  * Invariant (held by the tests): after any sequence of `append` and `flush` the blocks are those that the whole text would
  * give at once. Two exceptions, both passing: a last line that may yet close a fence is held back, and a link whose
@@ -39,7 +41,6 @@ export interface MarkdownOptions {
 
 /** A single block beyond this is cut at a line: one endless table must not be parsed as a whole for ever. */
 const MAX_OPEN_CHARS = 200_000;
-const MAX_WAIT_MS = 500;
 /** A table beyond this is cut as well. It is also the number of missing cells that the parser fills in. */
 const MAX_CELLS = 0x10000;
 export const GROUP_BLOCKS = 64;
@@ -154,16 +155,27 @@ export class MarkdownStream {
     const started = performance.now();
     if (this.#isEnded || !(this.#growTail() || this.#growLine())) this.#render();
     if (this.#isEnded) this.#finish();
-    const now = performance.now();
-    this.#notBefore = now + Math.min(4 * (now - started), MAX_WAIT_MS);
+    this.#wait(started);
     this.options.onFlush?.();
+  }
+
+  /** What was begun then is over. */
+  #wait(started: number): void {
+    const now = performance.now();
+    const cost = now - started;
+    this.#notBefore = now + Math.max(Math.min(15 * cost, 150), Math.min(4 * cost, 500));
   }
 
   #schedule(): void {
     if (this.#cancelFlush !== null) return;
     let timer: ReturnType<typeof setTimeout> | undefined;
     let frame = 0;
-    const flush = (): void => this.flush();
+    const flush = (): void => {
+      const started = performance.now();
+      this.flush();
+      // The page is drawn before the next task.
+      setTimeout(() => this.#wait(started));
+    };
     waiting.add(this);
     this.#cancelFlush = () => {
       waiting.delete(this);
