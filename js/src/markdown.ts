@@ -159,7 +159,7 @@ export class MarkdownStream {
     this.options.onFlush?.();
   }
 
-  /** What was begun then is over. */
+  /** How long the next drawing waits, when one that began then is done. */
   #wait(started: number): void {
     const now = performance.now();
     const cost = now - started;
