@@ -141,6 +141,7 @@ def talk_to_its_chat(page: Page, theme: str) -> None:
         page.keyboard.type(text)
         page.keyboard.press("Enter")
         expect(chat).to_contain_text(answer, timeout=15_000)
+    expect(chat.get_by_role("button", name="Approve")).to_be_enabled()
     is_readable(page)
     chat.get_by_role("button", name="Approve").scroll_into_view_if_needed()
     screenshot(page, f"marimo-chat-asks-{theme}")
