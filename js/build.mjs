@@ -34,7 +34,7 @@ const never = {
 
 // Presets, and methods of its classes that nobody calls here or that build.ts replaces.
 const methods =
-  "use enable enableOnly disable render parseInline renderInline validateLink normalizeLink normalizeLinkText " +
+  "use enable enableOnly disable render renderInline validateLink normalizeLink normalizeLinkText " +
   "at before after attrPush attrSet attrJoin";
 const method = (name) => [name, new RegExp(`^\\t${name}\\([^)]*\\) \\{[\\s\\S]*?^\\t\\}`, "gm")];
 const notOurs = {
@@ -140,7 +140,7 @@ const cutLanguages = {
   },
 };
 
-// Names of properties that only markdown-it and highlight.js know, and use by no other way than `.name`.
+// Names of properties that only markdown-it, highlight.js and build.ts know, and use by no other way than `.name`.
 const inside = [
   ..."relevance blkIndent sCount parentType BACKSLASH_ESCAPE bMarks tShift delimiters eMarks subLanguage".split(
     " ",
@@ -158,6 +158,9 @@ const inside = [
     " ",
   ),
   ..."can_continue pendingLevel QUOTE_STRING_MODE APOS_STRING_MODE considerAll case_insensitive".split(" "),
+  ..."__rules__ __cache__ normalizeLink normalizeLinkText validateLink isEmpty maxNesting getLines".split(
+    " ",
+  ),
 ];
 
 export const options = {

@@ -27,15 +27,16 @@ def report(bench: Bench) -> list[Target]:
         "long": "1 MB, 1,000 characters a frame",
         "fence": "100 KB of code in one fence",
         "table": "a table of 800 rows",
-        "live": "the whole view with its frames: 500 deltas a second in 25 messages, 100 KB",
+        "live": "the whole view at its own pace: 500 deltas a second in 25 messages, 100 KB",
         "liveShort": "5,000 deltas a second, 100 KB",
         "liveLong": "5,000 deltas a second, 1 MB",
     }
-    figures = ("frames", "cpu_s", "style_s", "layout_s", "frame_ms", "longest_ms")
+    figures = ("frames", "drawn", "cpu_s", "style_s", "layout_s", "frame_ms", "longest_ms")
     rows = [(name, *(found[key][figure] for figure in figures)) for key, name in names.items()]
     size = " (a tenth of each)" if bench.is_quick else ""
     columns = (
         "frames or messages",
+        "laid out",
         "main thread, CPU s",
         "of it style",
         "and layout",

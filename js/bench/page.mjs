@@ -28,15 +28,15 @@ async function measured(name, ...values) {
   await session.send("Performance.enable", { timeDomain: "threadTicks" });
   const spent = async () => {
     const { metrics } = await session.send("Performance.getMetrics");
-    return ["Task", "RecalcStyle", "Layout"].map(
-      (what) => metrics.find(({ name }) => name === `${what}Duration`).value,
+    return ["TaskDuration", "RecalcStyleDuration", "LayoutDuration", "LayoutCount"].map(
+      (what) => metrics.find(({ name }) => name === what).value,
     );
   };
   const before = await spent();
   const found = await page.evaluate(([name, values]) => globalThis.bench[name](...values), [name, values]);
-  const [cpu_s, style_s, layout_s] = (await spent()).map((value, at) => value - before[at]);
+  const [cpu_s, style_s, layout_s, drawn] = (await spent()).map((value, at) => value - before[at]);
   await page.close();
-  return { found, spent: { cpu_s, style_s, layout_s } };
+  return { found, spent: { cpu_s, style_s, layout_s, drawn } };
 }
 
 async function timed(name, ...values) {

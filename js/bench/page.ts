@@ -51,7 +51,7 @@ async function stream(kind: string, size: number, chunk: number): Promise<Timed>
 
 const MESSAGES_PER_S = 25;
 
-/** A turn as the kernel sends it, so many characters a second in deltas of five, drawn whenever the page draws. */
+/** A turn as the kernel sends it, so many characters a second in deltas of five, drawn as often as the view thinks right. */
 async function live(kind: string, size: number, rate: number): Promise<Timed> {
   const text = texts[kind]?.(size) ?? "";
   const place = document.createElement("div");

@@ -69,9 +69,18 @@ export function fenceLanguage(token: Token | undefined): string {
 
 /** Exactly one node per block. */
 export function build(block: Block, options: BuildOptions): Node {
+  return built(block.tokens, options).firstChild ?? h("p");
+}
+
+/** The nodes of text inside a block. */
+export function buildInline(text: string, references: References, options: BuildOptions): Node[] {
+  return [...built(parser.parseInline(text, { references }), options).childNodes];
+}
+
+function built(tokens: readonly Token[], options: BuildOptions): DocumentFragment {
   const fragment = document.createDocumentFragment();
-  new Builder(options, fragment).write(block.tokens);
-  return fragment.firstChild ?? h("p");
+  new Builder(options, fragment).write(tokens);
+  return fragment;
 }
 
 class Builder {

@@ -7,15 +7,26 @@
  *   its text is never parsed again. "For good" is the delicate part, see `#safeEnd`.
  * - The rest, the *open part*, is parsed anew and patched into the DOM node by node; text grows by `appendData`.
  * - Words that follow a word are not parsed at all, see `#findTail`, nor are the lines of an open fence: they go straight
- *   into the code block until one closes it. Of an open table only the rows that are not complete are parsed again.
+ *   into the code block until one closes it. Of an open table only the rows that are not complete are parsed again, and of
+ *   a line of prose only what is behind the last mark that was closed, see `#settle`.
  * - Blocks stand in groups, by their number: laying out the last one visits its group and the other groups, not all blocks.
- * - After a flush that took t ms the next one waits 4t (at most 500 ms): no input takes more than a fifth of the page.
+ * - A text is drawn as often as its drawing is cheap: after a frame that took t ms, with style, layout and paint, the next
+ *   one waits 15t (at most 150 ms), and after a slow one 4t (at most 500 ms). So an answer that streams takes a sixteenth of
+ *   a page, and no input more than a fifth. `end` waits for nothing.
  *
  * Invariant (held by the tests): after any sequence of `append` and `flush` the blocks are those that the whole text would
  * give at once. Two exceptions, both passing: a last line that may yet close a fence is held back, and a link whose
  * definition comes later is text until `end`.
  */
-import { type Block, type BuildOptions, build, fenceLanguage, parse, type References } from "./build";
+import {
+  type Block,
+  type BuildOptions,
+  build,
+  buildInline,
+  fenceLanguage,
+  parse,
+  type References,
+} from "./build";
 import { CodeWriter, codeBlock } from "./code";
 import { h } from "./dom";
 import { highlightLater } from "./highlight";
@@ -30,12 +41,22 @@ export interface MarkdownOptions {
 
 /** A single block beyond this is cut at a line: one endless table must not be parsed as a whole for ever. */
 const MAX_OPEN_CHARS = 200_000;
-const MAX_WAIT_MS = 500;
 /** A table beyond this is cut as well. It is also the number of missing cells that the parser fills in. */
 const MAX_CELLS = 0x10000;
 export const GROUP_BLOCKS = 64;
 /** What means nothing to Markdown behind a letter of the same line, whatever the paragraph holds. */
 const PLAIN = /^[\p{L}\p{N} .,:?!'"([{}<&@^/%$=+-]*$/u;
+/** What may begin something that is closed later, when it is read as text. */
+const OPENING = /[*_~`[\]<&\\]/;
+
+/** A place in a line of prose: whatever follows changes only what is behind it. */
+interface Settled {
+  readonly parent: Element;
+  /** The number of the first child behind it. */
+  readonly index: number;
+  /** Offset in the open part. */
+  readonly at: number;
+}
 
 interface OpenFence {
   readonly writer: CodeWriter;
@@ -77,6 +98,7 @@ export class MarkdownStream {
   /** The text node where plain words go on, and how much of the open part is in the DOM then. */
   #tail: Text | null = null;
   #shown = 0;
+  #settled: Settled | null = null;
   #isDirty = false;
   #isEnded = false;
   #notBefore = 0;
@@ -131,18 +153,29 @@ export class MarkdownStream {
     if (!this.#isDirty) return;
     this.#isDirty = false;
     const started = performance.now();
-    if (this.#isEnded || !this.#growTail()) this.#render();
+    if (this.#isEnded || !(this.#growTail() || this.#growLine())) this.#render();
     if (this.#isEnded) this.#finish();
-    const now = performance.now();
-    this.#notBefore = now + Math.min(4 * (now - started), MAX_WAIT_MS);
+    this.#wait(started);
     this.options.onFlush?.();
+  }
+
+  /** How long the next drawing waits, when one that began then is done. */
+  #wait(started: number): void {
+    const now = performance.now();
+    const cost = now - started;
+    this.#notBefore = now + Math.max(Math.min(15 * cost, 150), Math.min(4 * cost, 500));
   }
 
   #schedule(): void {
     if (this.#cancelFlush !== null) return;
     let timer: ReturnType<typeof setTimeout> | undefined;
     let frame = 0;
-    const flush = (): void => this.flush();
+    const flush = (): void => {
+      const started = performance.now();
+      this.flush();
+      // The page is drawn before the next task.
+      setTimeout(() => this.#wait(started));
+    };
     waiting.add(this);
     this.#cancelFlush = () => {
       waiting.delete(this);
@@ -164,8 +197,27 @@ export class MarkdownStream {
     while (this.#fence === null && this.#renderOpen()) {
       if (this.#fence !== null) this.#growFence(this.#fence);
     }
-    this.#tail = this.#fence === null ? this.#findTail() : null;
-    this.#shown = withoutSpaces(this.#open).length;
+    this.#settled = null;
+    this.#tail = null;
+    if (this.#fence === null) this.#settle();
+  }
+
+  /** Finds where the next words go, and what they cannot change any more. */
+  #settle(): void {
+    const source = withoutSpaces(this.#open);
+    this.#shown = source.length;
+    this.#tail = this.#findTail();
+    const [tail, before] = [this.#tail, this.#settled];
+    const parent = tail?.parentElement ?? null;
+    if (tail === null || parent === null) return;
+    // Behind an element a space: no mark that comes can then belong to what is before it. Where the text is not its own
+    // source, with an escape or an entity in it, the source does not end with it.
+    const { data, previousSibling } = tail;
+    if (!(previousSibling === null ? /^\p{L}/u : /^ /).test(data) || !source.endsWith(data)) return;
+    const index = parent.childNodes.length - 1;
+    for (let number = before?.index ?? 0; number < index; number++)
+      if (mayOpen(parent.childNodes[number] as Node)) return;
+    this.#settled = { parent, index, at: source.length - data.length };
   }
 
   /**
@@ -191,6 +243,17 @@ export class MarkdownStream {
     if (this.#tail === null || !PLAIN.test(text)) return false;
     this.#tail.appendData(text);
     this.#shown += text.length;
+    return true;
+  }
+
+  /** Shows more of a line of prose, without what is settled of it. */
+  #growLine(): boolean {
+    const [settled, more] = [this.#settled, this.#open.slice(this.#shown)];
+    // A heading may end in marks that are not shown.
+    if (settled === null || /[\n\t#]/.test(more) || this.#open.includes("]:")) return false;
+    const rest = withoutSpaces(this.#open.slice(settled.at));
+    patchChildren(settled.parent, settled.index, buildInline(rest, this.#references, this.#build));
+    this.#settle();
     return true;
   }
 
@@ -370,6 +433,12 @@ export class MarkdownStream {
 
 function lineEnds(text: string): string {
   return text.includes("\r") ? text.replace(/\r\n?/g, "\n") : text;
+}
+
+/** Whether text in it, other than code, may yet begin something that is closed behind it. */
+function mayOpen(node: Node): boolean {
+  if (node instanceof Text) return OPENING.test(node.data);
+  return (node as Element).localName !== "code" && [...node.childNodes].some(mayOpen);
 }
 
 /** Spaces at the end of a paragraph are not shown. */

@@ -6,6 +6,7 @@ import {
   blocksOf,
   MARKS,
   oneShot,
+  PROSE,
   pieces,
   ROWS,
   seeded,
@@ -91,6 +92,7 @@ describe("a stream of Markdown in a browser", () => {
   it.each([
     ["marks", MARKS],
     ["words", [...WORDS, ...MARKS]],
+    ["prose", PROSE],
     ["rows of tables", ROWS],
   ])(
     "shows the same for %s in any order",
@@ -195,6 +197,20 @@ describe("a stream of Markdown in a browser", () => {
     expect(made.root.className).toBe("tc-live");
     made.end();
     expect(made.root.className).toBe("");
+  });
+
+  it("shows later what comes while it waits for a page that draws slowly, and the end at once", async () => {
+    const drawSlowly = (): void => {
+      for (const until = performance.now() + 30; performance.now() < until; );
+    };
+    const made = stream({ onFlush: drawSlowly });
+    for (const text of ["Some", "Some more", "Some more words"]) {
+      made.append(text.slice(made.text.length));
+      await expect.poll(() => made.root.textContent).toBe(text);
+    }
+    made.append(" yet");
+    made.end();
+    expect(made.root.textContent).toBe("Some more words yet");
   });
 
   it("colours closed code blocks in idle time and leaves their text alone", async () => {

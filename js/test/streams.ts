@@ -131,6 +131,58 @@ export const WORDS: readonly string[] = [
   ],
 ];
 
+/** Marks in lines of prose that are opened, closed, escaped or left alone. */
+export const PROSE: readonly string[] = [
+  ...[
+    "a word ",
+    "b ",
+    " c",
+    "d",
+    ". ",
+    ' "e" ',
+    " ",
+    "**",
+    " **",
+    "** ",
+    "*",
+    " *",
+    "* ",
+    "_",
+    " _",
+    "`",
+    " `",
+    "` ",
+  ],
+  ...[
+    "``",
+    "~~",
+    "[",
+    "](https://a.test)",
+    "](https://a.test) ",
+    "](javascript:x) ",
+    "[](x:y) ",
+    "![",
+    "<https://a.test> ",
+  ],
+  ...[
+    "\\",
+    "\\*",
+    "&amp;",
+    "&",
+    "<",
+    "]",
+    ": ",
+    "\n",
+    "\n- ",
+    "\n\n# ",
+    "\n\n",
+    " #",
+    "\u00a0",
+    "\u202e",
+    "é",
+  ],
+];
+
 /** Rows of a table and what may end it. */
 export const ROWS: readonly string[] = [
   ...["| a | b |\n", "|---|--:|\n", "| 1 | 2 |\n", "| 1 |\n", "1 | 2 | 3\n", "plain\n", "| | |\n", "|\n"],

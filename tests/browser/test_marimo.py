@@ -13,6 +13,13 @@ from tests.browser.lab import ROOT, SCREENSHOTS, press, serving
 from tests.browser.make_hosts import HOSTS
 from tests.ports import free_port
 
+AXE = ROOT / "js/node_modules/axe-core/axe.min.js"
+CONTRAST = """async () => {
+  const { passes, violations } = await axe.run({ runOnly: ["color-contrast"], elementRef: true });
+  const ours = (rules) => rules.flatMap(({ nodes }) => nodes).filter(({ element }) => element.closest(".tc"));
+  return [ours(passes).length, ours(violations).map(({ html }) => html)];
+}"""
+
 pytestmark = [pytest.mark.full, pytest.mark.feature("D15", "D16")]  # its environment is 130 MB of its own
 
 APP = '''
@@ -98,6 +105,13 @@ def screenshot(page: Page, name: str) -> None:
     page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
 
 
+def is_readable(page: Page) -> None:
+    page.evaluate(AXE.read_text())
+    looked_at, found = page.evaluate(CONTRAST)
+    assert found == []
+    assert looked_at > 10
+
+
 def talk_to_the_widgets(page: Page, theme: str) -> None:
     field = page.get_by_role("textbox", name="Message to the agent")
     expect(field).to_be_visible(timeout=60_000)
@@ -111,6 +125,8 @@ def talk_to_the_widgets(page: Page, theme: str) -> None:
     field.press("Enter")
     inbox = page.locator(".tc-inbox")
     expect(inbox).to_contain_text("1 request for you", timeout=15_000)
+    expect(inbox.get_by_role("button", name="Approve")).to_be_enabled()
+    is_readable(page)
     screenshot(page, f"marimo-asks-{theme}")
     press(inbox.get_by_role("button", name="Approve"))
     expect(runs.nth(1)).to_contain_text("The mail is out.", timeout=15_000)
@@ -125,6 +141,10 @@ def talk_to_its_chat(page: Page, theme: str) -> None:
         page.keyboard.type(text)
         page.keyboard.press("Enter")
         expect(chat).to_contain_text(answer, timeout=15_000)
+    expect(chat.get_by_role("button", name="Approve")).to_be_enabled()
+    is_readable(page)
+    chat.get_by_role("button", name="Approve").scroll_into_view_if_needed()
+    screenshot(page, f"marimo-chat-asks-{theme}")
     press(chat.get_by_role("button", name="Approve"))
     expect(chat).to_contain_text("The mail is out.", timeout=15_000)
     field.click()
@@ -136,18 +156,20 @@ def talk_to_its_chat(page: Page, theme: str) -> None:
     expect(chat).to_contain_text("Stopped", timeout=15_000, ignore_case=True)
 
 
-def test_an_app_streams_asks_and_answers_each_person_alone(page: Page, browser: Browser, tmp_path: Path) -> None:
-    with marimo("run", "light", tmp_path) as url:
+def test_an_app_streams_asks_and_answers_each_person_alone_light_or_dark(
+    page: Page, browser: Browser, tmp_path: Path
+) -> None:
+    with marimo("run", "system", tmp_path) as url:
         page.goto(url)
         talk_to_the_widgets(page, "light")
         talk_to_its_chat(page, "light")
         expect(page.get_by_text("requests of everybody who has this app open")).to_be_visible()
-        other = browser.new_page()
+        other = browser.new_page(color_scheme="dark", viewport={"width": 1200, "height": 900})
         other.goto(url)
-        field = other.get_by_role("textbox", name="Message to the agent")
-        expect(field).to_be_visible(timeout=30_000)
+        expect(other.get_by_role("textbox", name="Message to the agent")).to_be_visible(timeout=30_000)
         expect(other.get_by_role("article")).to_have_count(0)
-        field.fill("Say hello")
-        field.press("Enter")
-        expect(other.get_by_role("article").first).to_contain_text("Hello, Ana", timeout=15_000)
+        talk_to_the_widgets(other, "dark")
+        talk_to_its_chat(other, "dark")
+        assert "dark" in (other.locator("body").get_attribute("class") or "")
+        expect(page.get_by_role("article").first).to_contain_text("Hello, Ana")
         other.close()

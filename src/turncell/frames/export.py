@@ -26,7 +26,7 @@ SHEET = """
   --paper: #fff; --ink: #1f2328; --accent: #0b57d0; --ok: #1a7f37; --warn: #8a5300; --err: #b3261e;
   --violet: #8250df;
   --green: #0a6b45; --blue: #0550ae; }
-@media (prefers-color-scheme: dark) { :root {
+@media screen and (prefers-color-scheme: dark) { :root {
   --paper: #131314; --ink: #ececee; --accent: #8ab4f8; --ok: #5fd083; --warn: #f5b94a; --err: #ff9b91;
   --violet: #d2a8ff;
   --green: #7ee2a8; --blue: #9ecbff; } }
@@ -152,7 +152,8 @@ mark { background: color-mix(in oklab, var(--warn) 24%, var(--paper)); color: in
 .tc-track span { display: block; height: 100%; min-width: 2px; border-radius: 4px; background: var(--accent); }
 .tc-timeline .tc-time { text-align: right; }
 @media (max-width: 34rem) { .tc-timeline a { grid-template-columns: 5em minmax(0, 1fr) 6em; } .tc-track { display: none; } }
-@media print { details::details-content { content-visibility: visible; block-size: auto; } body { padding: 0; } .tc-out, .tc-out-err { max-height: none; } }
+@media print { details::details-content { content-visibility: visible; block-size: auto; } body { padding: 0; }
+  .tc-out, .tc-out-err { max-height: none; } .tc-pre { white-space: pre-wrap; } }
 """
 
 
