@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.pieces import Silent, until
+from tests.runtime.pieces import Gate, Silent, until
 from tests.runtime.test_runs import weather
 from turncell import Agent, Budget, JsonLinesWriter, MemoryWriter, ModelFailure, Tiers, UsageError, runs_df, tool
 from turncell.core.deltas import Finished, Fragment, TextFragment
@@ -40,6 +40,26 @@ class TestLimits:
     def test_calls(self) -> None:
         run = asks_weather(looking(), budget={"calls": 2}).run_sync("go")
         assert run.status == "budget" and [c.status for c in run.tool_calls] == ["ok", "ok", "cancelled"]
+
+    @pytest.mark.parametrize("raised", [False, True])
+    def test_the_calls_that_run_are_let_finish_before_one_too_many_ends_the_run(self, raised: bool) -> None:
+        gate = Gate()
+        model = ScriptedModel([[call("look"), call("weather", city="x")], "Done."])
+        agent = Agent(model, tools=[gate.read_tool(), weather], budget={"calls": 1})
+        run = agent.start("go")
+        gate.was_reached()
+        until(lambda: run.tool_calls[1].status == "running")
+        if raised:
+            run.set_budget(calls=2)
+        gate.open()
+        run.result(5)
+        look, other = run.tool_calls
+        assert (look.status, look.content) == ("ok", "seen")
+        if raised:
+            assert (run.status, other.status) == ("completed", "ok")
+        else:
+            assert (run.status, other.status) == ("budget", "cancelled") and "before this call ran" in other.content
+            assert run.budget.spent.calls == 1
 
     def test_usd(self) -> None:
         run = asks_weather(looking(price=(0.0, 0.5e6)), budget={"usd": 2.5}).run_sync("go")

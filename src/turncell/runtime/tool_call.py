@@ -106,10 +106,13 @@ async def _run_now(driver: Driver, tool: Tool, call: CallState, writes: asyncio.
         return
     if driver.is_over:
         return  # type: ignore[unreachable]  # it was awaited meanwhile
-    reserved = driver.setup.budget.reserve(calls=0 if tool.is_answer else 1)
-    if isinstance(reserved, Refusal):
-        driver.stop("budget", "budget", reserved.message)
-        return
+    while isinstance(reserved := driver.setup.budget.reserve(calls=0 if tool.is_answer else 1), Refusal):
+        if not driver.pauses:
+            driver.stop("budget", "budget", reserved.message)
+            return
+        await asyncio.sleep(0.02)  # what runs already is paid for: it is not broken off for a call too many
+        if driver.is_over:
+            return
     driver.not_begun.discard(call.call_id)
     trace.current.set(trace.Trace((*driver.chain, driver.loop_state.run.run_id), call.call_id, driver, writes))
     try:
@@ -154,7 +157,6 @@ class _Running:
             self._driver.note("retry", text, self._call.call_id, {"attempt": attempt + 1})
             await asyncio.sleep(self._tool.retry_wait_s * 2**attempt)
         self._driver.tell_latency("call", time.monotonic() - started, self._call.call_id)
-        del self._driver.pauses[self._call.call_id]
         if status == "ok":
             await self._show(value)
         elif status == "timeout":
@@ -165,6 +167,7 @@ class _Running:
             await self._hand_over("timeout", Output(content))
         else:
             await self._raised(value)
+        del self._driver.pauses[self._call.call_id]
 
     async def _try(self) -> tuple[str, Any]:
         """("ok", value), ("timeout", error) or ("error", error)."""
