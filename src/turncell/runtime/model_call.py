@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 from turncell.core.deltas import CallFragment, Finished, ImageFragment, ReasoningFragment, TextFragment
 from turncell.core.events import CostBasis, FinishReason
 from turncell.core.parts import IMAGE_TYPES, Message, Usage
+from turncell.core.reducer import MAX_WAIT_S
 from turncell.core.signals import CallModel, Chosen, ModelFailed, ModelFinished, Stop, Streamed
 from turncell.core.values import evolve
 from turncell.errors import ModelFailure, UnknownModelError, say
@@ -259,6 +260,8 @@ class Stream:
         driver, end = self._driver, self.finished
         if self._failure is not None or end is None:
             kind, text, retry_after_s = self._failure or ("protocol", "no end", None)
+            if (retry_after_s or 0) > MAX_WAIT_S:
+                text += f"; it asks for a pause of {retry_after_s:,.0f} s, and a run waits {MAX_WAIT_S:g} s at most"
             # Who breaks off in the middle charges for it; who refuses does not.
             usage, cost_usd, basis = (self._said, None, "none") if self.is_refused else self.spent()
             driver.feed(
