@@ -13,12 +13,24 @@ import pytest
 
 from tests.runtime.pieces import Gate, Silent, until
 from tests.runtime.test_runs import weather
-from turncell import Agent, Budget, JsonLinesWriter, MemoryWriter, ModelFailure, Tiers, UsageError, runs_df, tool
+from turncell import (
+    Agent,
+    Budget,
+    JsonLinesWriter,
+    MemoryWriter,
+    ModelFailure,
+    Price,
+    Tiers,
+    UsageError,
+    model,
+    runs_df,
+    tool,
+)
 from turncell.core.deltas import Finished, Fragment, TextFragment
 from turncell.core.events import BudgetChanged
 from turncell.core.parts import Usage
 from turncell.runtime.ports import ModelRequest
-from turncell.testing import ScriptedModel, call, say
+from turncell.testing import ScriptedModel, call, reply, say, serve
 
 
 def looking(**options: Any) -> ScriptedModel:
@@ -107,6 +119,23 @@ class TestPrices:
         run = Agent(model, budget={"steps": 1, "usd": 5, "unknown_prices": "stop"}).run_sync("go")
         assert (run.status, run.budget.spent.steps, run.budget.spent.usd) == ("completed", 1, pytest.approx(1.0))
         assert not run.budget.spent.has_unknown_cost
+
+    @pytest.mark.parametrize("how", ["drops", "cancelled", "silent"])
+    def test_a_call_that_breaks_off_is_settled_with_what_its_record_says(self, how: str) -> None:
+        budget = Budget(usd=1.0, unknown_prices="stop")
+        first = {"drops": {"resets_after": 4}, "cancelled": {"hangs_after": 4}, "silent": {"hangs_after": 4}}[how]
+        with serve([reply("12345678 and more and more", **first), "Fine."]) as server:
+            served = model("openai/m", base_url=server.base_url, price=Price(1, 2))
+            agent = Agent(served, budget=budget, attempts=1, silence_s=0.5 if how == "silent" else 60)
+            run = agent.start("go")
+            until(lambda: run.text.startswith("12345678"))
+            if how == "cancelled":
+                run.cancel()
+            step = run.result(5).state.steps[0]
+            assert run.status != "completed" and step.usage.is_estimated and step.cost_usd
+            assert budget.spent.usd == pytest.approx(step.cost_usd) and not budget.spent.has_unknown_cost
+            assert budget.spent.tokens == (step.usage.input_tokens or 0) + (step.usage.output_tokens or 0)
+            assert agent.run_sync("again").text == "Fine."
 
     def test_a_model_that_does_not_count_is_counted_by_the_guess(self) -> None:
         class Uncounted:

@@ -83,12 +83,13 @@ async def _read(driver: Driver, call: Stream, slot: limiter.Slot, reserved: Rese
         slot.leave(*call.failed_with, is_made=call.counts)
         if call.counts:
             driver.heard_at = None
-        end = call.finished
-        usage = end.usage if end is not None else None
         if call.is_refused:
             reserved.release()  # a busy provider charges nothing, and trying again must not use up the steps
+        elif (end := call.finished) is not None:
+            reserved.settle(tokens=spent_tokens(end.usage), usd=end.cost_usd)
         else:
-            reserved.settle(tokens=spent_tokens(usage), usd=end.cost_usd if end is not None else None)
+            usage, cost_usd, _ = call.spent()
+            reserved.settle(tokens=spent_tokens(usage), usd=cost_usd)
 
 
 def _request(driver: Driver, command: CallModel) -> ModelRequest:
@@ -192,6 +193,7 @@ class Stream:
         self._failure: tuple[str, str, float | None] | None = None
         self._said = Usage()
         """What a provider that failed had said of tokens."""
+        self._spent: tuple[Usage, float | None, CostBasis] | None = None
         self._times: dict[str, Any] = {}
         self._task = asyncio.current_task()
 
@@ -289,7 +291,12 @@ class Stream:
         driver.feed_last(ModelFinished(time.time(), end, message=message, **self._times))
 
     def spent(self) -> tuple[Usage, float | None, CostBasis]:
-        """What the call has taken so far, and its price: as far as somebody has counted it, else estimated."""
+        """What the call has taken when it ended, and its price: as far as somebody has counted it, else estimated."""
+        if self._spent is None:  # said once: what was written is another step's soon
+            self._spent = self._taken()
+        return self._spent
+
+    def _taken(self) -> tuple[Usage, float | None, CostBasis]:
         if self.finished is not None:
             return self._counted(self.finished.usage), self.finished.cost_usd, self.finished.cost_basis
         usage = self._counted(self._said)
