@@ -112,7 +112,7 @@ async def _run_now(driver: Driver, tool: Tool, call: CallState, writes: asyncio.
             return
         await asyncio.sleep(0.02)  # what runs already is paid for: it is not broken off for a call too many
         if driver.is_over:
-            return
+            return  # type: ignore[unreachable]  # it was awaited meanwhile
     driver.not_begun.discard(call.call_id)
     trace.current.set(trace.Trace((*driver.chain, driver.loop_state.run.run_id), call.call_id, driver, writes))
     try:
