@@ -78,8 +78,14 @@ class OutputType:
             return Misfit(f"value: {say(error)}")
 
     def parse_text(self, text: str) -> Any:
-        """The value that a text is the JSON of, or a Misfit. A fenced block around it is taken off."""
-        inner = text.strip()
+        """The value that a text is the JSON of, or itself, or a Misfit. A fenced block around it is taken off."""
+        value = self._parse_json(text.strip())
+        if isinstance(value, Misfit) and self._is_wrapped and text.strip():
+            as_text = self.parse({"value": text.strip()})  # a model says `yes` rather than `"yes"`
+            return value if isinstance(as_text, Misfit) else as_text
+        return value
+
+    def _parse_json(self, inner: str) -> Any:
         if inner.startswith("```"):
             inner = inner.partition("\n")[2].rpartition("```")[0]
         try:
