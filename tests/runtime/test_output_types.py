@@ -130,7 +130,7 @@ def test_it_is_tried_so_often_and_then_the_run_has_failed(wrong: Any, attempts: 
         (str, "42", "42"),
         (Literal["yes", "no"], "yes\n", "yes"),
         (date, "2026-02-03", date(2026, 2, 3)),
-        (Optional[str], "null", None),
+        (str | None, "null", None),
     ],
 )
 def test_a_value_that_is_text_may_be_said_without_quotes(type_: Any, said: str, value: Any) -> None:

@@ -13,7 +13,7 @@ from inspect import isroutine
 from typing import Any
 
 from turncell.core.parts import Json
-from turncell.errors import UsageError, say
+from turncell.errors import UsageError, first_line, say
 from turncell.runtime.ports import ToolSpec
 
 ANSWER_TOOL = "final_answer"
@@ -39,7 +39,7 @@ class OutputType:
             self._adapter = TypeAdapter(type_)
             schema = _resolved(self._adapter.json_schema())
         except Exception as error:
-            raise UsageError(f"output={type_!r} has no JSON Schema: {error}") from error
+            raise UsageError(f"output={type_!r} has no JSON Schema: {first_line(error)}") from error
         self.name: str = type_.__name__ if isinstance(type_, type) else str(type_).replace("typing.", "")
         self._type = type_
         self._is_wrapped = schema.get("type") != "object" or "properties" not in schema
