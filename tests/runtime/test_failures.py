@@ -257,6 +257,23 @@ class TestHowItEnds:
         assert (run.status, run.state.error_kind, run.text) == (status, kind, text)
         assert len(ends(run)) == 1 and len(model.requests) == 1 and written(run) == (run.state,)
 
+    @pytest.mark.parametrize("kind", ["coroutine", "generator", "list"])
+    def test_a_model_of_ones_own_whose_stream_is_none_says_what_to_write(
+        self, kind: str, recwarn: pytest.WarningsRecorder
+    ) -> None:
+        async def coroutine() -> list[Any]:
+            return []
+
+        class Mine:
+            name = "mine"
+
+            def stream(self, request: ModelRequest) -> Any:
+                return {"coroutine": coroutine, "generator": lambda: (one for one in ()), "list": list}[kind]()
+
+        run = Agent(Mine()).run_sync("go")
+        said = f"Mine.stream(request) returned a {kind}; make it an async generator: 'async def', with 'yield' in it"
+        assert (run.status, run.error) == ("failed", said) and not recwarn.list
+
     def test_a_stream_without_a_word_or_an_end_is_tried_again(self) -> None:
         assert Agent(ScriptedModel([stop(None), "Fine."])).run_sync("go").text == "Fine."
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 import random
 import time
@@ -139,6 +140,17 @@ def _refused(driver: Driver, error: Exception) -> None:
     driver.feed(ModelFailed(time.time(), kind, str(error)))
 
 
+def _opened(model: Model, request: ModelRequest) -> Any:
+    """Its stream. ModelFailure where somebody's own model gives something else."""
+    stream: Any = model.stream(request)
+    if hasattr(stream, "__aiter__") and hasattr(stream, "aclose"):
+        return stream
+    if inspect.iscoroutine(stream):
+        stream.close()
+    what = f"{type(model).__name__}.stream(request) returned a {type(stream).__name__}"
+    raise ModelFailure("unknown", f"{what}; make it an async generator: 'async def', with 'yield' in it")
+
+
 def _odd(burst: Any) -> str | None:
     """What is wrong with what a model has yielded, in words; None where nothing is."""
     if not isinstance(burst, list | tuple):
@@ -220,7 +232,7 @@ class Stream:
         if getattr(self.model, "is_cold", False) is True:
             driver.tell_warming_up()
         try:
-            async with aclosing(self.model.stream(self.request)) as stream:  # type: ignore[type-var]
+            async with aclosing(_opened(self.model, self.request)) as stream:
                 async for burst in stream:
                     if not self.counts:
                         return
