@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.pieces import Gate, Silent, until
+from tests.runtime.pieces import LONG_S, Gate, Silent, until
 from tests.runtime.test_runs import weather
 from turncell import (
     Agent,
@@ -300,3 +300,17 @@ class TestTelemetry:
         memory = MemoryWriter()
         run = Agent(ScriptedModel(["fine"]), telemetry=[Broken(), memory]).run_sync("go")
         assert run.status == "completed" and len(memory.records) == 1
+
+    def test_a_writer_that_stalls_holds_up_no_run_and_is_let_finish(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("turncell.runtime.telemetry.WRITER_S", 0.1)
+        gate, memory = Gate(), MemoryWriter()
+
+        class Stalled:
+            def write(self, record: Any) -> None:
+                gate.wait()
+                memory.write(record)
+
+        run = Agent(ScriptedModel(["fine"]), telemetry=[Stalled(), memory]).start("go").result(LONG_S)
+        assert run.status == "completed" and len(memory.records) == 1
+        gate.open()
+        until(lambda: len(memory.records) == 2)

@@ -19,7 +19,7 @@ from turncell.core.policy import MODES, Mode, Rule
 from turncell.core.signals import Begin, Resume, Review
 from turncell.core.values import evolve
 from turncell.errors import SessionBusy, StoreError, TurncellError, UsageError
-from turncell.runtime import defaults, secrets, trace
+from turncell.runtime import defaults, secrets, telemetry, trace
 from turncell.runtime.approvals import Policy, RuleFunction, warn_of_idle
 from turncell.runtime.budget import Budget, limits_of
 from turncell.runtime.bus import Bus
@@ -55,6 +55,8 @@ DONE_BEFORE = (
 )
 
 _Telemetry = (TelemetryWriter, Watcher)
+_late_writers: set[asyncio.Task[None]] = set()
+"""asyncio keeps no task that nobody else does."""
 RECOVERIES = 2
 """How often a run makes its conversation shorter because a provider has refused it."""
 
@@ -563,15 +565,24 @@ class Agent:
         return not self.models.is_tiered and self.models.count == 1 and capabilities_of(self.model).schema
 
     async def _tell(self, state: RunState) -> None:
-        for writer in self.telemetry:
-            if not isinstance(writer, TelemetryWriter):
-                continue
+        """Let the writers write, all at once; who takes longer than WRITER_S goes on without being waited for."""
+
+        async def write(writer: TelemetryWriter) -> None:
             try:
                 await called(writer.write, record_of(state, agent=self.name))
             except asyncio.CancelledError:
                 raise
             except BaseException:  # sys.exit() too
                 log.exception("the telemetry writer %r raised", writer)
+
+        writing = [asyncio.create_task(write(one)) for one in self.telemetry if isinstance(one, TelemetryWriter)]
+        if writing:
+            _, late = await asyncio.wait(writing, timeout=telemetry.WRITER_S)
+            if late:
+                log.warning("%d telemetry writers take long; run %s is done without them", len(late), state.run_id)
+                _late_writers.update(late)
+                for task in late:
+                    task.add_done_callback(_late_writers.discard)
 
     def as_tool(self, name: str | None = None, description: str = "", **options: Any) -> Tool:
         """This agent as a tool of another: a run of its own, with its own row in the history.
