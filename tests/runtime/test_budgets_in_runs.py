@@ -73,6 +73,23 @@ class TestLimits:
             assert (run.status, other.status) == ("budget", "cancelled") and "before this call ran" in other.content
             assert run.budget.spent.calls == 1
 
+    def test_a_write_too_many_does_not_stand_in_the_way_of_a_write_inside_a_call_that_runs(self) -> None:
+        gate, sent = Gate(), []
+
+        @tool
+        async def send(to: str) -> str:
+            """Send."""
+            sent.append(to)
+            return "sent"
+
+        inner = Agent(ScriptedModel([gate.say(call("send", to="inside")), "Done."]), tools=[send], mode="auto")
+        model = ScriptedModel([[call("helper", task="go"), call("send", to="outside")], "Done."])
+        run = Agent(model, tools=[inner.as_tool("helper"), send], mode="auto", budget={"calls": 1}).start("go")
+        gate.was_reached()
+        until(lambda: run.tool_calls[1].status == "running")
+        gate.open()
+        assert run.result(LONG_S).status == "budget" and sent == []
+
     def test_usd(self) -> None:
         run = asks_weather(looking(price=(0.0, 0.5e6)), budget={"usd": 2.5}).run_sync("go")
         assert run.status == "budget" and 2.5 < run.budget.spent.usd <= 3.5 + 1e-6

@@ -20,7 +20,7 @@ from turncell.core.signals import CallReturned, Judge, Judged, Progressed, Quest
 from turncell.errors import Declined, StoreError, say
 from turncell.runtime import trace
 from turncell.runtime.approvals import judge
-from turncell.runtime.budget import Refusal
+from turncell.runtime.budget import Refusal, Reservation
 from turncell.runtime.context import Shown, ToolContext
 from turncell.runtime.hooks import HookFailed, ToolUse, Vetoed
 from turncell.runtime.loop import BackgroundLoop
@@ -86,12 +86,37 @@ async def run_call(driver: Driver, call: CallState, written: Future[None] | None
     if tool is None:  # the run was begun by an agent with other tools
         _returned(driver, call, "error", f"{call.name} was not run: this agent has no such tool.")
         return
-    if tool.effect == "read" or tool.parallel:
-        await _run_now(driver, tool, call, writes)
+    reserved = await _reserved(driver, tool)
+    if reserved is None:
         return
-    async with writes:
-        # Its own turn is taken: what runs inside it takes turns among itself, and must not wait for its end.
-        await _run_now(driver, tool, call, asyncio.Lock())
+    try:
+        if tool.effect == "read" or tool.parallel:
+            await _run_now(driver, tool, call, writes)
+        else:
+            async with writes:
+                # Its own turn is taken: what runs inside it takes turns among itself, and must not wait for its end.
+                await _run_now(driver, tool, call, asyncio.Lock())
+    finally:
+        if call.call_id in driver.not_begun:
+            reserved.release()
+        else:
+            reserved.settle()  # a call that was stopped has been made all the same
+
+
+async def _reserved(driver: Driver, tool: Tool) -> Reservation | None:
+    """What the call takes of the budget; None where the run has ended for it.
+
+    What runs already is paid for, and is let finish before a call too many ends the run. Not while holding `writes`: a
+    run inside a call that runs may wait for that.
+    """
+    while isinstance(reserved := driver.setup.budget.reserve(calls=0 if tool.is_answer else 1), Refusal):
+        if driver.is_over:
+            return None
+        if not driver.pauses:
+            driver.stop("budget", "budget", reserved.message)
+            return None
+        await asyncio.sleep(0.02)
+    return reserved
 
 
 async def _run_now(driver: Driver, tool: Tool, call: CallState, writes: asyncio.Lock) -> None:
@@ -106,20 +131,10 @@ async def _run_now(driver: Driver, tool: Tool, call: CallState, writes: asyncio.
         return
     if driver.is_over:
         return  # type: ignore[unreachable]  # it was awaited meanwhile
-    while isinstance(reserved := driver.setup.budget.reserve(calls=0 if tool.is_answer else 1), Refusal):
-        if not driver.pauses:
-            driver.stop("budget", "budget", reserved.message)
-            return
-        await asyncio.sleep(0.02)  # what runs already is paid for: it is not broken off for a call too many
-        if driver.is_over:
-            return  # type: ignore[unreachable]  # it was awaited meanwhile
     driver.not_begun.discard(call.call_id)
     trace.current.set(trace.Trace((*driver.chain, driver.loop_state.run.run_id), call.call_id, driver, writes))
-    try:
-        with inside(driver.watches, lambda watch: watch.calling(call)):
-            await _Running(driver, tool, call).run()
-    finally:
-        reserved.settle()  # a call that was stopped has been made all the same
+    with inside(driver.watches, lambda watch: watch.calling(call)):
+        await _Running(driver, tool, call).run()
 
 
 async def _laggard(driver: Driver, tool: Tool) -> str | None:
