@@ -17,7 +17,7 @@ export JUPYTER_PATH := $(CURDIR)/.kernels/share/jupyter
 export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
 export CHROMIUM_PATH ?= /usr/bin/chromium
 
-.PHONY: demo lab test test-full lint types test-js test-py bench bundle js wire kernels hosts system constraints clean help
+.PHONY: demo lab test test-full lint types test-js test-py bench peers bundle js wire kernels hosts system constraints clean help
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -55,6 +55,12 @@ test-py: $(BIN)/.ready bundle kernels $(if $(TURNCELL_FULL),hosts) system  ## py
 
 bench: $(BIN)/.ready bundle  ## speed, side by side with others
 	$(BIN)/python -m bench
+
+peers: .hosts/peers/.ready  ## other runtimes, in an environment of their own, for the bench to measure too
+
+.hosts/peers/.ready: bench/peers.py $(BIN)/.ready
+	$(BIN)/python bench/peers.py --make .hosts/peers
+	touch $@
 
 js: js/node_modules/.dev bundle  ## the page's packages and bundle
 

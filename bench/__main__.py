@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.ways import BARE, BARE_GEMINI, WHOLE
 
-CASES = ("deltas", "steps", "many", "imports", "journal", "frames", "memory", "notebook", "page")
+CASES = ("deltas", "steps", "many", "imports", "journal", "frames", "memory", "notebook", "page", "screen", "peers")
 LITELLM = (BARE, WHOLE, BARE_GEMINI)
 
 

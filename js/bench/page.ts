@@ -1,7 +1,8 @@
 /** What the page does for long answers; driven by `page.mjs`. Each frame is a delta or two, drawn and laid out. */
+
+import type { Event } from "../src/fold";
 import widget from "../src/index";
 import { MarkdownStream } from "../src/markdown";
-import type { Event } from "../src/store";
 import { show } from "../test/model";
 import { Script } from "../test/script";
 

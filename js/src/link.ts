@@ -14,7 +14,8 @@
  * brings. Nothing from outside is trusted to have the right shape; what does not is dropped.
  */
 import { type ReadonlySignal, type Signal, signal } from "@preact/signals-core";
-import { isEnded, Store } from "./store";
+import { isEnded } from "./fold";
+import { Store } from "./store";
 import type { AnswerRequest, Child, Events, Of, Parameters, Refused, Snapshot, Wire } from "./wire";
 
 export type LinkState = "connecting" | "live" | "restored" | "disconnected";

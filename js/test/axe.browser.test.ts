@@ -1,7 +1,7 @@
 import axe from "axe-core";
 import { afterEach, expect, it } from "vitest";
 import "../src/style.css";
-import type { Event } from "../src/store";
+import type { Event } from "../src/fold";
 import { journals } from "./journals";
 import { show } from "./model";
 import { scenes } from "./scenes";

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { userEvent } from "vitest/browser";
-import { applyEvent, emptyRun } from "../src/store";
+import { applyEvent, emptyRun } from "../src/fold";
 import { FakeModel, show } from "./model";
 import { scenes } from "./scenes";
 import { Script } from "./script";

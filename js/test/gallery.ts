@@ -1,5 +1,5 @@
 /** A page with every state of a run; `node test/gallery.mjs` makes pictures of it. Not part of the bundle. */
-import type { Event } from "../src/store";
+import type { Event } from "../src/fold";
 import { journals } from "./journals";
 import { KitModel, showPart } from "./kit";
 import { FakeModel, show } from "./model";

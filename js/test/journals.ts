@@ -1,5 +1,5 @@
 /** The recorded journals that the Python fold and ours are held to. */
-import type { Event } from "../src/store";
+import type { Event } from "../src/fold";
 import type { RunView } from "../src/wire";
 
 export interface Journal {

@@ -1,7 +1,8 @@
 /** A kernel's end for the widgets of the kit: traits that change, and the runs that their envelopes are about. */
+
+import type { Event } from "../src/fold";
 import { parts } from "../src/index";
 import kit from "../src/kit/index";
-import type { Event } from "../src/store";
 
 export class KitModel {
   readonly sent: Record<string, unknown>[] = [];

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { applyEvent, emptyRun } from "../src/fold";
 import { Link } from "../src/link";
-import { applyEvent, emptyRun } from "../src/store";
 import type { RunView } from "../src/wire";
 import { journals } from "./journals";
 import { FakeModel } from "./model";

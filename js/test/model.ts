@@ -1,8 +1,8 @@
 /** A kernel's end for tests: an anywidget model that remembers what was sent and says what it is told to. */
 
+import type { Event } from "../src/fold";
 import widget from "../src/index";
 import type { Model } from "../src/link";
-import type { Event } from "../src/store";
 import type { Refused, RunView, Wire } from "../src/wire";
 
 export type FromPage = Wire["from_page"];

@@ -1,5 +1,5 @@
 /** Runs for looking at: events of a run, written as a play. Times are those of a kernel that has just been asked. */
-import type { Event } from "../src/store";
+import type { Event } from "../src/fold";
 import type {
   CallFinished,
   MessageAdded,

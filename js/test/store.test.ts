@@ -1,6 +1,7 @@
 import { effect } from "@preact/signals-core";
 import { describe, expect, it } from "vitest";
-import { applyEvent, type Event, emptyRun, type Part, Store } from "../src/store";
+import { applyEvent, type Event, emptyRun, type Part } from "../src/fold";
+import { Store } from "../src/store";
 import type { RunView } from "../src/wire";
 import { journals } from "./journals";
 

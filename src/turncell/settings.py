@@ -89,9 +89,9 @@ class Settings:
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
     @classmethod
-    def of_user(cls, file: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+    def of_user(cls, environment: Mapping[str, str] | None = None) -> Settings:
         """Those of the user's file (`user_file()`), and over them the environment. SettingError for what does not fit."""
-        return cls.from_environment(environment, base=cls.from_file(file or user_file()))
+        return cls.from_environment(environment, base=cls.from_file(user_file()))
 
     @classmethod
     def from_file(cls, path: Path) -> Settings:

@@ -35,6 +35,7 @@ from turncell.core.events import (
     TextDelta,
 )
 from turncell.core.fold import at_rest, fold
+from turncell.core.loop_state import LoopState
 from turncell.core.parts import Message, Text, Usage
 from turncell.core.signals import (
     Answered,
@@ -257,7 +258,7 @@ class AnyOrder(RuleBasedStateMachine):
         """All that is left is the record; what was in flight is lost."""
         before, state = fold(self.recorded), self.play.state
         assert state.begin is not None
-        self.play.state = reducer.LoopState()
+        self.play.state = LoopState()
         rest = at_rest(before)
         in_doubt = [call.call_id for call in rest.calls if call.status == "in_doubt"]
         self.feed(Resume(self.play.at, state.begin, rest, rest.seq, state.traits, self.play.at + 5))

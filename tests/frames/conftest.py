@@ -14,9 +14,10 @@ from turncell.core.codec import encode
 from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
 from turncell.core.digest import call_digest
 from turncell.core.fold import RunState, at_rest, fold
+from turncell.core.loop_state import LoopState
 from turncell.core.parts import Message, Text, Usage
 from turncell.core.policy import Effect, Verdict
-from turncell.core.reducer import LoopState, reduce
+from turncell.core.reducer import reduce
 from turncell.core.signals import (
     Answered,
     Asked,

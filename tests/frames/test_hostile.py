@@ -29,7 +29,11 @@ from turncell.frames.static_html import ATTRIBUTES, TAGS, clean, html
 from turncell.frames.transcript import markdown, plain_text
 from turncell.frames.visible import SHAPELESS
 
-PAYLOADS = [p for p in json.loads((Path(__file__).parent / "payloads.json").read_text("utf-8")) if p["where"] != "ui"]
+PAYLOADS = [
+    p
+    for p in json.loads((Path(__file__).parents[2] / "js" / "test" / "payloads.json").read_text("utf-8"))
+    if p["where"] != "ui"
+]
 MORE = {
     "tool name": "<b>safe_tool</b>",
     "zero-width name": "read_file\u200b",

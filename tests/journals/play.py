@@ -16,9 +16,10 @@ from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFrag
 from turncell.core.digest import call_digest
 from turncell.core.events import EndStatus, Event, File, FinishReason, NoteKind, Option, Passage, Recorded, RunStarted
 from turncell.core.fold import at_rest, fold, snapshot
+from turncell.core.loop_state import LoopState
 from turncell.core.parts import Json, Message, Text, Usage
 from turncell.core.policy import Rule
-from turncell.core.reducer import LoopState, reduce
+from turncell.core.reducer import reduce
 from turncell.core.signals import (
     Answered,
     Asked,

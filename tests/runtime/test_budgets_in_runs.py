@@ -130,7 +130,7 @@ class TestPrices:
     def test_a_failure_before_the_first_word_costs_nothing_and_uses_no_step(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("turncell.core.reducer.BACKOFF_S", 0.01)
+        monkeypatch.setattr("turncell.core.streaming.BACKOFF_S", 0.01)
         busy = ModelFailure("rate_limit", "slow down", retry_after_s=0.01)
         model = ScriptedModel([busy, busy, "Done."], price=(0, 1e6))
         run = Agent(model, budget={"steps": 1, "usd": 5, "unknown_prices": "stop"}).run_sync("go")

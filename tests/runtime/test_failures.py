@@ -12,7 +12,7 @@ import pytest
 from tests.runtime.pieces import LONG_S, Gate, Silent, ends, told, until, written
 from turncell import Agent, Hooks, ModelFailure, Route, Router, Session, Tiers, UsageError, model, steps_df, tool
 from turncell.adapters.scripted_model import Call, ScriptedModel, call, say, stop, think
-from turncell.core import reducer
+from turncell.core import streaming
 from turncell.core.deltas import CallFragment, Finished, Fragment, TextFragment
 from turncell.core.events import ModelChosen
 from turncell.core.parts import Usage
@@ -23,7 +23,7 @@ from turncell.testing import fault, reply, serve
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pauses between attempts, shorter than people's patience."""
-    monkeypatch.setattr(reducer, "BACKOFF_S", 0.005)
+    monkeypatch.setattr(streaming, "BACKOFF_S", 0.005)
 
 
 @tool(effect="read")

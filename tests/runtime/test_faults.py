@@ -14,7 +14,7 @@ from tests.runtime.pieces import LONG_S, Gate, Silent, ends, until, written
 from turncell import Agent, Declined, Hooks, ModelFailure, Run, ToolContext, tool
 from turncell.adapters.litellm_model import LiteLLMModel
 from turncell.adapters.scripted_model import ScriptedModel, call, say
-from turncell.core import reducer
+from turncell.core import streaming
 from turncell.core.events import Event, RunEnded
 from turncell.testing import ProviderServer, Reply, fault, raw, reply, serve
 
@@ -25,7 +25,7 @@ def served(server: ProviderServer, **options: Any) -> Agent:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reducer, "BACKOFF_S", 0.005)
+    monkeypatch.setattr(streaming, "BACKOFF_S", 0.005)
 
 
 @pytest.mark.feature("A13")

@@ -15,8 +15,8 @@ from tests.runtime.test_hooks import notes, read
 from tests.runtime.test_runs import Mailbox, weather
 from turncell import Agent, Output, ToolContext, tool
 from turncell.adapters.scripted_model import Call
+from turncell.core.calls import MAX_PARALLEL
 from turncell.core.events import CallFinished, CallProgress, CallStarted, Event
-from turncell.core.reducer import MAX_PARALLEL
 from turncell.runtime.run import Run
 from turncell.testing import ScriptedModel, call
 

@@ -3,7 +3,7 @@
  * the person. The answer itself is no live region; it would be read aloud in pieces.
  */
 import { h, type Scope } from "../dom";
-import { isEnded, openRequests } from "../store";
+import { isEnded, openRequests } from "../fold";
 import { visible } from "../urls";
 import type { Context } from "./context";
 import { answerOf } from "./foot";

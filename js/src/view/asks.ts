@@ -1,7 +1,7 @@
 /** The one card of all requests that are open. */
 import { untracked } from "@preact/signals-core";
 import { h, type Scope } from "../dom";
-import { isEnded, openRequests } from "../store";
+import { isEnded, openRequests } from "../fold";
 import type { CallState } from "../wire";
 import { RequestView } from "./ask";
 import type { Context } from "./context";

@@ -1,7 +1,7 @@
 /** One call: a line on the rail that opens to its arguments and output. */
 import { h, reveal, type Scope } from "../dom";
+import { isEnded, isOpenCall } from "../fold";
 import type { Inner } from "../link";
-import { isEnded, isOpenCall } from "../store";
 import { visible } from "../urls";
 import type { CallState } from "../wire";
 import { argumentsLine, argumentsView, streamingLine, streamingView } from "./args";

@@ -1,6 +1,6 @@
 /** The last line: model, time, tokens, cost, steps, Copy. */
 import { copyButton, h, type Scope } from "../dom";
-import { isEnded } from "../store";
+import { isEnded } from "../fold";
 import { readable } from "../urls";
 import type { RunView } from "../wire";
 import type { Context } from "./context";

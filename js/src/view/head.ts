@@ -1,6 +1,6 @@
 /** The head of an open run: what it does, who works, how long, Stop. */
 import { h, icon, type Scope } from "../dom";
-import { isEnded, isStreaming, isWarmingUp, retriesAt } from "../store";
+import { isEnded, isStreaming, isWarmingUp, retriesAt } from "../fold";
 import { readable } from "../urls";
 import type { RunView } from "../wire";
 import type { Context } from "./context";

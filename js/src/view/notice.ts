@@ -1,6 +1,6 @@
 /** What went wrong with the run as a whole, in a card (failed) or a sentence (a limit, a kernel that is gone). */
 import { h, icon, reveal, type Scope } from "../dom";
-import { isEnded } from "../store";
+import { isEnded } from "../fold";
 import type { RunView } from "../wire";
 import type { Context } from "./context";
 import { WARNING } from "./icons";

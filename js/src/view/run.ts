@@ -13,8 +13,8 @@
 import { signal } from "@preact/signals-core";
 import { cellInserter } from "../cells";
 import { h, type Scope } from "../dom";
+import { openRequests } from "../fold";
 import type { Link } from "../link";
-import { openRequests } from "../store";
 import { watchTheme } from "../theme";
 import { visible } from "../urls";
 import { announcements } from "./announce";

@@ -1,7 +1,7 @@
 /** Blocks of prose: the answer, and what the model thought aloud. */
 import { h, type Scope, suppress } from "../dom";
+import { isEnded, isStreaming } from "../fold";
 import { MarkdownStream } from "../markdown";
-import { isEnded, isStreaming } from "../store";
 import type { BlockView, StepView } from "../wire";
 import type { Context } from "./context";
 import { RING, SPARK } from "./icons";

@@ -1,7 +1,7 @@
 /** The blocks of all steps, each in its place. */
 import { untracked } from "@preact/signals-core";
 import { h, icon, reveal, type Scope } from "../dom";
-import { isEnded } from "../store";
+import { isEnded } from "../fold";
 import { readable } from "../urls";
 import type { BlockView, StepView } from "../wire";
 import { callView } from "./call";

@@ -95,9 +95,6 @@ class DirectChat(DirectModel):
     def _endpoint(self) -> str:
         return self.base_url + ("" if self.base_url.endswith("/chat/completions") else "/chat/completions")
 
-    def _let_in(self, key: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {key}"}
-
     def _holds_schema(self) -> bool:
         # Many servers take the field and do not heed it: only who runs one knows.
         return self._is_own and openai_has_schema_mode(self.model)

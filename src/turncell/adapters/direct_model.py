@@ -227,9 +227,9 @@ class DirectModel(ABC):
     def _endpoint(self) -> str:
         """The URL that is asked."""
 
-    @abstractmethod
     def _let_in(self, key: str) -> dict[str, str]:
         """The headers with the key."""
+        return {"Authorization": f"Bearer {key}"}
 
     @abstractmethod
     def _holds_schema(self) -> bool:

@@ -56,9 +56,6 @@ class DirectResponses(DirectModel):
     def _endpoint(self) -> str:
         return f"{self.base_url}/responses"
 
-    def _let_in(self, key: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {key}"}
-
     def _holds_schema(self) -> bool:
         return openai_has_schema_mode(self.model)
 

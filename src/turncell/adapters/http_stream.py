@@ -93,7 +93,6 @@ class Post:
         """Whether any event came."""
         self.is_over = False
         """Whether the last event came. Set it where the format has one of its own; `[DONE]` sets it, and is not given."""
-        self.answer_headers: Mapping[str, str] = {}
         self._lines = EventLines()
         self._response: aiohttp.ClientResponse | None = None
         self._watch: asyncio.TimerHandle | None = None
@@ -121,7 +120,6 @@ class Post:
                 self._response = response = await session.post(
                     self.url, data=self.body, headers=self.headers, timeout=limits, proxy=proxy, allow_redirects=False
                 )
-                self.answer_headers = response.headers
                 if response.status >= 300:
                     raise await self._refused(response)
         except ModelFailure:

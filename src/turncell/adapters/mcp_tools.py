@@ -424,14 +424,14 @@ def tool_name(server: str, tool: str) -> str:
     return f"{name[: _NAME_CHARS - 7]}_{mark}"
 
 
-def close_servers(timeout_s: float = END_S + 1) -> None:
+def close_servers() -> None:
     """End all servers of this process, side by side."""
     servers = [server for server in _running if server._pid == os.getpid()]
     if not servers:
         return
     loop = BackgroundLoop.current()
     ended: list[Future[None]] = [loop.spawn(server.aclose()) for server in servers]
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + END_S + 1
     for one in ended:
         try:
             one.result(max(0.0, deadline - time.monotonic()))

@@ -184,7 +184,6 @@ class _RunSpans:
         # For the rest of the run's context, which ends with it: nothing has to be detached.
         otel_context.attach(trace.set_span_in_context(self._run.span))
         self._chat: _Open | None = None
-        self._chat_step = 0
         self._model: Attributes = {}
         self._tools: dict[str, _Open] = {}
         self._said: Message | None = None
@@ -219,7 +218,7 @@ class _RunSpans:
                     for tool in request.tools
                 ]) if request.tools else None,
             })  # fmt: skip
-        self._chat, self._chat_step, self._said = chat, request.step, None
+        self._chat, self._said = chat, None
         return chat.as_current()
 
     def calling(self, call: CallState) -> AbstractContextManager[None]:

@@ -161,23 +161,20 @@ class Recordings:
 class CassetteModel:
     """A model that says what was recorded, and nothing else. Fulfils Model.
 
-    A request without a recording fails with ModelFailure, kind "bad_request". Each piece comes after `delay_s` seconds.
+    A request without a recording fails with ModelFailure, kind "bad_request".
     Usage and cost are those of the recording; `answered_by` ends in "(recorded)", for nobody was paid.
     """
 
-    def __init__(
-        self, recordings: Recordings | Iterable[Recording], name: str = "cassette", delay_s: float = 0.0
-    ) -> None:
+    def __init__(self, recordings: Recordings | Iterable[Recording], name: str = "cassette") -> None:
         self.name = name
         self.recordings = recordings if isinstance(recordings, Recordings) else Recordings(recordings)
-        self.delay_s = delay_s
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[list[Fragment], None]:
         asked = request_as_json(request, self.name)
         recording = self.recordings.take(asked)
         if recording is None:
             raise missing(request, self.name, "the record", self.recordings.why_not(asked), "compare the two runs")
-        async with aclosing(play(recording, self.delay_s)) as pieces:
+        async with aclosing(play(recording)) as pieces:
             async for burst in pieces:
                 yield burst
 

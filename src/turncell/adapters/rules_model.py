@@ -42,8 +42,8 @@ class RulesModel:
     a price, and it is zero; that is known, not unknown.
     """
 
-    def __init__(self, name: str = "embedded", *, delay_s: float = 0.012, reasons: bool = True) -> None:
-        self.name = name
+    def __init__(self, *, delay_s: float = 0.012, reasons: bool = True) -> None:
+        self.name = "embedded"
         self.delay_s = delay_s
         self.reasons = reasons
 

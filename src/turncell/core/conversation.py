@@ -7,7 +7,6 @@ places. Undo, redo and branching arrange the path anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from turncell.core import events as ev
@@ -58,11 +57,3 @@ def arrange(conversation: Conversation, event: ev.Event) -> Conversation:
     if event.reason == "redo":
         return evolve(now, undone=conversation.undone[:-1])
     return evolve(now, undone=(), branched=(event.run_id, path))
-
-
-def conversation_of(events: Iterable[ev.Event]) -> Conversation:
-    """Fold the events of a session, in order."""
-    conversation = Conversation()
-    for event in events:
-        conversation = arrange(conversation, event)
-    return conversation

@@ -226,7 +226,7 @@ def _part(block: Block) -> Part | None:
     return Text(block.text) if block.kind == "text" else Reasoning(block.text, block.signature)
 
 
-def assemble(fragments: Iterable[Fragment], call_id_prefix: str = "call_") -> tuple[Part, ...]:
+def assemble(fragments: Iterable[Fragment]) -> tuple[Part, ...]:
     """All fragments at once: what tests and one-shot callers want.
 
     >>> assemble([TextFragment("Hel"), TextFragment("lo"), CallFragment(0, "a", "f", '{"x":'), CallFragment(0, None, None, "1}")])
@@ -239,7 +239,7 @@ def assemble(fragments: Iterable[Fragment], call_id_prefix: str = "call_") -> tu
         elif isinstance(fragment, ReasoningFragment):
             assembly, _ = assembly.add("reasoning", fragment.text, fragment.signature)
         elif isinstance(fragment, CallFragment):
-            assembly, _ = assembly.join(fragment, call_id_prefix)
+            assembly, _ = assembly.join(fragment, "call_")
         elif isinstance(fragment, ImageFragment):
             assembly = assembly.show(fragment)
     return assembly.parts()

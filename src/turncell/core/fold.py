@@ -2,7 +2,7 @@
 
 `apply(state, event)` is the only way a `RunState` changes. The loop decides which events happen (`core.reducer`) and
 folds them with this function; resume, transcript and tables fold the same events from the journal, and the page
-folds them in TypeScript (`js/src/store.ts`), held equal by tests over shared journals. Therefore:
+folds them in TypeScript (`js/src/fold.ts`), held equal by tests over shared journals. Therefore:
 
 * the fold never fails on an order that the reducer can produce, and ignores what it does not know;
 * passing deltas grow the blocks of the open step; `MessageAdded` replaces them by the message, so that leaving the

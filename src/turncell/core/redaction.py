@@ -73,9 +73,9 @@ def _beginning(lead: str, rest: str) -> str:
     return first + (f"(?:{_beginning(others, rest)})?" if others else rest)
 
 
-def _key(lead: str, characters: str, least: int, why: str = "a key") -> _Shape:
+def _key(lead: str, characters: str, least: int) -> _Shape:
     begun = r"\b" + _beginning(lead, f"[{characters}]{{0,{least - 1}}}")
-    return _Shape(why, rf"\b{re.escape(lead)}[{characters}]{{{least},}}", begun, f"[{characters}]*", lead)
+    return _Shape("a key", rf"\b{re.escape(lead)}[{characters}]{{{least},}}", begun, f"[{characters}]*", lead)
 
 
 def _header(word: str) -> _Shape:

@@ -139,7 +139,7 @@ class Plots:
         ax.set_yticks(range(len(shown)), [_name(name) for name, _ in shown])
         ax.invert_yaxis()
         left = f", {len(bars) - len(shown)} more rows" if len(bars) > len(shown) else ""
-        asked = one_line(visible(_prompt(row)), 44)
+        asked = one_line(visible(row.prompt), 44)
         _finish(ax, f"{asked}  ({row.status()}{left})" if asked else row.status(), "", None, grid="x")
         ax.set_xlabel(f"{unit} from the start", color=INK)
         ax.set_xlim(0, max(total, 1e-3) / unit_s * 1.02)
@@ -238,10 +238,6 @@ def _end(run: RunRow) -> float:
         known.append(step.started_at + (step.duration_s or 0.0))
         known += [at for call in step.calls.values() for at in (call.proposed_at, call.started_at, call.ended_at) if at]
     return max(known)
-
-
-def _prompt(run: RunRow) -> str:
-    return next((message[6] for message in run.messages()), "")
 
 
 def _end_of(call: CallRow) -> int:

@@ -65,7 +65,7 @@ def history_html(history: History) -> str:
     rows = [
         (
             f"{_when(run)}",
-            _prompt_of(run),
+            run.prompt,
             str(run.status()),
             str(run.started["model"]),
             str(len(run.steps)),
@@ -117,10 +117,6 @@ def _when(run: RunRow) -> str:
         return f"{datetime.fromtimestamp(_began(run), UTC):%Y-%m-%d %H:%M}"
     except (ValueError, OverflowError, OSError):
         return "at an odd time"
-
-
-def _prompt_of(run: RunRow) -> str:
-    return next((message[6] for message in run.messages()), "")
 
 
 def _number(many: int, what: str) -> str:

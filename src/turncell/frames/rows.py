@@ -246,6 +246,10 @@ class RunRow:
         """All model calls, those for summaries too."""
         return [*self.steps, *self.summaries]
 
+    @property
+    def prompt(self) -> str:
+        return next((message[6] for message in self.messages()), "")
+
     def messages(self) -> Iterator[tuple[Any, ...]]:
         told = [] if self.asked is None else [told_of(self.asked, self.asked.get("by", "person"))]
         told += [one for step in self.steps for one in step.told()]

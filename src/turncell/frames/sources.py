@@ -25,16 +25,16 @@ from turncell.frames.rows import LIVE_TEXT, RunRow, Source
 from turncell.frames.schemas import RUN_STATUSES
 from turncell.runtime import defaults, portable
 from turncell.runtime.journal import Journal, read_whole
+from turncell.runtime.owners import may_be_driven
 from turncell.runtime.ports import Record, SessionInfo, Store
 from turncell.runtime.run import Run
 from turncell.runtime.secrets import redactor
-from turncell.runtime.session import Session, may_be_driven
+from turncell.runtime.session import Session
 
 Scope: TypeAlias = Run | Session | Journal | str | Path | Iterable[str | Path] | None
 """Whose history: a run's (live, while it goes on), a session's, that of a store or (None) of the store of the settings;
 or of files: an exported session (.jsonl, .md), a store (.sqlite), a folder of these, several of them."""
 When: TypeAlias = datetime | date | timedelta | str
-Where: TypeAlias = dict[str, Any]
 T = TypeVar("T")
 _BATCH_RUNS = 500
 _SUFFIXES = (*portable.SUFFIXES, ".sqlite", ".db")

@@ -194,9 +194,9 @@ def _became(request: RequestState) -> str:
     return f"{_WHO.get(request.by or '', 'Somebody')} {did}" + (f": “{quoted}”" if quoted else ".")
 
 
-def answer_text(request: RequestState, result: str | None = None) -> str:
+def answer_text(request: RequestState) -> str:
     """An answer as it is read: those to a question that allows many are a JSON list in the journal."""
-    text = request.result or "" if result is None else result
+    text = request.result or ""
     if not request.allows_many or not text:
         return text
     try:

@@ -29,9 +29,10 @@ from turncell.notebook.widgets import Figures, View
 from turncell.runtime.agent import Agent
 from turncell.runtime.journal import Journal
 from turncell.runtime.loop import BackgroundLoop
+from turncell.runtime.owners import running_runs
 from turncell.runtime.run import Run
 from turncell.runtime.secrets import redactor, without_secrets
-from turncell.runtime.session import Session, running_runs
+from turncell.runtime.session import Session
 from turncell.runtime.threads import in_background
 
 log = logging.getLogger("turncell")

@@ -26,14 +26,14 @@ _COLUMNS = 30
 _ITEMS = 20
 
 
-def as_text(value: Any, limit: int = OBJECT_CHARS) -> str:
+def as_text(value: Any) -> str:
     """An object as a model reads it: text as it is, tables by shape, types and head, the rest by its JSON or repr.
 
     >>> as_text({"a": 1}), as_text("as it is"), as_text(2.5)
     ('{"a": 1}', 'as it is', '2.5')
     """
     try:
-        return shorten(_text(value, limit), limit)
+        return shorten(_text(value), OBJECT_CHARS)
     except _FAILED as error:
         return f"<a {type(value).__name__} that cannot be shown: {type(error).__name__}>"
 
@@ -67,7 +67,7 @@ def is_table(value: Any) -> bool:
     return comes_from(value, "pandas", "DataFrame", "Series") or comes_from(value, "polars", "DataFrame", "Series")
 
 
-def _text(value: Any, limit: int) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, str):
         return str.__str__(value)
     if comes_from(value, "pandas", "DataFrame"):
@@ -89,7 +89,7 @@ def _text(value: Any, limit: int) -> str:
     if isinstance(value, Mapping | list | tuple | set | frozenset):
         plain = to_json(value)
         text = json.dumps(plain, ensure_ascii=False)
-        return text if len(text) <= limit else f"{_line(value)}\n{text}"
+        return text if len(text) <= OBJECT_CHARS else f"{_line(value)}\n{text}"
     return repr(value)
 
 

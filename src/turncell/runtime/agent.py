@@ -2,63 +2,48 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
 from typing import Any, Literal, cast
 
 from turncell import settings
-from turncell.core import events as ev
-from turncell.core.budget import RESOURCES
-from turncell.core.fold import RunState
 from turncell.core.parts import Message
 from turncell.core.policy import MODES, Mode, Rule
-from turncell.core.signals import Begin, Resume, Review
+from turncell.core.signals import Begin, Resume
 from turncell.core.values import evolve
-from turncell.errors import SessionBusy, StoreError, TurncellError, UsageError
-from turncell.runtime import defaults, secrets, telemetry, trace
-from turncell.runtime.approvals import Policy, RuleFunction, warn_of_idle
-from turncell.runtime.budget import Budget, limits_of
-from turncell.runtime.bus import Bus
-from turncell.runtime.caller_loop import called_from, running_loop
-from turncell.runtime.driver import Driver, Setup
-from turncell.runtime.hooks import Hooks, HookSet, called
-from turncell.runtime.inputs import Waiting
+from turncell.errors import UsageError
+from turncell.runtime import defaults, secrets, trace
+from turncell.runtime.agent_options import (
+    as_hooks,
+    as_limits,
+    as_rule,
+    as_step_policy,
+    as_tool_sources,
+    as_writer,
+    items,
+)
+from turncell.runtime.approvals import RuleFunction, warn_of_idle
+from turncell.runtime.budget import Budget
+from turncell.runtime.driver import Setup
+from turncell.runtime.hooks import Hooks, HookSet
+from turncell.runtime.interrupted import check_resumable
 from turncell.runtime.journal import Journal, Unrecorded
+from turncell.runtime.launch import beginning, launch
 from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.models import ModelSet, Router, Tiers
 from turncell.runtime.options import number, one_of, text, whole
 from turncell.runtime.output_type import ATTEMPTS, OutputType
-from turncell.runtime.ports import Model, capabilities_of
+from turncell.runtime.ports import Model
 from turncell.runtime.prompts import Prompt, as_message, new_id
 from turncell.runtime.questions import MAX_QUESTIONS
 from turncell.runtime.room import Context, Repeats, as_context
-from turncell.runtime.rulebook import rulebook
 from turncell.runtime.run import Run
-from turncell.runtime.session import Session, was_cut_short
+from turncell.runtime.run_setup import check_session, set_up
+from turncell.runtime.session import Session
 from turncell.runtime.sources import Source, as_source
 from turncell.runtime.step_policy import LoopDetection, StepPolicy
-from turncell.runtime.telemetry import TelemetryWriter, Watcher, record_of, watchers_of
-from turncell.runtime.tools import Tool, ToolSource, gather_tools, is_source, toolbox
-
-log = trace.log
-RESTARTED_SINCE = (
-    "The program was restarted since the last message. Variables and open connections of before are gone; what is in "
-    "files and in this conversation is still there."
-)
-DONE_BEFORE = (
-    "This message was said before, and that turn was interrupted. It is not shown here, but its calls have been made; do "
-    "not repeat what has happened:"
-)
-
-_Telemetry = (TelemetryWriter, Watcher)
-_late_writers: set[asyncio.Task[None]] = set()
-"""asyncio keeps no task that nobody else does."""
-RECOVERIES = 2
-"""How often a run makes its conversation shorter because a provider has refused it."""
+from turncell.runtime.telemetry import TelemetryWriter, Watcher
+from turncell.runtime.tools import Tool, ToolSource, is_source, toolbox
 
 
 class Agent:
@@ -125,45 +110,46 @@ class Agent:
         journal: Journal | None = None,
     ) -> None:
         default = settings.current()
-        fallbacks = _items("fallbacks", fallbacks)
+        fallbacks = items("fallbacks", fallbacks)
         self.models = ModelSet(default.model if model is None else model, fallbacks, router)
         if not self.models.is_tiered:
             _ = self.models.first  # a model that nothing answers to is said now
         self.name = text("name", name)
-        given_tools = _items("tools", tools)
+        given_tools = items("tools", tools)
         self.tools = toolbox(item for item in given_tools if not is_source(item))
-        self.tool_sources = _sources(item for item in given_tools if is_source(item))
+        self.tool_sources = as_tool_sources(item for item in given_tools if is_source(item))
         self.instructions = text("instructions", instructions)
-        self.rules = tuple(_rule(rule) for rule in _items("rules", rules))
+        self.rules = tuple(as_rule(rule) for rule in items("rules", rules))
         if not self.tool_sources:  # whose tools the rules may be for
             warn_of_idle(self.rules, self.tools)
         self.mode: Mode = one_of("mode", default.mode if mode is None else mode, MODES)
-        self.step_policy = _step_policy(step_policy)
+        self.step_policy = as_step_policy(step_policy)
         if isinstance(self.step_policy, LoopDetection):
             self.step_policy = self.step_policy.of_tools(self.tools.values())
         self.max_steps = whole("max_steps", default.max_steps if max_steps is None else max_steps, least=1)
-        self._has_max_steps = max_steps is not None or step_policy is None
+        self.has_max_steps = max_steps is not None or step_policy is None
         self.summarises = bool(summarises)
         self.attempts = whole("attempts", attempts, least=1)
         self.output = None if output is None else OutputType(output)
         self.output_attempts = whole("output_attempts", output_attempts, least=1)
-        given = tuple(_hooks(hook) for hook in _items("hooks", hooks, Hooks))
-        self.hooks, self._has_hooks = HookSet(given), bool(given)
-        self.budget = budget if isinstance(budget, Budget | None) else Budget(**_limits(budget))
-        self._is_budget_shared = isinstance(budget, Budget)
+        given = tuple(as_hooks(hook) for hook in items("hooks", hooks, Hooks))
+        self.hooks, self.has_hooks = HookSet(given), bool(given)
+        self.budget = budget if isinstance(budget, Budget | None) else Budget(**as_limits(budget))
+        self.shares_budget = isinstance(budget, Budget)
+        """Its runs spend from one Budget, not from one each."""
         self.timeout_s = number("timeout_s", timeout_s)
         self.silence_s = number("silence_s", silence_s) or 600.0
         timeout = number("request_timeout_s", request_timeout_s)
         self.request_timeout_s = default.request_timeout_s if timeout is None else timeout
         self.max_questions = whole("max_questions", max_questions, least=0)
         self.context = as_context(context)
-        self.sources = tuple(as_source(source) for source in _items("sources", sources, Source))
+        self.sources = tuple(as_source(source) for source in items("sources", sources, Source))
         self.repeats: Repeats | None = None
         """The run that is played again, where this agent only does that."""
         self.steering = one_of("steering", steering, ("all", "one"))
-        self.telemetry = tuple(_writer(one) for one in _items("telemetry", telemetry, _Telemetry))
+        self.telemetry = tuple(as_writer(one) for one in items("telemetry", telemetry, (TelemetryWriter, Watcher)))
         self.debug_latency = bool(debug_latency)
-        self._options = {
+        self.model_options = {
             "temperature": number("temperature", temperature, has_zero=True),
             "max_tokens": max_tokens if max_tokens is None else whole("max_tokens", max_tokens, least=1),
             "reasoning_effort": reasoning_effort
@@ -180,7 +166,7 @@ class Agent:
             "summarises": summarises, "fallbacks": fallbacks, "router": router, "attempts": attempts, "output": output,
             "output_attempts": output_attempts, "hooks": given, "timeout_s": timeout_s, "silence_s": silence_s,
             "request_timeout_s": request_timeout_s, "max_questions": max_questions, "context": context,
-            "sources": self.sources, "steering": steering, **self._options,
+            "sources": self.sources, "steering": steering, **self.model_options,
         }  # fmt: skip
 
     @property
@@ -198,14 +184,9 @@ class Agent:
         return _made_again, (type(self), self._made_of)
 
     @property
-    def shares_budget(self) -> bool:
-        """Its runs spend from one Budget, not from one each."""
-        return self._is_budget_shared
-
-    @property
     def answering(self) -> dict[str, Any]:
         """What of its options decides how it answers, besides model, instructions, tools and output; JSON holds it."""
-        return self._options | {"mode": self.mode, "max_steps": self.max_steps, "summarises": self.summarises}
+        return self.model_options | {"mode": self.mode, "max_steps": self.max_steps, "summarises": self.summarises}
 
     def map(self, rows: Any, prompt: Any = None, **options: Any) -> Any:
         """One run for each row: a DataFrame of the rows with what came of them (see `frames.batch.map_frame`).
@@ -225,7 +206,7 @@ class Agent:
     @property
     def max_tokens(self) -> int | None:
         """The most that an answer may take."""
-        return cast("int | None", self._options["max_tokens"])
+        return cast("int | None", self.model_options["max_tokens"])
 
     def session(self, title: str = "") -> Session:
         """A new conversation in this agent's store, in which this agent answers what is sent; unrecorded inside `run_turn`."""
@@ -262,11 +243,11 @@ class Agent:
         within = trace.current_trace()
         # All that can be wrong comes before anything is made: a run that begins has a record.
         message = _checked(prompt, is_attended, cell_id)
-        _check_session(session, within)
+        check_session(session, within)
         if session is not None and not session.is_busy:
             session.check_decided()
-        setup, limit, terms = self._setup(
-            within, session, message.text[:80], is_attended, mode, max_steps, output, budget, timeout_s
+        setup, limit, terms = set_up(
+            self, within, session, message.text[:80], is_attended, mode, max_steps, output, budget, timeout_s
         )
         session = setup.session
         if replaces is not None and replaces not in session.conversation.path:
@@ -276,9 +257,9 @@ class Agent:
 
         def begin(run_id: str, said: Message, setup: Setup, problems: list[str]) -> Begin:
             instead = replaces or session.run_of_cell(cell_id)
-            return self._begin(run_id, said, setup, limit, cell_id, instead, within, problems)
+            return beginning(self, run_id, said, setup, limit, cell_id, instead, within, problems)
 
-        return self._launch(setup, new_id("run"), message, begin, (*terms, cell_id, replaces), within)
+        return launch(self, setup, new_id("run"), message, begin, (*terms, cell_id, replaces), within)
 
     def check(
         self,
@@ -296,11 +277,11 @@ class Agent:
         """Raise what `start` would raise of these options, and begin nothing; the message as it would be sent."""
         message = _checked(prompt, is_attended, cell_id)
         within = trace.current_trace()
-        _check_session(session, within)
+        check_session(session, within)
         if session is not None:
             if not session.is_busy:
                 session.check_decided()
-            self._setup(within, session, "", is_attended, mode, max_steps, output, budget, timeout_s)
+            set_up(self, within, session, "", is_attended, mode, max_steps, output, budget, timeout_s)
         return message
 
     def resume(
@@ -321,12 +302,12 @@ class Agent:
         SessionInDoubt where nobody attends to say so, UsageError where this agent lacks the tool of an open call. A model
         that fails before it has said anything leaves the run interrupted, and it can be resumed again.
         """
-        setup, limit, terms = self._setup(None, session, "", is_attended, mode, max_steps, output, budget, timeout_s)
+        setup, limit, terms = set_up(self, None, session, "", is_attended, mode, max_steps, output, budget, timeout_s)
         left = session.left_open if session.running is None else None
         if left is None:
             raise UsageError(f"nothing was interrupted in session {session.id}; use session.send(message) to go on")
         if session.writer is None:
-            _check_resumable(session, left, setup, self.tool_sources)
+            check_resumable(session, left, setup, self.tool_sources)
 
         def begin(run_id: str, _: Message, setup: Setup, problems: list[str]) -> Resume:
             run = session.left_open  # it was read again, if another process could have written meanwhile
@@ -334,10 +315,10 @@ class Agent:
                 raise UsageError(
                     f"run {run_id} was gone on with, or ended, by another process meanwhile; load the session again"
                 )
-            _check_resumable(session, run, setup)
+            check_resumable(session, run, setup)
             at = time.time()
-            again = self._begin(
-                run_id, run.prompt or Message("user", ()), setup, limit, run.cell_id, None, None, problems
+            again = beginning(
+                self, run_id, run.prompt or Message("user", ()), setup, limit, run.cell_id, None, None, problems
             )
             session.before = session.runs_before(run_id)
             calls = run.steps[-1].calls if run.steps else ()
@@ -346,243 +327,8 @@ class Agent:
                 at, evolve(again, started=run.started), run, session.seq, traits, at + setup.policy.request_timeout_s
             )
 
-        return self._launch(
-            setup, left.run_id, left.prompt or Message("user", ()), begin, (*terms, "resume"), None, is_resumed=True
-        )
-
-    def _setup(
-        self,
-        within: trace.Trace | None,
-        session: Session | None,
-        title: str,
-        is_attended: bool | None,
-        mode: Mode | None,
-        max_steps: int | None,
-        output: Any,
-        budget: Budget | Mapping[str, Any] | None,
-        timeout_s: float | None,
-    ) -> tuple[Setup, int, tuple[object, ...]]:
-        """What a run works with, its limit of steps, and the terms on which messages may be joined."""
-        limit = self.max_steps if max_steps is None else whole("max_steps", max_steps, least=1)
-        if not self._has_max_steps and max_steps is None:
-            limit = 0
-        judged_by: Mode = one_of("mode", self.mode if mode is None else mode, MODES)
-        timeout_s = self.timeout_s if timeout_s is None else number("timeout_s", timeout_s)
-        wanted = self.output if output is None else OutputType(output)
-        account = self._account(budget, within)
-        _check_session(session, within)
-        if session is None:
-            session = self.session(title)
-            if within is not None:  # what a person has said above need not be said again
-                session.answers = within.driver.setup.session.answers
-                session.left_behind = within.driver.setup.session.left_behind
-        session.agent = session.agent or self
-        if is_attended is None:
-            is_attended = within.driver.setup.policy.is_attended if within else False
-        of_session, book = session, rulebook()
-        above = within.driver.setup.policy.remembered if within else None
-        policy = Policy(
-            self.rules, judged_by, is_attended, "allow" if settings.current().unattended == "allow" else "deny",
-            self.request_timeout_s,
-            (lambda: (*of_session.rules, *above())) if above else (
-                lambda: (*of_session.rules, *(kept.rule for kept in book.rules()))
-            ),
-            within.driver.setup.policy if within else None,
-        )  # fmt: skip
-        setup = Setup(
-            models=self.models, tools=self._tools(wanted), policy=policy, session=session, journal=session.journal,
-            budget=account, options=self._options | self._schema(wanted), hooks=self.hooks, step_policy=self.step_policy,
-            output=wanted, output_attempts=self.output_attempts, max_questions=self.max_questions,
-            context=self.context, sources=self.sources, repeats=self.repeats, silence_s=self.silence_s, timeout_s=timeout_s, has_latency=self.debug_latency,
-            watchers=watchers_of(self.telemetry),
-            chain=(*within.chain,) if within else (), is_tainted=within is not None and within.driver.is_tainted,
-            writes=within.writes if within else asyncio.Lock(),
-            outermost=(within.driver.setup.outermost or within.driver) if within else None,
-        )  # fmt: skip
-        terms = (self, judged_by, limit, is_attended, output, budget, timeout_s, within and within.chain)
-        return setup, limit, terms
-
-    def _launch(
-        self,
-        setup: Setup,
-        run_id: str,
-        message: Message,
-        begin: Callable[[str, Message, Setup, list[str]], Begin | Resume],
-        terms: tuple[object, ...],
-        within: trace.Trace | None,
-        is_resumed: bool = False,
-    ) -> Run:
-        session = setup.session
-        loop = BackgroundLoop.current()
-        with called_from(running_loop()):  # the driver keeps this context for all that runs in the run
-            driver = Driver(setup, Bus(loop.loop))
-        run = Run(run_id, session, self, driver, loop)
-        session.queue.put(Waiting(run.id, message, run, terms))
-        if within is not None:
-            loop.call(lambda: within.driver.asking.adopt(run, within.call_id)).result()
-
-        async def turn() -> RunState:
-            async with session.turn:
-                problems = await self._connect(run, driver)
-                said = session.queue.begin(run_id)
-                if said is None:
-                    # Taken back; or joined with a run, which has had its turn by now.
-                    return await asyncio.shield(asyncio.wrap_future(run.done))
-                session.running = run
-                try:
-                    await session.claimed()
-                    session.check_whole()
-                    if not is_resumed:
-                        session.leave_behind()
-                    first = begin(run_id, said, driver.setup, problems)
-                except TurncellError as error:  # whoever watches it must hear of its end
-                    session.running = None
-                    driver.withdrawn(str(error), is_refused=True)
-                    raise
-                try:
-                    state = await driver.drive(first)
-                finally:
-                    session.running = None
-                session.add(state)
-                return state
-
-        async def guarded() -> RunState:
-            try:
-                state = await turn()
-            except (asyncio.CancelledError, SessionBusy, UsageError):
-                raise
-            except StoreError:
-                state = driver.state  # it is failed, and says so
-            except BaseException as error:
-                log.exception("a run could not be driven to its end")
-                state = driver.failed(error)
-            if driver.has_begun and state.is_ended:
-                await self._tell(state)
-            return state
-
-        _when_done(loop.spawn(guarded()), run)
-        return run
-
-    async def _connect(self, run: Run, driver: Driver) -> list[str]:
-        """Let the run have the tools of its sources, and say what is missing. Given up when the run is taken back."""
-        if not self.tool_sources:
-            return []
-        gathering = asyncio.ensure_future(gather_tools(driver.setup.tools, self.tool_sources))
-        taken_back: asyncio.Future[Any] = asyncio.shield(asyncio.wrap_future(run.done))
-        try:
-            both: list[asyncio.Future[Any]] = [gathering, taken_back]
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            if not gathering.done():
-                return []
-            tools, problems = gathering.result()
-            driver.offer(tools)
-            return problems
-        finally:
-            gathering.cancel()
-            taken_back.cancel()
-
-    def _begin(
-        self,
-        run_id: str,
-        message: Message,
-        setup: Setup,
-        limit: int,
-        cell_id: str | None,
-        replaces: str | None,
-        within: trace.Trace | None,
-        problems: Iterable[str] = (),
-    ) -> Begin:
-        session = setup.session
-        before = session.run_before(replaces)
-        session.before = session.runs_before(replaces)
-        reviews: set[Review] = set()
-        if setup.step_policy is not None or setup.hooks.has("after_step"):
-            reviews.add("step")
-        if setup.output is not None or setup.hooks.has("before_finish"):
-            reviews.add("finish")
-        limits = limits_of(setup.budget)
-        notices = session.notices
-        if notices is None:
-            notices = (*(before.notices if before else ()), *_notices(session, replaces))
-        notices = (*notices, *problems)
-        started = ev.RunStarted(
-            seq=session.seq + 1, session_id=session.id, run_id=run_id, step=0, at=time.time(), model=self.models.name,
-            mode=setup.policy.mode, max_steps=limit, instructions=self.instructions, tools=tuple(setup.tools),
-            is_attended=setup.policy.is_attended, cell_id=cell_id, previous=before.run_id if before else None,
-            replaces=replaces,
-            notices=notices, budget=limits or None, agent=self.name, needs=self._needs(setup),
-            root_run_id=within.root_run_id if within else run_id, parent_run_id=within.run_id if within else None,
-            parent_call_id=(within.call_id or None) if within else None,
-            depth=within.depth + 1 if within else 0,
-        )  # fmt: skip
-        return Begin(
-            started=started, message=message, reviews=frozenset(reviews), models=self.models.count, attempts=self.attempts,
-            summarises=self.summarises, reads_all=self.steering == "all", redactor=secrets.redactor(),
-            recoveries=0 if self.context.when_full == "fail" else RECOVERIES,
-        )  # fmt: skip
-
-    def _needs(self, setup: Setup) -> tuple[str, ...]:
-        """What a record cannot hold of it, and who goes on with a run must not do without."""
-        found = {
-            "model": not self.models.is_a_name, "rules": self.rules, "hooks": self._has_hooks,
-            "output": setup.output is not None, "step_policy": self.step_policy is not None,
-            "budget": limits_of(setup.budget) or self._is_budget_shared, "timeout": setup.timeout_s is not None,
-            "options": any(value is not None for value in self._options.values()),
-        }  # fmt: skip
-        return tuple(name for name, has in found.items() if has)
-
-    def _account(self, budget: Budget | Mapping[str, Any] | None, within: trace.Trace | None) -> Budget:
-        """What this run spends from: its own limits inside those of the agent, inside those of the run around it."""
-        parent = within.driver.setup.budget if within else None
-        given = budget if isinstance(budget, Budget) else self.budget if self._is_budget_shared else None
-        if given is not None and parent is not None and not parent.is_within(given):
-            if not given.is_within(parent):
-                raise UsageError(
-                    "an agent with a Budget of its own cannot run inside another run, which has one too; "
-                    "give it limits (a mapping) instead"
-                )
-            parent = given
-        parent = parent or given
-        if isinstance(budget, Budget):
-            return Budget(parent=parent)
-        own = _limits(budget) if budget is not None else {}
-        if not self._is_budget_shared and self.budget is not None:
-            own = limits_of(self.budget) | own
-        return Budget(**own, parent=parent)
-
-    def _tools(self, output: OutputType | None) -> dict[str, Tool]:
-        if output is None or self._has_schema_mode:
-            return self.tools
-        from turncell.runtime.answer_tool import AnswerTool
-
-        return toolbox([*self.tools.values(), AnswerTool(output)])
-
-    def _schema(self, output: OutputType | None) -> dict[str, Any]:
-        return {"output_schema": output.schema} if output is not None and self._has_schema_mode else {}
-
-    @property
-    def _has_schema_mode(self) -> bool:
-        return not self.models.is_tiered and self.models.count == 1 and capabilities_of(self.model).schema
-
-    async def _tell(self, state: RunState) -> None:
-        """Let the writers write, all at once; who takes longer than WRITER_S goes on without being waited for."""
-
-        async def write(writer: TelemetryWriter) -> None:
-            try:
-                await called(writer.write, record_of(state, agent=self.name))
-            except asyncio.CancelledError:
-                raise
-            except BaseException:  # sys.exit() too
-                log.exception("the telemetry writer %r raised", writer)
-
-        writing = [asyncio.create_task(write(one)) for one in self.telemetry if isinstance(one, TelemetryWriter)]
-        if writing:
-            _, late = await asyncio.wait(writing, timeout=telemetry.WRITER_S)
-            if late:
-                log.warning("%d telemetry writers take long; run %s is done without them", len(late), state.run_id)
-                _late_writers.update(late)
-                for task in late:
-                    task.add_done_callback(_late_writers.discard)
+        message = left.prompt or Message("user", ())
+        return launch(self, setup, left.run_id, message, begin, (*terms, "resume"), None, is_resumed=True)
 
     def as_tool(self, name: str | None = None, description: str = "", **options: Any) -> Tool:
         """This agent as a tool of another: a run of its own, with its own row in the history.
@@ -640,19 +386,6 @@ def _made_again(cls: type[Agent], made_of: dict[str, Any]) -> Agent:
     return cls(**made_of)
 
 
-def _when_done(ended: Future[RunState], run: Run) -> None:
-    def finish(ended: Future[RunState]) -> None:
-        error = ended.exception() if not ended.cancelled() else RuntimeError("the background loop was stopped")
-        if run.done.done():
-            return
-        if error is not None:
-            run.done.set_exception(error)
-        else:
-            run.done.set_result(ended.result())
-
-    ended.add_done_callback(finish)
-
-
 def _checked(prompt: Prompt, is_attended: object, cell_id: str | None) -> Message:
     message = as_message(prompt)
     if not isinstance(is_attended, bool | None):
@@ -660,103 +393,3 @@ def _checked(prompt: Prompt, is_attended: object, cell_id: str | None) -> Messag
     if cell_id is not None:
         text("cell_id", cell_id)
     return message
-
-
-def _check_session(session: Session | None, within: trace.Trace | None) -> None:
-    if session is None:
-        return
-    if not isinstance(session, Session):
-        raise UsageError(f"session is {session!r}; use agent.session() or Session.load(session_id, journal)")
-    if session.pid != os.getpid():
-        raise StoreError(
-            f"session {session.id} belongs to the parent process {session.pid}; "
-            "begin a new session in this forked child with agent.session()"
-        )
-    if within is not None and session.running is not None and session.running.id in within.chain:
-        raise UsageError(
-            "this session is waiting for the run that this code is part of; leave out session=, "
-            "or steer that run with session.send(message, steer=True)"
-        )
-
-
-def _check_resumable(session: Session, left: RunState, setup: Setup, sources: tuple[ToolSource, ...] = ()) -> None:
-    """Before anything is recorded: a run that cannot be gone on with is left as it was. `sources`: not asked yet."""
-    missing = sorted(
-        {call.name for call in left.calls if call.is_open and call.digest and call.name not in setup.tools}
-    )
-    if missing and not sources:
-        raise UsageError(
-            f"the interrupted run has open calls of {', '.join(missing)}, and this agent has no such tool; it has "
-            f"{list(setup.tools)}. Resume it with an agent that has: session.resume(agent=agent)"
-        )
-    if not setup.policy.is_attended:
-        session.check_decided()
-
-
-def _notices(session: Session, replaces: str | None) -> tuple[str, ...]:
-    """What the runtime has to say to a model that cannot know it from the conversation."""
-    told = []
-    if session.was_driven_elsewhere and any(run.calls for run in session.runs):
-        told.append(RESTARTED_SINCE)
-    done = [
-        f"{call.name}({json.dumps(call.arguments)[:500]}): {(call.content or '')[:500]}"
-        for run in session.replaced_by(replaces)
-        if was_cut_short(run)
-        for call in run.calls
-        if call.effect != "read" and call.started_at is not None
-    ]
-    if done:
-        told.append("\n- ".join((DONE_BEFORE, *done)))
-    return tuple(told)
-
-
-def _items(name: str, given: Any, single: Any = None) -> tuple[Any, ...]:
-    """The items of an iterable; one item alone is taken as such where `single` says what that is."""
-    if single is not None and isinstance(given, single):
-        return (given,)
-    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-        raise UsageError(f"{name} is {given!r}; use a list")
-    return tuple(given)
-
-
-def _sources(sources: Iterable[Any]) -> tuple[ToolSource, ...]:
-    named: dict[str, ToolSource] = {}
-    for source in sources:
-        if named.setdefault(source.name, source) is not source:
-            raise UsageError(f"two sources of tools are called {source.name!r}; give one of them another name")
-    return tuple(named.values())
-
-
-def _rule(rule: Any) -> Any:
-    if not isinstance(rule, Rule) and not callable(rule):
-        raise UsageError(f"{rule!r} is no rule; use Rule(tool, verdict) or a function of the call")
-    return rule
-
-
-def _hooks(hook: Any) -> Hooks:
-    if not isinstance(hook, Hooks):
-        raise UsageError(f"{hook!r} is no set of hooks; use Hooks(before_tool=...)")
-    return hook
-
-
-def _writer(writer: Any) -> TelemetryWriter | Watcher:
-    is_one = any(callable(getattr(writer, name, None)) for name in ("write", "watch"))
-    if isinstance(writer, type) or not is_one:
-        raise UsageError(f"{writer!r} is no telemetry writer; use an object with write(record), such as MemoryWriter()")
-    return cast("TelemetryWriter | Watcher", writer)
-
-
-def _step_policy(policy: Any) -> StepPolicy | None:
-    is_policy = hasattr(policy, "should_continue") and hasattr(policy, "on_limit_reached")
-    if policy is not None and (not is_policy or isinstance(policy, type)):
-        raise UsageError(f"step_policy is {policy!r}; use an object with should_continue and on_limit_reached")
-    return policy
-
-
-def _limits(budget: Any) -> dict[str, Any]:
-    if not isinstance(budget, Mapping):
-        raise UsageError(f"budget is {budget!r}; use a Budget or a mapping such as {{'usd': 0.5}}")
-    known = (*RESOURCES, "unknown_prices")
-    if unknown := [name for name in budget if name not in known]:
-        raise UsageError(f"a budget has no limit called {', '.join(map(repr, unknown))}; use {', '.join(known)}")
-    return dict(budget)

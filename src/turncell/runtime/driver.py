@@ -26,10 +26,11 @@ from weakref import WeakSet
 
 from turncell.core.events import CostBasis, Event, Latency, Recorded, RecordedEvent, RequestAnswered, WarmingUp
 from turncell.core.fold import CallState, RunState
+from turncell.core.loop_state import LoopState
 from turncell.core.nucleus import Nucleus
 from turncell.core.parts import Usage
 from turncell.core.policy import Rule
-from turncell.core.reducer import LoopState, reduce
+from turncell.core.reducer import reduce
 from turncell.core.signals import (
     Answered,
     AskReviewers,

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Container
 
 from turncell.core import codec
+from turncell.core.events import Event
 from turncell.core.fold import RunState
-from turncell.runtime.ports import Store
+from turncell.runtime.journal import read_whole, to_event
+from turncell.runtime.ports import SessionInfo, Store
 
 REPEATABLE = frozenset({"read", "idempotent"})
 
@@ -42,3 +44,21 @@ def doubtful_calls(store: Store, run: RunState) -> frozenset[str]:
         return frozenset()
     begun = [(call.call_id, call.started_at) for call in run.steps[-1].calls if call.is_open]
     return frozenset(id_ for id_, at in begun if at is not None and has_begun_inside(store, run, since=at))
+
+
+def events_inside(store: Store, session_id: str) -> dict[str, list[Event]]:
+    """By run, those of the sub-agents that the runs of a session have had, in the order in which they began."""
+    events: dict[str, list[Event]] = {}
+    for info in sessions_inside(store, session_id):
+        for record in read_whole(store, session_id=info.session_id):
+            events.setdefault(record.run_id, []).append(to_event(record))
+    return events
+
+
+def sessions_inside(store: Store, session_id: str) -> list[SessionInfo]:
+    """The sessions of the sub-agents that the runs of a session have had, the oldest first."""
+    inner = [info for info in store.sessions() if info.root_run_id]
+    if not inner:
+        return []
+    begun = {record.run_id for record in store.read(session_id=session_id, types=("RunStarted",))}
+    return sorted((info for info in inner if info.root_run_id in begun), key=lambda info: info.created_at)

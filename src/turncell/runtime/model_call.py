@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 from turncell.core.deltas import CallFragment, Finished, ImageFragment, ReasoningFragment, TextFragment
 from turncell.core.events import CostBasis, FinishReason
 from turncell.core.parts import IMAGE_TYPES, Message, Usage
-from turncell.core.reducer import MAX_WAIT_S
 from turncell.core.signals import CallModel, Chosen, ModelFailed, ModelFinished, Stop, Streamed
+from turncell.core.streaming import MAX_WAIT_S
 from turncell.core.values import evolve
 from turncell.errors import ModelFailure, UnknownModelError, say
 from turncell.runtime import limiter

@@ -46,10 +46,12 @@ from turncell.core.upcast import upcast
 from turncell.core.values import evolve
 from turncell.errors import SessionBusy, StoreError, UsageError
 from turncell.runtime import defaults
+from turncell.runtime.inside import sessions_inside
+from turncell.runtime.interrupted import ended
 from turncell.runtime.journal import Journal, of_today, to_record
 from turncell.runtime.ports import Damage, Record, SessionInfo, Store
 from turncell.runtime.prompts import new_id
-from turncell.runtime.session import Session, ended, sessions_inside
+from turncell.runtime.session import Session
 
 log = logging.getLogger("turncell")
 

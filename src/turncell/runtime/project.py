@@ -91,10 +91,10 @@ def use_project(folder: str | os.PathLike[str] = ".") -> str:
     return str(found)
 
 
-def unaccepted_servers(folder: str | os.PathLike[str] = ".") -> str:
-    """That the MCP servers of a folder do not start, where that is so; else ""."""
+def unaccepted_servers() -> str:
+    """That the MCP servers of this folder do not start, where that is so; else ""."""
     try:
-        project = read_project(folder)
+        project = read_project(".")
     except StoreError:
         return ""  # said with the settings
     if project.is_trusted or not any(name.endswith("mcp.json") for name in project.files):

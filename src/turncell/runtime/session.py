@@ -5,39 +5,33 @@ from __future__ import annotations
 import asyncio
 import builtins
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from weakref import WeakValueDictionary
 
 from turncell.core.context import conversation as told_of
 from turncell.core.context import messages_of
 from turncell.core.conversation import Conversation, arrange
 from turncell.core.events import (
     Arranged,
-    Compacted,
     Event,
-    Pruned,
     RequestAnswered,
     RequestOpened,
     RulesChanged,
-    RunStarted,
 )
 from turncell.core.fold import CallState, RunState, at_rest, fold
 from turncell.core.parts import Message, Usage
 from turncell.core.policy import Rule
-from turncell.core.reducer import INTERRUPTED, LoopState, reduce
-from turncell.core.signals import Begin, Resume, Stop
 from turncell.core.values import evolve
-from turncell.errors import SessionBusy, SessionInDoubt, StoreError, UsageError
-from turncell.runtime import defaults
+from turncell.errors import SessionInDoubt, StoreError, UsageError
+from turncell.runtime import defaults, owners
 from turncell.runtime.inputs import InputQueue
-from turncell.runtime.inside import doubtful_calls
-from turncell.runtime.journal import Journal, read_whole, to_event, to_record
+from turncell.runtime.inside import doubtful_calls, events_inside, sessions_inside
+from turncell.runtime.interrupted import ended, was_cut_short
+from turncell.runtime.journal import Journal, read_whole, to_event
 from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.options import text
 from turncell.runtime.ports import Damage, SessionInfo, Store, Writer
@@ -45,6 +39,7 @@ from turncell.runtime.process import has_ended
 from turncell.runtime.prompts import Prompt, new_id
 from turncell.runtime.rulebook import check_plain
 from turncell.runtime.secrets import redactor
+from turncell.runtime.stored_sessions import copy_runs, of_people
 
 if TYPE_CHECKING:
     from turncell.runtime.agent import Agent
@@ -52,15 +47,6 @@ if TYPE_CHECKING:
     from turncell.runtime.room import Known
     from turncell.runtime.run import Run
     from turncell.runtime.tools import Tool
-
-_owners: WeakValueDictionary[tuple[int, str], Session] = WeakValueDictionary()
-"""Which object writes a session of a journal: a claim is the process's, and two objects would not know of each other."""
-_owning = threading.Lock()
-_driven: set[tuple[int, str]] = set()
-"""The sessions of which a process has driven a run: what the model did in another process has left no variables here."""
-if hasattr(os, "register_at_fork"):
-    # It may be held by a thread that does not exist in the child.
-    os.register_at_fork(before=_owning.acquire, after_in_parent=_owning.release, after_in_child=_owning.release)
 
 
 class Session:
@@ -136,7 +122,7 @@ class Session:
     @classmethod
     def list(cls, journal: Journal | None = None, *, everywhere: bool = False) -> tuple[SessionInfo, ...]:
         """The sessions of this folder, or all of them; the one that was used last first. Not those of sub-agents."""
-        known = (journal or defaults.journal()).ask(_of_people) or ()
+        known = (journal or defaults.journal()).ask(of_people) or ()
         here = os.getcwd()
         mine = [one for one in known if everywhere or one.project == here]
         return tuple(sorted(mine, key=lambda one: one.updated_at, reverse=True))
@@ -170,7 +156,7 @@ class Session:
         """Be the one writer, and know all that was written before. Raises SessionBusy."""
         if self._is_claimed:
             return
-        self._own()
+        owners.own(self)
         await asyncio.wrap_future(self.journal.claim(self.id))
         if not self._is_new:
             await asyncio.wrap_future(self.journal.submit(self._read))
@@ -180,35 +166,29 @@ class Session:
         """`claimed`, from any thread. Blocks, and needs nobody but the journal's thread."""
         if self._is_claimed and not takes_over:
             return
-        self._own()
+        owners.own(self)
         self.journal.claim(self.id, takes_over=takes_over).result()
         if not self._is_new:
             self.journal.ask(self._read)
         self._is_claimed = True
 
-    def _own(self) -> None:
-        """Take the place of another object of this process, which reads anew before it writes again."""
-        key = (id(self.journal), self.id)
-        with _owning:
-            other = _owners.get(key)
-            if other is not None and other is not self:
-                if other.is_busy:
-                    raise SessionBusy(
-                        f"session {self.id} has a run going on in this process ({self.pid}), by another Session object; "
-                        "wait for it or cancel it, or fork the session (session.fork())"
-                    )
-                other._is_claimed = other._is_new = False
-            _owners[key] = self
-
     def hold(self) -> None:
-        """Become its writer without a run, and stay it until `close`. SessionBusy where somebody else is."""
-        self._claim_idle()
+        """Become its writer without a run, and stay it until `close`. SessionBusy where somebody else is.
+
+        Also before anything is decided by what the conversation is: another process may have gone on with it.
+        """
+        self._idle()
+        self._claim()
 
     @staticmethod
     def is_held(session_id: str, journal: Journal) -> bool:
         """A Session object of this process writes it."""
-        owner = _owners.get((id(journal), session_id))
+        owner = owners.owner_of(session_id, journal)
         return owner is not None and (owner._is_claimed or owner.is_busy)
+
+    def give_way(self) -> None:
+        """Another object of this process writes it now: read it anew before writing again."""
+        self._is_claimed = self._is_new = False
 
     @property
     def is_busy(self) -> bool:
@@ -298,7 +278,7 @@ class Session:
         """A run has ended."""
         if not run.run_id:
             return  # taken back before it began
-        _driven.add((os.getpid(), self.id))
+        owners.mark_driven(self.id)
         if run.run_id not in self._all:
             self.conversation = arrange(self.conversation, run.started)
         self._all[run.run_id] = run
@@ -330,7 +310,7 @@ class Session:
     @property
     def was_driven_elsewhere(self) -> bool:
         """No run of it was driven by this process."""
-        return (os.getpid(), self.id) not in _driven
+        return not owners.was_driven(self.id)
 
     def replaced_by(self, run_id: str | None) -> Iterable[RunState]:
         """A run whose place is taken, and those whose place it has taken, the latest first, up to one that was not cut short."""
@@ -360,7 +340,7 @@ class Session:
 
     def undo(self) -> RunState:
         """Take the last run out of the conversation, and bring back what it has replaced; returns it. `redo` undoes that."""
-        self._claim_idle()
+        self.hold()
         if not self.runs:
             raise UsageError("there is nothing to undo: the conversation is empty")
         path = self.conversation.undo()
@@ -370,7 +350,7 @@ class Session:
 
     def redo(self) -> None:
         """Bring back what the last `undo` took out; UsageError where nothing was, or something was said since."""
-        self._claim_idle()
+        self.hold()
         if not self.conversation.undone:
             raise UsageError("there is nothing to redo")
         path, now = self.conversation.undone[-1], self.conversation.path
@@ -378,7 +358,7 @@ class Session:
 
     def branch(self, run_id: str) -> None:
         """Go on after this run of the history, whatever came after it before."""
-        self._claim_idle()
+        self.hold()
         self._known(run_id)
         self._arrange(self._path_to(run_id), "branch", run_id)
 
@@ -399,7 +379,7 @@ class Session:
         self, message: Prompt | None, run_id: str | None = None, *, agent: Agent | None = None, **options: Any
     ) -> Run:
         """Say something else in the place of what a run (the last, if none is given) was asked. What came after is left."""
-        self._claim_idle()
+        self.hold()
         if not self.runs and run_id is None:
             raise UsageError("there is nothing to say again: the conversation is empty")
         run = self._known(run_id or self.runs[-1].run_id)
@@ -408,9 +388,8 @@ class Session:
         is_there = run.run_id in before.path
         path = self._path_to(run.run_id if is_there else run.previous)
         agent = self._agent(agent)
-        agent.check(
-            said or "", session=self, **options
-        )  # a mistake must not cost what came after, nor what redo brings
+        # A mistake must not cost what came after, nor what redo brings.
+        agent.check(said or "", session=self, **options)
         if path != before.path:
             self._arrange(path, "branch", run.run_id)
         return self.send(said or "", agent=agent, replaces=run.run_id if is_there else None, **options)
@@ -423,11 +402,6 @@ class Session:
         if run_id not in self._all:
             raise UsageError(f"there is no run {run_id!r} in session {self.id}; its runs are {list(self._all)}")
         return self._all[run_id]
-
-    def _claim_idle(self) -> None:
-        """Before anything is decided by what the conversation is: another process may have gone on with it."""
-        self._idle()
-        self._claim()
 
     def _arrange(self, path: tuple[str, ...], reason: Literal["undo", "redo", "branch"], run_id: str) -> None:
         self.leave_behind()
@@ -453,7 +427,7 @@ class Session:
 
         SessionBusy where another process writes it.
         """
-        self._claim_idle()
+        self.hold()
         self.journal.ask(
             lambda store: store.delete([self.id, *(info.session_id for info in sessions_inside(store, self.id))])
         )
@@ -478,11 +452,11 @@ class Session:
         path = tuple(run_id for run_id in path if run_id in self._all and self._all[run_id].is_ended)
         forked = Session.new(self.journal, title or f"{self.title} (fork)".strip())
         forked.agent = self.agent
-        self.journal.ask(lambda store: _copy(store, self.id, forked.id, path, self.journal.writer.token))
+        self.journal.ask(lambda store: copy_runs(store, self.id, forked.id, path, self.journal.writer.token))
         forked._is_new = False
         self.journal.ask(forked._read)
         if not self.was_driven_elsewhere:
-            _driven.add((os.getpid(), forked.id))
+            owners.mark_driven(forked.id)
         return forked
 
     def replay(self, *, tools: Iterable[Tool | Callable[..., Any]] | None = None) -> builtins.list[Run]:
@@ -650,24 +624,6 @@ class Session:
         return defaults.session_html(self)
 
 
-def running_runs() -> list[Run]:
-    """The runs of this process whose turn it is, one for each session that has one."""
-    return [owner.running for owner in list(_owners.values()) if owner.running is not None]
-
-
-def was_cut_short(run: RunState) -> bool:
-    """Its program ended in the middle of it, also where it was gone on with."""
-    return run.error_kind == INTERRUPTED or any(added.by == "restart" for step in run.steps for added in step.after)
-
-
-def ended(left: RunState, seq: int, at: float) -> tuple[RunState, tuple[Event, ...]]:
-    """An interrupted run as one that nobody goes on with, and the events that say so; `seq` is the session's last."""
-    begin = Begin(started=left.started, message=left.prompt or Message("user", ()))
-    stop = Stop(at, "cancelled", INTERRUPTED, "the program ended, and the turn was not gone on with")
-    done = reduce(reduce(LoopState(), stop).state, Resume(at, begin, left, seq, {}))
-    return done.state.run, done.events
-
-
 def _shortened(arguments: Mapping[str, Any]) -> str:
     said = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
     return said if len(said) <= 200 else said[:199] + "…"
@@ -683,92 +639,3 @@ def _answers_in(events: Iterable[Event]) -> dict[str, str]:
         elif isinstance(event, RequestAnswered) and event.by == "person" and event.request_id in asked:
             answers[asked[event.request_id]] = event.result or ""
     return {digest: result for digest, result in answers.items() if result}
-
-
-def _copy(store: Store, source: str, target: str, path: tuple[str, ...], token: str) -> None:
-    """Copy the records of these runs into a session, under new ids and in the order of the path."""
-    names = {run_id: new_id("run") for run_id in path}
-    seq, previous = 0, None
-    for run_id in path:
-        records = []
-        for record in read_whole(store, session_id=source, run_id=run_id):
-            event = to_event(record)
-            # Who asked to remember something for this session has not said so of another one.
-            if isinstance(event, Arranged | RulesChanged):
-                continue
-            seq += 1
-            changes: dict[str, Any] = {"session_id": target, "seq": seq, "run_id": names[run_id]}
-            if isinstance(event, RunStarted):
-                # What a run of before has replaced is not here: the copies follow each other as the path says.
-                changes |= {"previous": previous, "replaces": None, "copy_of": event.copy_of or run_id}
-                changes |= {"root_run_id": names[run_id], "parent_run_id": None, "parent_call_id": None, "depth": 0}
-            elif isinstance(event, Compacted):
-                covers = tuple(names.get(covered, covered) for covered in event.covers)
-                changes |= {"upto_run_id": names.get(event.upto_run_id, event.upto_run_id), "covers": covers}
-            elif isinstance(event, Pruned):
-                changes["passages"] = tuple((names.get(run, run), number) for run, number in event.passages)
-            records.append(to_record(evolve(event, **changes)))
-        store.append(records, durable=False, token=token)
-        previous = names[run_id]
-
-
-def _of_people(store: Store) -> list[SessionInfo]:
-    """All sessions but those of sub-agents, which nobody has a conversation with. Says what was left open in each."""
-    open_runs: dict[str, str] = {}
-    rows: set[str] = set()
-    for record in store.read(types=("RunStarted", "RunEnded")):
-        if record.type == "RunStarted" and _OF_A_BATCH in record.payload:
-            rows.add(record.session_id)
-        if record.type == "RunEnded":
-            open_runs.pop(record.run_id, None)
-        else:
-            open_runs[record.run_id] = record.session_id
-    last = {session_id: run_id for run_id, session_id in open_runs.items()}
-    return [
-        _described(store, evolve(one, is_row=True) if one.session_id in rows else one, last.get(one.session_id))
-        for one in store.sessions()
-        if not one.root_run_id
-    ]
-
-
-_OF_A_BATCH = b'"cell_id":"map:'
-"""In the record of a run that began as a row (see `runtime/batch.py`)."""
-
-
-def _described(store: Store, info: SessionInfo, open_run: str | None) -> SessionInfo:
-    if open_run is None:
-        return info
-    records = read_whole(store, session_id=info.session_id)
-    run = fold(to_event(record) for record in records if record.run_id == open_run)
-    run = at_rest(run, doubtful_calls(store, run))
-    if not run.run_id or run.is_ended:
-        return info
-    left: Any = "running" if may_be_driven(store, info.session_id) else run.status
-    return evolve(info, left=left)
-
-
-def may_be_driven(store: Store, session_id: str) -> bool:
-    """Whether an open run of it may be going on: its writer lives, and is not this process with nothing to do."""
-    writer = store.writer(session_id)
-    if writer is None or has_ended(writer):
-        return False
-    mine = [owner.is_busy for (_, known), owner in list(_owners.items()) if known == session_id]
-    return writer.pid != os.getpid() or any(mine)
-
-
-def events_inside(store: Store, session_id: str) -> dict[str, list[Event]]:
-    """By run, those of the sub-agents that the runs of a session have had, in the order in which they began."""
-    events: dict[str, list[Event]] = {}
-    for info in sessions_inside(store, session_id):
-        for record in read_whole(store, session_id=info.session_id):
-            events.setdefault(record.run_id, []).append(to_event(record))
-    return events
-
-
-def sessions_inside(store: Store, session_id: str) -> list[SessionInfo]:
-    """The sessions of the sub-agents that the runs of a session have had, the oldest first."""
-    inner = [info for info in store.sessions() if info.root_run_id]
-    if not inner:
-        return []
-    begun = {record.run_id for record in store.read(session_id=session_id, types=("RunStarted",))}
-    return sorted((info for info in inner if info.root_run_id in begun), key=lambda info: info.created_at)

@@ -57,21 +57,13 @@ def in_background(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> F
     return done
 
 
-@types.coroutine
-def in_context(context: contextvars.Context, coroutine: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+async def in_context(context: contextvars.Context, coroutine: Coroutine[Any, Any, T]) -> T:
     """Await a coroutine in a context of its own, in the task that is there already."""
-    resume: Callable[[Any], Any] = coroutine.send
-    given: Any = None
-    while True:
-        try:
-            awaited = context.run(resume, given)
-        except StopIteration as end:
-            return cast(T, end.value)
-        try:
-            given = yield awaited
-            resume = coroutine.send
-        except BaseException as error:
-            given, resume = error, coroutine.throw
+    try:
+        awaited = context.run(coroutine.send, None)
+    except StopIteration as end:
+        return cast(T, end.value)
+    return await _rest(coroutine, awaited, context.run)
 
 
 async def within(limit_s: float, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -85,8 +77,10 @@ async def within(limit_s: float, coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 @types.coroutine
-def _rest(coroutine: Coroutine[Any, Any, T], awaited: Any) -> Generator[Any, Any, T]:
-    """What is left of a coroutine that waits for something already."""
+def _rest(
+    coroutine: Coroutine[Any, Any, T], awaited: Any, run: Callable[..., Any] = lambda step, given: step(given)
+) -> Generator[Any, Any, T]:
+    """What is left of a coroutine that waits for something already; `run` takes each step of it."""
     resume: Callable[[Any], Any] = coroutine.send
     given: Any = None
     while True:
@@ -96,7 +90,7 @@ def _rest(coroutine: Coroutine[Any, Any, T], awaited: Any) -> Generator[Any, Any
         except BaseException as error:
             given, resume = error, coroutine.throw
         try:
-            awaited = resume(given)
+            awaited = run(resume, given)
         except StopIteration as end:
             return cast(T, end.value)
 

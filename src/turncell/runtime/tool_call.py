@@ -321,8 +321,8 @@ class _Running:
         await self._hand_over("error", Output(said, details))
 
 
-def _returned(driver: Driver, call: CallState, status: Any, content: str, details: Json = None) -> None:
-    driver.feed_last(CallReturned(time.time(), call.call_id, status, content, details))
+def _returned(driver: Driver, call: CallState, status: Any, content: str) -> None:
+    driver.feed_last(CallReturned(time.time(), call.call_id, status, content))
 
 
 def _plain(error: BaseException) -> str:

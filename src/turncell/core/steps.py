@@ -1,0 +1,110 @@
+"""From one step to the next: the boundary, steered messages, reviewers, the limit of steps, the end."""
+
+from __future__ import annotations
+
+from turncell.core import events as ev
+from turncell.core.deltas import Assembly
+from turncell.core.loop_state import Turn
+from turncell.core.parts import Message, Text
+from turncell.core.signals import AskReviewers, CallModel, Reviewed
+
+LAST_WORD = (
+    "The limit of steps of this run is reached, and no tools are at hand any more. Say what was found out and done so far, "
+    "and what is left to do."
+)
+
+
+def next_step(turn: Turn) -> None:
+    step = len(turn.run.steps) + 1
+    # A step that a crash has cut short is begun again, and does not count: else a run of one step could not be resumed.
+    if 0 < turn.run.max_steps <= len(turn.run.steps) - turn.state.cut_short:
+        _limit(turn, None)
+    else:
+        _call_model(turn, step)
+
+
+def _limit(turn: Turn, text: str | None) -> None:
+    """The steps are used up: end with the words of a step policy, with a summary of the model's, or without."""
+    if text is None and turn.begin.summarises and turn.run.steps:
+        turn.record(ev.MessageAdded, message=Message("user", (Text(LAST_WORD),)), by="limit")
+        turn.set(is_last_word=True)
+        _call_model(turn, len(turn.run.steps) + 1)
+    else:
+        end_at_limit(turn, text)
+
+
+def end_at_limit(turn: Turn, text: str | None = None) -> None:
+    message = "stopped by the step policy of this run"
+    if limit := turn.run.max_steps:
+        message = f"stopped after {limit} step{'s' * (limit != 1)}, the limit of this run"
+    turn.end("max_steps", "max_steps", message, text)
+
+
+def _call_model(turn: Turn, step: int) -> None:
+    turn.record(ev.StepStarted, step=step, model=turn.run.steps[-1].model if turn.run.steps else turn.run.model)
+    turn.set(
+        assembly=Assembly(),
+        is_streaming=True,
+        saved=(),
+        saved_at=turn.at,
+        thinking_since=None,
+        thought_s=None,
+        attempt=1,
+        traits={},
+        denying=frozenset(),
+        asking={},
+    )
+    turn.commands.append(CallModel(step, turn.state.model, 0.0, turn.state.is_last_word))
+
+
+def boundary(turn: Turn) -> None:
+    """All calls of the step are closed."""
+    if _read_steering(turn):
+        next_step(turn)
+    elif turn.state.terminates:
+        finish(turn)
+    elif "step" in turn.begin.reviews:
+        turn.set(reviewing="step")
+        turn.commands.append(AskReviewers("step"))
+    else:
+        next_step(turn)
+
+
+def finish(turn: Turn) -> None:
+    """The agent would stop here."""
+    if _read_steering(turn):
+        next_step(turn)
+    elif "finish" in turn.begin.reviews:
+        turn.set(reviewing="finish")
+        turn.commands.append(AskReviewers("finish"))
+    else:
+        turn.end("completed")
+
+
+def _read_steering(turn: Turn) -> bool:
+    queued = turn.run.queued if turn.begin.reads_all else turn.run.queued[:1]
+    for steered in queued:
+        turn.record(ev.MessageAdded, message=steered.message, by="steering", input_id=steered.input_id)
+    if queued:
+        turn.set(terminates=False)
+    return bool(queued)
+
+
+def reviewed(turn: Turn, s: Reviewed) -> None:
+    if turn.state.reviewing != s.review:
+        return
+    turn.set(reviewing=None)
+    if s.failure is not None:
+        turn.end("failed", *s.failure)
+    elif _read_steering(turn):
+        next_step(turn)
+    elif s.message is not None:
+        turn.record(ev.MessageAdded, message=s.message, by=s.by)
+        turn.set(terminates=False)
+        next_step(turn)
+    elif s.review == "finish" or s.is_final:
+        turn.end("completed")
+    elif s.may_go_on:
+        next_step(turn)
+    else:
+        _limit(turn, s.text)
