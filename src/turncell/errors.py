@@ -113,3 +113,8 @@ def say(error: BaseException) -> str:
     except Exception:
         text = "(its message cannot be shown)"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """What pydantic says of a type, without the advice to who writes types that it adds; no full stop at its end."""
+    return str(error).partition("\n")[0].partition(". Set `arbitrary_types_allowed")[0].rstrip(".")

@@ -108,3 +108,17 @@ def test_a_budget_knows_what_a_call_may_cost_before_it() -> None:
         assert priced and priced > 0, name
         own = turncell.model(name, api_key="k", price=Price(7.0, 8.0))
         assert own.price_usd(1_000_000, 1_000_000) == 15.0  # type: ignore[attr-defined]
+
+
+@pytest.mark.feature("A14")
+@pytest.mark.parametrize("price", [(7.0, 8.0), 5, {"input_usd": 1.0}])
+@pytest.mark.parametrize("name", ["openai/gpt-4o", "anthropic/claude-sonnet-4-5", "gemini/gemini-2.5-flash"])
+def test_what_is_no_price_is_refused_before_anything_is_paid(name: str, price: Any) -> None:
+    with pytest.raises(UsageError, match=r"use Price\(input_usd, output_usd\)"):
+        turncell.model(name, api_key="k", price=price)
+
+
+@pytest.mark.parametrize("prices", [(-1.0, 2.0), (1.0, float("nan")), ("1", 2.0), (1.0, None), (1.0, 2.0, -1.0)])
+def test_a_price_is_numbers(prices: Any) -> None:
+    with pytest.raises(UsageError, match="use a number, 0 or more"):
+        Price(*prices)

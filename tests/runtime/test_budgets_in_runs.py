@@ -11,14 +11,26 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.pieces import Silent, until
+from tests.runtime.pieces import LONG_S, Gate, Silent, until
 from tests.runtime.test_runs import weather
-from turncell import Agent, Budget, JsonLinesWriter, MemoryWriter, ModelFailure, Tiers, UsageError, runs_df, tool
+from turncell import (
+    Agent,
+    Budget,
+    JsonLinesWriter,
+    MemoryWriter,
+    ModelFailure,
+    Price,
+    Tiers,
+    UsageError,
+    model,
+    runs_df,
+    tool,
+)
 from turncell.core.deltas import Finished, Fragment, TextFragment
 from turncell.core.events import BudgetChanged
 from turncell.core.parts import Usage
 from turncell.runtime.ports import ModelRequest
-from turncell.testing import ScriptedModel, call, say
+from turncell.testing import ScriptedModel, call, reply, say, serve
 
 
 def looking(**options: Any) -> ScriptedModel:
@@ -40,6 +52,43 @@ class TestLimits:
     def test_calls(self) -> None:
         run = asks_weather(looking(), budget={"calls": 2}).run_sync("go")
         assert run.status == "budget" and [c.status for c in run.tool_calls] == ["ok", "ok", "cancelled"]
+
+    @pytest.mark.parametrize("raised", [False, True])
+    def test_the_calls_that_run_are_let_finish_before_one_too_many_ends_the_run(self, raised: bool) -> None:
+        gate = Gate()
+        model = ScriptedModel([[call("look"), call("weather", city="x")], "Done."])
+        agent = Agent(model, tools=[gate.read_tool(), weather], budget={"calls": 1})
+        run = agent.start("go")
+        gate.was_reached()
+        until(lambda: run.tool_calls[1].status == "running")
+        if raised:
+            run.set_budget(calls=2)
+        gate.open()
+        run.result(5)
+        look, other = run.tool_calls
+        assert (look.status, look.content) == ("ok", "seen")
+        if raised:
+            assert (run.status, other.status) == ("completed", "ok")
+        else:
+            assert (run.status, other.status) == ("budget", "cancelled") and "before this call ran" in other.content
+            assert run.budget.spent.calls == 1
+
+    def test_a_write_too_many_does_not_stand_in_the_way_of_a_write_inside_a_call_that_runs(self) -> None:
+        gate, sent = Gate(), []
+
+        @tool
+        async def send(to: str) -> str:
+            """Send."""
+            sent.append(to)
+            return "sent"
+
+        inner = Agent(ScriptedModel([gate.say(call("send", to="inside")), "Done."]), tools=[send], mode="auto")
+        model = ScriptedModel([[call("helper", task="go"), call("send", to="outside")], "Done."])
+        run = Agent(model, tools=[inner.as_tool("helper"), send], mode="auto", budget={"calls": 1}).start("go")
+        gate.was_reached()
+        until(lambda: run.tool_calls[1].status == "running")
+        gate.open()
+        assert run.result(LONG_S).status == "budget" and sent == []
 
     def test_usd(self) -> None:
         run = asks_weather(looking(price=(0.0, 0.5e6)), budget={"usd": 2.5}).run_sync("go")
@@ -87,6 +136,23 @@ class TestPrices:
         run = Agent(model, budget={"steps": 1, "usd": 5, "unknown_prices": "stop"}).run_sync("go")
         assert (run.status, run.budget.spent.steps, run.budget.spent.usd) == ("completed", 1, pytest.approx(1.0))
         assert not run.budget.spent.has_unknown_cost
+
+    @pytest.mark.parametrize("how", ["drops", "cancelled", "silent"])
+    def test_a_call_that_breaks_off_is_settled_with_what_its_record_says(self, how: str) -> None:
+        budget = Budget(usd=1.0, unknown_prices="stop")
+        first = {"drops": {"resets_after": 4}, "cancelled": {"hangs_after": 4}, "silent": {"hangs_after": 4}}[how]
+        with serve([reply("12345678 and more and more", **first), "Fine."]) as server:
+            served = model("openai/m", base_url=server.base_url, price=Price(1, 2))
+            agent = Agent(served, budget=budget, attempts=1, silence_s=0.5 if how == "silent" else 60)
+            run = agent.start("go")
+            until(lambda: run.text.startswith("12345678"))
+            if how == "cancelled":
+                run.cancel()
+            step = run.result(5).state.steps[0]
+            assert run.status != "completed" and step.usage.is_estimated and step.cost_usd
+            assert budget.spent.usd == pytest.approx(step.cost_usd) and not budget.spent.has_unknown_cost
+            assert budget.spent.tokens == (step.usage.input_tokens or 0) + (step.usage.output_tokens or 0)
+            assert agent.run_sync("again").text == "Fine."
 
     def test_a_model_that_does_not_count_is_counted_by_the_guess(self) -> None:
         class Uncounted:
@@ -251,3 +317,17 @@ class TestTelemetry:
         memory = MemoryWriter()
         run = Agent(ScriptedModel(["fine"]), telemetry=[Broken(), memory]).run_sync("go")
         assert run.status == "completed" and len(memory.records) == 1
+
+    def test_a_writer_that_stalls_holds_up_no_run_and_is_let_finish(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("turncell.runtime.telemetry.WRITER_S", 0.1)
+        gate, memory = Gate(), MemoryWriter()
+
+        class Stalled:
+            def write(self, record: Any) -> None:
+                gate.wait()
+                memory.write(record)
+
+        run = Agent(ScriptedModel(["fine"]), telemetry=[Stalled(), memory]).start("go").result(LONG_S)
+        assert run.status == "completed" and len(memory.records) == 1
+        gate.open()
+        until(lambda: len(memory.records) == 2)

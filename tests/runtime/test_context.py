@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -429,7 +431,24 @@ class TestSources:
     def test_a_source_has_a_share_of_the_window_and_what_does_not_fit_is_left_out(self) -> None:
         source = Source(lambda _: [LONG, LONG, "short"], "sea", share=0.15)
         run = Agent(ScriptedModel(["Fine."]), sources=[source], context={"window_tokens": 2_000}).run_sync("go")
-        assert [passage.text for passage in run.state.passages] == [LONG, "short"]
+        assert [passage.text for passage in run.state.passages] == [LONG, "short"] and not notes(run, "context")
+
+    def test_a_source_of_which_nothing_fits_is_noted(self) -> None:
+        source = Source(lambda _: [LONG, LONG], "sea", share=0.1)
+        run = Agent(ScriptedModel(["Fine."]), sources=[source], context={"window_tokens": 2_000}).run_sync("go")
+        [note] = notes(run, "context")
+        assert not run.state.passages and note.startswith("nothing that the source sea found has room: the shortest")
+        assert "200 tokens" in note and "share" in note
+
+    def test_what_a_generator_finds_is_read_in_its_own_thread(self) -> None:
+        threads = []
+
+        def find(query: str) -> Iterator[str]:
+            threads.append(threading.current_thread())
+            yield "one"
+
+        run = Agent(ScriptedModel(["Fine."]), sources=[find]).run_sync("go")
+        assert run.state.passages[0].text == "one" and threads[0].name == "turncell-call"
 
     def test_where_room_is_short_passages_go_first_and_the_lowest_priority_before_the_others(self) -> None:
         low, high = Source(lambda _: LONG, "low", share=0.2), Source(lambda _: LONG, "high", priority=1, share=0.2)

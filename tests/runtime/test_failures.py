@@ -71,8 +71,10 @@ class TestTryingAgain:
         def busy() -> ScriptedModel:
             return ScriptedModel([ModelFailure("rate_limit", "tomorrow", retry_after_s=3600)], "busy")
 
-        assert Agent(busy()).run_sync("go").state.error == "tomorrow"
-        assert Agent(busy(), fallbacks=[ScriptedModel(["Fine."])]).run_sync("go").text == "Fine."
+        said = "tomorrow; it asks for a pause of 3,600 s, and a run waits 60 s at most"
+        assert Agent(busy()).run_sync("go").state.error == said
+        run = Agent(busy(), fallbacks=[ScriptedModel(["Fine."])]).run_sync("go")
+        assert run.text == "Fine." and retries(run) == [f"rate_limit: {said}; trying the next model"]
 
     @pytest.mark.parametrize("begun", [say("half"), think("hm"), Call("peek", '{"at')])
     def test_never_after_something_of_the_answer_was_seen(self, begun: Any) -> None:
@@ -108,12 +110,15 @@ class TestTryingAgain:
                     await asyncio.sleep(LONG_S)
                 except asyncio.CancelledError:
                     await asyncio.sleep(0.1)
-                yield [TextFragment("late "), Finished("stop")]
+                try:
+                    yield [TextFragment("late "), Finished("stop")]
+                finally:
+                    spoken.set()
 
-        gate = Gate()
-        run = Agent(Stubborn(), fallbacks=[ScriptedModel([gate.say("Fine.")])], silence_s=0.3, attempts=1).start("go")
+        gate, spoken = Gate(), threading.Event()
+        run = Agent(Stubborn(), fallbacks=[ScriptedModel([gate.say("Fine.")])], silence_s=0.5, attempts=1).start("go")
         gate.was_reached()
-        time.sleep(0.3)  # so long that the late words have come
+        assert spoken.wait(LONG_S)
         gate.open()
         assert run.result(LONG_S).text == "Fine." and run.status == "completed"
 
@@ -251,6 +256,23 @@ class TestHowItEnds:
         run = Agent(model).run_sync("go")
         assert (run.status, run.state.error_kind, run.text) == (status, kind, text)
         assert len(ends(run)) == 1 and len(model.requests) == 1 and written(run) == (run.state,)
+
+    @pytest.mark.parametrize("kind", ["coroutine", "generator", "list"])
+    def test_a_model_of_ones_own_whose_stream_is_none_says_what_to_write(
+        self, kind: str, recwarn: pytest.WarningsRecorder
+    ) -> None:
+        async def coroutine() -> list[Any]:
+            return []
+
+        class Mine:
+            name = "mine"
+
+            def stream(self, request: ModelRequest) -> Any:
+                return {"coroutine": coroutine, "generator": lambda: (one for one in ()), "list": list}[kind]()
+
+        run = Agent(Mine()).run_sync("go")
+        said = f"Mine.stream(request) returned a {kind}; make it an async generator: 'async def', with 'yield' in it"
+        assert (run.status, run.error) == ("failed", said) and not recwarn.list
 
     def test_a_stream_without_a_word_or_an_end_is_tried_again(self) -> None:
         assert Agent(ScriptedModel([stop(None), "Fine."])).run_sync("go").text == "Fine."

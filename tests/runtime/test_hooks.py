@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -53,6 +54,10 @@ def mailbox() -> Mailbox:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("turncell.runtime.hooks.HOOK_TIMEOUT_S", 0.1)
+
+
+def test_their_names_are_in_the_signature() -> None:
+    assert list(inspect.signature(Hooks).parameters)[:2] == ["before_model", "after_model"]
 
 
 class TestBeforeTheModel:

@@ -157,6 +157,10 @@ class TestFiles:
         output = to_output(Output("Made.", files=tmp_path))  # type: ignore[arg-type]
         assert output.files == (File(str(tmp_path), None, "inode/directory"),)
 
+    @pytest.mark.parametrize(("files", "said"), [(None, "Made."), (5, "Made.\n[no such file: 5]")])
+    def test_what_is_no_list_of_files_costs_nothing_of_the_result(self, files: Any, said: str) -> None:
+        assert to_output(Output("Made.", files=files)).content == said
+
 
 class TestDisplay:
     def test_an_output_can_be_made_of_text_and_details_alone(self) -> None:

@@ -123,6 +123,22 @@ def test_it_is_tried_so_often_and_then_the_run_has_failed(wrong: Any, attempts: 
     assert len(model.requests) == attempts and "the output is no City" in (run.state.error or "")
 
 
+@pytest.mark.parametrize(
+    ("type_", "said", "value"),
+    [
+        (str, "Rain, all day.", "Rain, all day."),
+        (str, "42", "42"),
+        (Literal["yes", "no"], "yes\n", "yes"),
+        (date, "2026-02-03", date(2026, 2, 3)),
+        (str | None, "null", None),
+    ],
+)
+def test_a_value_that_is_text_may_be_said_without_quotes(type_: Any, said: str, value: Any) -> None:
+    model = ScriptedModel([said])
+    run = Agent(model, output=type_).run_sync("go")
+    assert (run.status, run.output) == ("completed", value) and len(model.requests) == 1
+
+
 def test_a_held_model_may_be_wrong_too() -> None:
     held = SchemaModel("{}", '{"name": "Oslo"}', '{"name": "Oslo", "people": 7}')
     run = Agent(held, output=City).run_sync("go")

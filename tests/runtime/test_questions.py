@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from typing import Any
 
 import pytest
 
-from tests.runtime.pieces import until
+from tests.runtime.pieces import Gate, until
 from tests.runtime.test_hooks import read
 from turncell import Agent, AnswerRefused, Declined, Option, Session, ToolContext, ask_user, tool
 from turncell.core.events import RequestOpened
@@ -313,6 +314,38 @@ class TestSeveral:
         run.result(5)
         until(lambda: told)
         assert run.status == "cancelled"
+
+    def test_a_question_of_the_very_moment_in_which_the_run_is_stopped_is_declined(
+        self, recwarn: pytest.WarningsRecorder
+    ) -> None:
+        told: list[BaseException] = []
+        runs: list[Run] = []
+        begun = Gate()
+
+        @tool(effect="read")
+        async def asks(context: ToolContext) -> str:
+            """Ask in a task of its own, which nobody else ends."""
+
+            async def ask() -> None:
+                try:
+                    await context.ask("Which one?")
+                except BaseException as error:
+                    told.append(error)
+
+            await begun.wait_async()
+            asking = asyncio.ensure_future(ask())
+            await asyncio.sleep(0)
+            runs[0].cancel()
+            await asyncio.shield(asking)
+            return "asked"
+
+        runs.append(Agent(ScriptedModel([call("asks"), "Done."]), tools=[asks]).start("go", is_attended=True))
+        begun.open()
+        assert runs[0].result(5).status == "cancelled"
+        until(lambda: told)
+        gc.collect()
+        assert isinstance(told[0], Declined) and "stopped" in str(told[0])
+        assert not recwarn.list
 
     def test_a_question_gives_way_to_a_new_message(self) -> None:
         model = ScriptedModel([call("asks"), "As you say."])

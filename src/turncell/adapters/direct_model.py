@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from turncell.adapters.chat_format import encode
 from turncell.adapters.http_stream import Patience, Post, check_url, is_loopback
 from turncell.adapters.keys import Key, environment_key, host_of, key_of, keyring_key
-from turncell.adapters.price import Price
+from turncell.adapters.price import Price, as_price
 from turncell.adapters.price_list import list_price, listed_capabilities
 from turncell.core.deltas import Finished, Fragment
 from turncell.core.events import CostBasis
@@ -155,7 +155,7 @@ class DirectModel(ABC):
         self.headers = dict(headers or {})
         self.extra_body = dict(extra_body or {})
         self.patience = Patience.of(timeout_s)
-        self.price = price
+        self.price = as_price(price)
         self._is_own = urlsplit(self.base_url).hostname == urlsplit(self._url).hostname
         self._reads_environment = base_url is None
         self._api_key, self._auth = api_key, auth

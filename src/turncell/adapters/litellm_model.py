@@ -41,7 +41,7 @@ from turncell.adapters.litellm_failures import to_failure
 from turncell.adapters.litellm_parsed import parsed
 from turncell.adapters.litellm_reading import Reading, cost_of, usage_object
 from turncell.adapters.litellm_request import Built, RequestBuilder, response_format
-from turncell.adapters.price import Price
+from turncell.adapters.price import Price, as_price
 from turncell.adapters.price_list import is_listed_to, list_price, listed_capabilities
 from turncell.adapters.provider_failures import hide_keys
 from turncell.adapters.seals import ANTHROPIC, sealer
@@ -111,7 +111,7 @@ class LiteLLMModel:
         self.name = name
         self.base_url = base_url
         self.patience = Patience.of(timeout_s)
-        self.price = price
+        self.price = as_price(price)
         self.extra = dict(extra or {})
         if headers:
             self.extra["extra_headers"] = dict(headers)

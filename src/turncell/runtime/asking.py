@@ -52,21 +52,22 @@ class Asking:
         async def main() -> None:
             try:
                 answered = await self._ask(call_id, question, timeout_s)
-            except Declined as error:
-                done.set_exception(error)
-                return
+            except asyncio.CancelledError:
+                raise
             except BaseException as error:
-                is_stopped = isinstance(error, asyncio.CancelledError)
-                done.set_exception(Declined("the run was stopped") if is_stopped else error)
-                if is_stopped:
-                    raise
+                done.set_exception(error)
                 return
             if answered.answer == "result":
                 done.set_result(answered.result or "")
             else:
                 done.set_exception(Declined(answered.reason or "the person declined to answer"))
 
-        self._driver.bus.loop.call_soon_threadsafe(lambda: self._driver.start(main()))
+        def stopped(_: object) -> None:
+            """Also where the task was cancelled before it had begun."""
+            if not done.done():
+                done.set_exception(Declined("the run was stopped"))
+
+        self._driver.bus.loop.call_soon_threadsafe(lambda: self._driver.start(main()).add_done_callback(stopped))
         return done
 
     async def _ask(self, call_id: str, question: Question, timeout_s: float | None) -> Answered:

@@ -422,6 +422,8 @@ class Driver:
         task = self.bus.loop.create_task(self._guard(coroutine), context=self._context.copy())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # One that is cancelled before its first step never comes to the coroutine, and Python would warn of it.
+        task.add_done_callback(lambda _: coroutine.close())
         return task
 
     def _go_on(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

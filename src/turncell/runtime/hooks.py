@@ -7,9 +7,9 @@ the journal are sync and are called on the loop, because an event and its record
     the same kind   go on with this instead
     Veto(reason)    do not
 
-A hook that raises, stalls or returns something else is recorded (a note of kind "hook") and fails closed: the model is
-not called, the call is denied, the result is withheld, the run fails where nothing else is safe. Only at the end of a
-step or a run, where nothing is at stake any more, the run goes on without it.
+A hook that raises, stalls or returns something else is recorded (a note of kind "hook"; of `before_tool` the denial says
+it) and fails closed: the model is not called, the call is denied, the result is withheld, the run fails where nothing
+else is safe. Only at the end of a step or a run, where nothing is at stake any more, the run goes on without it.
 """
 
 from __future__ import annotations
@@ -107,6 +107,11 @@ class Hooks:
                 raise UsageError(f"hook {field.name} is {value!r}; use a function")
             if "journal" in field.name and _is_async(value):
                 raise UsageError(f"hook {field.name} is async; an event and its record are one step, so use 'def'")
+
+
+# `__new__` would hide the names from help() and from completion.
+_init = inspect.signature(Hooks.__init__)
+Hooks.__signature__ = _init.replace(parameters=list(_init.parameters.values())[1:])  # type: ignore[attr-defined]
 
 
 class HookFailed(TurncellError):

@@ -13,7 +13,7 @@ from turncell.core.fold import RunState
 from turncell.core.parts import Message
 from turncell.core.signals import Begin, Resume, Review
 from turncell.errors import SessionBusy, StoreError, TurncellError, UsageError
-from turncell.runtime import secrets, trace
+from turncell.runtime import secrets, telemetry, trace
 from turncell.runtime.budget import limits_of
 from turncell.runtime.bus import Bus
 from turncell.runtime.caller_loop import called_from, running_loop
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from turncell.runtime.agent import Agent
 
 log = trace.log
+_late_writers: set[asyncio.Task[None]] = set()
+"""asyncio keeps no task that nobody else does."""
 RECOVERIES = 2
 """How often a run makes its conversation shorter because a provider has refused it."""
 
@@ -170,15 +172,24 @@ def _needs(agent: Agent, setup: Setup) -> tuple[str, ...]:
 
 
 async def _tell(agent: Agent, state: RunState) -> None:
-    for writer in agent.telemetry:
-        if not isinstance(writer, TelemetryWriter):
-            continue
+    """Let the writers write, all at once; who takes longer than WRITER_S goes on without being waited for."""
+
+    async def write(writer: TelemetryWriter) -> None:
         try:
             await called(writer.write, record_of(state, agent=agent.name))
         except asyncio.CancelledError:
             raise
         except BaseException:  # sys.exit() too
             log.exception("the telemetry writer %r raised", writer)
+
+    writing = [asyncio.create_task(write(one)) for one in agent.telemetry if isinstance(one, TelemetryWriter)]
+    if writing:
+        _, late = await asyncio.wait(writing, timeout=telemetry.WRITER_S)
+        if late:
+            log.warning("%d telemetry writers take long; run %s is done without them", len(late), state.run_id)
+            _late_writers.update(late)
+            for task in late:
+                task.add_done_callback(_late_writers.discard)
 
 
 def _when_done(ended: Future[RunState], run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 import random
 import time
@@ -13,6 +14,7 @@ from turncell.core.deltas import CallFragment, Finished, ImageFragment, Reasonin
 from turncell.core.events import CostBasis, FinishReason
 from turncell.core.parts import IMAGE_TYPES, Message, Usage
 from turncell.core.signals import CallModel, Chosen, ModelFailed, ModelFinished, Stop, Streamed
+from turncell.core.streaming import MAX_WAIT_S
 from turncell.core.values import evolve
 from turncell.errors import ModelFailure, UnknownModelError, say
 from turncell.runtime import limiter
@@ -82,12 +84,13 @@ async def _read(driver: Driver, call: Stream, slot: limiter.Slot, reserved: Rese
         slot.leave(*call.failed_with, is_made=call.counts)
         if call.counts:
             driver.heard_at = None
-        end = call.finished
-        usage = end.usage if end is not None else None
         if call.is_refused:
             reserved.release()  # a busy provider charges nothing, and trying again must not use up the steps
+        elif (end := call.finished) is not None:
+            reserved.settle(tokens=spent_tokens(end.usage), usd=end.cost_usd)
         else:
-            reserved.settle(tokens=spent_tokens(usage), usd=end.cost_usd if end is not None else None)
+            usage, cost_usd, _ = call.spent()
+            reserved.settle(tokens=spent_tokens(usage), usd=cost_usd)
 
 
 def _request(driver: Driver, command: CallModel) -> ModelRequest:
@@ -135,6 +138,17 @@ def _refused(driver: Driver, error: Exception) -> None:
     if isinstance(error, HookFailed):
         driver.note("hook", str(error))
     driver.feed(ModelFailed(time.time(), kind, str(error)))
+
+
+def _opened(model: Model, request: ModelRequest) -> Any:
+    """Its stream. ModelFailure where somebody's own model gives something else."""
+    stream: Any = model.stream(request)
+    if hasattr(stream, "__aiter__") and hasattr(stream, "aclose"):
+        return stream
+    if inspect.iscoroutine(stream):
+        stream.close()
+    what = f"{type(model).__name__}.stream(request) returned a {type(stream).__name__}"
+    raise ModelFailure("unknown", f"{what}; make it an async generator: 'async def', with 'yield' in it")
 
 
 def _odd(burst: Any) -> str | None:
@@ -191,6 +205,7 @@ class Stream:
         self._failure: tuple[str, str, float | None] | None = None
         self._said = Usage()
         """What a provider that failed had said of tokens."""
+        self._spent: tuple[Usage, float | None, CostBasis] | None = None
         self._times: dict[str, Any] = {}
         self._task = asyncio.current_task()
 
@@ -217,7 +232,7 @@ class Stream:
         if getattr(self.model, "is_cold", False) is True:
             driver.tell_warming_up()
         try:
-            async with aclosing(self.model.stream(self.request)) as stream:  # type: ignore[type-var]
+            async with aclosing(_opened(self.model, self.request)) as stream:
                 async for burst in stream:
                     if not self.counts:
                         return
@@ -259,6 +274,8 @@ class Stream:
         driver, end = self._driver, self.finished
         if self._failure is not None or end is None:
             kind, text, retry_after_s = self._failure or ("protocol", "no end", None)
+            if (retry_after_s or 0) > MAX_WAIT_S:
+                text += f"; it asks for a pause of {retry_after_s:,.0f} s, and a run waits {MAX_WAIT_S:g} s at most"
             # Who breaks off in the middle charges for it; who refuses does not.
             usage, cost_usd, basis = (self._said, None, "none") if self.is_refused else self.spent()
             driver.feed(
@@ -286,7 +303,12 @@ class Stream:
         driver.feed_last(ModelFinished(time.time(), end, message=message, **self._times))
 
     def spent(self) -> tuple[Usage, float | None, CostBasis]:
-        """What the call has taken so far, and its price: as far as somebody has counted it, else estimated."""
+        """What the call has taken when it ended, and its price: as far as somebody has counted it, else estimated."""
+        if self._spent is None:  # said once: what was written is another step's soon
+            self._spent = self._taken()
+        return self._spent
+
+    def _taken(self) -> tuple[Usage, float | None, CostBasis]:
         if self.finished is not None:
             return self._counted(self.finished.usage), self.finished.cost_usd, self.finished.cost_basis
         usage = self._counted(self._said)

@@ -110,7 +110,9 @@ def to_json(value: Any) -> Json:
 def _completed(given: Output) -> Output:
     """An Output as its author wrote it, made fit to be kept."""
     inner = to_output(given.content)
-    files: Sequence[Any] = [given.files] if isinstance(given.files, str | os.PathLike | File) else given.files
+    listed: Any = () if given.files is None else given.files  # type: ignore[redundant-expr]
+    is_one = isinstance(listed, str | bytes | os.PathLike | File) or not isinstance(listed, Iterable)
+    files: Iterable[Any] = [listed] if is_one else listed
     shown: Sequence[Any] = given.display if isinstance(given.display, list | tuple) else [given.display]
     found, missing = _found(files)
     bundles = [bundle for item in shown for bundle in _bundles(item)]

@@ -13,7 +13,7 @@ from inspect import isroutine
 from typing import Any
 
 from turncell.core.parts import Json
-from turncell.errors import UsageError, say
+from turncell.errors import UsageError, first_line, say
 from turncell.runtime.ports import ToolSpec
 
 ANSWER_TOOL = "final_answer"
@@ -39,7 +39,7 @@ class OutputType:
             self._adapter = TypeAdapter(type_)
             schema = _resolved(self._adapter.json_schema())
         except Exception as error:
-            raise UsageError(f"output={type_!r} has no JSON Schema: {error}") from error
+            raise UsageError(f"output={type_!r} has no JSON Schema: {first_line(error)}") from error
         self.name: str = type_.__name__ if isinstance(type_, type) else str(type_).replace("typing.", "")
         self._type = type_
         self._is_wrapped = schema.get("type") != "object" or "properties" not in schema
@@ -78,8 +78,14 @@ class OutputType:
             return Misfit(f"value: {say(error)}")
 
     def parse_text(self, text: str) -> Any:
-        """The value that a text is the JSON of, or a Misfit. A fenced block around it is taken off."""
-        inner = text.strip()
+        """The value that a text is the JSON of, or itself, or a Misfit. A fenced block around it is taken off."""
+        value = self._parse_json(text.strip())
+        if isinstance(value, Misfit) and self._is_wrapped and text.strip():
+            as_text = self.parse({"value": text.strip()})  # a model says `yes` rather than `"yes"`
+            return value if isinstance(as_text, Misfit) else as_text
+        return value
+
+    def _parse_json(self, inner: str) -> Any:
         if inner.startswith("```"):
             inner = inner.partition("\n")[2].rpartition("```")[0]
         try:

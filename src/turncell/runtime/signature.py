@@ -26,7 +26,7 @@ import orjson
 
 from turncell.core.digest import canonical_json
 from turncell.core.parts import Json
-from turncell.errors import ToolError
+from turncell.errors import ToolError, first_line
 
 
 def origin(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -126,7 +126,7 @@ def parameters_of(name: str, function: Callable[..., Any], context_type: type) -
         schema = model.model_json_schema(schema_generator=_quiet_schema())
     except Exception as error:
         raise ToolError(
-            f"tool {name!r}: its parameters have no JSON Schema: {error}. "
+            f"tool {name!r}: its parameters have no JSON Schema: {first_line(error)}. "
             "What a model cannot give can be bound before: functools.partial(function, parameter=value)"
         ) from error
     for field, info in model.model_fields.items():

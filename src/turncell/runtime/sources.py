@@ -21,6 +21,7 @@ from turncell.errors import UsageError, say
 from turncell.runtime.hooks import called
 from turncell.runtime.options import number, text
 from turncell.runtime.output import clean
+from turncell.runtime.threads import in_thread
 from turncell.runtime.tokens import text_tokens
 
 if TYPE_CHECKING:
@@ -76,19 +77,26 @@ async def retrieve(driver: Driver, window_tokens: int | None) -> None:
     answers = await asyncio.gather(*(_ask(driver, source, query) for source in sources))
     found: list[Passage] = []
     for source, passages in sorted(zip(sources, answers, strict=True), key=lambda one: -one[0].priority):
-        left = int(source.share * (window_tokens or UNKNOWN_WINDOW_TOKENS))
-        for passage in passages:
-            tokens = text_tokens(passage.text)
+        room = left = int(source.share * (window_tokens or UNKNOWN_WINDOW_TOKENS))
+        sizes = [text_tokens(passage.text) for passage in passages]
+        for passage, tokens in zip(passages, sizes, strict=True):
             if tokens <= left:
                 left -= tokens
                 found.append(passage)
+        if sizes and min(sizes) > room:
+            driver.note(
+                "context",
+                f"nothing that the source {source.label} found has room: the shortest is about {min(sizes):,} tokens, and its "
+                f"share is {room:,} tokens; let it return shorter texts, or give it a larger share",
+            )
     driver.feed(Found(time.time(), tuple(found), sum(text_tokens(passage.text) for passage in found)))
 
 
 async def _ask(driver: Driver, source: Source, query: str) -> list[Passage]:
     try:
         said = await called(source.find, query)
-        items = [said] if isinstance(said, str | Passage) else list(said or ())
+        # A generator works while it is read: not on the loop.
+        items = [said] if isinstance(said, str | Passage) else await in_thread(list, said or ())
         return [_passage(source, item) for item in items]
     except asyncio.CancelledError:
         raise

@@ -128,13 +128,17 @@ def _earlier_s(call: CallState, latest: RequestState) -> float:
     return max(0.0, call.waited_s - latest_s)
 
 
+WRITER_S = 5.0
+"""How long a run that has ended waits for its writers: a service that does not answer must not hold up a cell."""
+
+
 @runtime_checkable
 class TelemetryWriter(Protocol):
     """Where records go.
 
     `write` is called once for each run that has begun and ended, whatever its status, in a thread of its own; the run
-    is done when it has returned, or after HOOK_TIMEOUT_S. It should not raise: a record that cannot be written is no
-    reason for a run to fail.
+    is done when it has returned, or after WRITER_S, and the writer goes on. It should not raise: a record that cannot be
+    written is no reason for a run to fail.
     """
 
     def write(self, record: RunRecord) -> None: ...

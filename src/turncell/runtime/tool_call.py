@@ -20,7 +20,7 @@ from turncell.core.signals import CallReturned, Judge, Judged, Progressed, Quest
 from turncell.errors import Declined, StoreError, say
 from turncell.runtime import trace
 from turncell.runtime.approvals import judge
-from turncell.runtime.budget import Refusal
+from turncell.runtime.budget import Refusal, Reservation
 from turncell.runtime.context import Shown, ToolContext
 from turncell.runtime.hooks import HookFailed, ToolUse, Vetoed
 from turncell.runtime.loop import BackgroundLoop
@@ -86,12 +86,37 @@ async def run_call(driver: Driver, call: CallState, written: Future[None] | None
     if tool is None:  # the run was begun by an agent with other tools
         _returned(driver, call, "error", f"{call.name} was not run: this agent has no such tool.")
         return
-    if tool.effect == "read" or tool.parallel:
-        await _run_now(driver, tool, call, writes)
+    reserved = await _reserved(driver, tool)
+    if reserved is None:
         return
-    async with writes:
-        # Its own turn is taken: what runs inside it takes turns among itself, and must not wait for its end.
-        await _run_now(driver, tool, call, asyncio.Lock())
+    try:
+        if tool.effect == "read" or tool.parallel:
+            await _run_now(driver, tool, call, writes)
+        else:
+            async with writes:
+                # Its own turn is taken: what runs inside it takes turns among itself, and must not wait for its end.
+                await _run_now(driver, tool, call, asyncio.Lock())
+    finally:
+        if call.call_id in driver.not_begun:
+            reserved.release()
+        else:
+            reserved.settle()  # a call that was stopped has been made all the same
+
+
+async def _reserved(driver: Driver, tool: Tool) -> Reservation | None:
+    """What the call takes of the budget; None where the run has ended for it.
+
+    What runs already is paid for, and is let finish before a call too many ends the run. Not while holding `writes`: a
+    run inside a call that runs may wait for that.
+    """
+    while isinstance(reserved := driver.setup.budget.reserve(calls=0 if tool.is_answer else 1), Refusal):
+        if driver.is_over:
+            return None
+        if not driver.pauses:
+            driver.stop("budget", "budget", reserved.message)
+            return None
+        await asyncio.sleep(0.02)
+    return reserved
 
 
 async def _run_now(driver: Driver, tool: Tool, call: CallState, writes: asyncio.Lock) -> None:
@@ -106,17 +131,10 @@ async def _run_now(driver: Driver, tool: Tool, call: CallState, writes: asyncio.
         return
     if driver.is_over:
         return  # type: ignore[unreachable]  # it was awaited meanwhile
-    reserved = driver.setup.budget.reserve(calls=0 if tool.is_answer else 1)
-    if isinstance(reserved, Refusal):
-        driver.stop("budget", "budget", reserved.message)
-        return
     driver.not_begun.discard(call.call_id)
     trace.current.set(trace.Trace((*driver.chain, driver.loop_state.run.run_id), call.call_id, driver, writes))
-    try:
-        with inside(driver.watches, lambda watch: watch.calling(call)):
-            await _Running(driver, tool, call).run()
-    finally:
-        reserved.settle()  # a call that was stopped has been made all the same
+    with inside(driver.watches, lambda watch: watch.calling(call)):
+        await _Running(driver, tool, call).run()
 
 
 async def _laggard(driver: Driver, tool: Tool) -> str | None:
@@ -154,7 +172,6 @@ class _Running:
             self._driver.note("retry", text, self._call.call_id, {"attempt": attempt + 1})
             await asyncio.sleep(self._tool.retry_wait_s * 2**attempt)
         self._driver.tell_latency("call", time.monotonic() - started, self._call.call_id)
-        del self._driver.pauses[self._call.call_id]
         if status == "ok":
             await self._show(value)
         elif status == "timeout":
@@ -165,6 +182,7 @@ class _Running:
             await self._hand_over("timeout", Output(content))
         else:
             await self._raised(value)
+        del self._driver.pauses[self._call.call_id]
 
     async def _try(self) -> tuple[str, Any]:
         """("ok", value), ("timeout", error) or ("error", error)."""
