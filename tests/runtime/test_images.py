@@ -67,7 +67,7 @@ class TestInPrompts:
             (b"BM......", r"no PNG, JPEG, GIF or WebP.*b'BM\.+'.*convert it"),
             (Path("nowhere.png"), "'nowhere.png' cannot be read: No such file"),
             (PNG + b"\0" * 5_000_000, r"an image of 5,000,07\d bytes, where 5,000,000 may be sent"),
-            (Image("a.png"), "an https URL; found 'a.png'"),
+            (Image("a.png"), "or a URL; found 'a.png'"),
             (Image("!!", "image/png"), "no base64"),
             (7, "found int"),
         ],

@@ -25,6 +25,14 @@ def names(models: ModelSet, step: StepInfo | None = None) -> list[str]:
     return [models.pick(step or StepInfo(), attempt).model.name for attempt in range(models.count)]
 
 
+@pytest.mark.parametrize("wrong", [5, None, ["openai/gpt-5"]])
+def test_a_fallback_that_is_no_model_is_told_before_it_is_needed(wrong: Any) -> None:
+    with pytest.raises(UsageError, match=r"fallback 1 is .*; use a name, a Model, or a function"):
+        Agent(SMALL, fallbacks=[wrong])
+    with pytest.raises(UsageError, match="tier 'small' is 42"):
+        ModelSet(Tiers(small=42))  # type: ignore[arg-type]
+
+
 def test_a_route_that_blocks_holds_up_no_other_run() -> None:
     gate = Gate()
 
@@ -174,7 +182,7 @@ class TestBuilding:
             picked = {id(future.result()) for future in [pool.submit(pick) for _ in range(8)]}
         assert len(picked) == 1 and len(made) == 1
 
-    @pytest.mark.parametrize("source", ["two words", 42, lambda: None, lambda: [].pop()])
+    @pytest.mark.parametrize("source", ["two words", lambda: None, lambda: [].pop()])
     def test_one_that_cannot_be_built_names_its_tier_and_leaves_the_others(self, source: Any) -> None:
         models = ModelSet(Tiers(small=source, mid=MID), router=Router(default="small"))
         with pytest.raises(UnknownModelError, match="tier 'small'"):

@@ -464,3 +464,18 @@ def test_a_notice_of_a_tool_inside_stands_before_the_persons_next_message() -> N
     assert over(over_inner(inner), calls=[call("boss", task="x")]).run_sync("go").state.notices == (
         "the disk is nearly full",
     )
+
+
+def test_an_agent_that_asks_itself_comes_to_an_end() -> None:
+    @tool(effect="read")
+    async def ask_myself() -> str:
+        """Ask myself."""
+        return (await agent.run("go")).text
+
+    def deeper(request: Any) -> Any:
+        results = [part for message in request.messages for part in message.parts if part.type == "tool_result"]
+        return results[-1].content if results else call("ask_myself")
+
+    agent = Agent(ScriptedModel(deeper), tools=[ask_myself])
+    run = agent.run_sync("go")
+    assert "would be the 18th inside one another; 17 is the most" in run.text

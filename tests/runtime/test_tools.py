@@ -162,6 +162,15 @@ def _fine(x: int) -> None: ...
 def _odd(x: ToolError) -> None: ...
 
 
+def test_one_parameter_is_the_context() -> None:
+    def save(path: str, context: ToolContext, again: ToolContext) -> str:
+        """Save."""
+        return path
+
+    with pytest.raises(ToolError, match="tool 'save' takes context and again as its context; one is enough"):
+        tool(save)
+
+
 def test_the_context_is_not_an_argument() -> None:
     @tool
     def save(path: str, context: ToolContext) -> str:

@@ -86,7 +86,7 @@ class Finished:
 
 @dataclass(slots=True)
 class ImageFragment:
-    """An image that the model has made, whole. `data` is base64 when `media_type` is set, otherwise an https URL."""
+    """An image that the model has made, whole. `data` is base64 when `media_type` is set, otherwise a URL."""
 
     data: str
     media_type: str | None = None

@@ -29,7 +29,7 @@ class Reasoning:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image: `data` is base64 when `media_type` is set, otherwise an https URL."""
+    """An image: `data` is base64 when `media_type` is set, otherwise a URL."""
 
     data: str
     media_type: str | None = None

@@ -24,7 +24,7 @@ _FIRST_BYTES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"
 
 
 def image(source: Any) -> Image:
-    """An image for a prompt, or for a tool to return: of a path, bytes, an https URL, a PIL image or a matplotlib figure.
+    """An image for a prompt, or for a tool to return: of a path, bytes, a URL, a PIL image or a matplotlib figure.
 
     UsageError for what is none, is no PNG, JPEG, GIF or WebP, or has more than 5 MB.
 
@@ -47,7 +47,7 @@ def image(source: Any) -> Image:
     data = png_of(source)
     if data is None:
         raise UsageError(
-            f"an image is a path, bytes, an https URL, a PIL image or a matplotlib figure; found {type(source).__name__}"
+            f"an image is a path, bytes, a URL, a PIL image or a matplotlib figure; found {type(source).__name__}"
         )
     return _packed(data, f"the {type(source).__name__}")
 
@@ -148,7 +148,7 @@ def _checked(given: Image) -> Image:
         media_type = head[5:-7]
     if not isinstance(data, str) or (media_type is None and not data.startswith(("https://", "http://"))):
         raise UsageError(
-            f"an Image has base64 text and its media type, or an https URL; found {str(data)[:40]!r}; "
+            f"an Image has base64 text and its media type, or a URL; found {str(data)[:40]!r}; "
             "turncell.image(...) makes one of a path or bytes"
         )
     if media_type is None:

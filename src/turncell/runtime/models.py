@@ -287,6 +287,11 @@ class _Slot:
     """A model that is built when it is first needed."""
 
     def __init__(self, label: str, source: ModelSource | None) -> None:
+        is_model = hasattr(source, "stream") and hasattr(source, "name")
+        is_setting = source is None and label == "the model"
+        if not (is_setting or isinstance(source, str) or callable(source) or is_model):
+            # Said now, and not when it is needed because another has failed.
+            raise UsageError(f"{label} is {source!r}; use a name, a Model, or a function that returns one of them")
         self.label, self.source = label, source
         self._model: Model | None = None
         # One for each model: a slow one must not keep the others from being built.

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from turncell.runtime.agent import Agent
 
 
+MOST_DEEP = 16
+"""How many runs may stand inside one another, below the outermost: an agent that has itself as a tool might never end."""
+
+
 def set_up(
     agent: Agent,
     within: trace.Trace | None,
@@ -40,6 +44,8 @@ def set_up(
     timeout_s: float | None,
 ) -> tuple[Setup, int, tuple[object, ...]]:
     """What a run works with, its limit of steps, and the terms on which messages may be joined."""
+    if within is not None and within.depth >= MOST_DEEP:
+        raise UsageError(f"this run would be the {within.depth + 2}th inside one another; {MOST_DEEP + 1} is the most")
     limit = agent.max_steps if max_steps is None else whole("max_steps", max_steps, least=1)
     if not agent.has_max_steps and max_steps is None:
         limit = 0

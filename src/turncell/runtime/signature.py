@@ -108,6 +108,8 @@ def parameters_of(name: str, function: Callable[..., Any], context_type: type) -
     taken = {parameter.name for parameter, _ in annotated}
     for parameter, hint in annotated:
         if hint in (context_type, Optional[context_type]):  # noqa: UP045 - made at run time
+            if context is not None:
+                raise ToolError(f"tool {name!r} takes {context} and {parameter.name} as its context; one is enough")
             context = parameter.name
             continue
         field = fields[parameter.name] = _field_name(parameter.name, taken)
