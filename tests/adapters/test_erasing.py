@@ -14,6 +14,7 @@ import pytest
 
 from turncell import Agent, Session
 from turncell.adapters.sql_store import SQLStore
+from turncell.adapters.sql_store_schema import BUSY_TIMEOUT_S
 from turncell.errors import StoreError
 from turncell.runtime.journal import Journal
 from turncell.runtime.ports import Record
@@ -71,14 +72,13 @@ def test_of_many_sessions_that_grew_side_by_side_and_are_deleted_one_by_one_noth
 
 
 WRITER = """
-import sys, time
+import os, sys, time
 from turncell import Agent
 from turncell.testing import ScriptedModel
 session = Agent(ScriptedModel(["an answer"] * 100_000)).session("busy")
 print("up", flush=True)
 worst_s = runs = 0
-until = time.monotonic() + float(sys.argv[1])
-while time.monotonic() < until:
+while not os.path.exists(sys.argv[1]):
     begun = time.monotonic()
     session.send("go").result().raise_for_status()
     worst_s, runs = max(worst_s, time.monotonic() - begun), runs + 1
@@ -101,14 +101,16 @@ def test_while_a_session_of_a_large_history_is_deleted_the_turns_of_another_kern
         store.append([*small, Record("large", seq * 200, "r", 1, "T", 1.0, payload, {digest: data})], durable=False)
     assert path.stat().st_size > 90_000_000
     environment = os.environ | {"TURNCELL_STORE": str(path)}
-    command = [sys.executable, "-c", WRITER, "8"]
+    command = [sys.executable, "-c", WRITER, tmp_path / "enough"]
     other = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     assert other.stdout is not None and other.stdout.readline() == "up\n"
     store.delete(["large"])
     assert other.poll() is None, "the other one must write all the while"
+    (tmp_path / "enough").touch()
     said, errors = other.communicate(timeout=60)
     runs, worst_s = said.split()
-    assert int(runs) > 20 and float(worst_s) < 4.0 and "Error" not in errors, (said, errors)
+    # Nobody was kept waiting for the lock as long as it takes to give up.
+    assert int(runs) > 5 and float(worst_s) < BUSY_TIMEOUT_S and "Error" not in errors, (said, errors)
     store.delete([])
     assert b"SECRET" not in all_bytes(path)
     store.close()
