@@ -64,6 +64,21 @@ def test_the_bridge_imports_neither_ipython_nor_zmq() -> None:
     assert not loaded & {"IPython", "zmq", "ipykernel"}
 
 
+def test_the_run_is_asked_to_end_before_it_hears_that_a_press_has_ended_its_job(bridge: KernelBridge) -> None:
+    done: Done = concurrent.futures.Future()
+    asked: list[str] = []
+    heard: list[list[str]] = []
+    job = bridge.run_on_main(time.sleep, 60)
+    job.add_done_callback(lambda _: heard.append(list(asked)))
+    job.add_done_callback(lambda _: done.set_result(None))
+    press_after(0.5)
+    with pytest.raises(TurnInterrupted):
+        bridge.wait(done, on_interrupt=lambda: asked.append("to end"))
+    assert heard == [["to end"]]
+    with pytest.raises(JobInterrupted):
+        job.result(0)
+
+
 def test_a_run_gets_jobs_done_in_its_context_while_the_main_thread_waits(bridge: KernelBridge) -> None:
     who = contextvars.ContextVar("who", default="nobody")
 

@@ -551,7 +551,7 @@ def test_a_call_that_ends_the_run_does_so_after_a_crash(program: Program, outbox
     last = call("finish") if kind == "tool" else call("final_answer", value=3)
     agent = Agent(ScriptedModel([[last, call("mail", to="hang")]]), tools=[mail, finish], mode="auto")
     run = agent.start("go", output=int if kind == "output" else None)
-    wait(lambda: run.tool_calls and run.tool_calls[0].status == "ok" and os.path.exists(outbox))
+    wait(lambda: run.tool_calls and run.tool_calls[0].status == "ok" and os.path.exists(outbox) and open(outbox).read())
     run.session.journal.flush()
     held()
     """, kind))  # fmt: skip

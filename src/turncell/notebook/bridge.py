@@ -554,10 +554,7 @@ class KernelBridge:
                 continue
             job = self._next_job(poll_s)
             if job is not None and self._is_for_this_cell(job):  # others have a place on the loop, too
-                before = interrupts.presses
-                _run(job, interrupts)
-                if interrupts.presses > before:
-                    ask_to_end()  # the press has ended the job, and the model must not go on without it
+                _run(job, interrupts, ask_to_end)  # a press has ended the job: the model must not go on without it
 
     def _let_loop_go_on(self, interrupts: _Interrupts, for_s: float) -> None:
         """The coroutines that were handed over to the notebook's loop, a little at a time."""
@@ -618,22 +615,29 @@ def _give_up_until_it_ends(job: _Job) -> None:
     asyncio.get_running_loop().call_later(GIVE_UP_AGAIN_S, _give_up_until_it_ends, job)
 
 
-def _run(job: _Job, interrupts: _Interrupts) -> None:
+def _run(job: _Job, interrupts: _Interrupts, pressed: Callable[[], None] = lambda: None) -> None:
+    """`pressed` is called after a press of the interrupt button, and before anybody hears what came of the job."""
     # It may stand in the queue and wait for the end of a cell, too.
     if job.future.running() or job.future.done() or not job.future.set_running_or_notify_cancel():
         return
     job.begun.set_result(None)
+    before, result = interrupts.presses, None
+    failure: BaseException | None = None
     try:
         with interrupts.raising(job):
             result = job.call()
     except _GivenUp:
-        job.future.set_exception(QuestionGone(GONE))
+        failure = QuestionGone(GONE)
     except (KeyboardInterrupt, SystemExit) as stop:
-        job.future.set_exception(_as_interrupted(stop))
+        failure = _as_interrupted(stop)
     except BaseException as error:
         # The rest of what a loop cannot take out of a future (StopIteration, CancelledError, GeneratorExit).
         takes = isinstance(error, Exception) and not isinstance(error, StopIteration)
-        job.future.set_exception(error if takes else _as_interrupted(error))
+        failure = error if takes else _as_interrupted(error)
+    if interrupts.presses > before:
+        pressed()
+    if failure is not None:
+        job.future.set_exception(failure)
     else:
         job.future.set_result(result)
 
