@@ -377,8 +377,8 @@ class KernelBridge:
             listening, work = loop.create_task(self._poll()), loop.create_task(coroutine)
             try:
                 await asyncio.wait([listening, work], return_when=asyncio.FIRST_COMPLETED)
-                if listening.done():
-                    listening.result()
+                if listening.done() and not isinstance(listening.exception(), Exception):
+                    listening.result()  # a poll that fails by itself costs the code nothing
                 return await work
             finally:
                 listening.cancel()
@@ -634,12 +634,14 @@ def _run(job: _Job, interrupts: _Interrupts, pressed: Callable[[], None] = lambd
         # The rest of what a loop cannot take out of a future (StopIteration, CancelledError, GeneratorExit).
         takes = isinstance(error, Exception) and not isinstance(error, StopIteration)
         failure = error if takes else _as_interrupted(error)
-    if interrupts.presses > before:
-        pressed()
-    if failure is not None:
-        job.future.set_exception(failure)
-    else:
-        job.future.set_result(result)
+    try:
+        if interrupts.presses > before:
+            pressed()
+    finally:
+        if failure is not None:
+            job.future.set_exception(failure)
+        else:
+            job.future.set_result(result)
 
 
 def _as_interrupted(cause: BaseException) -> JobInterrupted:
