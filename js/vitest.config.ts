@@ -19,6 +19,10 @@ const chromiumFlags = [
 export default defineConfig({
   resolve: { alias },
   test: {
+    // What must come is waited for as long as the slowest machine may need.
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+    expect: { poll: { timeout: 30_000 } },
     projects: [
       {
         extends: true,

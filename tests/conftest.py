@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from turncell import settings
 from turncell.runtime import secrets
+
+# The same examples every time, so that a run tells of the change and not of chance; `make test-full` tries new ones. How
+# long one takes is the machine's matter.
+hypothesis_settings.register_profile(
+    "turncell",
+    derandomize="TURNCELL_FULL" not in os.environ,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+hypothesis_settings.load_profile("turncell")
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""The page: long answers in Chromium, and a notebook of thirty runs."""
+"""The page: long answers in Chromium beside the quickest renderer of streamed Markdown, and a notebook of thirty runs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from bench.__main__ import Bench
 
 JS = Path(__file__).parents[2] / "js"
+ANSWER, TABLE = 2.5 / 1.67, 4 / 2.7
+FENCE = 0.3 / 0.167
+NOTEBOOK = 0.5 / 1.67
+"""Seconds do not travel between machines. The targets were set on one where `streaming-markdown` took 1.67 s for 100 KB in 10,000
+frames and 2.7 ms for a frame of the table: 2.5 s for the same 100 KB, 0.3 and 4 ms a frame, 0.5 s for thirty runs. It is
+measured beside ours, so each target is what it was there, over the peer's figure there."""
 
 
 def report(bench: Bench) -> list[Target]:
@@ -30,6 +36,10 @@ def report(bench: Bench) -> list[Target]:
         "live": "the whole view at its own pace: 500 deltas a second in 25 messages, 100 KB",
         "liveShort": "5,000 deltas a second, 100 KB",
         "liveLong": "5,000 deltas a second, 1 MB",
+        "peerAnswer": "streaming-markdown: 100 KB, two deltas a frame",
+        "peerTable": "streaming-markdown: the table",
+        "peerFence": "streaming-markdown: 20 KB of the fence",
+        "peerLive": "streaming-markdown: 500 deltas a second, 100 KB",
     }
     figures = ("frames", "drawn", "cpu_s", "style_s", "layout_s", "frame_ms", "longest_ms")
     rows = [(name, *(found[key][figure] for figure in figures)) for key, name in names.items()]
@@ -44,15 +54,21 @@ def report(bench: Bench) -> list[Target]:
         "longest, ms of the clock",
     )
     print(table((f"streamed{size}", *columns), rows))
+    peer_s, peer_frame_ms = found["peerAnswer"]["cpu_s"], found["peerAnswer"]["frame_ms"]
+    cpu = f" × the peer's answer{size}"
     return [
-        Target("100 KB in 20,000 deltas", found["answer"]["cpu_s"], 2.5, " s of the main thread"),
+        Target("100 KB in 20,000 deltas", found["answer"]["cpu_s"] / peer_s, ANSWER, cpu),
         Target("the longest frame of it", found["answer"]["longest_ms"], 50, " ms"),
-        Target("the same as it comes", found["live"]["cpu_s"], 2.5, " s of the main thread, painting with it"),
+        Target("the same as it comes, painting with it", found["live"]["cpu_s"] / peer_s, ANSWER, cpu),
         Target("a frame at 1 MB", found["long"]["frame_ms"] / found["short"]["frame_ms"], 1.5, " × one at 100 KB"),
         Target(
             "a message at 1 MB", found["liveLong"]["frame_ms"] / found["liveShort"]["frame_ms"], 1.5, " × one at 100 KB"
         ),
-        Target("a frame of the fence", found["fence"]["frame_ms"], 0.3, " ms"),
-        Target("a frame of the table", found["table"]["frame_ms"], 4, " ms"),
-        Target("thirty runs in a notebook", found["open_ms"], 500, " ms of the main thread more than none"),
+        Target(
+            "a frame of the fence", found["fence"]["frame_ms"] / peer_frame_ms, FENCE, " × a frame of the peer's answer"
+        ),
+        Target(
+            "a frame of the table", found["table"]["frame_ms"] / found["peerTable"]["frame_ms"], TABLE, " × the peer's"
+        ),
+        Target("thirty runs in a notebook, more than none", found["open_ms"] / 1e3 / peer_s, NOTEBOOK, cpu),
     ]

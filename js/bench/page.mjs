@@ -53,13 +53,30 @@ try {
   const short = await timed("stream", "answer", 100_000 / share, 1000);
   const fence = await timed("stream", "fence", 100_000 / share, 10);
   const table = await timed("stream", "table", 800 / share, 10);
+  const peerAnswer = await timed("stream", "answer", 100_000 / share, 10, true);
+  const peerFence = await timed("stream", "fence", 20_000 / share, 10, true);
+  const peerTable = await timed("stream", "table", 800 / share, 10, true);
   const live = await timed("live", "answer", 100_000 / share, 2_500);
+  const peerLive = await timed("live", "answer", 100_000 / share, 2_500, true);
   const liveLong = await timed("live", "answer", 1_000_000 / share, 25_000);
   const liveShort = await timed("live", "answer", 100_000 / share, 25_000);
   const none = await measured("open", 0);
   const notebook = await measured("open", 30);
   const open_ms = 1000 * (notebook.spent.cpu_s - none.spent.cpu_s);
-  const streamed = { answer, long, short, fence, table, live, liveLong, liveShort };
+  const streamed = {
+    answer,
+    long,
+    short,
+    fence,
+    table,
+    live,
+    liveLong,
+    liveShort,
+    peerAnswer,
+    peerFence,
+    peerTable,
+    peerLive,
+  };
   process.stdout.write(`${JSON.stringify({ ...streamed, open_ms })}\n`);
 } finally {
   await browser.close();

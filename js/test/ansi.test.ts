@@ -81,6 +81,6 @@ describe("text of a terminal", () => {
     parseAnsi(`\x1b[${"1;".repeat(400_000)}m`);
     parseAnsi("\x1b]".repeat(400_000));
     parseAnsi("\x1b[".repeat(400_000));
-    expect(performance.now() - started).toBeLessThan(5_000);
+    expect(performance.now() - started).toBeLessThan(20_000);
   });
 });

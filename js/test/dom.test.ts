@@ -76,7 +76,7 @@ it("copies what is there when it is pressed", async () => {
   vi.stubGlobal("navigator", { clipboard: { writeText: async (text: string) => void written.push(text) } });
   const button = copyButton(() => "now");
   button.click();
-  await vi.waitFor(() => expect(button.textContent).toBe("Copied"));
+  await vi.waitFor(() => expect(button.textContent).toBe("Copied"), 20_000);
   expect(written).toEqual(["now"]);
   vi.unstubAllGlobals();
 });

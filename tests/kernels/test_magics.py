@@ -29,7 +29,7 @@ def said(kernel: Kernel, cell: str) -> str:
 def failed(kernel: Kernel, code: str, *, allow_stdin: bool = True) -> str:
     """Run a cell that must fail, and say how. The kernel must be as usable as before."""
     cell = kernel.execute(code, allow_stdin=allow_stdin)
-    assert kernel.reply(cell, timeout_s=40)["status"] == "error"
+    assert kernel.reply(cell, timeout_s=60)["status"] == "error"
     kernel.idle(cell)
     assert kernel.run("1 + 1")["status"] == "ok"
     message = said(kernel, cell)
@@ -39,7 +39,7 @@ def failed(kernel: Kernel, code: str, *, allow_stdin: bool = True) -> str:
 
 
 def result(kernel: Kernel, cell: str) -> Message:
-    assert kernel.reply(cell, timeout_s=20)["status"] == "ok", said(kernel, cell)
+    assert kernel.reply(cell, timeout_s=60)["status"] == "ok", said(kernel, cell)
     kernel.idle(cell)
     shown = kernel.children(cell, "execute_result") + kernel.children(cell, "display_data")
     return shown[-1]["data"] if shown else {}
@@ -376,7 +376,7 @@ def test_a_turn_through_litellm_and_a_provider_that_cuts_its_stream_anywhere(
     )
     cell = notebook.execute("%%agent -a demo\nTell both.", allow_stdin=True)
     page = Page(notebook, cell)
-    page.answer(page.hear(ev.RequestOpened, 1, timeout_s=40), "approve")
+    page.answer(page.hear(ev.RequestOpened, 1, timeout_s=60), "approve")
     page.answer(page.hear(ev.RequestOpened, 2), "deny", reason="he knows")
     assert notebook.reply(cell)["status"] == "ok"
     notebook.idle(cell)

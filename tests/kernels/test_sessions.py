@@ -220,7 +220,7 @@ def test_a_write_in_doubt_is_decided_in_the_cell_that_is_run_next(
         options, text = ("", "Tell Ana.") if cell_id == "1" else ("--continue", "What next?")
         code = f"%%agent -a demo {options}\n{text}"
         unattended = kernel.execute(code, metadata={"cellId": cell_id})
-        assert kernel.reply(unattended, timeout_s=20)["status"] == "error"
+        assert kernel.reply(unattended, timeout_s=60)["status"] == "error"
         told = said(kernel, unattended)
         assert "in_doubt: the program ended while the last turn" in told and "send_note(to='Ana', text='hello')" in told
         assert "%agent resume" in told and kernel.value("statuses()") == ["in_doubt"]
@@ -229,7 +229,7 @@ def test_a_write_in_doubt_is_decided_in_the_cell_that_is_run_next(
         asked = page.hear_message("snapshot")["run"]["steps"][-1]["calls"][-1]["request"]
         assert asked["kind"] == "in_doubt"
         page.say("answer", request_id=asked["request_id"], digest=asked["digest"], decision="result", result="sent")
-        assert kernel.reply(cell, timeout_s=20)["status"] == "ok", said(kernel, cell)
+        assert kernel.reply(cell, timeout_s=60)["status"] == "ok", said(kernel, cell)
         kernel.idle(cell)
         expected = ["completed"] if cell_id == "1" else ["completed", "completed"]
         assert kernel.value("statuses()") == expected and outbox.read_text().split() == ["Ana"]

@@ -77,7 +77,7 @@ def test_an_inbox_of_one_chat_shows_nothing_of_another() -> None:
     assert inbox.runs == [my_run.id]
     for run in (theirs_run, my_run):
         run.cancel()
-        run.result(10)
+        run.result(60)
 
 
 async def answering(model: turncell.marimo.ChatModel, *said: str) -> str:

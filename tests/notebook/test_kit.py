@@ -34,8 +34,8 @@ def test_a_chat_says_how_its_runs_are_and_a_meter_counts_them() -> None:
     meter = UsageMeter(chat)
     seen: list[str] = []
     chat.observe(lambda change: seen.append(change["new"]), "text")
-    first = chat.say("Count").result(10)
-    second = chat.say("Go on").result(10)
+    first = chat.say("Count").result(60)
+    second = chat.say("Go on").result(60)
     until(lambda: chat.text == "Two." and chat.status == "completed" and chat.runs_count == 2)
     assert chat.runs == [first.id, second.id]
     assert "One." in seen
@@ -60,7 +60,7 @@ def test_a_run_that_a_chat_started_is_attended_by_it() -> None:
     time.sleep(0.1)
     assert run.requests, "an answer to something else is none"
     inbox.take({"type": "of", "run_id": run_id, "content": answer | {"digest": request.digest}})
-    run.result(10)
+    run.result(60)
     until(lambda: inbox.pending == 0 and chat.text == "Done.")
     inbox.close()
 
@@ -80,22 +80,22 @@ def test_a_chat_that_is_steered_while_it_runs_begins_no_second_run() -> None:
     run = chat.say("Mail Ana")
     run.wait_request(10)
     assert chat.say("Not now") is run
-    run.result(10)
+    run.result(60)
     assert chat.runs == [run.id]
 
 
 def test_trying_again_puts_the_new_run_in_the_place_of_the_old() -> None:
     chat = Chat(Agent(ScriptedModel(["One.", "Two."])))
-    first = chat.say("Count").result(10)
-    again = chat.retry().result(10)
+    first = chat.say("Count").result(60)
+    again = chat.retry().result(60)
     assert chat.runs == [again.id] != [first.id]
 
 
 def test_a_browser_opens_a_session_in_its_chat_and_branches_it() -> None:
     agent = Agent(ScriptedModel(["One.", "Two.", "Three."]))
     chat = Chat(agent.session("Counting"))
-    first = chat.say("Count").result(10)
-    chat.say("On").result(10)
+    first = chat.say("Count").result(60)
+    chat.say("On").result(60)
     browser = SessionBrowser(chat)
     browser.selected = chat.session_id
     assert [row["prompt"] for row in browser.tree] == ["Count", "On"]
@@ -137,7 +137,7 @@ def test_a_page_without_a_widget_manager_is_sent_the_code() -> None:
 def test_a_session_listed_elsewhere_can_be_shown() -> None:
     agent = Agent(ScriptedModel(["One."]))
     before = Chat(agent)
-    before.say("Count").result(10)
+    before.say("Count").result(60)
     chat = Chat(agent)
     chat.show(before.session_id)
     assert chat.runs == before.runs

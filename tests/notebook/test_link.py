@@ -67,8 +67,8 @@ def test_a_page_that_follows_at_any_moment_misses_nothing() -> None:
         )
         time.sleep(number / 2_000)
         page.link.follow(run)
-        run.result(5)
-        page.link.close().result(5)
+        run.result(60)
+        page.link.close().result(60)
         assert page.folded() == plain(snapshot(run.state))
 
 
@@ -77,8 +77,8 @@ def test_a_quick_stream_is_sent_in_few_messages() -> None:
     run = Agent(ScriptedModel([say("word " * 600, chunk=5, delay_s=0.001)])).start("go")
     began = time.monotonic()
     page.link.follow(run)
-    run.result(20)
-    page.link.close().result(5)
+    run.result(60)
+    page.link.close().result(60)
     assert len(page.messages) <= 31 * (time.monotonic() - began) + 5
     assert page.folded() == plain(snapshot(run.state))
 
@@ -107,8 +107,8 @@ def test_a_page_that_follows_a_resumed_run_begins_with_all_that_was_before(tmp_p
 
     answer = {"request_id": asked["request"]["request_id"], "digest": asked["request"]["digest"]}
     page.link.take({"type": "answer", **answer, "decision": "result", "result": "done"})
-    run.result(5)
-    page.link.close().result(5)
+    run.result(60)
+    page.link.close().result(60)
     assert {message["type"] for message in page.messages[1:]} == {"events"}
     assert [(call.status, call.content) for call in run.tool_calls] == [("ok", "done")]
     journal.close()
@@ -139,7 +139,7 @@ def test_a_page_that_is_up_to_date_gets_nothing() -> None:
     page, run = waiting()
     before = len(page.messages)
     page.link.take({"type": "ready", "have": page.messages[-1]["seq"]})
-    page.link.close().result(5)
+    page.link.close().result(60)
     assert len(page.messages) == before
     run.cancel()
 
@@ -157,7 +157,7 @@ def test_a_checkpoint_is_there_when_something_waits() -> None:
 def test_what_is_no_message_is_ignored(junk: Any) -> None:
     page, run = waiting()
     page.link.take(junk)
-    page.link.close().result(5)
+    page.link.close().result(60)
     assert run.status == "waiting"
     run.cancel()
 
@@ -171,7 +171,7 @@ def test_an_answer_that_does_not_count_is_refused_with_its_reason() -> None:
     until(lambda: page.messages and page.messages[-1]["type"] == "refused")
     assert "other arguments" in page.messages[-1]["problem"]
     page.link.take(wrong | {"digest": request.digest})
-    assert run.result(5).status == "completed"
+    assert run.result(60).status == "completed"
 
 
 def test_a_front_end_that_is_gone_does_not_end_the_run() -> None:
@@ -181,7 +181,7 @@ def test_a_front_end_that_is_gone_does_not_end_the_run() -> None:
     link = Link(gone, lambda text: None)
     run = quick().start("go")
     link.follow(run)
-    assert run.result(5).status == "completed"
+    assert run.result(60).status == "completed"
 
 
 def test_what_a_page_says_before_there_is_a_run_counts_for_it() -> None:
@@ -190,8 +190,8 @@ def test_what_a_page_says_before_there_is_a_run_counts_for_it() -> None:
         page.link.take(content)
     run = Agent(ScriptedModel([say("word " * 1000, delay_s=0.01)])).start("go", is_attended=True)
     page.link.follow(run)
-    page.link.hello.result(5)
-    assert run.result(5).status == "cancelled"
+    page.link.hello.result(60)
+    assert run.result(60).status == "cancelled"
 
 
 @tool(effect="read")
@@ -219,9 +219,9 @@ def asking(**values: Any) -> tuple[Page, Run, dict[str, Any]]:
 def test_a_question_is_answered_with_a_text_or_a_list(allows_many: bool, result: Any, content: str) -> None:
     page, run, answer = asking(allows_many=allows_many)
     page.link.take(answer | {"result": result})
-    assert run.result(5).status == "completed"
+    assert run.result(60).status == "completed"
     assert run.state.calls[0].content == content
-    page.link.close().result(5)
+    page.link.close().result(60)
     assert page.folded() == plain(snapshot(run.state))
 
 
@@ -232,14 +232,14 @@ def test_an_answer_that_is_none_of_the_options_is_refused_and_the_question_stays
     until(lambda: page.messages and page.messages[-1]["type"] == "refused")
     assert "'Q9' is none of the answers" in page.messages[-1]["problem"]
     page.link.take(answer | {"decision": "deny"})
-    assert run.result(5).status == "completed" and run.state.calls[0].request.answer == "deny"  # type: ignore[union-attr]
+    assert run.result(60).status == "completed" and run.state.calls[0].request.answer == "deny"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("odd", [{"result": 3}, {"result": [1]}, {"scope": "forever"}, {"decision": "maybe"}])
 def test_an_answer_of_another_shape_is_ignored(odd: dict[str, Any]) -> None:
     page, run, answer = asking()
     page.link.take(answer | {"result": "Q3"} | odd)
-    page.link.close().result(5)
+    page.link.close().result(60)
     assert run.status == "waiting"
     run.cancel()
 
@@ -260,9 +260,9 @@ def test_an_approval_for_the_session_asks_once() -> None:
     assert request is not None
     approval = {"type": "answer", "request_id": request.request_id, "digest": request.digest, "decision": "approve"}
     page.link.take(approval | {"scope": "session"})
-    assert run.result(5).status == "completed"
+    assert run.result(60).status == "completed"
     assert [c.requests for c in run.state.calls] == [1, 0]
-    page.link.close().result(5)
+    page.link.close().result(60)
     assert [note["kind"] for note in page.folded()["notes"]] == ["rule"]
 
 
@@ -273,7 +273,7 @@ def edited(page: Page) -> list[dict[str, Any]]:
 @pytest.mark.feature("B8")
 def test_a_page_is_sent_the_schema_of_what_it_may_edit_before_it_is_asked_and_again_with_a_snapshot() -> None:
     page, run = waiting()
-    page.link.close().result(5)
+    page.link.close().result(60)
     request = run.requests[0].request
     assert request is not None
     kinds = [message["type"] for message in page.messages]
@@ -297,7 +297,7 @@ def test_a_schema_that_is_too_large_for_a_form_is_not_sent() -> None:
     run = Agent(ScriptedModel([call("mail", to="ana"), "Done."]), tools=[mail]).start("go", is_attended=True)
     page.link.follow(run)
     until(lambda: run.requests)
-    page.link.close().result(5)
+    page.link.close().result(60)
     assert edited(page) == []
     run.cancel()
 
@@ -339,8 +339,8 @@ def test_a_run_inside_a_call_is_told_of_in_a_line_and_whole_to_those_who_open_it
     for content in ({"type": "stop"}, {"type": "answer", "request_id": "x", "digest": "y", "decision": "approve"}):
         page.link.take({"type": "of", "run_id": child["run_id"], "content": content})
     page.link.take({"type": "of", "run_id": "run_of_others", "content": {"type": "ready", "have": -1}})
-    run.answer(request.request_id, "approve", digest=request.digest).result(5)
-    assert run.result(5).status == "completed"
+    run.answer(request.request_id, "approve", digest=request.digest).result(60)
+    assert run.result(60).status == "completed"
     until(lambda: any(message.get("status") == "completed" for message in page.messages))
     last = [message for message in page.messages if message["type"] == "child"][-1]
     assert (last["status"], last["steps"], last["prompt"]) == ("completed", 2, "refunds")
@@ -355,7 +355,7 @@ def test_a_page_is_told_that_the_model_is_being_imported() -> None:
     page = Page()
     run = Agent(Cold(["Hello."])).start("go")
     page.link.follow(run)
-    assert run.result(5).status == "completed"
-    page.link.close().result(5)
+    assert run.result(60).status == "completed"
+    page.link.close().result(60)
     told = [event["type"] for message in page.messages if message["type"] == "events" for event in message["events"]]
     assert told.index("StepStarted") < told.index("WarmingUp") < told.index("TextDelta")

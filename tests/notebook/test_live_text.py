@@ -167,7 +167,7 @@ def test_a_request_is_shown_whole_once_and_no_value_looks_like_another_argument(
                 assert prompt.startswith("Allow it? [y]es")
                 print("a notice")
         run.deny()
-        run.result(10)
+        run.result(60)
         run.drain()
     shown = "\n".join(screen.lines(60, 40))
     assert shown.count("mail wants to run") == 1 and shown.count("a notice") == 2

@@ -13,7 +13,7 @@ from turncell.core.deltas import Fragment, TextFragment
 from turncell.core.events import Event, RunEnded
 from turncell.runtime.ports import ModelRequest
 
-LONG_S = 20.0
+LONG_S = 60.0
 """Far more than anything here takes, also on a loaded machine."""
 
 

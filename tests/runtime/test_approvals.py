@@ -66,7 +66,7 @@ class TestChecks:
         session.remember(Rule("mail", "allow"))
         run = ask(agent, session=session)
         run.deny()
-        run.result(5)
+        run.result(60)
         Agent(mails("ana"), tools=[mailbox.tool(check=lambda to, body: "ask")], rules=[Rule("mail", "allow")]).run_sync(
             "go"
         )
@@ -89,7 +89,7 @@ class TestChecks:
         monkeypatch.setattr("turncell.runtime.hooks.HOOK_TIMEOUT_S", 0.1)
         release = threading.Event()
         tools = [mailbox.tool(check=lambda to, body: release.wait(20))]
-        run = Agent(mails("ana"), tools=tools, mode="auto").start("go").result(5)
+        run = Agent(mails("ana"), tools=tools, mode="auto").start("go").result(60)
         release.set()
         assert run.tool_calls[0].status == "denied" and not mailbox.sent
 
@@ -110,7 +110,7 @@ class TestOnDenied:
 
         run = ask(Agent(mails("ana"), tools=[mailbox.tool(on_denied=told)]))
         run.deny("too late")
-        run.result(5)
+        run.result(60)
         assert read(run) == "Nobody mails ana (too late). Write a letter."
         assert run.tool_calls[0].status == "denied"
 
@@ -193,7 +193,7 @@ class TestRules:
 
     def test_in_modes_that_ask_nobody_no_card_is_shown_even_if_a_person_is_there(self, mailbox: Mailbox) -> None:
         for mode in ("plan", "never"):
-            run = Agent(mails("ana"), tools=[mailbox.tool()]).start("go", is_attended=True, mode=mode).result(5)  # type: ignore[arg-type]
+            run = Agent(mails("ana"), tools=[mailbox.tool()]).start("go", is_attended=True, mode=mode).result(60)  # type: ignore[arg-type]
             assert run.tool_calls[0].status == "denied" and run.tool_calls[0].requests == 0
 
 
@@ -204,7 +204,7 @@ class TestRemembering:
         run.approve()
         until(lambda: mailbox.sent and run.status == "waiting")
         run.deny()
-        run.result(5)
+        run.result(60)
         assert len(mailbox.sent) == 1
 
     def test_for_the_session_it_holds_in_later_runs_until_it_is_revoked(self, mailbox: Mailbox) -> None:
@@ -214,7 +214,7 @@ class TestRemembering:
         session = agent.session()
         run = ask(agent, session=session)
         run.approve(scope="session")
-        run.result(5)
+        run.result(60)
         agent.run_sync("more", session=session)
         assert [to for to, _ in mailbox.sent] == ["ana", "bo", "cy"]
         assert [str(rule) for rule in session.rules] == ["allow mail"] and rulebook().rules() == ()
@@ -227,7 +227,7 @@ class TestRemembering:
         trusted = mailbox.tool(trusted=True)
         run = ask(Agent(mails("ana"), tools=[trusted]))
         run.approve(scope="always")
-        run.result(5)
+        run.result(60)
         Agent(mails("bo"), tools=[trusted]).run_sync("go")
         assert [to for to, _ in mailbox.sent] == ["ana", "bo"]
         (kept,) = rulebook().rules()
@@ -240,7 +240,7 @@ class TestRemembering:
         agent = Agent(mails("ana", "bo"), tools=[mailbox.tool()])
         run = ask(agent)
         run.deny("never mail", scope="session")
-        run.result(5)
+        run.result(60)
         assert [c.status for c in run.tool_calls] == ["denied", "denied"] and run.tool_calls[1].requests == 0
         assert "never mail" in run.tool_calls[1].reason
 
@@ -265,7 +265,7 @@ class TestRemembering:
 
     def test_a_rule_book_that_cannot_be_read_allows_nothing(self, mailbox: Mailbox, own_history: Path) -> None:
         (own_history.parent / "rules.json").write_text("{,")
-        run = Agent(mails("ana"), tools=[mailbox.tool()], rules=[Rule("mail", "allow")]).start("go").result(5)
+        run = Agent(mails("ana"), tools=[mailbox.tool()], rules=[Rule("mail", "allow")]).start("go").result(60)
         assert (run.status, run.state.error_kind) == ("failed", "policy") and not mailbox.sent
         assert "mend the file or remove it" in (run.state.error or "")
 
@@ -274,7 +274,7 @@ class TestRemembering:
         request = run.requests[0].request
         assert request
         with pytest.raises(AnswerRefused, match="this call only"):
-            run.answer(request.request_id, "result", digest=request.digest, result="x", scope="session").result(5)
+            run.answer(request.request_id, "result", digest=request.digest, result="x", scope="session").result(60)
         with pytest.raises(AnswerRefused, match="scope is 'forever'"):
             run.approve(scope="forever")  # type: ignore[arg-type]
         assert run.session.rules == () and run.status == "waiting"
@@ -288,9 +288,9 @@ class TestAnswers:
         request = run.requests[0].request
         assert request
         with pytest.raises(AnswerRefused, match="say with what"):
-            run.answer(request.request_id, "result", digest=request.digest).result(5)
-        run.answer(request.request_id, "result", digest=request.digest, result="I told her myself.").result(5)
-        run.result(5)
+            run.answer(request.request_id, "result", digest=request.digest).result(60)
+        run.answer(request.request_id, "result", digest=request.digest, result="I told her myself.").result(60)
+        run.result(60)
         assert (run.tool_calls[0].status, read(run), mailbox.sent) == ("ok", "I told her myself.", [])
         assert run.tool_calls[0].started_at is None and not run.is_tainted
 
@@ -304,10 +304,10 @@ class TestAnswers:
         request = run.requests[0].request
         assert request
         with pytest.raises(AnswerRefused):
-            run.answer(request.request_id, digest=request.digest, **answer).result(5)
+            run.answer(request.request_id, digest=request.digest, **answer).result(60)
         assert run.status == "waiting" and not mailbox.sent
         run.approve()
-        run.result(5)
+        run.result(60)
         assert mailbox.sent == [("ana", "hello")]
 
     def test_several_requests_of_a_step_are_open_together_and_answered_in_any_order(self, mailbox: Mailbox) -> None:
@@ -318,7 +318,7 @@ class TestAnswers:
         run.deny("not him", bo)
         assert not mailbox.sent, "writes go in the order of the model"
         run.approve(ana)
-        run.result(5)
+        run.result(60)
         assert [to for to, _ in mailbox.sent] == ["ana", "cy"]
         assert [c.status for c in run.tool_calls] == ["ok", "denied", "ok"]
 
@@ -326,12 +326,12 @@ class TestAnswers:
         run = ask(Agent(mails("ana"), tools=[mailbox.tool()], request_timeout_s=0.1))
         request = run.requests[0].request
         assert request
-        run.result(5)
+        run.result(60)
         for decision in ("approve", "deny"):
             with pytest.raises(AnswerRefused, match="not open any more"):
-                run.answer(request.request_id, decision, digest=request.digest).result(5)  # type: ignore[arg-type]
+                run.answer(request.request_id, decision, digest=request.digest).result(60)  # type: ignore[arg-type]
         with pytest.raises(AnswerRefused, match="no such request"):
-            run.answer("nobody", "approve", digest=request.digest).result(5)
+            run.answer("nobody", "approve", digest=request.digest).result(60)
         assert not mailbox.sent
 
     def test_the_edited_call_is_what_the_model_sees_and_same_arguments_are_a_plain_approval(
@@ -342,7 +342,7 @@ class TestAnswers:
         first, second = run.requests
         run.approve(first, arguments={"to": "cy"})
         run.approve(second, arguments={"to": "bo", "body": "hello"})
-        run.result(5)
+        run.result(60)
         seen = str(model.requests[1].messages)
         assert '"cy"' in seen and '"ana"' not in seen
         assert [c.request.answer for c in run.tool_calls if c.request] == ["edit", "approve"]
@@ -354,7 +354,7 @@ class TestTime:
         run = ask(Agent(mails("ana"), tools=[mailbox.tool()], request_timeout_s=0.2))
         request = run.requests[0].request
         assert request and request.expires_at and request.expires_at - request.opened_at <= 1
-        run.result(5)
+        run.result(60)
         assert run.status == "completed" and "nobody answered in time" in read(run)
         answered = run.tool_calls[0].request
         assert answered and answered.by == "time limit" and not mailbox.sent
@@ -367,7 +367,7 @@ class TestTime:
         settings.use(settings.Settings.from_environment())
         began = time.monotonic()
         run = Agent(mails("ana"), tools=[mailbox.tool()]).run_sync("go")
-        assert time.monotonic() - began < 5 and len(mailbox.sent) == sent
+        assert time.monotonic() - began < 30 and len(mailbox.sent) == sent
         assert run.tool_calls[0].judged_by == "the unattended policy"
 
     def test_allowing_the_unattended_does_not_allow_what_is_denied(
@@ -432,10 +432,10 @@ def test_a_rule_book_that_is_locked_by_another_kernel_holds_up_no_other_run(mail
     book.path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{book.path}.lock"):
         answered = run.answer(request.request_id, "approve", digest=request.digest, scope="always")
-        assert Agent(ScriptedModel(["one"])).start("go").result(3).text == "one"
+        assert Agent(ScriptedModel(["one"])).start("go").result(60).text == "one"
         assert not answered.done() and run.status == "waiting", "it counts when the rule is on disk"
-    answered.result(10)
-    assert run.result(5).status == "completed" and [str(kept.rule) for kept in book.rules()] == ["allow mail"]
+    answered.result(60)
+    assert run.result(60).status == "completed" and [str(kept.rule) for kept in book.rules()] == ["allow mail"]
 
 
 @pytest.mark.feature("B7")
@@ -449,8 +449,8 @@ def test_who_answers_while_a_rule_is_on_its_way_to_the_disk_is_the_first(mailbox
         late = run.answer(request.request_id, "approve", digest=request.digest, scope="always")
         run.deny("no")
     with pytest.raises(AnswerRefused, match="not open any more"):
-        late.result(10)
-    run.result(5)
+        late.result(60)
+    run.result(60)
     assert not mailbox.sent
 
 
@@ -471,7 +471,7 @@ class TestEditedArguments:
             run.approve(arguments={"to": "rival"})
         assert run.status == "waiting" and not mailbox.sent
         run.approve(arguments={"to": "bo"})
-        run.result(5)
+        run.result(60)
         assert mailbox.sent == [("bo", "hello")]
 
     def test_the_answer_that_comes_while_they_are_judged_wins(self, mailbox: Mailbox) -> None:
@@ -490,8 +490,8 @@ class TestEditedArguments:
         run.approve()
         judged.set()
         with pytest.raises(AnswerRefused, match="not open any more"):
-            edited.result(5)
-        run.result(5)
+            edited.result(60)
+        run.result(60)
         assert mailbox.sent == [("ana", "hello")]
 
 

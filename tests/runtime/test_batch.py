@@ -404,7 +404,7 @@ class TestWorkers:
         decided = Session.load(session_id).resume(agent=agent, is_attended=True)
         decided.wait_request(20)
         decided.reply("sent")
-        assert decided.result(20).status == "completed"
+        assert decided.result(60).status == "completed"
         assert list(agent.map(rows, resume="x", progress=False)["status"]) == ["completed"] * 2
         assert path.read_text() == "one\ndies\n"
 

@@ -64,7 +64,7 @@ class TestLimits:
         if raised:
             run.set_budget(calls=2)
         gate.open()
-        run.result(5)
+        run.result(60)
         look, other = run.tool_calls
         assert (look.status, look.content) == ("ok", "seen")
         if raised:
@@ -102,7 +102,7 @@ class TestLimits:
         assert run.budget.spent.tokens == (used.input_tokens or 0) + (used.output_tokens or 0)
 
     def test_seconds(self) -> None:
-        run = Agent(Silent("thinking"), budget={"seconds": 0.2}).start("go").result(5)
+        run = Agent(Silent("thinking"), budget={"seconds": 0.2}).start("go").result(60)
         assert run.status == "budget" and "seconds" in (run.state.error or "") and run.text == "thinking"
 
     def test_the_limits_of_an_agent_hold_for_each_run_anew_and_those_of_a_run_go_before(self) -> None:
@@ -148,7 +148,7 @@ class TestPrices:
             until(lambda: run.text.startswith("12345678"))
             if how == "cancelled":
                 run.cancel()
-            step = run.result(5).state.steps[0]
+            step = run.result(60).state.steps[0]
             assert run.status != "completed" and step.usage.is_estimated and step.cost_usd
             assert budget.spent.usd == pytest.approx(step.cost_usd) and not budget.spent.has_unknown_cost
             assert budget.spent.tokens == (step.usage.input_tokens or 0) + (step.usage.output_tokens or 0)
@@ -185,7 +185,7 @@ class TestChanging:
         until(lambda: run.tool_calls and run.tool_calls[0].status == "running")
         run.set_budget(steps=3, usd=None)
         gate.set()
-        run.result(5)
+        run.result(60)
         assert run.status == "completed" and run.state.budget == {"steps": 3}
         assert [event.budget for event in run.events if isinstance(event, BudgetChanged)] == [{"steps": 3}]
 
@@ -202,14 +202,14 @@ class TestChanging:
         until(lambda: run.tool_calls and run.tool_calls[0].status == "running")
         run.set_budget(steps=1)
         gate.set()
-        run.result(5)
+        run.result(60)
         assert run.status == "budget" and run.tool_calls[0].status == "ok"
 
     def test_what_is_no_limit_changes_nothing(self) -> None:
         run = Agent(ScriptedModel([say("slow", delay_s=0.05)])).start("go")
         with pytest.raises(UsageError, match="no limit called 'euros'"):
             run.set_budget(euros=3)
-        run.result(5)
+        run.result(60)
         assert not any(isinstance(event, BudgetChanged) for event in run.events)
 
 
@@ -222,7 +222,7 @@ class TestSharing:
             for _ in range(8)
         ]
         for run in runs:
-            run.result(20)
+            run.result(60)
         assert {run.status for run in runs} == {"budget"}
         assert 5.0 < budget.spent.usd <= 5.0 + 8 * 1.5
         assert budget.spent.usd == pytest.approx(sum(run.budget.spent.usd for run in runs))
@@ -248,7 +248,7 @@ class TestSharing:
         budget = Budget(steps=5)
         run = Agent(ScriptedModel([say("slow", delay_s=0.05)])).start("go", budget=budget)
         run.set_budget(steps=1)
-        run.result(5)
+        run.result(60)
         assert budget.limits.steps == 5 and run.budget.limits.steps == 1
 
     def test_a_call_that_is_cancelled_has_been_made(self) -> None:
@@ -263,9 +263,9 @@ class TestSharing:
 
         budget = Budget(calls=5)
         run = Agent(ScriptedModel([call("slow")]), tools=[slow], budget=budget).start("go")
-        assert started.wait(5)
+        assert started.wait(60)
         run.cancel()
-        run.result(5)
+        run.result(60)
         until(lambda: budget.spent.calls == 1)
         assert budget.left().calls == 4
 
@@ -280,7 +280,7 @@ class TestTelemetry:
         cancelled = Agent(Silent("x"), telemetry=writers).start("go")
         until(lambda: cancelled.text)
         cancelled.cancel()
-        cancelled.result(5)
+        cancelled.result(60)
         asks_weather(looking(), telemetry=writers, budget={"steps": 1}).run_sync("go")
         asks_weather(looking(), telemetry=writers, max_steps=1).run_sync("go")
         statuses = ["completed", "failed", "cancelled", "budget", "max_steps"]

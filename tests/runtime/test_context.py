@@ -181,7 +181,7 @@ class TestALongRun:
         run = Agent(model, tools=[look], max_steps=60, context=context).start("Watch.")
         until(lambda: any(map(is_summary, model.requests)))
         run.cancel()
-        assert run.result(20).status == "cancelled" and not edits(run, Compacted)
+        assert run.result(60).status == "cancelled" and not edits(run, Compacted)
 
 
 @pytest.mark.feature("C1")

@@ -63,7 +63,7 @@ def show(run):
 async def ways():
     one = await agent().run("go")
     two = agent().run_sync("go")
-    three = agent().start("go").result(20)
+    three = agent().start("go").result(60)
     four = await agent().start("go")
     types = [event.type async for event in agent().stream("go")]
     five = await run_turn(model=ScriptedModel([[call("inner"), call("blocking")], "Done."]), message="go", tools=[inner, blocking])
@@ -206,14 +206,14 @@ from turncell.testing import ScriptedModel
 fork = multiprocessing.get_context("fork")
 agent = Agent(ScriptedModel(lambda request: "fine"))
 session = agent.session()
-assert session.send("go").result(20).text == "fine"
+assert session.send("go").result(60).text == "fine"
 held = Agent(ScriptedModel(["x"], delay_s=60)).start("go")
 
 def child(number):
-    run = agent.start("in the child").result(20)
+    run = agent.start("in the child").result(60)
     assert BackgroundLoop.current().pid == os.getpid()
     refusals = []
-    for attempt in (lambda: session.send("x"), lambda: held.result(20), lambda: held.cancel(), lambda: held.steer("x")):
+    for attempt in (lambda: session.send("x"), lambda: held.result(60), lambda: held.cancel(), lambda: held.steer("x")):
         try:
             attempt()
             refusals.append("taken")
@@ -232,7 +232,7 @@ def child(number):
     )
     def test_children_run_on_their_own(self, how: str) -> None:
         code = (
-            self.CODE + how + "\nassert agent.start('again').result(20).text == 'fine'; held.cancel(); held.result(20)"
+            self.CODE + how + "\nassert agent.start('again').result(60).text == 'fine'; held.cancel(); held.result(60)"
         )
         code += "\nprint({(a, b, c, tuple(d)) for a, b, c, d in said}, len(runs_df()))"
         said = in_a_process(code)
@@ -246,7 +246,7 @@ import threading
 stop = threading.Event()
 def busy():
     while not stop.is_set():
-        agent.start("busy").result(20)
+        agent.start("busy").result(60)
 threads = [threading.Thread(target=busy) for _ in range(2)]
 for thread in threads: thread.start()
 said = []
@@ -254,7 +254,7 @@ for _ in range(5):
     with fork.Pool(1) as pool: said += pool.map(child, range(1))
 stop.set()
 for thread in threads: thread.join()
-held.cancel(); held.result(20)
+held.cancel(); held.result(60)
 print(all(one[:3] == ("fine", "completed", True) for one in said), len(said))
 """
         )

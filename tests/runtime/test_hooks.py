@@ -98,7 +98,7 @@ class TestBeforeTheModel:
     def test_one_that_stalls_is_given_up(self, impatient: None) -> None:
         release = threading.Event()
         run = Agent(ScriptedModel(["never"]), hooks=Hooks(before_model=lambda request: release.wait(20))).start("go")  # type: ignore[arg-type, return-value]
-        run.result(5)
+        run.result(60)
         release.set()
         assert run.status == "failed" and "has not answered within 0.1 s" in notes(run)[0]
 
@@ -169,7 +169,7 @@ class TestBeforeATool:
         assert run.requests[0].arguments == {"to": "ana", "body": "hello"}
         assert run.requests[0].proposed_arguments == {"to": "eve"}
         run.approve()
-        run.result(5)
+        run.result(60)
         assert mailbox.sent == [("ana", "hello")]
         assert '"ana"' in str(model.requests[1].messages) and '"eve"' not in str(model.requests[1].messages)
 
@@ -180,7 +180,7 @@ class TestBeforeATool:
         )
         until(lambda: run.status == "waiting")
         run.approve(arguments={"to": "bo"})
-        run.result(5)
+        run.result(60)
         assert mailbox.sent == [("bo", "hello")] and run.tool_calls[0].proposed_arguments == {"to": "eve"}
 
     def test_a_veto_is_a_denial_that_the_model_reads(self, mailbox: Mailbox) -> None:
@@ -223,7 +223,7 @@ class TestBeforeATool:
         run = Agent(
             ScriptedModel([call("mail", to="ana"), "I see."]), tools=[mailbox.tool()], mode="auto",
             hooks=Hooks(before_tool=lambda use: release.wait(20)),  # type: ignore[arg-type, return-value]
-        ).start("go").result(5)  # fmt: skip
+        ).start("go").result(60)  # fmt: skip
         release.set()
         assert run.tool_calls[0].status == "denied" and not mailbox.sent
 
@@ -281,9 +281,9 @@ class TestWhileTheyThink:
 
         model = ScriptedModel([call("mail", to="ana")])
         run = Agent(model, tools=[mailbox.tool()], mode="auto", hooks=Hooks(before_tool=think)).start("go")
-        assert asked.wait(5)
+        assert asked.wait(60)
         run.cancel()
-        run.result(5)
+        run.result(60)
         release.set()
         assert (run.status, run.tool_calls[0].status, mailbox.sent) == ("cancelled", "cancelled", [])
 
@@ -296,10 +296,10 @@ class TestWhileTheyThink:
 
         model = ScriptedModel(["one", "two"])
         run = Agent(model, hooks=Hooks(after_model=think)).start("go")
-        assert asked.wait(5)
+        assert asked.wait(60)
         run.steer("more")
         release.set()
-        run.result(5)
+        run.result(60)
         assert (run.text, model.requests[1].messages[-1].text) == ("two", "more")
 
 
@@ -327,7 +327,7 @@ class TestAroundTheJournal:
         run = Agent(
             ScriptedModel([call("mail", to="ana"), "Done."]), tools=[mailbox.tool()], mode="auto",
             hooks=Hooks(before_journal=no_starts),
-        ).start("go").result(5)  # fmt: skip
+        ).start("go").result(60)  # fmt: skip
         assert (run.status, run.state.error_kind, mailbox.sent) == ("failed", "store", [])
         assert "not in this book" in (run.state.error or "")
 
@@ -335,7 +335,7 @@ class TestAroundTheJournal:
         run = (
             Agent(ScriptedModel(["fine"]), hooks=Hooks(before_journal=lambda event: replace(event, run_id="run_other")))
             .start("go")
-            .result(5)
+            .result(60)
         )
         assert (run.status, run.state.error_kind) == ("failed", "store")
         assert "another place" in (run.state.error or "")

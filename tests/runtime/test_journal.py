@@ -71,7 +71,7 @@ class TestAHole:
         Flaky.refused = bad.id
         runs = [agent.start("go", session=session) for session in (bad, good, bad, good)]
         for run in runs:
-            run.result(10)
+            run.result(60)
         assert [run.status for run in runs] == ["failed", "completed", "failed", "completed"]
         assert "the disk is gone" in (runs[2].state.error or "")
         assert seqs(journal, bad) in ([], [1])
@@ -89,8 +89,8 @@ class TestAHole:
         written = journal.record([end])
         asked = journal.submit(fail)
         with pytest.raises(StoreError, match="no such thing"):
-            asked.result(5)
-        assert written.result(5) is None and seqs(journal, session) == [1]
+            asked.result(60)
+        assert written.result(60) is None and seqs(journal, session) == [1]
         journal.close()
 
 

@@ -158,7 +158,7 @@ def test_other_tools_run_before_it_and_beside_it() -> None:
     until(lambda: run.status == "waiting")
     assert run.output is None
     run.approve()
-    run.result(5)
+    run.result(60)
     assert run.output == City(name="Oslo", people=7) and len(box.sent) == 1 and len(model.requests) == 2
 
 

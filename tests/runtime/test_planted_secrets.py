@@ -208,7 +208,7 @@ def test_no_secret_is_in_any_file_or_in_any_message_to_the_page(
             while not run.is_done:
                 page.link.take({"type": "ready", "have": -2})  # a snapshot, in the middle of whatever is written
                 time.sleep(0.02)
-            page.link.close().result(5)
+            page.link.close().result(60)
             run.drain()
         texts_of_headers = (text for text in iter(plant, None) if text.isascii() and text.isprintable())
         headers = {f"x-house-{number}": next(texts_of_headers) for number in range(4)}

@@ -50,7 +50,7 @@ class TestAnswers:
         assert (asked(run).kind, asked(run).question) == ("question", "Which one?")
         assert asked(run).options == (Option("red"), Option("blue", "like the sky")) and not asked(run).allows_text
         run.reply("blue")
-        run.result(5)
+        run.result(60)
         assert read(run) == "chose blue" and run.tool_calls[0].status == "ok"
 
     def test_another_text_is_refused_unless_it_is_allowed_and_the_question_stays(self) -> None:
@@ -60,11 +60,11 @@ class TestAnswers:
                 run.reply(wrong)
         assert run.status == "waiting"
         run.reply(["red"])
-        run.result(5)
+        run.result(60)
         assert read(run) == "chose red"
         run = start(asking(options=["red", "blue"], allows_text=True))
         run.reply("a deep green")
-        assert run.result(5) and read(run) == "chose a deep green"
+        assert run.result(60) and read(run) == "chose a deep green"
 
     def test_free_text_where_there_are_no_options(self) -> None:
         run = start(asking("Your name?"))
@@ -72,7 +72,7 @@ class TestAnswers:
         with pytest.raises(AnswerRefused, match="is empty"):
             run.reply("  ")
         run.reply("Ana Müller")
-        run.result(5)
+        run.result(60)
         assert read(run) == "chose Ana Müller"
 
     @pytest.mark.parametrize(("reply", "given"), [(["a", "c"], "['a', 'c']"), ("b", "['b']"), ('["a"]', "['a']")])
@@ -81,7 +81,7 @@ class TestAnswers:
         with pytest.raises(AnswerRefused, match="'z' is none of the answers"):
             run.reply(["a", "z"])
         run.reply(reply)
-        run.result(5)
+        run.result(60)
         assert read(run) == f"chose {given}"
 
     def test_a_person_may_decline_and_the_tool_is_told(self) -> None:
@@ -95,23 +95,23 @@ class TestAnswers:
 
         run = start(asks)
         run.deny("none of your business")
-        run.result(5)
+        run.result(60)
         assert read(run) == "then not: none of your business"
 
     def test_a_tool_that_does_not_mind_a_refusal_fails_with_its_words(self) -> None:
         run = start(asking())
         run.deny("not now")
-        run.result(5)
+        run.result(60)
         assert run.status == "completed" and run.tool_calls[0].status == "error" and read(run) == "not now"
 
     def test_approving_is_no_answer(self) -> None:
         run = start(asking())
         with pytest.raises(AnswerRefused, match="is no answer to a question"):
-            run.answer(asked(run).request_id, "approve", digest=asked(run).digest).result(5)
+            run.answer(asked(run).request_id, "approve", digest=asked(run).digest).result(60)
         with pytest.raises(AnswerRefused, match="no approval waits"):
             run.approve()
         run.reply("x")
-        run.result(5)
+        run.result(60)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ class TestAnswers:
     ],
 )
 def test_a_question_that_cannot_be_asked_is_a_mistake_of_the_tool(how: dict[str, Any], said: str) -> None:
-    run = Agent(ScriptedModel([call("asks"), "Done."]), tools=[asking(**how)]).start("go", is_attended=True).result(5)
+    run = Agent(ScriptedModel([call("asks"), "Done."]), tools=[asking(**how)]).start("go", is_attended=True).result(60)
     assert run.tool_calls[0].status == "error" and said in read(run)
 
 
@@ -143,7 +143,7 @@ class TestNobodyAnswers:
     @pytest.mark.parametrize("default", [None, "later"])
     def test_after_its_time_the_default_is_the_answer(self, default: str | None) -> None:
         run = start(asking(default=default, timeout_s=0.1))
-        run.result(5)
+        run.result(60)
         assert ("chose later" if default else "nobody answered in time") in read(run)
         assert run.tool_calls[0].request and run.tool_calls[0].request.by == "time limit"
 
@@ -167,7 +167,7 @@ class TestNobodyAnswers:
             waited_until = time.monotonic() + 0.4
             until(lambda waited_until=waited_until: time.monotonic() > waited_until)  # type: ignore[misc]
             run.reply(answer)
-        run.result(5)
+        run.result(60)
         assert read(run) == "a b" and run.tool_calls[0].waited_s > 0.6
 
     def test_the_time_limit_counts_again_after_the_answer(self) -> None:
@@ -180,7 +180,7 @@ class TestNobodyAnswers:
 
         run = start(asks)
         run.reply("a")
-        run.result(5)
+        run.result(60)
         assert run.tool_calls[0].status == "timeout"
 
 
@@ -192,10 +192,10 @@ class TestMemory:
         run = agent.start("go", session=session, is_attended=True)
         until(lambda: run.status == "waiting")
         run.reply("b")
-        run.result(5)
+        run.result(60)
         assert [c.content for c in run.tool_calls] == ["chose b", "chose b"]
         assert run.tool_calls[1].request and run.tool_calls[1].request.by == "memory"
-        assert read(agent.start("go", session=session, is_attended=True).result(5)) == "chose b"
+        assert read(agent.start("go", session=session, is_attended=True).result(60)) == "chose b"
         assert read(agent.run_sync("go", session=session)) == "chose b", "also where nobody attends"
 
     def test_it_is_in_the_journal_with_every_question_of_a_call(self) -> None:
@@ -210,7 +210,7 @@ class TestMemory:
         for answer, question in (("a", "One?"), (["x", "y"], "Two?")):
             until(lambda question=question: run.requests and asked(run).question == question)  # type: ignore[misc]
             run.reply(answer)
-        run.result(5)
+        run.result(60)
         loaded = Session.load(session.id, session.journal)
         assert loaded.answers == session.answers and len(loaded.answers) == 2
         assert read(agent.run_sync("go", session=loaded)) == read(run) == "a ['x', 'y']"
@@ -226,7 +226,7 @@ class TestMemory:
                 run.reply("x")
             else:
                 run.deny()
-        run.result(5)
+        run.result(60)
         assert questions == ["Which one? (a)", "Which one? (b)", "Which one? (b)"]
 
 
@@ -238,7 +238,7 @@ class TestSeveral:
         )
         until(lambda: run.requests)
         run.reply("p")
-        run.result(5)
+        run.result(60)
         assert [c.content for c in run.tool_calls] == ["chose p", "chose d", "chose d"]
         assert run.tool_calls[1].request and run.tool_calls[1].request.by == "limit"
 
@@ -246,7 +246,7 @@ class TestSeveral:
         run = Agent(ScriptedModel([call("asks"), "Done."]), tools=[asking()], max_questions=0).start(
             "go", is_attended=True
         )
-        assert "this run may ask 0 questions" in read(run.result(5))
+        assert "this run may ask 0 questions" in read(run.result(60))
 
     def test_parallel_reads_ask_at_once_and_are_answered_in_any_order(self) -> None:
         calls = [call("asks", about=f" ({n})") for n in range(3)]
@@ -255,7 +255,7 @@ class TestSeveral:
         for waiting in reversed(run.requests):
             assert waiting.request
             run.reply(f"to {waiting.request.question[-3:]}", waiting)
-        run.result(5)
+        run.result(60)
         assert [c.content for c in run.tool_calls] == ["chose to (0)", "chose to (1)", "chose to (2)"]
 
     def test_one_call_that_asks_twice_at_once_is_asked_one_after_the_other(self) -> None:
@@ -268,7 +268,7 @@ class TestSeveral:
         for answer, question in (("a", "One?"), ("b", "Two?")):
             until(lambda question=question: run.requests and asked(run).question == question)  # type: ignore[misc]
             run.reply(answer)
-        assert read(run.result(5)) == "a b"
+        assert read(run.result(60)) == "a b"
 
     def test_a_call_that_ends_while_it_asks_takes_its_question_back(self) -> None:
         @tool(effect="read", timeout_s=20)
@@ -282,7 +282,7 @@ class TestSeveral:
             return "answered"
 
         run = start(asks)
-        run.result(5)
+        run.result(60)
         assert (run.status, read(run), run.requests) == ("completed", "never mind", ())
 
     def test_a_tool_that_is_not_async_asks_too(self) -> None:
@@ -295,7 +295,7 @@ class TestSeveral:
         waited_until = time.monotonic() + 0.5
         until(lambda: time.monotonic() > waited_until)
         run.reply("a")
-        assert read(run.result(5)) == "chose a"
+        assert read(run.result(60)) == "chose a"
 
     def test_a_tool_that_is_not_async_is_told_when_the_run_is_stopped(self) -> None:
         told: list[str] = []
@@ -311,7 +311,7 @@ class TestSeveral:
 
         run = start(asks)
         run.cancel("enough")
-        run.result(5)
+        run.result(60)
         until(lambda: told)
         assert run.status == "cancelled"
 
@@ -341,7 +341,7 @@ class TestSeveral:
 
         runs.append(Agent(ScriptedModel([call("asks"), "Done."]), tools=[asks]).start("go", is_attended=True))
         begun.open()
-        assert runs[0].result(5).status == "cancelled"
+        assert runs[0].result(60).status == "cancelled"
         until(lambda: told)
         gc.collect()
         assert isinstance(told[0], Declined) and "stopped" in str(told[0])
@@ -352,7 +352,7 @@ class TestSeveral:
         run = Agent(model, tools=[asking()]).start("go", is_attended=True)
         until(lambda: run.status == "waiting")
         run.steer("Never mind, take red.")
-        run.result(5)
+        run.result(60)
         assert run.text == "As you say." and "a new message arrived" in (run.tool_calls[0].content or "")
         assert model.requests[1].messages[-1].text == "Never mind, take red."
 
@@ -367,23 +367,23 @@ class TestTheModelAsks:
         until(lambda: run.requests)
         assert asked(run).options == (Option("yes", "hot"), Option("no")) and asked(run).allows_text
         run.reply("coffee")
-        assert read(run.result(5)) == "coffee" and not run.is_tainted
+        assert read(run.result(60)) == "coffee" and not run.is_tainted
 
     def test_with_several(self) -> None:
         run = self.ask(question="Which?", options=[{"label": "a"}, {"label": "ü"}], allows_many=True, allows_text=False)
         until(lambda: run.requests)
         run.reply(["a", "ü"])
-        assert read(run.result(5)) == '["a", "ü"]'
+        assert read(run.result(60)) == '["a", "ü"]'
 
     def test_what_nobody_could_answer_is_told_to_the_model(self) -> None:
-        run = self.ask(question="Which?", options=[{"label": "a"}, {"label": "a"}]).result(5)
+        run = self.ask(question="Which?", options=[{"label": "a"}, {"label": "a"}]).result(60)
         assert run.tool_calls[0].status == "error" and "the same label" in read(run)
 
     def test_the_question_is_recorded_as_one(self) -> None:
         run = self.ask(question="Tea?")
         until(lambda: run.requests)
         run.reply("yes")
-        run.result(5)
+        run.result(60)
         (opened,) = [event for event in run.events if isinstance(event, RequestOpened)]
         assert (opened.kind, opened.question, opened.call_id) == ("question", "Tea?", run.tool_calls[0].call_id)
 

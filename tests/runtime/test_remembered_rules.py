@@ -37,7 +37,7 @@ def remembering(mailbox: Mailbox, *rules: Rule) -> Session:
     """A session with one run, and these rules."""
     script = [call("mail", to="ana"), "Done."] * 3
     session = Agent(ScriptedModel(script), tools=[mailbox.tool(trusted=True)], mode="never").session()
-    session.send("go").result(5)
+    session.send("go").result(60)
     for rule in rules:
         session.remember(rule)
     return session
@@ -51,16 +51,16 @@ class TestOverARestart:
         )
         run = ask(agent)
         run.approve(scope="session")
-        run.result(5)
+        run.result(60)
         again = stored(run.session)
         assert texts(again) == ["allow mail"]
-        assert agent.start("more", session=again).result(5).tool_calls[0].requests == 0
+        assert agent.start("more", session=again).result(60).tool_calls[0].requests == 0
         assert [to for to, _ in mailbox.sent] == ["ana", "bo"] and has_no_gaps(again)
 
     def test_a_denial_holds_with_its_reason(self, mailbox: Mailbox) -> None:
         run = ask(Agent(mails("ana"), tools=[mailbox.tool()]))
         run.deny("never mail", scope="session")
-        run.result(5)
+        run.result(60)
         assert stored(run.session).rules == (Rule("mail", "deny", reason="never mail"),)
 
     def test_the_latest_comes_first_and_takes_the_place_of_an_older_one(self, mailbox: Mailbox) -> None:
@@ -71,13 +71,13 @@ class TestOverARestart:
         session = remembering(mailbox, Rule("mail", "allow"), Rule("pay", "allow"))
         assert session.revoke(Rule("mail", "allow")) and not session.revoke(Rule("mail", "allow"))
         assert texts(stored(session)) == ["allow pay"]
-        session.send("more").result(5)
+        session.send("more").result(60)
         assert not mailbox.sent and has_no_gaps(session)
 
     def test_what_was_loaded_can_be_revoked_and_the_first_object_knows_before_it_writes(self, mailbox: Mailbox) -> None:
         session = remembering(mailbox, Rule("mail", "allow"))
         assert stored(session).revoke(Rule("mail", "allow"))
-        assert session.send("more").result(5).tool_calls[0].status == "denied"
+        assert session.send("more").result(60).tool_calls[0].status == "denied"
         assert session.rules == () and has_no_gaps(session)
 
     def test_what_is_changed_in_the_middle_of_a_run_is_recorded_with_it(self, mailbox: Mailbox) -> None:
@@ -85,14 +85,14 @@ class TestOverARestart:
         run = ask(agent)
         run.session.remember(Rule("pay", "deny"))
         run.approve(scope="session")
-        assert run.result(5).session.revoke(Rule("pay", "deny"))
+        assert run.result(60).session.revoke(Rule("pay", "deny"))
         assert texts(stored(run.session)) == ["allow mail"] and has_no_gaps(run.session)
         assert [event.type for event in run.events].count("RulesChanged") == 2
 
     def test_what_is_remembered_before_the_first_run_is_recorded_with_it(self, mailbox: Mailbox) -> None:
         session = Agent(mails("ana"), tools=[mailbox.tool()]).session()
         session.remember(Rule("mail", "allow"))
-        assert session.send("go").result(5).tool_calls[0].status == "ok"
+        assert session.send("go").result(60).tool_calls[0].status == "ok"
         assert texts(stored(session)) == ["allow mail"] and has_no_gaps(session)
         assert len(Session.list(session.journal)) == 1 == Session.list(session.journal)[0].runs
 
@@ -117,7 +117,7 @@ class TestOverARestart:
         )
         until(lambda: resumed.status == "waiting")
         resumed.deny()
-        assert [one.status for one in resumed.result(5).tool_calls] == ["denied", "denied"]
+        assert [one.status for one in resumed.result(60).tool_calls] == ["denied", "denied"]
         assert texts(stored(left)) == ["deny mail"] and has_no_gaps(left)
         copy.close()
 
@@ -156,7 +156,7 @@ class TestForSomeCalls:
         until(lambda: mailbox.sent and run.status == "waiting")
         assert run.requests[0].arguments == {"to": "bo@x", "body": "hello"}
         run.deny()
-        run.result(5)
+        run.result(60)
         assert [to for to, _ in mailbox.sent] == ["ana@x", "ana@x"]
         assert notes(run, "rule") == ["allow mail(to=ana@*), session"]
         assert stored(run.session).rules == (Rule("mail", "allow", {"to": "ana@*"}),)
@@ -166,7 +166,7 @@ class TestForSomeCalls:
         run.deny("not her", scope="always", where=TO_ANA)
         until(lambda: run.status == "waiting")
         run.approve()
-        run.result(5)
+        run.result(60)
         assert [to for to, _ in mailbox.sent] == ["bo"]
         assert [kept.rule for kept in rulebook().rules()] == [Rule("mail", "deny", TO_ANA, "not her")]
 
@@ -175,7 +175,7 @@ class TestForSomeCalls:
         with pytest.raises(AnswerRefused, match=r"to='ana', which does not match this call of mail: its to is \"bo\""):
             run.approve(arguments={"to": "bo"}, scope="session", where=TO_ANA)
         run.approve(arguments={"to": "bo"}, scope="session", where={"to": "bo"})
-        run.result(5)
+        run.result(60)
         assert texts(run.session) == ["allow mail(to=bo)"] and mailbox.sent == [("bo", "hello")]
 
     @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ class TestForSomeCalls:
         run.approve(scope="session", where=TO_ANA)
         until(lambda: mailbox.sent and run.status == "waiting")
         run.deny()
-        run.result(5)
+        run.result(60)
         assert texts(stored(run.session)) == ["allow mail(to=ana)"] and has_no_gaps(run.session)
 
     def test_a_secret_is_not_written_into_a_rule(self, mailbox: Mailbox) -> None:

@@ -135,7 +135,7 @@ class TestWatching:
         seen: list[Event] = []
         run.subscribe(box)
         run.subscribe(seen.append)
-        run.result(5)
+        run.result(60)
         run.drain()
         assert [event.type for event in box.queue] == [event.type for event in seen]
         assert isinstance(seen[-1], RunEnded)
@@ -170,8 +170,8 @@ class TestWatching:
         for subscriber in (stall, fail, seen.append):
             run.subscribe(subscriber)
         started = time.monotonic()
-        run.result(5)
-        assert time.monotonic() - started < 5
+        run.result(60)
+        assert time.monotonic() - started < 60
         until(lambda: seen and isinstance(seen[-1], RunEnded))
 
     def test_unsubscribing_ends_it(self) -> None:
@@ -180,7 +180,7 @@ class TestWatching:
         unsubscribe = run.subscribe(seen.append)
         until(lambda: seen)
         unsubscribe()
-        run.result(5)
+        run.result(60)
         assert not any(isinstance(event, RunEnded) for event in seen)
 
     def test_a_slow_reader_gets_merged_deltas_and_every_recorded_event(self) -> None:
@@ -210,15 +210,15 @@ class TestCancelling:
         run = Agent(model).start("go")
         until(lambda: run.state.steps)
         run.cancel("enough")
-        run.result(1)
+        run.result(60)
         assert run.status == "cancelled" and run.state.error == "enough"
-        assert model.closed.wait(1), "the provider's stream is closed at once"
+        assert model.closed.wait(60), "the provider's stream is closed at once"
 
     def test_in_the_middle_of_a_word_keeps_the_text_as_partial(self) -> None:
         run = Agent(Silent("The log has three phases. In the")).start("go")
         until(lambda: run.text)
         run.cancel()
-        run.result(1)
+        run.result(60)
         message = run.state.steps[0].message
         assert message is not None and message.is_partial and message.text == "The log has three phases. In the"
 
@@ -233,9 +233,9 @@ class TestCancelling:
             return "never"
 
         run = Agent(ScriptedModel([call("slow")]), tools=[slow]).start("go")
-        assert started.wait(5)
+        assert started.wait(60)
         run.cancel()
-        run.result(2)
+        run.result(60)
         assert run.tool_calls[0].status == "cancelled"
         assert run.messages[-1].parts[0].content.startswith("The run was stopped while this call was running")  # type: ignore[union-attr]
 
@@ -250,9 +250,9 @@ class TestCancelling:
             return "late"
 
         run = Agent(ScriptedModel([call("stubborn")]), tools=[stubborn]).start("go")
-        assert started.wait(5)
+        assert started.wait(60)
         run.cancel()
-        run.result(2)
+        run.result(60)
         release.set()
         assert run.tool_calls[0].status == "cancelled"
 
@@ -260,7 +260,7 @@ class TestCancelling:
         run = Agent(ScriptedModel([call("mail", to="ana")]), tools=[mailbox.tool()]).start("go", is_attended=True)
         until(lambda: run.status == "waiting")
         run.cancel()
-        run.result(1)
+        run.result(60)
         assert run.status == "cancelled" and not mailbox.sent and not run.requests
 
     def test_when_it_has_ended_changes_nothing_and_does_not_touch_the_next(self) -> None:
@@ -277,10 +277,10 @@ class TestCancelling:
         session = agent.session()
         first, second, third = (agent.start(text, session=session) for text in ("go", "go on", "and on"))
         second.cancel("changed my mind")
-        second.result(5)
+        second.result(60)
         assert (first.status, second.status, second.state.error) == ("running", "cancelled", "changed my mind")
         gate.open()
-        assert third.result(5).text == "three" and third.state.previous == first.id and not second.events
+        assert third.result(60).text == "three" and third.state.previous == first.id and not second.events
         assert len(Session.load(session.id, session.journal).runs) == 2
 
     def test_there_is_exactly_one_terminal_event(self) -> None:
@@ -288,7 +288,7 @@ class TestCancelling:
         until(lambda: run.text)
         for _ in range(5):
             run.cancel()
-        run.result(2)
+        run.result(60)
         assert sum(isinstance(event, RunEnded) for event in run.events) == 1
 
     def test_cancelling_the_awaiting_task_cancels_the_run(self) -> None:
@@ -319,20 +319,20 @@ class TestApproving:
         run = self.run(mailbox)
         assert run.requests[0].arguments == {"to": "ana", "body": "hello"}
         run.approve()
-        run.result(5)
+        run.result(60)
         assert mailbox.sent == [("ana", "hello")] and run.text == "Done."
 
     def test_deny_tells_the_model_the_reason(self, mailbox: Mailbox) -> None:
         run = self.run(mailbox)
         run.deny("not today")
-        run.result(5)
+        run.result(60)
         assert not mailbox.sent
         assert run.messages[-2].parts[0].content == "mail was not run: denied by the user: not today"  # type: ignore[union-attr]
 
     def test_edited_arguments_run_and_the_original_is_kept(self, mailbox: Mailbox) -> None:
         run = self.run(mailbox)
         run.approve(arguments={"to": "bo"})
-        run.result(5)
+        run.result(60)
         assert mailbox.sent == [("bo", "hello")]
         assert run.tool_calls[0].proposed_arguments == {"to": "ana", "body": "hello"}
 
@@ -346,7 +346,7 @@ class TestApproving:
             run.answer(request.request.request_id, "edit", digest=request.digest, arguments="{").result()
         assert run.status == "waiting"
         run.deny()
-        run.result(5)
+        run.result(60)
 
     def test_a_value_that_validation_would_change_is_shown_again_first(self) -> None:
         done: list[int] = []
@@ -362,7 +362,7 @@ class TestApproving:
         with pytest.raises(AnswerRefused, match=r'would run as \{"times": 3\}'):
             run.approve(arguments={"times": "3"})
         run.approve(arguments={"times": 3})
-        run.result(5)
+        run.result(60)
         assert done == [3]
 
     def test_an_answer_for_other_arguments_changes_nothing(self, mailbox: Mailbox) -> None:
@@ -380,7 +380,7 @@ class TestApproving:
         assert request
         answers = [run.answer(request.request_id, "approve", digest=request.digest) for _ in range(5)]
         refused = [future.exception(2) for future in answers]
-        run.result(5)
+        run.result(60)
         assert [error is None for error in refused] == [True, False, False, False, False]
         assert len(mailbox.sent) == 1
 
@@ -397,7 +397,7 @@ class TestApproving:
 class TestNobodyThere:
     def test_an_unattended_run_denies_at_once_and_tells_the_model(self, mailbox: Mailbox) -> None:
         model = ScriptedModel([call("mail", to="ana"), "I could not."])
-        run = Agent(model, tools=[mailbox.tool()]).start("go").result(5)
+        run = Agent(model, tools=[mailbox.tool()]).start("go").result(60)
         assert not mailbox.sent and run.tool_calls[0].status == "denied"
         assert "nobody is attending" in (run.tool_calls[0].content or "")
         assert "nobody is attending" in model.requests[1].messages[-1].parts[0].content  # type: ignore[union-attr]
@@ -511,7 +511,7 @@ class TestBadCalls:
         run.subscribe(seen.append)
         until(lambda: any(event.type == "CallProgress" for event in seen))
         watched.set()
-        run.result(5)
+        run.result(60)
         run.drain()
         assert [event.text for event in seen if event.type == "CallProgress"] == ["half done"]
 
@@ -588,7 +588,7 @@ class TestSessions:
         agent = Agent(ScriptedModel([say("one", delay_s=0.01), "two"]))
         session = agent.session()
         runs = [agent.start("first", session=session), agent.start("second", session=session)]
-        assert [run.result(5).text for run in runs] == ["one", "two"]
+        assert [run.result(60).text for run in runs] == ["one", "two"]
 
     @pytest.mark.feature("C7")
     def test_a_session_read_from_the_journal_is_the_one_that_was_written(self, mailbox: Mailbox) -> None:
@@ -664,16 +664,16 @@ class TestWhatIsGivenIsLookedAt:
             lambda: run.approve("w"),
             lambda: run.approve(arguments=5),
             lambda: run.approve(scope="ever"),
-            lambda: run.answer(waiting.request.request_id, "result", digest=waiting.digest, result=5).result(5),
-            lambda: run.answer(waiting.request.request_id, "result", digest=waiting.digest, result=[5]).result(5),
-            lambda: run.answer(waiting.request.request_id, "approve", digest=waiting.digest, by="me").result(5),
+            lambda: run.answer(waiting.request.request_id, "result", digest=waiting.digest, result=5).result(60),
+            lambda: run.answer(waiting.request.request_id, "result", digest=waiting.digest, result=[5]).result(60),
+            lambda: run.answer(waiting.request.request_id, "approve", digest=waiting.digest, by="me").result(60),
         ]
         for answer in odd:
             with pytest.raises((UsageError, AnswerRefused)):
                 answer()
             assert run.status == "waiting"
         run.approve()
-        assert run.result(5).status == "completed" and mailbox.sent == [("ana", "hello")]
+        assert run.result(60).status == "completed" and mailbox.sent == [("ana", "hello")]
 
     def test_by_waiting_which_says_what_it_waited_for(self) -> None:
         gate = Gate()
@@ -685,7 +685,7 @@ class TestWhatIsGivenIsLookedAt:
         with pytest.raises(UsageError, match="timeout_s is 'x'"):
             run.result("x")  # type: ignore[arg-type]
         gate.open()
-        assert run.result(5).text == "one"
+        assert run.result(60).text == "one"
 
 
 @pytest.mark.feature("B1")
@@ -700,7 +700,7 @@ class TestWaitingForARequest:
         while waiting := run.wait_request(5):
             seen += [one.arguments["to"] for one in waiting if one.arguments]
             run.approve(waiting[0])
-        assert seen == ["ana", "bo"] and run.result(5).text == "Done." and run.wait_request() == ()
+        assert seen == ["ana", "bo"] and run.result(60).text == "Done." and run.wait_request() == ()
 
     def test_on_any_event_loop(self, mailbox: Mailbox) -> None:
         async def main() -> str:
@@ -710,12 +710,12 @@ class TestWaitingForARequest:
             return (await run).text
 
         assert asyncio.run(main()) == "Done." and len(mailbox.sent) == 2
-        assert BackgroundLoop.current().spawn(main()).result(5) == "Done."
+        assert BackgroundLoop.current().spawn(main()).result(60) == "Done."
 
     def test_on_the_loop_of_all_runs_it_is_refused(self) -> None:
         run = Agent(ScriptedModel(["one"])).run_sync("go")
         with pytest.raises(UsageError, match=r"await run.next_request\(\)"):
-            BackgroundLoop.current().call(run.wait_request).result(5)
+            BackgroundLoop.current().call(run.wait_request).result(60)
 
 
 def test_blocking_the_loop_that_runs_live_on_is_refused() -> None:
@@ -723,7 +723,7 @@ def test_blocking_the_loop_that_runs_live_on_is_refused() -> None:
         Agent(ScriptedModel(["x"])).start("go").result()
 
     with pytest.raises(UsageError, match="would block"):
-        BackgroundLoop.current().spawn(inner()).result(5)
+        BackgroundLoop.current().spawn(inner()).result(60)
 
 
 def test_bursts_that_are_merged_while_another_thread_takes_them_arrive_once() -> None:
@@ -756,7 +756,7 @@ def test_nothing_is_left_running() -> None:
     for run in runs:
         run.cancel()
     for run in runs:
-        run.result(5)
+        run.result(60)
     until(lambda: len(asyncio.all_tasks(loop.loop)) <= tasks)
     assert threading.active_count() <= threads + 1
 
@@ -807,7 +807,7 @@ class TestWhatAReviewFound:
         assert arguments is not None
         arguments["to"] = "evil"
         run.approve()
-        run.result(5)
+        run.result(60)
         assert not mailbox.sent and run.tool_calls[0].status == "error"
 
     def test_an_exception_that_cannot_be_said_does_not_hang_the_run(self) -> None:
@@ -820,7 +820,7 @@ class TestWhatAReviewFound:
             """Fail."""
             raise Mute
 
-        run = Agent(ScriptedModel([call("bad"), "I see."]), tools=[bad]).start("go").result(5)
+        run = Agent(ScriptedModel([call("bad"), "I see."]), tools=[bad]).start("go").result(60)
         assert run.tool_calls[0].status == "error"
 
     def test_run_sync_on_the_loop_of_runs_is_refused_before_anything_runs(self, mailbox: Mailbox) -> None:

@@ -110,7 +110,7 @@ class TestAsATool:
         outer = Agent(
             ScriptedModel([[call("a", task="x"), call("b", task="x")], "Done."]), tools=[i.as_tool() for i in inners]
         )
-        run = outer.start("go").result(20)
+        run = outer.start("go").result(60)
         assert [c.content for c in run.tool_calls] == ["a met.", "b met."]
 
     def test_it_has_the_options_of_a_tool(self) -> None:
@@ -181,24 +181,24 @@ class TestStopping:
     def test_it_is_cancelled_with_the_outer_run_and_both_are_in_the_history(self) -> None:
         model = Silent("thinking")
         run = over(Agent(model, name="clerk")).start("go")
-        assert model.asked.wait(5)
+        assert model.asked.wait(60)
         run.cancel("enough")
-        run.result(5)
-        assert model.closed.wait(5)
+        run.result(60)
+        assert model.closed.wait(60)
         assert run.tool_calls[0].status == "cancelled"
         assert list(runs_df()["status"]) == ["cancelled", "cancelled"]
 
     def test_while_it_asks(self, box: Mailbox) -> None:
         run = start(over(clerk(box, "ana")))
         run.cancel()
-        run.result(5)
+        run.result(60)
         until(lambda: list(runs_df()["status"]) == ["cancelled", "cancelled"])
         assert not box.sent and not run.requests
 
     def test_the_time_limit_of_the_tool_ends_it(self) -> None:
         model = Silent("x")
-        run = over(Agent(model, name="clerk"), as_tool={"timeout_s": 0.2}).start("go").result(5)
-        assert run.tool_calls[0].status == "timeout" and model.closed.wait(5)
+        run = over(Agent(model, name="clerk"), as_tool={"timeout_s": 0.2}).start("go").result(60)
+        assert run.tool_calls[0].status == "timeout" and model.closed.wait(60)
 
 
 class TestAsking:
@@ -209,7 +209,7 @@ class TestAsking:
         assert (waiting.name, request.kind, request.name) == ("clerk", "approval", "mail")
         assert request.arguments == {"to": "ana", "body": "hello"} and request.description == "Send a mail."
         run.approve()
-        run.result(5)
+        run.result(60)
         assert box.sent == [("ana", "hello")] and read(run) == "Mailed."
         assert asked(run.tool_calls[0]).answer == "approve" and asked(run.tool_calls[0]).by == "person"
 
@@ -218,7 +218,7 @@ class TestAsking:
         for name in ("ana", "bo", "cy"):
             until(lambda name=name: run.requests and asked(run.requests[0]).arguments["to"] == name)  # type: ignore[misc, index]
             run.approve()
-        run.result(5)
+        run.result(60)
         assert [to for to, _ in box.sent] == ["ana", "bo", "cy"] and run.tool_calls[0].requests == 3
 
     def test_several_of_one_step_are_answered_one_by_one(self, box: Mailbox) -> None:
@@ -230,7 +230,7 @@ class TestAsking:
         for number in range(3):
             until(lambda number=number: run.requests and run.tool_calls[0].requests == number + 1)  # type: ignore[misc]
             run.approve() if number != 1 else run.deny("not him")
-        run.result(5)
+        run.result(60)
         assert [to for to, _ in box.sent] == ["ana", "cy"]
 
     def test_whoever_answers_all_that_is_open_never_meets_a_request_that_is_not(self, box: Mailbox) -> None:
@@ -252,7 +252,7 @@ class TestAsking:
         until(lambda: len(run.requests) == 2)
         for waiting in reversed(run.requests):
             run.approve(waiting)
-        run.result(5)
+        run.result(60)
         assert sorted(to for to, _ in box.sent) == ["ana", "bo"]
         assert [c.content for c in run.tool_calls] == ["Mailed.", "Also mailed."]
 
@@ -261,16 +261,16 @@ class TestAsking:
         with pytest.raises(AnswerRefused, match="Field required"):
             run.approve(arguments={"body": "x"})
         with pytest.raises(AnswerRefused, match="other arguments"):
-            run.answer(asked(run.requests[0]).request_id, "approve", digest="0" * 64).result(5)
+            run.answer(asked(run.requests[0]).request_id, "approve", digest="0" * 64).result(60)
         run.approve(arguments={"to": "bo"})
-        run.result(5)
+        run.result(60)
         assert box.sent == [("bo", "hello")]
 
     def test_a_denial_reaches_the_inner_model(self, box: Mailbox) -> None:
         agent = clerk(box, "ana")
         run = start(over(agent))
         run.deny("not today")
-        run.result(5)
+        run.result(60)
         inner_model: Any = agent.model
         assert "denied by the user: not today" in str(inner_model.requests[1].messages) and not box.sent
         assert run.tool_calls[0].status == "ok"
@@ -280,7 +280,7 @@ class TestAsking:
         request = asked(run.requests[0])
         answers = [run.answer(request.request_id, "approve", digest=request.digest) for _ in range(3)]
         assert [answer.exception(5) is None for answer in answers] == [True, False, False]
-        run.result(5)
+        run.result(60)
         assert len(box.sent) == 1
 
     def test_its_questions_too(self) -> None:
@@ -300,7 +300,7 @@ class TestAsking:
         with pytest.raises(AnswerRefused, match="none of the answers"):
             run.reply("z")
         run.reply("b")
-        run.result(5)
+        run.result(60)
         inner_model: Any = inner.model
         assert str(inner_model.requests[-1].messages).count("chose b") == 2, "it is not asked twice"
         assert list(run.session.answers.values()) == ["b"], "nor by the next one in this session"
@@ -314,8 +314,8 @@ class TestAsking:
 
         run = start(over(Agent(ScriptedModel([call("choose"), "Chosen."]), name="clerk", tools=[choose])))
         request = asked(run.requests[0])
-        run.answer(request.request_id, "result", digest=request.digest, result="b", scope=scope).result(5)
-        assert run.result(5).status == "completed" and not run.session.rules
+        run.answer(request.request_id, "result", digest=request.digest, result="b", scope=scope).result(60)
+        assert run.result(60).status == "completed" and not run.session.rules
 
     def test_from_three_deep(self, box: Mailbox) -> None:
         middle = Agent(
@@ -327,12 +327,12 @@ class TestAsking:
         run.approve(arguments={"to": "cy"})
         until(lambda: run.requests and asked(run.requests[0]).arguments == {"to": "bo", "body": "hello"})
         run.deny()
-        run.result(5)
+        run.result(60)
         assert box.sent == [("cy", "hello")] and read(run) == "Passed on."
 
     def test_its_time_limit_for_requests_holds(self, box: Mailbox) -> None:
         run = start(over(clerk(box, "ana", request_timeout_s=0.2)))
-        run.result(5)
+        run.result(60)
         assert not box.sent and asked(run.tool_calls[0]).by == "time limit" and run.text == "Done."
 
     def test_the_time_limit_of_the_tool_does_not_count_the_waiting(self, box: Mailbox) -> None:
@@ -340,7 +340,7 @@ class TestAsking:
         waited_until = time.monotonic() + 2.5
         until(lambda: time.monotonic() > waited_until)
         run.approve()
-        run.result(5)
+        run.result(60)
         assert run.tool_calls[0].status == "ok" and len(box.sent) == 1
 
     def test_a_new_message_in_the_outer_run_takes_the_request_back(self, box: Mailbox) -> None:
@@ -348,14 +348,14 @@ class TestAsking:
         outer = over(agent, then=("As you say.",))
         run = start(outer)
         run.steer("Stop that.")
-        run.result(5)
+        run.result(60)
         assert run.text == "As you say." and not box.sent
         outer_model: Any = outer.model
         assert outer_model.requests[1].messages[-1].text == "Stop that."
         assert asked(run.tool_calls[0]).by == "steering"
 
     def test_where_nobody_attends_nothing_waits(self, box: Mailbox) -> None:
-        run = over(clerk(box, "ana")).start("go").result(5)
+        run = over(clerk(box, "ana")).start("go").result(60)
         assert run.status == "completed" and not box.sent and run.tool_calls[0].requests == 0
 
     def test_what_is_remembered_for_the_session_holds_for_the_next_task(self) -> None:
@@ -370,7 +370,7 @@ class TestAsking:
         )
         run = start(outer)
         run.approve(scope="session")
-        run.result(5)
+        run.result(60)
         assert [to for to, _ in box.sent] == ["ana", "bo"] and run.tool_calls[1].requests == 0
         assert [str(rule) for rule in run.session.rules] == ["allow mail"] and rulebook().rules() == ()
 
@@ -393,7 +393,7 @@ class TestAsking:
         run = Agent(ScriptedModel([call("begin"), call("wait"), "Done."]), tools=[begin, wait]).start(
             "go", is_attended=True
         )
-        run.result(10)
+        run.result(60)
         assert run.text == "Done." and not box.sent and left[0].tool_calls[0].status == "denied"
         assert "the call is not running" in (left[0].tool_calls[0].content or "")
 
@@ -419,7 +419,7 @@ class TestNarrower:
         with pytest.raises(AnswerRefused, match="no mail to rivals"):
             run.approve(arguments={"to": "rival"})
         run.approve(arguments={"to": "bo"})
-        run.result(10)
+        run.result(60)
         assert box.sent == [("bo", "hello")]
 
     def test_it_cannot_be_retried(self) -> None:
@@ -439,13 +439,13 @@ class TestNarrower:
 
         step = [call("a", task="x"), call("b", task="x"), call("save", name="c")]
         tools = [inner("a").as_tool(), inner("b").as_tool(), save]
-        run = Agent(ScriptedModel([step, "Done."]), tools=tools, mode="auto").start("go").result(10)
+        run = Agent(ScriptedModel([step, "Done."]), tools=tools, mode="auto").start("go").result(60)
         assert [c.status for c in run.tool_calls] == ["ok"] * 3
         assert gauge.most == 1 and len(gauge.log) == 6
 
     def test_a_write_that_starts_a_run_which_writes_does_not_wait_for_itself(self, box: Mailbox) -> None:
         agent = over(clerk(box, "ana", mode="auto"), mode="auto", as_tool={"effect": "write"})
-        agent.start("go").result(10)
+        agent.start("go").result(60)
         assert box.sent == [("ana", "hello")]
 
 

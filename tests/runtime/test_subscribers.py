@@ -47,7 +47,7 @@ def hang(event):
     threading.Event().wait()
 run.subscribe(hang)
 run.subscribe(queue.Queue(maxsize=1))
-print(run.result(10).text, stuck.wait(10))
+print(run.result(60).text, stuck.wait(10))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=15)
     assert (done.returncode, done.stdout, done.stderr) == (0, "done True\n", "")

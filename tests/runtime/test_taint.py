@@ -42,7 +42,7 @@ def test_a_remembered_rule_asks_again_after_untrusted_output(mailbox: Mailbox) -
     until(lambda: run.status == "waiting")
     assert run.is_tainted and run.requests[0].judged_by == "taint" and "untrusted output" in run.requests[0].reason
     run.approve()
-    run.result(5)
+    run.result(60)
     assert mailbox.sent == [("eve", "hello")]
 
 

@@ -144,6 +144,6 @@ def test_a_writer_that_exits_or_blocks_harms_no_run() -> None:
             sys.exit(3)
 
     kept = MemoryWriter()
-    run = Agent(ScriptedModel(["one"]), telemetry=[Leaves(), kept]).start("go").result(20)
+    run = Agent(ScriptedModel(["one"]), telemetry=[Leaves(), kept]).start("go").result(60)
     assert run.status == "completed" and [record.run_id for record in kept.records] == [run.id]
     assert threads[0].name != "turncell", "not on the loop of all runs"

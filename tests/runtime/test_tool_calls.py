@@ -67,7 +67,7 @@ def calls_of(*names: str, **options: Any) -> list[Any]:
 
 
 def run_all(calls: list[Any], tools: list[Any]) -> Run:
-    return Agent(ScriptedModel([calls, "Done."]), tools=tools, mode="auto").start("go").result(10)
+    return Agent(ScriptedModel([calls, "Done."]), tools=tools, mode="auto").start("go").result(60)
 
 
 @pytest.mark.feature("B5")
@@ -144,7 +144,7 @@ class TestOrder:
         until(lambda: len(run.requests) == 2 and "-a" in gauge.log)
         run.approve()
         run.approve()
-        run.result(5)
+        run.result(60)
         assert [to for to, _ in box.sent] == ["ana", "bo"]
 
     def test_the_intent_of_a_write_is_in_the_journal_before_it_begins(self) -> None:
@@ -202,7 +202,7 @@ class TestLimits:
             await asyncio.sleep(30 if len(tries) < 3 else 0)
             return "there"
 
-        run = Agent(ScriptedModel([call("slow"), "Done."]), tools=[slow]).start("go").result(10)
+        run = Agent(ScriptedModel([call("slow"), "Done."]), tools=[slow]).start("go").result(60)
         assert (run.tool_calls[0].status, len(tries)) == ("ok", 3)
 
     def test_a_timeout_error_of_the_tools_own_is_an_error(self) -> None:
@@ -237,7 +237,7 @@ class TestLimits:
             return call("save", what="two")
 
         model = ScriptedModel([[call("stubborn"), call("save", what="one")], let_go, "Done."])
-        run = Agent(model, tools=[stubborn, save], mode="auto").start("go").result(10)
+        run = Agent(model, tools=[stubborn, save], mode="auto").start("go").result(60)
         assert [c.status for c in run.tool_calls] == ["timeout", "error", "ok"] and done == ["two"]
         assert "stubborn, which could not be stopped, is still running" in (run.tool_calls[1].content or "")
         assert "its effect may have happened" in (run.tool_calls[0].content or "")
@@ -289,7 +289,7 @@ class TestShowing:
         seen: list[Event] = []
         run = Agent(ScriptedModel([[call("drawn")], [call("said")], "Done."]), tools=[drawn, said]).start("go")
         run.subscribe(seen.append)
-        run.result(5)
+        run.result(60)
         run.drain()
         progress = [event for event in seen if isinstance(event, CallProgress)]
         assert (progress[0].text, progress[0].data) == ("a plot", {"image/png": "aGk=", "text/plain": "a plot"})
@@ -312,10 +312,10 @@ class TestShowing:
             return "stopped"
 
         run = Agent(ScriptedModel([call("patient")]), tools=[patient]).start("go")
-        assert started.wait(5)
+        assert started.wait(60)
         run.cancel()
-        run.result(5)
-        assert noticed.wait(5)
+        run.result(60)
+        assert noticed.wait(60)
 
     def test_files_are_listed_however_they_are_said(self, tmp_path: Path) -> None:
         (tmp_path / "a.csv").write_text("1,2")
@@ -485,8 +485,8 @@ class TestLeftBehind:
         first = session.send("go")
         assert begun.wait(20)
         first.cancel()
-        first.result(10)
-        run = session.send("again").result(10)
+        first.result(60)
+        run = session.send("again").result(60)
         assert [c.status for c in run.tool_calls] == ["error", "ok"] and done == ["two"]
         assert "stubborn, which could not be stopped, is still running" in (run.tool_calls[0].content or "")
 
@@ -502,7 +502,7 @@ class TestLeftBehind:
             return "stopped"
 
         run = Agent(ScriptedModel([call("patient"), "Done."]), tools=[patient]).run_sync("go")
-        assert (run.status, run.tool_calls[0].status) == ("completed", "timeout") and told.wait(10)
+        assert (run.status, run.tool_calls[0].status) == ("completed", "timeout") and told.wait(60)
 
 
 @pytest.mark.feature("B6")
@@ -517,5 +517,5 @@ def test_what_is_said_beside_results_is_cut_too() -> None:
     request = run.requests[0].request
     assert request and request.preview and len(request.preview) < 20_000 and "cut here" in request.preview
     run.approve()
-    retries = [note.message for note in run.result(10).state.notes if note.kind == "retry"]
+    retries = [note.message for note in run.result(60).state.notes if note.kind == "retry"]
     assert len(retries) == 1 and len(retries[0]) < 20_000 and "cut here" in retries[0]

@@ -696,7 +696,7 @@ class TestCalling:
         @tool
         def hang() -> None:
             """Hang."""
-            may_end.wait(5)
+            may_end.wait(60)
 
         async def main() -> None:
             async with asyncio.timeout(0.05):
@@ -705,7 +705,7 @@ class TestCalling:
         begin = time.monotonic()
         with pytest.raises(TimeoutError):
             run(main())
-        assert time.monotonic() - begin < 2 and not behind[0].done()
+        assert time.monotonic() - begin < 20 and not behind[0].done()
         may_end.set()
         assert behind[0].result(5) is None
 
