@@ -59,7 +59,8 @@ def test_the_same_options_reach_each_wire(name: str) -> None:
     ("model", "options", "words"),
     [
         ("openai/m", {"base_url": "localhost:8000"}, "base_url begins with http"),
-        ("openai/m", {"base_ulr": "http://x"}, "base_ulr"),
+        ("openai/m", {"base_ulr": "http://x"}, "no option 'base_ulr'; use .*base_url"),
+        ("gemini/m", {"bogus": 1}, "no option 'bogus'; use .*api_key"),
         ("openai/m", {"timeout_s": 0}, "timeout_s is in seconds"),
         ("embedded", {"api_key": "k"}, "'embedded' takes no options"),
         (ScriptedModel(["x"]), {"api_key": "k"}, "built already"),

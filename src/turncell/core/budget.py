@@ -107,9 +107,11 @@ def amount(name: Resource, value: float) -> str:
 
     >>> amount("usd", 0.5), amount("tokens", 1200), amount("seconds", 90.25), amount("steps", 1)
     ('$0.5000', '1200 tokens', '90.2 seconds', '1 step')
+    >>> amount("usd", 0.00002)
+    '$0.000020'
     """
     if name == "usd":
-        return f"${value:.4f}"
+        return f"${value:.{max(4, 1 - math.floor(math.log10(value))) if value > 0 else 4}f}"
     if name == "seconds":
         return f"{value:.1f} seconds"
     return f"{value} {name if value != 1 else name[:-1]}"

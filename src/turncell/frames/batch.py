@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from turncell.errors import UsageError, say
+from turncell.frames.words import dollars
 from turncell.runtime.batch import Progress, Row, map_rows
 from turncell.runtime.output_type import OutputType
 
@@ -182,7 +183,7 @@ class _Bar:
     def show(self, progress: Progress) -> None:
         said = [f"{progress.tokens} tokens"]
         if progress.cost_usd:
-            said.append(f"${progress.cost_usd:.4f}")
+            said.append(dollars(progress.cost_usd))
         if progress.failed:
             said.append(f"{progress.failed} not completed")
         self._rich.update(self._task, completed=progress.done, total=progress.total, description=", ".join(said))

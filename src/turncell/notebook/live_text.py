@@ -33,6 +33,7 @@ from turncell.frames.visible import one_line, visible
 from turncell.frames.words import (
     Tone,
     arguments_line,
+    dollars,
     duration,
     ending,
     json_text,
@@ -307,7 +308,7 @@ class LiveText:
         if usage.input_tokens is not None or usage.output_tokens is not None:
             parts.append(f"{usage.input_tokens or 0:,} tokens in, {usage.output_tokens or 0:,} out")
         if state.cost_usd is not None:
-            parts.append(f"${state.cost_usd:.4f}")
+            parts.append(dollars(state.cost_usd))
         spin = _SPINNER[int(now / FRAME_S) % len(_SPINNER)]
         text = Text(f"{spin} " + " · ".join([*parts, "Ctrl-C stops"]), style="dim", no_wrap=True)
         text.truncate(self._width, overflow="ellipsis")

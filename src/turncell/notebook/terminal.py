@@ -15,6 +15,7 @@ from turncell.core.events import Answer, Scope
 from turncell.core.fold import CallState, RequestState, RunState, apply
 from turncell.core.parts import Json
 from turncell.frames.visible import prose, visible
+from turncell.frames.words import dollars
 from turncell.runtime.secrets import Cleaning, redactor
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def footer(run: RunState) -> str:
     else:
         about = "about " if usage.is_estimated else ""
         parts.append(f"{about}{usage.input_tokens or 0:,} tokens in, {usage.output_tokens or 0:,} out")
-    parts.append("cost unknown" if run.cost_usd is None else f"${run.cost_usd:.4f}")
+    parts.append("cost unknown" if run.cost_usd is None else dollars(run.cost_usd))
     return " · ".join(part for part in parts if part)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import threading
@@ -58,34 +59,38 @@ def model(name: str | Model | None, **options: Any) -> Model:
         return RulesModel()
     if not name.strip() or any(char.isspace() for char in name):
         raise UnknownModelError(f"model {name!r}: use 'embedded' or a name like 'openai/gpt-5' (provider/model)")
-    try:
-        return _built(name, options)
-    except TypeError as error:
-        raise UsageError(f"model {name!r}: {error}; found the options {', '.join(options) or 'none'}") from error
+    kind = _kind_of(name, options)
+    known = [option for option in inspect.signature(kind).parameters if option != "name"]
+    if unknown := [option for option in options if option not in known]:
+        raise UsageError(
+            f"{kind.__name__}, which is asked for {name!r}, has no option {', '.join(map(repr, unknown))}; use {', '.join(known)}"
+        )
+    made: Model = kind(name, **options)
+    return made
 
 
-def _built(name: str, options: dict[str, Any]) -> Model:
+def _kind_of(name: str, options: dict[str, Any]) -> type[Any]:
     is_given = any(options.get(one) is not None for one in ("base_url", "api_key", "auth"))
     base_url = options.get("base_url")
     if name.startswith("anthropic/") and (is_given or _is_set("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")):
         from turncell.adapters.direct_anthropic import DirectAnthropic
 
-        return DirectAnthropic(name, **options)
+        return DirectAnthropic
     # What is said of OpenAI's own names says nothing of another server's.
     not_chat = _EXPLICIT if base_url else _NOT_CHAT
     is_response = name.startswith("openai/") and not_chat.search(name) and not _ONLY_LITELLM.search(name)
     if is_response and (is_given or _is_set("OPENAI_API_KEY", "OPENAI_BASE_URL")):
         from turncell.adapters.direct_responses import DirectResponses
 
-        return DirectResponses(name, **options)
+        return DirectResponses
     is_chat = name.startswith("openai/") and not not_chat.search(name)
     if is_chat or (base_url and "/" not in name):
         from turncell.adapters.direct_chat import DirectChat
 
-        return DirectChat(name, **options)
+        return DirectChat
     from turncell.adapters.litellm_model import LiteLLMModel
 
-    return LiteLLMModel(name, **options)
+    return LiteLLMModel
 
 
 def _is_set(*variables: str) -> bool:
