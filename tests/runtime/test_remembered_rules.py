@@ -14,7 +14,7 @@ from tests.runtime.test_approvals import ask, mails
 from tests.runtime.test_hooks import notes
 from tests.runtime.test_runs import Mailbox, until
 from tests.runtime.test_sessions import has_no_gaps, stored
-from turncell import Agent, AnswerRefused, Rule, Session, UsageError, redact, rulebook, settings
+from turncell import Agent, AnswerRefused, Rule, Run, Session, UsageError, redact, rulebook, settings
 from turncell.adapters.sql_store import SQLStore
 from turncell.errors import SessionBusy
 from turncell.runtime.journal import Journal
@@ -146,6 +146,59 @@ class TestOverARestart:
         other.ask(lambda store: store.delete([found.id]))
         assert texts(Session.import_file(again, other)) == ["ask look", "deny pay"]
         other.close()
+
+
+class TestWhatIsAskedAtTheSameTime:
+    """A person who says "for this session" on the first of three cards does not want to say it three times."""
+
+    def three(self, mailbox: Mailbox, **options: Any) -> Run:
+        script = ScriptedModel([[call("mail", to=name) for name in ("ana", "bo", "ana")], "Done."])
+        return ask(Agent(script, tools=[mailbox.tool(trusted=True)], **options))
+
+    def test_an_approval_for_the_session_answers_what_waits_beside_it(self, mailbox: Mailbox) -> None:
+        run = self.three(mailbox)
+        run.approve(run.requests[0], scope="session")
+        run.result(60)
+        assert [to for to, _ in mailbox.sent] == ["ana", "bo", "ana"] and has_no_gaps(run.session)
+        asked = [one.request for one in run.tool_calls if one.request is not None]
+        assert [(one.answer, one.by) for one in asked] == [("approve", "person")] * 3
+
+    def test_and_only_what_it_holds_for(self, mailbox: Mailbox) -> None:
+        run = self.three(mailbox)
+        run.approve(run.requests[0], scope="session", where=TO_ANA)
+        until(lambda: len(run.requests) == 1)
+        assert (run.requests[0].arguments or {})["to"] == "bo"
+        run.deny()
+        run.result(60)
+        assert [to for to, _ in mailbox.sent] == ["ana", "ana"]
+
+    def test_an_approval_of_one_call_leaves_the_others_open(self, mailbox: Mailbox) -> None:
+        run = self.three(mailbox)
+        run.approve(run.requests[0])
+        until(lambda: len(run.requests) == 2)
+        run.cancel()
+
+    def test_a_denial_too_and_its_reason_is_told_of_each(self, mailbox: Mailbox) -> None:
+        run = self.three(mailbox)
+        run.deny("no mail today", run.requests[1], scope="session")
+        run.result(60)
+        assert mailbox.sent == [] and all("no mail today" in (one.content or "") for one in run.tool_calls)
+
+    def test_code_that_wants_each_to_be_asked_is_still_obeyed(self, mailbox: Mailbox) -> None:
+        run = self.three(mailbox, rules=[lambda use: "ask"])
+        run.approve(run.requests[0], scope="session")
+        until(lambda: len(run.requests) == 2 and len(mailbox.sent) == 1)
+        run.cancel()
+
+    def test_what_sub_agents_ask_beside_it_too(self, mailbox: Mailbox) -> None:
+        clerk = Agent(mails("ana"), tools=[mailbox.tool(trusted=True)], name="clerk").as_tool()
+        other = Agent(mails("bo"), tools=[mailbox.tool(trusted=True)], name="other").as_tool()
+        script = ScriptedModel([[call("clerk", task="x"), call("other", task="y")], "Done."])
+        run = Agent(script, tools=[clerk, other]).start("go", is_attended=True)
+        until(lambda: len(run.requests) == 2)
+        run.approve(run.requests[0], scope="session")
+        run.result(60)
+        assert sorted(to for to, _ in mailbox.sent) == ["ana", "bo"]
 
 
 class TestForSomeCalls:

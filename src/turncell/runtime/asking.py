@@ -13,10 +13,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from turncell.core.events import RequestAnswered, RequestOpened
+from turncell.core.events import Answer, RequestAnswered, RequestOpened
+from turncell.core.policy import Rule
 from turncell.core.signals import Answered, Asked, Question, Reply
 from turncell.core.values import evolve
 from turncell.errors import Declined
+from turncell.runtime.hooks import ToolUse
 
 if TYPE_CHECKING:
     from turncell.runtime.driver import Driver
@@ -168,6 +170,31 @@ class Asking:
             if opened.pop(event.request_id, None) is not None:  # answered here: steered or stopped
                 self._mirrors.pop(mine.request.request_id, None)
                 child.answer(event.request_id, "deny", digest=event.digest, reason=answered.reason, by=answered.by)
+
+    def hold(self, rule: Rule) -> None:
+        """On the loop: what a person wants to hold from now on holds for what they are being asked at this moment, too."""
+        self._driver.start(self._hold(rule))
+        for child in self.children:
+            child.hold(rule)
+
+    async def _hold(self, rule: Rule) -> None:
+        driver = self._driver
+        for call in driver.loop_state.run.open_requests:
+            tool, arguments, asked = driver.setup.tools.get(call.name), call.arguments or {}, call.request
+            # What is in doubt, and what a running call asks, no rule decides.
+            if tool is None or asked is None or asked.kind != "approval" or call.started_at is not None:
+                continue
+            if not rule.matches(call.name, arguments):
+                continue
+            # Judged again, because a rule in code, a check or the taint may still want the person's own word.
+            use = ToolUse(call.call_id, call.name, arguments, call.effect)
+            decision = await driver.setup.policy.judge(tool, use, driver.is_tainted)
+            if decision.verdict != "ask":
+                answer: Answer = "approve" if decision.verdict == "allow" else "deny"
+                request_id = asked.request_id
+                driver.feed(
+                    Answered(at=time.time(), request_id=request_id, answer=answer, by="person", reason=rule.reason)
+                )
 
     def mirrored(self, request_id: str) -> tuple[Run, str] | None:
         """The run whose request this really is, and its id there."""

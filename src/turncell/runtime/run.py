@@ -440,11 +440,15 @@ class Run:
                     self.session.remember(rule)
                 self._driver.note("rule", f"{rule}, {signal.scope}", kept.call_id)
             self._driver.feed(signal)
+            if kept is not None:
+                self.hold(rule)
 
         def remember(told: Future[None], tool: str | None) -> None:
             told.result()
             if tool is not None:
-                self.session.remember(rule_of(tool, decision))
+                rule = rule_of(tool, decision)
+                self.session.remember(rule)
+                self.hold(rule)
 
         def begin() -> None:
             try:
@@ -454,6 +458,10 @@ class Run:
 
         self._loop.call(begin)
         return done
+
+    def hold(self, rule: Rule) -> None:
+        """On the loop: a rule that a person has just made answers the open requests that it matches, here and inside."""
+        self._driver.asking.hold(rule)
 
     def approve(
         self,
