@@ -46,7 +46,7 @@ def test_the_same_options_reach_each_wire(name: str) -> None:
     with serve(["Fine."]) as server:
         model = turncell.model(
             name, base_url=server.base_url, api_key=lambda: "key-of-a-function", headers={"X-Team": "a"},
-            extra_body={"seed": 7}, price=Price(1.0, 1.0), timeout_s=Patience(1, 5, 5),
+            extra_body={"seed": 7}, price=Price(1.0, 1.0), timeout_s=Patience(30, 60, 60),
         )  # fmt: skip
         run = Agent(model).run_sync("How are you?")
         (body,), (headers,) = server.requests, server.headers
