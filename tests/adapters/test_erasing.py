@@ -127,7 +127,8 @@ def test_a_lock_that_passes_fails_no_turn(
     import sqlite3
     import threading
 
-    monkeypatch.setattr("turncell.adapters.sql_store_schema.BUSY_TIMEOUT_S", 0.2)
+    for module in ("sql_store_schema", "sql_store_views"):
+        monkeypatch.setattr(f"turncell.adapters.{module}.BUSY_TIMEOUT_S", 0.2)
     path = tmp_path / "h.sqlite"
     journal = Journal(lambda: SQLStore.sqlite(path))
     session = Agent(ScriptedModel(["one", "two"]), journal=journal).session()

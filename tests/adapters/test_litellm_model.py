@@ -442,7 +442,7 @@ def test_a_silent_provider_times_out() -> None:
         with serve([reply("x", hangs_after=hangs_after)]) as server:
             began = time.monotonic()
             with pytest.raises(ModelFailure, match=r"no answer from http://127\.0\.0\.1.* in time") as caught:
-                asyncio.run(hear(model(server, timeout_s=Patience(20, 0.5, 0.5))))
+                asyncio.run(hear(model(server, timeout_s=Patience(1.0, 0.2, 0.5))))
             assert caught.value.kind == "timeout"
             assert time.monotonic() - began < 20
             server.wait_until_closed()

@@ -80,7 +80,7 @@ def test_the_signature_names_every_option(kind: type, own: str) -> None:
 
 @pytest.mark.feature("A13")
 @pytest.mark.parametrize("name", ["openai/m", "openai/responses/m", "anthropic/m"])
-@pytest.mark.parametrize(("hangs_after", "patience"), [(0, Patience(5, 0.2, 20)), (5, Patience(5, 20, 0.2))])
+@pytest.mark.parametrize(("hangs_after", "patience"), [(0, Patience(1, 0.2, 20)), (5, Patience(5, 20, 0.2))])
 def test_silence_has_a_bound_before_the_first_byte_and_one_after(
     name: str, hangs_after: int, patience: Patience
 ) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from tests.runtime.pieces import LONG_S, Gate, Silent, until
 from turncell import Agent, LoopDetection, Run, UsageError, run_turn, runs_df, tool
-from turncell.adapters.litellm_model import LiteLLMModel
+from turncell.adapters.litellm_model import LiteLLMModel, warm_up
 from turncell.adapters.scripted_model import ScriptedModel, call, say
 from turncell.core.events import Event, RunEnded, TextDelta
 from turncell.runtime.loop import BackgroundLoop
@@ -180,6 +180,7 @@ def test_two_hundred_at_once_with_cancels_at_any_moment_end_and_leave_nothing() 
 
 @pytest.mark.feature("A18", "A11")
 def test_cancelled_streams_over_http_leave_no_connection_open() -> None:
+    warm_up()
     with serve(lambda body: reply("x" * 80, hangs_after=3)) as server:
         agent = Agent(LiteLLMModel("openai/gpt-4o-mini", api_key="k", base_url=server.base_url))
 

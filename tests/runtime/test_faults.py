@@ -12,7 +12,7 @@ import pytest
 
 from tests.runtime.pieces import LONG_S, Gate, Silent, ends, skip, until, written
 from turncell import Agent, Declined, Hooks, ModelFailure, Run, ToolContext, tool
-from turncell.adapters.litellm_model import LiteLLMModel
+from turncell.adapters.litellm_model import LiteLLMModel, warm_up
 from turncell.adapters.scripted_model import ScriptedModel, call, say
 from turncell.core import streaming
 from turncell.core.events import Event, RunEnded
@@ -20,6 +20,7 @@ from turncell.testing import ProviderServer, Reply, fault, raw, reply, serve
 
 
 def served(server: ProviderServer, **options: Any) -> Agent:
+    warm_up()  # importing it takes half a minute on a busy machine: no silence of a model
     return Agent(LiteLLMModel("openai/gpt-4o-mini", api_key="k", base_url=server.base_url), **options)
 
 
