@@ -82,7 +82,8 @@ def check_close(make: MakeModel, is_closed: Callable[[], bool]) -> None:
     async def let_go(how: str) -> None:
         until = time.monotonic() + SOON_S
         while not await asyncio.to_thread(is_closed):
-            assert time.monotonic() < until, f"the connection is still open {SOON_S:g} s after the stream was {how}"
+            if time.monotonic() > until:
+                raise _TooLate(f"the connection is still open {SOON_S:g} s after the stream was {how}")
             await asyncio.sleep(0.01)
 
     async def closed(model: Model) -> None:
@@ -102,7 +103,9 @@ def check_close(make: MakeModel, is_closed: Callable[[], bool]) -> None:
         await begun.wait()
         task.cancel()
         done, _ = await asyncio.wait([task], timeout=SOON_S)
-        assert done and task.cancelled(), "a stream that was cancelled went on"
+        if not done:
+            raise _TooLate("a stream that was cancelled went on")
+        assert task.cancelled(), "a stream that was cancelled went on"
         await let_go("cancelled")
 
     for main in (closed, cancelled):
@@ -186,7 +189,8 @@ def a_stream_that_is_left_leaves_the_model_as_it_was(make: MakeModel) -> None:
             await anext(stream)
             began = time.monotonic()
             await cast(Any, stream).aclose()
-            assert time.monotonic() - began < SOON_S, f"closing took more than {SOON_S:g} s"
+            if time.monotonic() - began > SOON_S:
+                raise _TooLate(f"closing took more than {SOON_S:g} s")
         _check_whole(await _hear(model, _ask()))
 
     _run(make, main)
@@ -206,7 +210,8 @@ def cancelling_the_reader_ends_it_at_once(make: MakeModel) -> None:
         await asyncio.sleep(0)
         task.cancel()
         done, _ = await asyncio.wait([task], timeout=SOON_S)
-        assert done, f"a stream that was cancelled went on for more than {SOON_S:g} s"
+        if not done:
+            raise _TooLate(f"a stream that was cancelled went on for more than {SOON_S:g} s")
         if not task.cancelled() and (error := task.exception()) is not None:
             raise AssertionError(f"a cancelled stream raised {error!r} in place of CancelledError") from error
         _check_whole(await _hear(model, _ask()))
@@ -215,7 +220,7 @@ def cancelling_the_reader_ends_it_at_once(make: MakeModel) -> None:
 
 
 def it_does_not_hold_up_the_loop(make: MakeModel) -> None:
-    """All runs of a process live on one loop: who blocks it, blocks them all. Half a second is forgiven, once."""
+    """All runs of a process live on one loop: who blocks it, blocks them all. Half a second is forgiven."""
 
     async def main(model: Model) -> None:
         await _hear(model, _ask())  # what is imported, or connected, at first
@@ -233,7 +238,8 @@ def it_does_not_hold_up_the_loop(make: MakeModel) -> None:
         await _hear(model, _ask())
         is_over = True
         await watching
-        assert longest_s < 0.5, f"the loop stood still for {longest_s:.2f} s"
+        if longest_s > 0.5:
+            raise _TooLate(f"the loop stood still for {longest_s:.2f} s")
 
     _run(make, main)
 
@@ -341,14 +347,21 @@ def _check_make(make: object) -> None:
         )
 
 
+class _TooLate(AssertionError):
+    """It took too long. Once may be the machine's fault."""
+
+
 def _run(make: MakeModel, main: Callable[[Model], Any]) -> None:
-    """On a loop of its own, which one model has for good."""
+    """On a loop of its own, which one model has for good. What came too late is tried once more."""
 
     async def bounded() -> None:
         async with asyncio.timeout(PATIENCE_S):
             await main(make())
 
-    asyncio.run(bounded())
+    try:
+        asyncio.run(bounded())
+    except _TooLate:
+        asyncio.run(bounded())
 
 
 def _ask(text: str = "Say something.", *, history: tuple[Message, ...] = (), **options: Any) -> ModelRequest:

@@ -88,11 +88,11 @@ class ProviderServer:
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="turncell-provider-server", daemon=True)
 
-    def wait_until_open(self, count: int = 1, timeout_s: float = 5.0) -> float:
+    def wait_until_open(self, count: int = 1, timeout_s: float = 60.0) -> float:
         """Wait until so many connections are open, and return the seconds it took."""
         return self._wait(lambda: self.open_connections >= count, f"{count} open connections", timeout_s)
 
-    def wait_until_closed(self, timeout_s: float = 5.0) -> float:
+    def wait_until_closed(self, timeout_s: float = 60.0) -> float:
         """Wait until no connection is open, and return the seconds it took."""
         return self._wait(lambda: self.open_connections == 0, "no open connection", timeout_s)
 

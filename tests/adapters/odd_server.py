@@ -36,7 +36,11 @@ def tools() -> list[dict[str, Any]]:
         {"name": "hang", "description": "Never answer.", "inputSchema": {"type": "object"}},
         {"name": "fail", "description": "Say that it failed.", "inputSchema": {"type": "object"}},
         {"name": "asks", "description": "Ask the client for more.", "inputSchema": {"type": "object"}},
-        {"name": "cancelled", "description": "Which calls were cancelled.", "inputSchema": {"type": "object"}},
+        {
+            "name": "cancelled",
+            "description": "Which calls were cancelled, and how many wait.",
+            "inputSchema": {"type": "object"},
+        },
         {"name": "pid", "description": "Who I am.", "inputSchema": {"type": "object"}},
         {"name": "much", "description": "A megabyte.", "inputSchema": {"type": "object"}},
         {"name": "grow", "description": "Get one more tool.", "inputSchema": {"type": "object"}},
@@ -106,7 +110,7 @@ def call(number: Any, name: str, arguments: dict[str, Any]) -> None:
         }})  # fmt: skip
         waiting["q1"] = number
     elif name == "cancelled":
-        says(json.dumps(cancelled))
+        says(json.dumps({"waiting": len(waiting), "cancelled": cancelled}))
     elif name == "pid":
         says(str(os.getpid()))
     elif name == "much":

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.runtime.pieces import until
 from turncell import Agent, Session
 from turncell.adapters.sql_store import SQLStore
 from turncell.adapters.sql_store_schema import BUSY_TIMEOUT_S
@@ -82,6 +83,7 @@ while not os.path.exists(sys.argv[1]):
     begun = time.monotonic()
     session.send("go").result().raise_for_status()
     worst_s, runs = max(worst_s, time.monotonic() - begun), runs + 1
+    open(sys.argv[2], "a").write("x")
     time.sleep(0.02)
 print(runs, worst_s)
 """
@@ -101,10 +103,12 @@ def test_while_a_session_of_a_large_history_is_deleted_the_turns_of_another_kern
         store.append([*small, Record("large", seq * 200, "r", 1, "T", 1.0, payload, {digest: data})], durable=False)
     assert path.stat().st_size > 90_000_000
     environment = os.environ | {"TURNCELL_STORE": str(path)}
-    command = [sys.executable, "-c", WRITER, tmp_path / "enough"]
+    turns = tmp_path / "turns"
+    command = [sys.executable, "-c", WRITER, tmp_path / "enough", turns]
     other = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     assert other.stdout is not None and other.stdout.readline() == "up\n"
     store.delete(["large"])
+    until(lambda: other.poll() is not None or (turns.exists() and turns.stat().st_size > 5))
     assert other.poll() is None, "the other one must write all the while"
     (tmp_path / "enough").touch()
     said, errors = other.communicate(timeout=60)
@@ -123,7 +127,8 @@ def test_a_lock_that_passes_fails_no_turn(
     import sqlite3
     import threading
 
-    monkeypatch.setattr("turncell.adapters.sql_store_schema.BUSY_TIMEOUT_S", 0.2)
+    for module in ("sql_store_schema", "sql_store_views"):
+        monkeypatch.setattr(f"turncell.adapters.{module}.BUSY_TIMEOUT_S", 0.2)
     path = tmp_path / "h.sqlite"
     journal = Journal(lambda: SQLStore.sqlite(path))
     session = Agent(ScriptedModel(["one", "two"]), journal=journal).session()
@@ -132,8 +137,8 @@ def test_a_lock_that_passes_fails_no_turn(
     other.execute("BEGIN IMMEDIATE")
 
     def leave() -> None:
-        until = time.monotonic() + 20
-        while "trying again" not in caplog.text and time.monotonic() < until:
+        deadline = time.monotonic() + 60
+        while "trying again" not in caplog.text and time.monotonic() < deadline:
             time.sleep(0.05)
         other.rollback()
 

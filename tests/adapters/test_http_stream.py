@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 import ssl
 import struct
@@ -27,6 +28,7 @@ from turncell.adapters.http_stream import Patience, Post, check_url, proxy_of
 from turncell.adapters.keys import key_of
 from turncell.adapters.provider_failures import retry_after, said_failure
 from turncell.errors import ModelFailure, UsageError
+from turncell.testing import ProviderServer, reply, serve
 
 pytestmark = pytest.mark.feature("G2")
 
@@ -84,9 +86,9 @@ def test_ten_megabytes_in_one_line_cost_no_square() -> None:
     wire = b"data: " + b"x" * 10_000_000 + b"\n\n"
 
     def cost(wire: bytes) -> float:
-        began = time.process_time()
+        began = time.thread_time()
         assert len(payloads([wire[at : at + 1000] for at in range(0, len(wire), 1000)])[0]) == len(wire) - 8
-        return time.process_time() - began
+        return time.thread_time() - began
 
     small = cost(b"data: " + wire[6:1_000_006] + b"\n\n")
     assert cost(wire) < 40 * max(small, 0.005)
@@ -162,7 +164,8 @@ def test_connections_are_used_again() -> None:
             for _ in range(3):
                 with suppress(ModelFailure):
                     await collect(server)
-                await asyncio.sleep(0.3)
+                for _ in range(30):  # many turns of the loop, also where one of them comes late
+                    await asyncio.sleep(0.01)
             return server.connections
 
     async def late_end(server: ByteServer, writer: asyncio.StreamWriter) -> None:
@@ -183,7 +186,9 @@ def test_leaving_closes_the_connection_within_a_tenth_of_a_second() -> None:
 
     async def cancel(server: ByteServer) -> None:
         task = asyncio.ensure_future(collect(server))
-        await asyncio.sleep(0.2)
+        while not server.requests:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -256,8 +261,8 @@ def test_how_long_to_wait_is_told() -> None:
     assert fail(plain(b"{}", status="429 Slow", headers="Retry-After: 7\r\n")).retry_after_s == 7.0
     both = "Retry-After: 7\r\nretry-after-ms: 250\r\n"
     assert fail(plain(b"{}", status="429 Slow", headers=both)).retry_after_s == 0.25
-    at = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
-    assert 27 < (retry_after({"Retry-After": at}) or 0) <= 30
+    at = format_datetime(datetime.now(UTC) + timedelta(seconds=300), usegmt=True)
+    assert 200 < (retry_after({"Retry-After": at}) or 0) <= 300
     assert retry_after({"Retry-After": format_datetime(datetime(2001, 1, 1, tzinfo=UTC))}) == 0.0
     assert retry_after({"Retry-After": "soon"}) is None
 
@@ -323,7 +328,7 @@ def test_silence_ends_in_a_timeout() -> None:
         await asyncio.sleep(30)
 
     for answer, patience in (
-        (silent, Patience(first_s=0.2, connect_s=0.1)),
+        (silent, Patience(first_s=0.2, connect_s=0.5)),
         (plain(ends=False), Patience(first_s=0.3)),
         (plain(b"data: 1\n\n", ends=False), Patience(between_s=0.3)),
     ):
@@ -335,7 +340,7 @@ def test_silence_ends_in_a_timeout() -> None:
 
 def test_who_goes_on_talking_is_not_silent() -> None:
     slow = plain(*[b"data: 1\n\n", b": still here\n\n"] * 4, gap_s=0.15)
-    found, _ = play(slow, patience=Patience(first_s=0.4, between_s=0.4))
+    found, _ = play(slow, patience=Patience(first_s=1.0, between_s=1.0))
     assert len(found) == 4
 
 
@@ -350,6 +355,33 @@ def test_a_reader_that_is_busy_elsewhere_is_not_kept_waiting() -> None:
         return count
 
     assert asyncio.run(main()) == 2
+
+
+@pytest.mark.feature("A13")
+def test_what_came_while_the_process_stood_still_is_not_too_late() -> None:
+    """As after a closed laptop: the limit is over when the bytes are there, and nobody has read them yet."""
+
+    async def main(server: ProviderServer) -> int:
+        loop, count = asyncio.get_running_loop(), 0
+        real = loop.time
+
+        def stand_still(answer: Post) -> None:
+            assert answer._response is not None and answer._response.connection is not None
+            wire = answer._response.connection.transport.get_extra_info("socket")  # type: ignore[union-attr]
+            select.select([wire], [], [], 60)
+            loop.time = lambda: real() + 1_000  # type: ignore[method-assign]
+
+        patience = Patience(between_s=900)
+        body = b'{"stream": true, "messages": []}'
+        async with Post("m", f"{server.base_url}/chat/completions", body, {}, patience=patience) as answer:
+            async for burst in answer:
+                if not count:
+                    loop.call_soon(loop.call_soon, stand_still, answer)  # when it waits for more
+                count += len(burst)
+        return count
+
+    with serve([reply("12345678" * 10, delay_s=0.05)]) as server:
+        assert asyncio.run(main(server)) > 10
 
 
 def test_a_web_page_is_not_an_answer() -> None:

@@ -154,7 +154,7 @@ store.append([Record("s", 2, "r", 1, "T", 0.0, b"{}")], durable=True, token="old
         time.sleep(0.3)
         assert other.poll() is None, "it waits"
         connection.exec_driver_sql("UPDATE writers SET token = 'new' WHERE session_id = 's'")
-    _, errors = other.communicate(timeout=30)
+    _, errors = other.communicate(timeout=60)
     assert "SessionBusy: session s is written by process 7" in errors
     assert [found.seq for found in store.read()] == [1]
     store.close()

@@ -28,7 +28,7 @@ from turncell import (
 from turncell.adapters.cassette_file import write_cassette
 from turncell.adapters.recordings import CassetteModel
 from turncell.adapters.replay import cassette_of
-from turncell.adapters.scripted_model import Entry, ScriptedModel, call, stop, think
+from turncell.adapters.scripted_model import Entry, ScriptedModel, call, say, stop, think
 from turncell.core.events import Compacted
 from turncell.errors import ModelFailure
 from turncell.runtime.ports import ModelRequest
@@ -69,7 +69,7 @@ def world() -> World:
 
 
 def wait_for(happened: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not happened():
         assert time.monotonic() < deadline, "it has not happened"
         time.sleep(0.005)
@@ -200,7 +200,7 @@ class TestReplay:
         assert again.state.error == failed.state.error == "no key"
 
     def test_a_run_that_somebody_stopped_says_so_and_compare_shows_where(self, world: World) -> None:
-        run = Agent(ScriptedModel(["word " * 400], delay_s=0.01)).start("Go")
+        run = Agent(ScriptedModel([[say("word "), say("never said", delay_s=60)]])).start("Go")
         wait_for(lambda: run.text)
         run.cancel()
         run.result()

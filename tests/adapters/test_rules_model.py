@@ -304,7 +304,7 @@ def test_a_prompt_of_megabytes_does_not_hold_the_loop(piece: str) -> None:
         watcher.cancel()
         return longest
 
-    assert min(asyncio.run(main()) for _ in range(3)) < 0.1, "some 30 ms on an idle machine"
+    assert min(asyncio.run(main()) for _ in range(3)) < 0.5, "some 30 ms on an idle machine"
 
 
 def test_of_a_long_message_the_two_ends_are_read_and_it_says_so() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from turncell import Run, Session, tool
 from turncell.core.deltas import Fragment, TextFragment
 from turncell.core.events import Event, RunEnded
+from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.ports import ModelRequest
 
 LONG_S = 60.0
@@ -22,6 +23,14 @@ def until(condition: Callable[[], Any], timeout_s: float = LONG_S) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.005)
+
+
+def skip(seconds: float) -> None:
+    """Let the loop that runs live on believe that so much time has passed: time limits within it are over now."""
+    loop = BackgroundLoop.current().loop
+    before = loop.time
+    loop.time = lambda: before() + seconds  # type: ignore[method-assign]
+    loop.call_soon_threadsafe(lambda: None)  # it sleeps until what was the next moment
 
 
 class Gate:

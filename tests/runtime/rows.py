@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from turncell import Agent, ModelFailure, tool
+from turncell.runtime import defaults
 from turncell.runtime.ports import ModelRequest
 from turncell.testing import ScriptedModel, call
 
@@ -51,7 +51,7 @@ def die_once(mark: str) -> str:
     """Kill the program, unless it was done before."""
     if not Path(mark).exists():
         Path(mark).write_text("died")
-        time.sleep(0.5)  # what nobody waits for is on disk after a moment
+        defaults.journal().flush()
         os.kill(os.getpid(), signal.SIGKILL)
     return "alive"
 

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from tests.runtime.pieces import until
+from tests.runtime.pieces import LONG_S, until
 from tests.runtime.test_hooks import notes, read
 from tests.runtime.test_runs import Mailbox, weather
 from turncell import Agent, AnswerRefused, Check, Hooks, Rule, ToolUse, rulebook, settings, tool
+from turncell.core.events import RequestOpened
 from turncell.runtime.run import Run
 from turncell.testing import ScriptedModel, call
 
@@ -323,10 +324,11 @@ class TestAnswers:
         assert [c.status for c in run.tool_calls] == ["ok", "denied", "ok"]
 
     def test_an_answer_that_comes_late_is_refused(self, mailbox: Mailbox) -> None:
-        run = ask(Agent(mails("ana"), tools=[mailbox.tool()], request_timeout_s=0.1))
-        request = run.requests[0].request
+        run = (
+            Agent(mails("ana"), tools=[mailbox.tool()], request_timeout_s=0.1).start("go", is_attended=True).result(60)
+        )
+        request = run.tool_calls[0].request
         assert request
-        run.result(60)
         for decision in ("approve", "deny"):
             with pytest.raises(AnswerRefused, match="not open any more"):
                 run.answer(request.request_id, decision, digest=request.digest).result(60)  # type: ignore[arg-type]
@@ -351,10 +353,11 @@ class TestAnswers:
 @pytest.mark.feature("B9")
 class TestTime:
     def test_a_request_has_its_time_and_the_model_is_told_that_nobody_answered(self, mailbox: Mailbox) -> None:
-        run = ask(Agent(mails("ana"), tools=[mailbox.tool()], request_timeout_s=0.2))
-        request = run.requests[0].request
-        assert request and request.expires_at and request.expires_at - request.opened_at <= 1
-        run.result(60)
+        run = (
+            Agent(mails("ana"), tools=[mailbox.tool()], request_timeout_s=0.2).start("go", is_attended=True).result(60)
+        )
+        (request,) = [event for event in run.events if isinstance(event, RequestOpened)]
+        assert request.expires_at and 0 < request.expires_at - request.at <= 1
         assert run.status == "completed" and "nobody answered in time" in read(run)
         answered = run.tool_calls[0].request
         assert answered and answered.by == "time limit" and not mailbox.sent
@@ -423,7 +426,10 @@ class TestGuard:
 
 
 @pytest.mark.feature("B7")
-def test_a_rule_book_that_is_locked_by_another_kernel_holds_up_no_other_run(mailbox: Mailbox) -> None:
+def test_a_rule_book_that_is_locked_by_another_kernel_holds_up_no_other_run(
+    mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("turncell.runtime.rulebook.LOCK_TIMEOUT_S", LONG_S)
     agent = Agent(mails("ana"), tools=[mailbox.tool()])
     run = ask(agent)
     request = run.requests[0].request
@@ -439,7 +445,10 @@ def test_a_rule_book_that_is_locked_by_another_kernel_holds_up_no_other_run(mail
 
 
 @pytest.mark.feature("B7")
-def test_who_answers_while_a_rule_is_on_its_way_to_the_disk_is_the_first(mailbox: Mailbox) -> None:
+def test_who_answers_while_a_rule_is_on_its_way_to_the_disk_is_the_first(
+    mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("turncell.runtime.rulebook.LOCK_TIMEOUT_S", LONG_S)
     run = ask(Agent(mails("ana"), tools=[mailbox.tool()]))
     request = run.requests[0].request
     assert request is not None
@@ -480,13 +489,13 @@ class TestEditedArguments:
         def slow(to: str, body: str) -> None:
             if to == "bo":
                 judging.set()
-                judged.wait(20)
+                judged.wait(LONG_S)
 
         run = ask(Agent(mails("ana"), tools=[mailbox.tool(check=slow)]))
         request = run.requests[0].request
         assert request is not None
         edited = run.answer(request.request_id, "edit", digest=request.digest, arguments={"to": "bo"})
-        assert judging.wait(20)
+        assert judging.wait(LONG_S)
         run.approve()
         judged.set()
         with pytest.raises(AnswerRefused, match="not open any more"):
@@ -510,9 +519,10 @@ class TestRulesThatDoNothing:
         inner = Agent(mails("ana"), tools=[mailbox.tool()], name="clerk")
         caplog.clear()
         Agent(mails("ana"), tools=[inner.as_tool()], rules=[rule])
-        assert [said in record.getMessage() for record in caplog.records] == [True]
+        warned = [record.getMessage() for record in caplog.records if record.name == "turncell"]
+        assert [said in one for one in warned] == [True]
 
     def test_those_that_may_match_are_not(self, mailbox: Mailbox, caplog: pytest.LogCaptureFixture) -> None:
         rules = [Rule("*", "ask"), Rule("ma?l", "deny", {"to": "rival"}), lambda use: None]
         Agent(mails("ana"), tools=[mailbox.tool(), weather], rules=rules)
-        assert not caplog.records
+        assert not [record for record in caplog.records if record.name == "turncell"]

@@ -402,7 +402,7 @@ class TestWorkers:
         session_id = runs_df().set_index("run_id").loc[here["run_id"].iloc[1], "session_id"]
         assert session_id in here["error"].iloc[1]
         decided = Session.load(session_id).resume(agent=agent, is_attended=True)
-        decided.wait_request(20)
+        decided.wait_request(60)
         decided.reply("sent")
         assert decided.result(60).status == "completed"
         assert list(agent.map(rows, resume="x", progress=False)["status"]) == ["completed"] * 2

@@ -30,7 +30,7 @@ from turncell.core.deltas import Finished, Fragment, TextFragment
 from turncell.core.events import BudgetChanged
 from turncell.core.parts import Usage
 from turncell.runtime.ports import ModelRequest
-from turncell.testing import ScriptedModel, call, reply, say, serve
+from turncell.testing import ScriptedModel, call, reply, serve
 
 
 def looking(**options: Any) -> ScriptedModel:
@@ -102,7 +102,11 @@ class TestLimits:
         assert run.budget.spent.tokens == (used.input_tokens or 0) + (used.output_tokens or 0)
 
     def test_seconds(self) -> None:
-        run = Agent(Silent("thinking"), budget={"seconds": 0.2}).start("go").result(60)
+        now_s = 100.0
+        run = Agent(Silent("thinking"), budget=Budget(seconds=10, clock=lambda: now_s)).start("go")
+        until(lambda: run.text)
+        now_s += 11
+        run.result(60)
         assert run.status == "budget" and "seconds" in (run.state.error or "") and run.text == "thinking"
 
     def test_the_limits_of_an_agent_hold_for_each_run_anew_and_those_of_a_run_go_before(self) -> None:
@@ -143,7 +147,7 @@ class TestPrices:
         first = {"drops": {"resets_after": 4}, "cancelled": {"hangs_after": 4}, "silent": {"hangs_after": 4}}[how]
         with serve([reply("12345678 and more and more", **first), "Fine."]) as server:
             served = model("openai/m", base_url=server.base_url, price=Price(1, 2))
-            agent = Agent(served, budget=budget, attempts=1, silence_s=0.5 if how == "silent" else 60)
+            agent = Agent(served, budget=budget, attempts=1, silence_s=1.0 if how == "silent" else 60)
             run = agent.start("go")
             until(lambda: run.text.startswith("12345678"))
             if how == "cancelled":
@@ -177,7 +181,7 @@ class TestChanging:
         @tool(effect="read")
         def wait() -> str:
             """Wait."""
-            gate.wait(20)
+            gate.wait(LONG_S)
             return "ok"
 
         model = ScriptedModel([call("wait"), call("wait"), "Done."])
@@ -195,7 +199,7 @@ class TestChanging:
         @tool(effect="read")
         def wait() -> str:
             """Wait."""
-            gate.wait(20)
+            gate.wait(LONG_S)
             return "ok"
 
         run = Agent(ScriptedModel(lambda request: call("wait")), tools=[wait]).start("go")
@@ -206,9 +210,11 @@ class TestChanging:
         assert run.status == "budget" and run.tool_calls[0].status == "ok"
 
     def test_what_is_no_limit_changes_nothing(self) -> None:
-        run = Agent(ScriptedModel([say("slow", delay_s=0.05)])).start("go")
+        gate = Gate()
+        run = Agent(ScriptedModel([gate.say("slow")])).start("go")
         with pytest.raises(UsageError, match="no limit called 'euros'"):
             run.set_budget(euros=3)
+        gate.open()
         run.result(60)
         assert not any(isinstance(event, BudgetChanged) for event in run.events)
 
@@ -245,9 +251,10 @@ class TestSharing:
         assert runs[0].state.budget == {"steps": 3}, "what applies is in the record"
 
     def test_a_change_for_one_run_leaves_the_others_limits_alone(self) -> None:
-        budget = Budget(steps=5)
-        run = Agent(ScriptedModel([say("slow", delay_s=0.05)])).start("go", budget=budget)
+        budget, gate = Budget(steps=5), Gate()
+        run = Agent(ScriptedModel([gate.say("slow")])).start("go", budget=budget)
         run.set_budget(steps=1)
+        gate.open()
         run.result(60)
         assert budget.limits.steps == 5 and run.budget.limits.steps == 1
 
@@ -328,6 +335,7 @@ class TestTelemetry:
                 memory.write(record)
 
         run = Agent(ScriptedModel(["fine"]), telemetry=[Stalled(), memory]).start("go").result(LONG_S)
-        assert run.status == "completed" and len(memory.records) == 1
+        assert run.status == "completed"
+        until(lambda: len(memory.records) == 1)
         gate.open()
         until(lambda: len(memory.records) == 2)

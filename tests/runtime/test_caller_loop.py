@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.runtime.pieces import LONG_S, Gate
 from turncell import Agent, ToolError, tool
 from turncell.runtime import caller_loop
 from turncell.runtime.loop import BackgroundLoop
@@ -54,12 +55,12 @@ def test_many_run_side_by_side_there() -> None:
 
     @tool(effect="read", loop="caller")
     async def one() -> int:
-        await asyncio.wait_for(both.wait(), 5)
+        await asyncio.wait_for(both.wait(), LONG_S)
         return 1
 
     @tool(effect="read", loop="caller")
     async def two() -> int:
-        await asyncio.wait_for(both.wait(), 5)
+        await asyncio.wait_for(both.wait(), LONG_S)
         return 2
 
     run = asyncio.run(agent(one, two).run("Go on."))
@@ -97,9 +98,9 @@ def test_cancelling_the_run_cancels_it_there() -> None:
                 raise
 
         run = agent(waits).start("Go on.")
-        await asyncio.wait_for(begun.wait(), 5)
+        await asyncio.wait_for(begun.wait(), LONG_S)
         run.cancel("enough")
-        await asyncio.wait_for(cancelled.wait(), 5)
+        await asyncio.wait_for(cancelled.wait(), LONG_S)
         return True
 
     assert asyncio.run(main())
@@ -115,16 +116,14 @@ def test_a_loop_that_is_blocked_or_closed_is_said_to_be(monkeypatch: pytest.Monk
     said = asyncio.run(blocks())
     assert said is not None and "was blocked for 0.2 s, and the tool has not begun" in said
 
-    @tool(effect="read")
-    async def later() -> None:
-        await asyncio.sleep(0.3)
-
-    model = ScriptedModel([call("later"), call("whose"), say("Done.")])
+    gate = Gate()
+    model = ScriptedModel([call("look"), call("whose"), say("Done.")])
 
     async def leaves() -> Any:
-        return Agent(model, tools=[later, whose]).start("Go on.")
+        return Agent(model, tools=[gate.read_tool(), whose]).start("Go on.")
 
     run = asyncio.run(leaves())
+    gate.open()
     assert "is closed; its objects cannot be used" in (run.result().state.calls[1].content or "")
 
 

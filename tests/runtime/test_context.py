@@ -32,7 +32,7 @@ from turncell import (
     steps_df,
     tool,
 )
-from turncell.adapters.litellm_model import LiteLLMModel
+from turncell.adapters.litellm_model import LiteLLMModel, warm_up
 from turncell.adapters.sql_store import SQLStore
 from turncell.core.context import summary_text
 from turncell.core.events import Compacted, Pruned, Retrieved
@@ -301,6 +301,7 @@ class TestRefusals:
     def test_over_http_too(self) -> None:
         bad = fault(400, "This model's maximum context length is 512 tokens. However, your messages resulted in 900.")
         script = [*(reply(LONG) for _ in range(4)), bad, reply("In short."), reply("Fine.")]
+        warm_up()
         with serve(script) as server:
             model = LiteLLMModel("openai/gpt-4o-mini", api_key="k", base_url=server.base_url)
             session = Agent(model, context=Context(keep_recent=1)).session()

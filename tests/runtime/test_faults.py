@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.pieces import LONG_S, Gate, Silent, ends, until, written
+from tests.runtime.pieces import LONG_S, Gate, Silent, ends, skip, until, written
 from turncell import Agent, Declined, Hooks, ModelFailure, Run, ToolContext, tool
-from turncell.adapters.litellm_model import LiteLLMModel
+from turncell.adapters.litellm_model import LiteLLMModel, warm_up
 from turncell.adapters.scripted_model import ScriptedModel, call, say
 from turncell.core import streaming
 from turncell.core.events import Event, RunEnded
@@ -20,6 +20,7 @@ from turncell.testing import ProviderServer, Reply, fault, raw, reply, serve
 
 
 def served(server: ProviderServer, **options: Any) -> Agent:
+    warm_up()  # importing it takes half a minute on a busy machine: no silence of a model
     return Agent(LiteLLMModel("openai/gpt-4o-mini", api_key="k", base_url=server.base_url), **options)
 
 
@@ -59,8 +60,9 @@ class TestProviders:
     def test_in_the_middle_it_is_a_failure_that_keeps_the_text_and_is_not_repeated(
         self, bad: Reply, kinds: set[str]
     ) -> None:
+        silence_s = 1.0 if bad.hangs_after is not None else 60
         with serve([bad, reply("never")]) as server:
-            run = served(server, silence_s=0.5).start("go").result(LONG_S)
+            run = served(server, silence_s=silence_s).start("go").result(LONG_S)
             assert run.status == "failed" and run.state.error_kind in kinds
             assert set(run.text) == {"x"} and 0 < len(run.text) < 80
             assert len(server.requests) == 1 and len(ends(run)) == 1
@@ -75,7 +77,7 @@ class TestProviders:
 
     def test_one_that_hangs_is_given_up_and_the_fallback_answers(self) -> None:
         with serve([reply("x", hangs_after=0)]) as server:
-            agent = served(server, silence_s=0.5, attempts=1, fallbacks=[ScriptedModel(["Fine."])])
+            agent = served(server, silence_s=1.0, attempts=1, fallbacks=[ScriptedModel(["Fine."])])
             assert agent.start("go").result(LONG_S).text == "Fine."
             server.wait_until_closed()
 
@@ -111,7 +113,10 @@ class TestTheConnectionIsClosed:
 
     def test_when_the_time_of_the_run_is_over(self) -> None:
         with serve([reply("x" * 80, hangs_after=4)]) as server:
-            assert served(server, timeout_s=0.5).start("go").result(LONG_S).status == "timeout"
+            run = served(server, timeout_s=30).start("go")
+            until(lambda: run.text)
+            skip(30)
+            assert run.result(LONG_S).status == "timeout"
             server.wait_until_closed()
 
 

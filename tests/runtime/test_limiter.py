@@ -90,8 +90,8 @@ def test_a_limit_that_is_not_reached_does_not_grow_and_another_failure_changes_n
 def test_nobody_begins_before_the_time_that_the_provider_has_said() -> None:
     async def main() -> None:
         found = Limiter(first=4)
-        (await found.slot()).leave("rate_limit", 0.2)
-        began = asyncio.get_running_loop().time()
+        slot, began = await found.slot(), asyncio.get_running_loop().time()
+        slot.leave("rate_limit", 0.2)
         slots = await asyncio.gather(found.slot(), found.slot())
         assert asyncio.get_running_loop().time() - began >= 0.19
         assert len(slots) == 2 == found.running

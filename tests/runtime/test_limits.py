@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from tests.runtime.pieces import LONG_S, ends, told, until, written
+from tests.runtime.pieces import LONG_S, Gate, ends, skip, told, until, written
 from turncell import Agent, Budget, LoopDetection, ModelFailure, RunError, StepLimit, UsageError, tool
-from turncell.adapters.scripted_model import ScriptedModel, call, say
+from turncell.adapters.scripted_model import Call, ScriptedModel, call, say
+from turncell.core.deltas import Finished, Fragment
+from turncell.runtime.ports import ModelRequest
 
 
 @tool(effect="read")
@@ -171,8 +174,10 @@ class TestOtherLimits:
             """Send."""
             return "sent"
 
-        agent = Agent(ScriptedModel([call("mail")]), tools=[mail], timeout_s=0.3)
-        run = agent.start("go", is_attended=True).result(LONG_S)
+        run = Agent(ScriptedModel([call("mail")]), tools=[mail], timeout_s=30).start("go", is_attended=True)
+        until(lambda: run.requests)
+        skip(30)
+        run.result(LONG_S)
         assert run.status == "timeout" and run.tool_calls[0].status == "cancelled" and not run.requests
 
     def test_a_budget_of_calls(self) -> None:
@@ -206,7 +211,7 @@ class TestLatency:
         time.sleep(0.05)  # a wait that can be measured
         run.approve()
         run.result(LONG_S)
-        run.drain()
+        run.drain(LONG_S)
         latencies = [event for event in seen if event.type == "Latency"]
         assert {event.kind for event in latencies} == {"first_token", "gap", "model", "call", "waiting"}
         assert all(event.seconds >= 0 for event in latencies)
@@ -220,7 +225,7 @@ class TestLatency:
         run = Agent(ScriptedModel([call("peek"), say("one two three", delay_s=0.01)]), tools=[peek]).start("go")
         run.subscribe(seen.append)
         run.result(LONG_S)
-        run.drain()
+        run.drain(LONG_S)
         assert not any(event.type == "Latency" for event in seen)
         steps, calls, runs = steps_df(), calls_df(), runs_df()
         assert (steps["first_token_s"] > 0).all() and "waiting_s" in runs and (calls["duration_s"] >= 0).all()
@@ -228,13 +233,19 @@ class TestLatency:
 
 @pytest.mark.feature("A16")
 def test_accessors_of_usage_and_of_what_is_being_written() -> None:
-    from tests.runtime.pieces import Gate
-    from turncell.adapters.scripted_model import Call
-
     gate = Gate()
-    half = Call("peek", '{"at": "clock"}')
-    model = ScriptedModel([[half, Call("peek", '{"at": "sun"}'), say("!", delay_s=0.3)], gate.say("Two words.")])
-    agent = Agent(model, tools=[peek])
+
+    class Slow(ScriptedModel):
+        """Is held after the calls of its first answer."""
+
+        async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
+            async for burst in super().stream(request):
+                if isinstance(burst[0], Finished) and request.step == 1:
+                    await gate.wait_async()
+                yield burst
+
+    calls = [Call("peek", '{"at": "clock"}'), Call("peek", '{"at": "sun"}')]
+    agent = Agent(Slow([calls, "Two words."]), tools=[peek])
     session = agent.session()
     assert session.last_usage is None and session.last_total_tokens is None
     run = agent.start("go", session=session)

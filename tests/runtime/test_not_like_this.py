@@ -12,7 +12,7 @@ import pytest
 
 from tests.runtime.pieces import LONG_S, Gate, Silent, ends, told, until, written
 from turncell import Agent, ModelFailure, Session, runs_df, steps_df, tool
-from turncell.adapters.litellm_model import LiteLLMModel
+from turncell.adapters.litellm_model import LiteLLMModel, warm_up
 from turncell.adapters.scripted_model import Call, ScriptedModel, call, say
 from turncell.testing import reply, serve
 
@@ -38,6 +38,7 @@ class Mails:
 
 
 def served(script: Any, prompt: str = "go", **options: Any) -> Any:
+    warm_up()
     with serve(script) as server:
         model = LiteLLMModel("openai/gpt-4o-mini", api_key="k", base_url=server.base_url)
         return Agent(model, **options).start(prompt).result(LONG_S), server
@@ -198,6 +199,7 @@ def test_a_tool_result_that_json_cannot_hold_poisons_every_later_call() -> None:
         """Return."""
         return {"a": {1, 2}, "b": float("nan"), "c": b"\xff", "d": "\ud800", 5: object()}
 
+    warm_up()
     calls = reply(calls=[call("odd")])
     with serve([calls, reply("Done."), reply("Still here.")]) as server:
         agent = Agent(LiteLLMModel("openai/gpt-4o-mini", api_key="k", base_url=server.base_url), tools=[odd])

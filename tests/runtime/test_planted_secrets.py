@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from tests.adapters.conftest import postgres_server, postgres_url  # noqa: F401  # fixtures
 from tests.notebook.test_link import Page
-from tests.runtime.pieces import until
+from tests.runtime.pieces import LONG_S, until
 from turncell import (
     Agent,
     Hooks,
@@ -132,7 +132,12 @@ def all_rows(url: str) -> str:
     indirect=["journal"],
 )  # fmt: skip
 def test_no_secret_is_in_any_file_or_in_any_message_to_the_page(
-    journal: Journal, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+    journal: Journal,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    chunk: int,
 ) -> None:
     plant = Plants(monkeypatch)
     kind = request.node.callspec.params["journal"]
@@ -190,7 +195,7 @@ def test_no_secret_is_in_any_file_or_in_any_message_to_the_page(
     log = logging.FileHandler(tmp_path / "turncell.log")
     logger = logging.getLogger("turncell")
     logger.addHandler(log)
-    monkeypatch.setattr(logger, "level", logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "turncell")
     echo = (tmp_path / "echo.txt").open("w")
     session = Session.new(journal, plant())
     pages = [Page(), Page()]
@@ -209,7 +214,7 @@ def test_no_secret_is_in_any_file_or_in_any_message_to_the_page(
                 page.link.take({"type": "ready", "have": -2})  # a snapshot, in the middle of whatever is written
                 time.sleep(0.02)
             page.link.close().result(60)
-            run.drain()
+            run.drain(LONG_S)
         texts_of_headers = (text for text in iter(plant, None) if text.isascii() and text.isprintable())
         headers = {f"x-house-{number}": next(texts_of_headers) for number in range(4)}
         key = "of-no-shape-at-all-77"

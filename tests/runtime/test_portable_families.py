@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ from turncell.core import upcast
 from turncell.errors import SessionBusy, SettingError, StoreError
 from turncell.runtime import portable
 from turncell.runtime.journal import Journal
-from turncell.runtime.ports import Store
+from turncell.runtime.ports import SessionInfo, Store
 from turncell.testing import ScriptedModel, call
 
 Open = Callable[[], Journal]
@@ -60,20 +61,34 @@ def with_a_sub_agent(journal: Journal) -> Session:
     return session
 
 
+def infos(journal: Journal) -> list[SessionInfo]:
+    return journal.ask(lambda store: store.sessions())
+
+
 def titles(journal: Journal) -> int:
-    return len(journal.ask(lambda store: store.sessions()))
+    return len(infos(journal))
+
+
+def aged(line: dict[str, Any]) -> dict[str, Any]:
+    """A line of a file of ten days ago."""
+    return line | {name: line[name] - 10 * 86_400 for name in ("at", "created_at") if name in line}
 
 
 @pytest.mark.feature("C9")
-def test_prune_leaves_the_sub_agents_of_a_session_that_is_in_use_and_takes_them_with_it(opened: Open) -> None:
+def test_prune_leaves_the_sub_agents_of_a_session_that_is_in_use_and_takes_them_with_it(
+    opened: Open, tmp_path: Path
+) -> None:
     journal = opened()
-    session = with_a_sub_agent(journal)
-    time.sleep(0.3)
-    cut = time.time()
-    time.sleep(0.05)
+    young = with_a_sub_agent(journal)
+    path = young.export(tmp_path / "young.jsonl")
+    young.delete()
+    path.write_text("".join(f"{json.dumps(aged(json.loads(line)))}\n" for line in path.read_text().splitlines()))
+    session = Session.import_file(path, journal)
+    session.agent = young.agent
+    assert [round(info.updated_at / 86_400 - time.time() / 86_400) for info in infos(journal)] == [-10, -10]
     session.send("today").result().raise_for_status()
     session.close()
-    assert portable.prune((time.time() - cut) / 86_400, journal) == () and titles(journal) == 2
+    assert portable.prune(5, journal) == () and titles(journal) == 2
     assert [info.session_id for info in portable.prune(0, journal)] == [session.id] and titles(journal) == 0
 
 

@@ -140,7 +140,7 @@ class TestAllAtOnce:
         runs[2].result(LONG_S)
         until(lambda: seen and isinstance(seen[-1], RunEnded))
         assert seen[0].type == "RunStarted" and {event.run_id for event in seen} == {runs[0].id}
-        runs[2].drain()
+        runs[2].drain(LONG_S)
 
     def test_a_reader_of_a_joined_handle_reads_to_the_end(self) -> None:
         async def main() -> list[str]:
@@ -202,7 +202,7 @@ class TestStoppingASession:
 
     def test_one_whose_run_has_just_been_started_is_stopped(self) -> None:
         for _ in range(20):
-            session = Agent(ScriptedModel(["one"], delay_s=5)).session()
+            session = Agent(ScriptedModel(["one"], delay_s=LONG_S)).session()
             run = session.send("go")
             assert session.cancel("stop") and run.result(LONG_S).status == "cancelled"
 

@@ -7,14 +7,13 @@ import queue
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 import pytest
 from pydantic import AfterValidator
 
-from tests.runtime.pieces import Gate, Silent, until
+from tests.runtime.pieces import LONG_S, Gate, Silent, until
 from turncell import (
     Agent,
     AnswerRefused,
@@ -33,6 +32,7 @@ from turncell.adapters.scripted_model import Call, ScriptedModel, call, say
 from turncell.core.deltas import Finished, Fragment, TextFragment
 from turncell.core.events import Event, RunEnded, TextDelta
 from turncell.core.fold import RunState
+from turncell.runtime.bus import merge_deltas
 from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.ports import ModelRequest
 from turncell.runtime.run import Run
@@ -86,7 +86,7 @@ class TestEverywhere:
         texts: list[str] = []
         thread = threading.Thread(target=lambda: texts.append(Agent(ScriptedModel(["there"])).run_sync("How?").text))
         thread.start()
-        thread.join(5)
+        thread.join(LONG_S)
         assert texts == ["there"]
 
     def test_two_hundred_at_a_time_with_cancels(self) -> None:
@@ -94,7 +94,7 @@ class TestEverywhere:
         for run in runs[::7]:
             run.cancel()
         for run in runs:
-            run.result(30)
+            run.result(60)
         statuses = {run.status for run in runs}
         assert statuses <= {"completed", "cancelled"} and "completed" in statuses
 
@@ -111,7 +111,7 @@ if pid == 0:
     os._exit(0 if ok else 1)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
-        assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=30).returncode == 0
+        assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=100).returncode == 0
 
 
 class TestWatching:
@@ -136,8 +136,9 @@ class TestWatching:
         run.subscribe(box)
         run.subscribe(seen.append)
         run.result(60)
-        run.drain()
-        assert [event.type for event in box.queue] == [event.type for event in seen]
+        run.drain(LONG_S)
+        # The text comes in pieces, and whoever is late gets several of them as one.
+        assert merge_deltas(list(box.queue)) == merge_deltas(seen)
         assert isinstance(seen[-1], RunEnded)
 
     def test_an_async_callable_and_an_asyncio_queue(self) -> None:
@@ -152,15 +153,17 @@ class TestWatching:
             run.subscribe(watch)
             run.subscribe(box)
             await run
-            await asyncio.to_thread(run.drain)
+            await asyncio.to_thread(run.drain, LONG_S)
             return len(seen), box.qsize()
 
         seen, queued = asyncio.run(main())
         assert seen == queued > 0
 
     def test_one_that_raises_and_one_that_stalls_harm_nobody(self) -> None:
+        gate = Gate()
+
         def stall(event: Event) -> None:
-            time.sleep(3)
+            gate.wait()
 
         def fail(event: Event) -> None:
             raise RuntimeError("no")
@@ -169,18 +172,20 @@ class TestWatching:
         seen: list[Event] = []
         for subscriber in (stall, fail, seen.append):
             run.subscribe(subscriber)
-        started = time.monotonic()
         run.result(60)
-        assert time.monotonic() - started < 60
         until(lambda: seen and isinstance(seen[-1], RunEnded))
+        gate.open()
 
     def test_unsubscribing_ends_it(self) -> None:
-        run = Agent(ScriptedModel([say("word " * 50, delay_s=0.005)])).start("go")
+        gate = Gate()
+        run = Agent(ScriptedModel([gate.say("word " * 50)])).start("go")
         seen: list[Event] = []
         unsubscribe = run.subscribe(seen.append)
         until(lambda: seen)
         unsubscribe()
+        gate.open()
         run.result(60)
+        run.drain(LONG_S)
         assert not any(isinstance(event, RunEnded) for event in seen)
 
     def test_a_slow_reader_gets_merged_deltas_and_every_recorded_event(self) -> None:
@@ -189,7 +194,7 @@ class TestWatching:
             events = []
             async for event in run:
                 if not events:
-                    await asyncio.to_thread(run.result, 10)
+                    await asyncio.to_thread(run.result, 60)
                 events.append(event)
             return events
 
@@ -246,7 +251,7 @@ class TestCancelling:
         def stubborn(context: ToolContext) -> str:
             """Do not listen."""
             started.set()
-            release.wait(20)
+            release.wait(LONG_S)
             return "late"
 
         run = Agent(ScriptedModel([call("stubborn")]), tools=[stubborn]).start("go")
@@ -379,7 +384,7 @@ class TestApproving:
         request = run.requests[0].request
         assert request
         answers = [run.answer(request.request_id, "approve", digest=request.digest) for _ in range(5)]
-        refused = [future.exception(2) for future in answers]
+        refused = [future.exception(60) for future in answers]
         run.result(60)
         assert [error is None for error in refused] == [True, False, False, False, False]
         assert len(mailbox.sent) == 1
@@ -404,7 +409,7 @@ class TestNobodyThere:
 
     def test_a_request_that_nobody_answers_is_denied_after_its_time(self, mailbox: Mailbox) -> None:
         agent = Agent(ScriptedModel([call("mail", to="ana"), "Well."]), tools=[mailbox.tool()], request_timeout_s=0.2)
-        run = agent.start("go", is_attended=True).result(6)
+        run = agent.start("go", is_attended=True).result(60)
         call_ = run.tool_calls[0]
         assert call_.status == "denied" and call_.request and call_.request.by == "time limit" and not mailbox.sent
 
@@ -503,7 +508,7 @@ class TestBadCalls:
         def work(context: ToolContext) -> str:
             """Work."""
             context.progress("half done")
-            watched.wait(5)
+            watched.wait(LONG_S)
             return "done"
 
         run = Agent(ScriptedModel([call("work"), "Done."]), tools=[work]).start("go")
@@ -512,7 +517,7 @@ class TestBadCalls:
         until(lambda: any(event.type == "CallProgress" for event in seen))
         watched.set()
         run.result(60)
-        run.drain()
+        run.drain(LONG_S)
         assert [event.text for event in seen if event.type == "CallProgress"] == ["half done"]
 
 
@@ -657,7 +662,7 @@ class TestWhatIsGivenIsLookedAt:
     def test_by_an_answer_and_the_request_stays_open(self, mailbox: Mailbox) -> None:
         agent = Agent(ScriptedModel([call("mail", to="ana"), "Done."]), tools=[mailbox.tool()])
         run: Any = agent.start("go", is_attended=True)
-        (waiting,) = run.wait_request(5)
+        (waiting,) = run.wait_request(60)
         odd: list[Callable[[], Any]] = [
             lambda: run.cancel(object()),
             lambda: run.deny(object()),
@@ -678,6 +683,7 @@ class TestWhatIsGivenIsLookedAt:
     def test_by_waiting_which_says_what_it_waited_for(self) -> None:
         gate = Gate()
         run = Agent(ScriptedModel([gate.say("one")])).start("go")
+        gate.was_reached()
         with pytest.raises(TimeoutError, match="the run is running and has not ended within"):
             run.result(0.01)
         with pytest.raises(TimeoutError, match="nothing was asked within"):
@@ -697,7 +703,7 @@ class TestWaitingForARequest:
     def test_from_a_script(self, mailbox: Mailbox) -> None:
         run = self.two(mailbox)
         seen = []
-        while waiting := run.wait_request(5):
+        while waiting := run.wait_request(60):
             seen += [one.arguments["to"] for one in waiting if one.arguments]
             run.approve(waiting[0])
         assert seen == ["ana", "bo"] and run.result(60).text == "Done." and run.wait_request() == ()
@@ -705,7 +711,7 @@ class TestWaitingForARequest:
     def test_on_any_event_loop(self, mailbox: Mailbox) -> None:
         async def main() -> str:
             run = self.two(mailbox)
-            while waiting := await asyncio.wait_for(run.next_request(), 5):
+            while waiting := await asyncio.wait_for(run.next_request(), 60):
                 run.approve(waiting[0])
             return (await run).text
 
@@ -758,7 +764,7 @@ def test_nothing_is_left_running() -> None:
     for run in runs:
         run.result(60)
     until(lambda: len(asyncio.all_tasks(loop.loop)) <= tasks)
-    assert threading.active_count() <= threads + 1
+    until(lambda: threading.active_count() <= threads + 1)
 
 
 class TestWhatAReviewFound:

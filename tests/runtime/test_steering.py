@@ -174,10 +174,12 @@ class TestAtEveryBoundary:
     def test_during_the_pause_before_another_attempt_it_is_read_after_the_answer(self) -> None:
         from turncell import ModelFailure
 
-        model = ScriptedModel([ModelFailure("overloaded", "529", retry_after_s=0.3), "First.", "Second."])
+        gate = Gate()
+        model = ScriptedModel([ModelFailure("overloaded", "529", retry_after_s=0.3), gate.say("First."), "Second."])
         run = Agent(model).start("go")
         until(lambda: run.state.notes)
         run.steer("also this")
+        gate.open()
         assert run.result(LONG_S).text == "Second." and told(model, 2) == ["go", "First.", "also this"]
 
 

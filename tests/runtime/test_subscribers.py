@@ -12,10 +12,10 @@ from functools import partial
 import pytest
 
 from turncell import Agent
-from turncell.adapters.scripted_model import ScriptedModel, say
+from turncell.adapters.scripted_model import ScriptedModel
 from turncell.core.events import Event, RunEnded
 
-from .pieces import LONG_S, until
+from .pieces import LONG_S, Gate, until
 
 pytestmark = pytest.mark.feature("A3")
 
@@ -26,7 +26,7 @@ def test_many_that_hang_stop_neither_the_others_nor_other_runs() -> None:
     seen: list[Event] = []
     full: queue.Queue[Event] = queue.Queue(maxsize=1)
     for _ in range(40):
-        run.subscribe(lambda event: release.wait(30))
+        run.subscribe(lambda event: release.wait(LONG_S))
         run.subscribe(full)
     run.subscribe(seen.append)
     until(lambda: seen and isinstance(seen[-1], RunEnded))
@@ -47,9 +47,9 @@ def hang(event):
     threading.Event().wait()
 run.subscribe(hang)
 run.subscribe(queue.Queue(maxsize=1))
-print(run.result(60).text, stuck.wait(10))
+print(run.result(60).text, stuck.wait(60))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=15)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stdout, done.stderr) == (0, "done True\n", "")
 
 
@@ -64,7 +64,7 @@ def test_an_async_one_that_raises_gets_the_next_event_and_the_loop_lives_on(erro
     run = Agent(ScriptedModel(["hello"])).start("go")
     run.subscribe(leave)
     run.result(LONG_S)
-    until(lambda: isinstance(seen[-1], RunEnded))
+    until(lambda: seen and isinstance(seen[-1], RunEnded))
     assert Agent(ScriptedModel(["alive"])).run_sync("go").text == "alive"
 
 
@@ -86,27 +86,30 @@ def test_objects_and_partials_that_are_async_are_awaited() -> None:
     for subscriber in (Watch(), Watch().method, partial(watch, "partial"), partial(Watch(), to="both")):
         run.subscribe(subscriber)
     run.result(LONG_S)
-    run.drain()
+    run.drain(LONG_S)
     kinds = {name: [event.type for event in events] for name, events in seen.items()}
     assert kinds["object"][-1] == "RunEnded"
     assert kinds["object"] == kinds["method"] == kinds["partial"] == kinds["both"]
 
 
 def test_the_same_one_twice_is_two_subscriptions_each_with_an_end_of_its_own() -> None:
-    run = Agent(ScriptedModel([say("word " * 60, delay_s=0.005)])).start("go")
+    gate = Gate()
+    run = Agent(ScriptedModel([gate.say("word " * 60)])).start("go")
     seen: list[Event] = []
     end_one, end_other = run.subscribe(seen.append), run.subscribe(seen.append)
     until(lambda: sum(event.type == "RunStarted" for event in seen) == 2)
     end_one()
     end_one()
+    gate.open()
     run.result(LONG_S)
-    run.drain()
+    run.drain(LONG_S)
     assert sum(isinstance(event, RunEnded) for event in seen) == 1
     end_other()
 
 
 def test_unsubscribing_by_the_subscriber_ends_all_of_it_and_nothing_else() -> None:
-    run = Agent(ScriptedModel([say("word " * 60, delay_s=0.005)])).start("go")
+    gate = Gate()
+    run = Agent(ScriptedModel([gate.say("word " * 60)])).start("go")
     seen: list[Event] = []
     other: list[Event] = []
 
@@ -118,8 +121,9 @@ def test_unsubscribing_by_the_subscriber_ends_all_of_it_and_nothing_else() -> No
     until(lambda: sum(event.type == "RunStarted" for event in seen) == 4)
     run.unsubscribe(seen.append)
     run.unsubscribe(watch)
+    gate.open()
     run.result(LONG_S)
-    run.drain()
+    run.drain(LONG_S)
     assert not any(isinstance(event, RunEnded) for event in seen)
     assert isinstance(other[-1], RunEnded)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.pieces import until, written
+from tests.runtime.pieces import LONG_S, until, written
 from tests.runtime.test_hooks import notes, read
 from tests.runtime.test_runs import Mailbox, weather
 from turncell import Agent, Output, ToolContext, tool
@@ -41,7 +41,7 @@ class Gauge:
         """Stay until so many have been inside at the same time."""
         self.inside += 1
         self.most = max(self.most, self.inside)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + LONG_S
         while self.most < others and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         self.inside -= 1
@@ -123,7 +123,13 @@ class TestOrder:
         assert gauge.most == 3
 
     def test_a_tool_may_bound_its_own_calls(self, gauge: Gauge) -> None:
-        run_all(calls_of(*"abcdef"), [visit(gauge, effect="read", concurrency=2)])
+        @tool(effect="read", concurrency=2)
+        async def look(at: str) -> str:
+            """Look."""
+            await gauge.meet(at, 2)
+            return await gauge.visit(at)
+
+        run_all([call("look", at=at) for at in "abcdef"], [look])
         assert gauge.most == 2
         gauge.most = 0
         run_all(calls_of(*"abc"), [visit(gauge, parallel=True, concurrency=1)])
@@ -199,7 +205,8 @@ class TestLimits:
         async def slow() -> str:
             """Fetch."""
             tries.append(1)
-            await asyncio.sleep(30 if len(tries) < 3 else 0)
+            if len(tries) < 3:
+                await asyncio.sleep(30)
             return "there"
 
         run = Agent(ScriptedModel([call("slow"), "Done."]), tools=[slow]).start("go").result(60)
@@ -223,7 +230,7 @@ class TestLimits:
         @tool(timeout_s=0.1)
         def stubborn() -> str:
             """Do not stop."""
-            release.wait(20)
+            release.wait(LONG_S)
             return "late"
 
         @tool
@@ -234,6 +241,7 @@ class TestLimits:
 
         def let_go(request: Any) -> Any:
             release.set()
+            monkeypatch.setattr("turncell.runtime.tool_call.LAGGARD_S", LONG_S)  # it ends when its thread comes to it
             return call("save", what="two")
 
         model = ScriptedModel([[call("stubborn"), call("save", what="one")], let_go, "Done."])
@@ -290,7 +298,7 @@ class TestShowing:
         run = Agent(ScriptedModel([[call("drawn")], [call("said")], "Done."]), tools=[drawn, said]).start("go")
         run.subscribe(seen.append)
         run.result(60)
-        run.drain()
+        run.drain(LONG_S)
         progress = [event for event in seen if isinstance(event, CallProgress)]
         assert (progress[0].text, progress[0].data) == ("a plot", {"image/png": "aGk=", "text/plain": "a plot"})
         assert progress[-1].text == "all"
@@ -304,7 +312,7 @@ class TestShowing:
         def patient(context: ToolContext) -> str:
             """Wait."""
             started.set()
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + LONG_S
             while not context.is_cancelled() and time.monotonic() < deadline:
                 time.sleep(0.005)
             if context.is_cancelled():
@@ -357,7 +365,7 @@ class TestShowing:
             drawn.add_subplot().plot([1, 2])
             return drawn
 
-        run = Agent(ScriptedModel([call("plot"), "Done."]), tools=[plot]).start("go").result(30)
+        run = Agent(ScriptedModel([call("plot"), "Done."]), tools=[plot]).start("go").result(100)
         assert "image/png" in run.tool_calls[0].display[0]
 
 
@@ -467,7 +475,7 @@ class TestLeftBehind:
         def stubborn() -> str:
             """Do not stop."""
             begun.set()
-            release.wait(20)
+            release.wait(LONG_S)
             return "late"
 
         @tool
@@ -478,12 +486,13 @@ class TestLeftBehind:
 
         def let_go(request: Any) -> Any:
             release.set()
+            monkeypatch.setattr("turncell.runtime.tool_call.LAGGARD_S", LONG_S)  # it ends when its thread comes to it
             return call("save", what="two")
 
         model = ScriptedModel([call("stubborn"), call("save", what="one"), let_go, "Done."])
         session = Agent(model, tools=[stubborn, save], mode="auto").session()
         first = session.send("go")
-        assert begun.wait(20)
+        assert begun.wait(LONG_S)
         first.cancel()
         first.result(60)
         run = session.send("again").result(60)

@@ -97,6 +97,7 @@ class Post:
         self._response: aiohttp.ClientResponse | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._heard_at = 0.0
+        self._heard_bytes = 0
         self._is_waiting = False
         self._is_too_late = False
 
@@ -162,7 +163,7 @@ class Post:
             raise UsageError("an answer is read inside `async with`; found it left, or not entered")
         time = asyncio.get_running_loop().time
         # Only who waits can be kept waiting: a reader that was busy elsewhere begins anew.
-        self._is_waiting, self._heard_at = True, time()
+        self._is_waiting, self._heard_at, self._heard_bytes = True, time(), response.content.total_bytes
         try:
             return await response.content.readany()
         except Exception as error:
@@ -180,6 +181,8 @@ class Post:
         """One timer for the whole answer: to set one anew for each read would cost as much as reading."""
         limit_s = self.patience.between_s if self.has_begun else self.patience.first_s
         left_s = self._heard_at + limit_s - loop.time() if self._is_waiting else limit_s
+        if left_s <= 0 and self._response is not None and self._response.content.total_bytes > self._heard_bytes:
+            left_s = limit_s  # the process stood still: bytes have come, and the reader is about to get them
         if left_s > 0:
             # Between bytes less may be borne than before the first one.
             self._watch = loop.call_later(min(left_s, self.patience.between_s), self._look, loop)
