@@ -84,11 +84,20 @@ def jupyter_server(folder: Path, program: str = "lab") -> Iterator[str]:
 def press(button: Locator) -> None:
     """Click a button of a card as a person does: not within the half second after it came or moved."""
     button.scroll_into_view_if_needed()
-    # By the page's own clock: until it has seen whether the button has moved. Then the click waits for its being enabled.
-    button.evaluate("() => new Promise((done) => setTimeout(done, 300))")
+    button.evaluate(STANDS_STILL)
     button.click(timeout=60_000)
 
 
+STANDS_STILL = """async (node) => {
+  for (let last = "", times = 0; times < 8; ) {
+    const { x, y } = node.getBoundingClientRect();
+    const place = `${Math.round(x)} ${Math.round(y)}`;
+    times = place === last ? times + 1 : 0;
+    last = place;
+    await new Promise((done) => setTimeout(done, 100));
+  }
+}"""
+"""Until the page has seen it in one place eight times, by its own clock, as it looks itself (js/src/view/steady.ts)."""
 HAS_KERNEL = """() => {
   const context = window.jupyterapp?.shell.currentWidget?.sessionContext;
   const kernel = context?.isReady ? context.session?.kernel : null;
