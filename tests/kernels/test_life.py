@@ -418,7 +418,8 @@ def test_reloading_and_unloading_leave_nothing_behind(notebook: Kernel) -> None:
     again = notebook.value("traces()")
     assert again["callbacks"] == loaded["callbacks"], "each is there once"
     notebook.run("%unload_ext turncell")
-    until(notebook, f"{{**traces(), 'widgets': []}} == {({**before, 'widgets': []})!r}")
+    without_widgets = {**before, "widgets": []}
+    until(notebook, f"{{**traces(), 'widgets': []}} == {without_widgets!r}")
     after = notebook.value("traces()")
     assert set(after["widgets"]) <= {"Library"}, "views are closed; the library stays for views that were kept"
     notebook.run("%load_ext turncell")
