@@ -2,7 +2,8 @@
 
 A port that the system gives, and that is free again until the started program binds it, may be given to somebody else
 meanwhile. A kernel whose IOPub port is taken does not end: it hangs, and never answers. So the ports come from below the
-range that the system gives away, and each process of tests takes its own.
+range that the system gives away, and each process of tests takes its own. Two test runs on one machine begin at places
+of their own.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import os
 import socket
 from itertools import cycle
 
-FIRST = 20_000
-PER_WORKER = 3_000
-_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
-_next = cycle(range(FIRST + _worker * PER_WORKER, FIRST + (_worker + 1) * PER_WORKER))
+FIRST, COUNT = 20_000, 12_000
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_share = COUNT // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_own = range(FIRST + _worker * _share, FIRST + (_worker + 1) * _share)
+_begin = os.getpid() * 37 % _share
+_next = cycle([*_own[_begin:], *_own[:_begin]])
 
 
 def free_port() -> int:

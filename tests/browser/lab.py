@@ -32,7 +32,7 @@ def serving(command: list[Any], url: str, environment: dict[str, str], folder: P
             list(map(str, command)), env=os.environ | environment, stdout=out, stderr=out, cwd=folder
         )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while True:
             try:
                 urllib.request.urlopen(url, timeout=2).close()
@@ -53,12 +53,18 @@ def serving(command: list[Any], url: str, environment: dict[str, str], folder: P
 
 @contextmanager
 def jupyter_server(folder: Path, program: str = "lab") -> Iterator[str]:
-    """A Jupyter server over `folder` on a free port, of JupyterLab or of `notebook`; gives its URL."""
+    """A Jupyter server over `folder` on a free port, of JupyterLab or of `notebook`; gives its URL.
+
+    Its kernels do not take to the keyboard because a page was slow to say hello.
+    """
     port = free_port()
     home = folder.parent / "home"
     settings = home / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True, exist_ok=True)
     (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    startup = home / ".ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True, exist_ok=True)
+    (startup / "patience.py").write_text('__import__("turncell.notebook.turn").notebook.turn.HELLO_S = 60.0\n')
     environment = {
         "HOME": str(home),
         "JUPYTER_CONFIG_DIR": str(home / "config"),
@@ -68,7 +74,7 @@ def jupyter_server(folder: Path, program: str = "lab") -> Iterator[str]:
     }
     command = [
         sys.executable, "-m", "jupyter", program, "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1",
-        f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}",
+        f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}", "--expose-app-in-browser",
     ]  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     with serving(command, f"{url}/api?token={TOKEN}", environment, folder, folder.parent / "server.log"):
@@ -78,8 +84,27 @@ def jupyter_server(folder: Path, program: str = "lab") -> Iterator[str]:
 def press(button: Locator) -> None:
     """Click a button of a card as a person does: not within the half second after it came or moved."""
     button.scroll_into_view_if_needed()
-    time.sleep(0.8)
-    button.click()
+    button.evaluate(STANDS_STILL)
+    button.click(timeout=60_000)
+
+
+STANDS_STILL = """async (node) => {
+  for (let last = "", times = 0; times < 8; ) {
+    const { x, y } = node.getBoundingClientRect();
+    const place = `${Math.round(x)} ${Math.round(y)}`;
+    times = place === last ? times + 1 : 0;
+    last = place;
+    await new Promise((done) => setTimeout(done, 100));
+  }
+}"""
+"""Until the page has seen it in one place eight times, by its own clock, as it looks itself (js/src/view/steady.ts)."""
+HAS_KERNEL = """() => {
+  const context = window.jupyterapp?.shell.currentWidget?.sessionContext;
+  const kernel = context?.isReady ? context.session?.kernel : null;
+  return kernel?.connectionStatus === "connected" && kernel.status === "idle";
+}"""
+"""Whether the open notebook's kernel does what it is told: one that is still being connected also looks idle."""
+IS_SAVED = "() => !window.jupyterapp.shell.currentWidget.context.model.dirty"
 
 
 class Lab:
@@ -96,11 +121,7 @@ class Lab:
         self.page.goto(f"{self.url}/lab/tree/{self.name}?token={TOKEN}&reset")
         expect(self.page.locator(".jp-NotebookPanel-toolbar")).to_be_visible(timeout=60_000)
         expect(self.page.locator(".jp-Notebook .jp-CodeCell").first).to_be_visible(timeout=60_000)
-        # Idle alone is not enough: a kernel that is still being connected says so too.
-        expect(self.page.locator(".jp-StatusBar-Widget, #jp-main-statusbar").first).to_contain_text(
-            "| Idle", timeout=60_000
-        )
-        time.sleep(0.5)
+        self.page.wait_for_function(HAS_KERNEL, timeout=60_000)
 
     def command(self, name: str) -> None:
         """Run a command by its label, from the command palette's engine."""
@@ -111,14 +132,8 @@ class Lab:
         self.page.locator(f'.lm-Menu-itemLabel:text-is("{entry}")').first.click()
 
     def run_all(self) -> None:
-        first = self.cell(0).locator(".jp-InputPrompt")
-        for _ in range(3):  # a page that has just come may not know its kernel yet, and do nothing
-            self.command("Run > Run All Cells")
-            try:
-                expect(first).not_to_have_text("[ ]:", timeout=8_000)
-                break
-            except AssertionError:
-                continue
+        self.command("Run > Run All Cells")
+        expect(self.cell(0).locator(".jp-InputPrompt")).not_to_have_text("[ ]:", timeout=60_000)
 
     def run(self, number: int) -> None:
         """Run one cell."""
@@ -130,15 +145,14 @@ class Lab:
 
     def save(self) -> dict:
         """Save, and wait until the file is written."""
-        file = self.folder / self.name
-        before = file.stat().st_mtime_ns
-        self.page.keyboard.press("Control+s")
-        deadline = time.monotonic() + 30
-        while file.stat().st_mtime_ns == before:
-            assert time.monotonic() < deadline, "JupyterLab did not save the notebook"
-            time.sleep(0.1)
-        time.sleep(0.3)  # the file is there; the page has yet to hear of it
-        return json.loads(file.read_text())
+        # Not by the file, which is read as it is being written.
+        with self.page.expect_response(
+            lambda answer: answer.request.method == "PUT" and "/api/contents/" in answer.url, timeout=60_000
+        ) as answered:
+            self.page.keyboard.press("Control+s")
+        assert answered.value.ok
+        self.page.wait_for_function(IS_SAVED, timeout=60_000)
+        return json.loads((self.folder / self.name).read_text())
 
     def wait_for_end(self, number: int) -> None:
         """Wait until the cell has run: only then does the static transcript stand in place of the live view."""

@@ -51,6 +51,8 @@ def test_a_chat_an_inbox_and_a_meter_stand_in_one_layout(lab: Callable[..., Lab]
     expect(board.get_by_role("article").first).to_contain_text("Hello, Ana.", timeout=60_000)
     expect(board.locator(".tc-meter")).to_contain_text("1 run", timeout=60_000)
     expect(board.locator(".widget-textarea textarea")).to_have_value("Hello, **Ana**.", timeout=60_000)
+    # Until the run has ended: what is said before steers it, and is no run of its own.
+    expect(board.get_by_role("button", name="Steer")).to_have_count(0, timeout=60_000)
     field.fill("Now mail her")
     field.press("Enter")
     inbox = board.locator(".tc-inbox")

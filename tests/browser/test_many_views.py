@@ -23,7 +23,6 @@ for number in range(30):
 """
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.feature("D1", "D5")
 def test_the_code_of_thirty_views_is_sent_once_and_is_there_after_a_reload(
     lab: Callable[..., Lab], version: str

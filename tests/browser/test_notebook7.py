@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.lab import TOKEN, Lab, jupyter_server, press
+from tests.browser.lab import HAS_KERNEL, TOKEN, Lab, jupyter_server, press
 from tests.browser.test_first_turn import SCRIPT, STATIC, TOOLS
 
 pytestmark = pytest.mark.feature("D2", "D5")
@@ -25,13 +24,7 @@ class Notebook(Lab):
     def open(self) -> None:
         self.page.goto(f"{self.url}/notebooks/{self.name}?token={TOKEN}")
         expect(self.page.locator(".jp-Notebook .jp-CodeCell").first).to_be_visible(timeout=60_000)
-        expect(self.page.locator(".jp-NotebookKernelStatus, .jp-Notebook-ExecutionIndicator").first).to_be_attached(
-            timeout=60_000
-        )
-        expect(self.page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').first).to_be_attached(
-            timeout=60_000
-        )
-        time.sleep(0.5)
+        self.page.wait_for_function(HAS_KERNEL, timeout=60_000)
 
 
 @pytest.fixture(scope="module")

@@ -66,6 +66,7 @@ def test_a_page_of_widgets_streams_asks_and_answers(page: Page, tmp_path: Path, 
         runs = page.get_by_role("article")
         expect(runs.first).to_contain_text("Hello, Ana", timeout=60_000)
         expect(page.locator(".tc-meter")).to_contain_text("1 run", timeout=60_000)
+        expect(page.get_by_role("button", name="Steer")).to_have_count(0, timeout=60_000)
         field.fill("Now mail her")
         field.press("Enter")
         inbox = page.locator(".tc-inbox")

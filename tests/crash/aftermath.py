@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from turncell.runtime.session import Session
 
 SCREEN_S = 1.0
 """What was on the screen for longer is in the history."""
+PIECE_S = 0.15
+"""From one thing on the screen to the next it takes less, while a process is not held up."""
 
 
 @dataclass
@@ -50,7 +53,7 @@ def _check(scene: Scene, journal: Journal, killed_at: float, dice: random.Random
     try:
         session = Session.load(session_id or "", journal)
     except UsageError:
-        lost_s = max((killed_at - one["at"] for one in seen if "run" in one), default=0.0)
+        lost_s = next((_shown_s(seen, at, killed_at) for at, one in enumerate(seen) if "run" in one), 0.0)
         assert not world and lost_s <= SCREEN_S, f"the session is lost, {lost_s:.2f} s after it was shown"
         return Found("nothing", 0, (), max(0.0, lost_s))
     events = journal.ask(lambda store: [codec.decode(r.payload) for r in read_whole(store, session_id=session.id)])
@@ -66,12 +69,18 @@ def _check(scene: Scene, journal: Journal, killed_at: float, dice: random.Random
     return Found(left.status if left is not None else "none", len(in_doubt), tuple(answers.values()), lost_s)
 
 
+def _shown_s(seen: list[dict[str, Any]], at: int, killed_at: float) -> float:
+    """For how long that one was on the screen, without the time in which the machine let the process do nothing."""
+    times = [*(one["at"] for one in seen[at:]), killed_at]
+    return sum(max(0.0, min(after - before, PIECE_S)) for before, after in pairwise(times))
+
+
 def _lost_s(seen: list[dict[str, Any]], killed_at: float, events: list[Any], runs: dict[str, RunState]) -> float:
     """For how long the oldest thing that was shown and is not in the history had been shown."""
     recorded = {(event.run_id, event.seq) for event in events}
     shown: Counter[tuple[str, int]] = Counter()
     lost_s = 0.0
-    for one in seen:
+    for at, one in enumerate(seen):
         if "text" in one:
             place = (one["run"], one["step"])
             shown[place] += len(one["text"])
@@ -84,7 +93,7 @@ def _lost_s(seen: list[dict[str, Any]], killed_at: float, events: list[Any], run
         else:
             continue
         if not is_kept:
-            lost_s = max(lost_s, killed_at - one["at"])
+            lost_s = max(lost_s, _shown_s(seen, at, killed_at))
     return lost_s
 
 

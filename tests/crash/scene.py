@@ -57,6 +57,7 @@ class Scene:
 
     def __init__(self, folder: Path, pace: float = 1.0, request_timeout_s: float = 3600.0) -> None:
         self.world, self.again, self.screen = folder / "world", folder / "again", folder / "screen"
+        self.go = folder / "go"
         self.pace, self.request_timeout_s = pace, request_timeout_s
 
     def agent(self, journal: Journal) -> Agent:
@@ -108,12 +109,14 @@ class Scene:
 
     # In the child
 
-    def play(self, journal: Journal, is_answered: bool = True) -> None:
+    def play(self, journal: Journal, is_answered: bool = True, is_held: bool = False) -> None:
         session = self.agent(journal).session("A session that dies")
         self._log({"session": session.id})
         for prompt in PROMPTS:
             run = session.send(prompt, is_attended=True)
             run.attach(self._watch)
+            while is_held and not self.go.exists():
+                time.sleep(0.01)
             if is_answered:
                 attend(run, lambda asked: time.sleep(0.03 * self.pace) or approve(asked))
             else:
@@ -183,9 +186,10 @@ class Fatal:
 
 def live(
     where: str, folder: str, nth: int = 0, is_before: bool = False, pace: float = 1.0,
-    request_timeout_s: float = 3600.0, is_answered: bool = True, file_bytes: int = 0, uid: int = 0,
+    request_timeout_s: float = 3600.0, is_answered: bool = True, is_held: bool = False, file_bytes: int = 0, uid: int = 0,
 ) -> None:  # fmt: skip
-    """What a child does. `file_bytes` is how large its files may become: a disk that gets full; `uid` is who it is."""
+    """What a child does. One that `is_held` is answered when there is a file `go`; `file_bytes` is how large its files
+    may become: a disk that gets full; `uid` is who it is."""
     if file_bytes:
         import resource
 
@@ -197,7 +201,7 @@ def live(
         os.setuid(uid)
     scene = Scene(Path(folder), pace, request_timeout_s)
     journal = Journal(lambda: Fatal(open_store(where), nth, is_before, Path(folder) / "changes"))  # type: ignore[return-value]
-    scene.play(journal, is_answered)
+    scene.play(journal, is_answered, is_held)
     journal.close()
 
 
@@ -227,7 +231,7 @@ class Template:
     def close(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(60)
 
 
 def is_alive(pid: int) -> bool:

@@ -70,7 +70,7 @@ def go_on(where: Path, journal: Journal, session: Session) -> str:
     agent = scene.agent(journal)
     if session.interrupted is not None:
         answer = lambda call: ("deny", None) if call.request.kind == "in_doubt" else approve(call)  # noqa: E731
-        run = attend(session.resume(agent=agent, is_attended=True), answer, timeout_s=8)
+        run = attend(session.resume(agent=agent, is_attended=True), answer)
         assert accepted_by_providers(session.messages)
         return "" if run.status == "completed" else str(run.state.error)
     return ""

@@ -14,9 +14,10 @@ from __future__ import annotations
 import ast
 import os
 import re
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -103,7 +104,10 @@ def started_kernels() -> Iterator[dict[str, Kernel]]:
 
 @pytest.fixture
 def notebook(started_kernels: dict[str, Kernel], kernel_version: str, own_history: Path) -> Kernel:
-    """A shared kernel as if it were new: the extension loaded again, no names of other tests, a history of its own."""
+    """A shared kernel as if it were new: the extension loaded again, no names of other tests, a history of its own.
+
+    The keyboard is not used because a page was slow to say hello, but in tests of the keyboard (`keyboard_after`).
+    """
     kernel = started_kernels.get(kernel_version)
     if kernel is None or not kernel.manager.is_alive():
         kernel = started_kernels[kernel_version] = start_kernel(kernel_version)
@@ -115,11 +119,12 @@ def notebook(started_kernels: dict[str, Kernel], kernel_version: str, own_histor
 
 NOTEBOOK = '''
 %reload_ext turncell
-import turncell.settings
+import turncell.notebook.turn, turncell.settings
 from turncell import Agent, Settings, runs_df, tool
 from turncell.testing import ScriptedModel, call, say, think
 
 turncell.settings.use(Settings(store="HISTORY", context="none"))
+turncell.notebook.turn.HELLO_S = 60.0
 outbox = []
 
 @tool
@@ -140,6 +145,32 @@ def told():
     "What the model was told of its calls."
     return [p.content for m in model.requests[-1].messages for p in m.parts if p.type == "tool_result"]
 '''
+
+
+def keyboard_after(kernel: Kernel, seconds: float) -> None:
+    kernel.run(f"turncell.notebook.turn.HELLO_S = {seconds}")
+
+
+def wait_until(is_so: Callable[[], Any], timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.01)
+
+
+def wait_until_recorded(history: Path, event_type: str) -> None:
+    """Until the file has such an event: what a page is told of may be on the disk a moment later."""
+
+    def is_there() -> bool:
+        # Until the file and its tables are there, too.
+        with (
+            suppress(sqlite3.OperationalError),
+            closing(sqlite3.connect(f"file:{history}?mode=ro", uri=True)) as connection,
+        ):
+            return connection.execute("SELECT 1 FROM events WHERE type = ?", (event_type,)).fetchone() is not None
+        return False
+
+    wait_until(is_there)
 
 
 @contextmanager
@@ -175,7 +206,8 @@ def start_kernel(version: str) -> Kernel:
     # The spec's own path (an overlay with another ipykernel) first, then the tree under test.
     paths = [spec.env.get("PYTHONPATH"), str(ROOT / "src"), os.environ.get("PYTHONPATH")]
     spec.env["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-    manager.start_kernel()
+    # The file of IPython's history is shared by all kernels, and one that finds it locked complains in a cell's output.
+    manager.start_kernel(extra_arguments=["--HistoryManager.hist_file=:memory:"])
     client = manager.client()
     client.start_channels()
     client.wait_for_ready(timeout=60)
@@ -246,7 +278,7 @@ class Kernel:
     def listen(self, for_s: float) -> None:
         """Hear all that comes in this time."""
         end_s = time.monotonic() + for_s
-        self.hear(lambda: time.monotonic() >= end_s, "the end of the time", for_s + 0.5)
+        self.hear(lambda: time.monotonic() >= end_s, "the end of the time", for_s + 60)
 
     def children(self, msg_id: str, msg_type: str) -> list[Message]:
         """What was said with this message as its parent."""

@@ -6,6 +6,7 @@ and nothing else. Start them with JUPYTER_PATH=.kernels/share/jupyter.
 """
 
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import version as installed_version
@@ -34,7 +35,9 @@ def write_spec(version: str) -> Path:
     }
     path = KERNELS / "share/jupyter/kernels" / f"py-{version}" / "kernel.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(spec, indent=1) + "\n")
+    whole = path.with_name(f"kernel.json.{os.getpid()}")  # others may be starting a kernel of this spec just now
+    whole.write_text(json.dumps(spec, indent=1) + "\n")
+    whole.replace(path)
     return path
 
 

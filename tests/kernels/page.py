@@ -27,12 +27,13 @@ class Page:
         self.comm_id = kernel.hear(lambda: views(kernel, cell), "the view")[0]
         if says_hello:
             self.say("hello")
-            self.say("ready", have=-1)
+            self.ready = self.say("ready", have=-1)
+            """Idle with this message as its parent: what was sent before it has reached the kernel."""
 
     # -- saying
 
-    def say(self, type: str, **content: Any) -> None:
-        self.kernel.click(self.comm_id, type=type, **content)
+    def say(self, type: str, **content: Any) -> str:
+        return self.kernel.click(self.comm_id, type=type, **content)
 
     def answer(self, request: ev.RequestOpened, decision: str, **content: Any) -> None:
         """Answer with the digest that the card shows, unless another is given."""

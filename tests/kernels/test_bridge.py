@@ -35,6 +35,7 @@ class Turn:
 
     def on_interrupt(self):
         self.asked_to_stop += 1
+        self.comm.send('asked to stop')
         if self.stops:
             self.done.set_result(None)
 
@@ -59,12 +60,25 @@ def ready(kernel: Kernel) -> Kernel:
 
 def start_waiting(kernel: Kernel, code: str = "turn = Turn(); turn.wait()", **options: Any) -> str:
     cell = kernel.execute(code, **options)
-    kernel.hear(lambda: {"comm_id": "button", "data": "waiting"} in kernel.children(cell, "comm_msg"), "the wait")
+    hear_comm(kernel, cell, "waiting")
     return cell
+
+
+def hear_comm(kernel: Kernel, cell: str, data: str) -> None:
+    kernel.hear(lambda: {"comm_id": "button", "data": data} in kernel.children(cell, "comm_msg"), data)
 
 
 def seconds_since(start_s: float) -> float:
     return time.monotonic() - start_s
+
+
+SOON_S = 30.0
+"""At once, on a machine that does much else. What does not come at once here comes after a minute, or never."""
+
+
+def has_arrived(kernel: Kernel) -> None:
+    """Whatever was sent so far has reached the kernel: messages are not overtaken by a click."""
+    kernel.idle(kernel.click(type="nothing"))
 
 
 # -- clicks
@@ -76,7 +90,7 @@ def test_a_click_reaches_a_waiting_cell_once_and_at_once(ready: Kernel) -> None:
     clicked_s = time.monotonic()
     ready.click(end=True, answer="yes")
     assert ready.reply(cell)["status"] == "ok"
-    assert seconds_since(clicked_s) < 5
+    assert seconds_since(clicked_s) < SOON_S
     ready.idle(cell)
     assert ready.value("turn.clicks") == [{"end": True, "answer": "yes"}]
 
@@ -216,15 +230,15 @@ def test_a_page_that_is_reloaded_gets_its_answers_while_the_cell_waits(ready: Ke
     model_id = ready.value("model_id")
     cell = start_waiting(ready)
 
-    assert ready.reply(ready.send("kernel_info_request", {}), "kernel_info_reply", 2)["status"] == "ok"
-    comms = ready.reply(ready.send("comm_info_request", {"target_name": "jupyter.widget"}), "comm_info_reply", 2)
+    assert ready.reply(ready.send("kernel_info_request", {}), "kernel_info_reply")["status"] == "ok"
+    comms = ready.reply(ready.send("comm_info_request", {"target_name": "jupyter.widget"}), "comm_info_reply")
     assert model_id in comms["comms"]
 
     version = {"version": "1.0.0"}
     opened = {"comm_id": "control", "target_name": "jupyter.widget.control", "data": {}}
-    ready.idle(ready.send("comm_open", opened, metadata=version), timeout_s=20)
+    ready.idle(ready.send("comm_open", opened, metadata=version))
     request = ready.send("comm_msg", {"comm_id": "control", "data": {"method": "request_states"}}, metadata=version)
-    ready.idle(request, timeout_s=20)
+    ready.idle(request)
     states = ready.hear(
         lambda: [
             msg["content"]["data"]["states"]
@@ -234,8 +248,8 @@ def test_a_page_that_is_reloaded_gets_its_answers_while_the_cell_waits(ready: Ke
         "the states of the widgets",
     )
     assert states[0][model_id]["state"]["value"] == 7
-    ready.idle(ready.send("comm_msg", {"comm_id": model_id, "data": {"method": "request_state"}}), timeout_s=20)
-    ready.idle(ready.send("comm_close", {"comm_id": "control", "data": {}}), timeout_s=20)
+    ready.idle(ready.send("comm_msg", {"comm_id": model_id, "data": {"method": "request_state"}}))
+    ready.idle(ready.send("comm_close", {"comm_id": "control", "data": {}}))
 
     ready.hear(lambda: ready.statuses()[-1] == ("busy", cell), "busy again")
     assert not ready.children(cell, "execute_reply"), "the cell still waits"
@@ -248,12 +262,13 @@ def test_a_page_that_is_reloaded_gets_its_answers_while_the_cell_waits(ready: Ke
 
 @pytest.mark.every_kernel
 def test_an_interrupt_asks_the_run_to_end_and_shows_one_line(ready: Kernel) -> None:
-    cell = start_waiting(ready)
+    cell = start_waiting(ready, "turn = Turn(); turn.wait(grace_s=60)")
     queued = ready.execute("ran = True")
+    has_arrived(ready)
     pressed_s = time.monotonic()
     ready.interrupt()
     reply = ready.reply(cell)
-    assert seconds_since(pressed_s) < 5
+    assert seconds_since(pressed_s) < SOON_S
     assert (reply["status"], reply["ename"], reply["traceback"]) == (
         "error",
         "TurnInterrupted",
@@ -265,32 +280,38 @@ def test_an_interrupt_asks_the_run_to_end_and_shows_one_line(ready: Kernel) -> N
 
 
 def test_a_run_that_does_not_end_in_time_is_left(ready: Kernel) -> None:
-    cell = start_waiting(ready, "turn = Turn(stops=False); turn.wait(grace_s=0.5)")
-    pressed_s = time.monotonic()
-    ready.interrupt()
-    assert ready.reply(cell)["ename"] == "TurnInterrupted"
-    assert 0.4 < seconds_since(pressed_s) < 4
+    def left_after_s() -> float:
+        cell = start_waiting(ready, "turn = Turn(stops=False); turn.wait(grace_s=0.5)")
+        pressed_s = time.monotonic()
+        ready.interrupt()
+        assert ready.reply(cell)["ename"] == "TurnInterrupted"
+        took_s = seconds_since(pressed_s)
+        ready.run("pass")  # a cell after it is no longer aborted
+        return took_s
+
+    assert 0.4 < min(left_after_s() for _ in range(2)) < 4
 
 
 def test_the_second_press_leaves_at_once(ready: Kernel) -> None:
-    cell = start_waiting(ready, "turn = Turn(stops=False); turn.wait(grace_s=30)")
+    cell = start_waiting(ready, "turn = Turn(stops=False); turn.wait(grace_s=60)")
     ready.interrupt()
-    ready.listen(0.4)
+    hear_comm(ready, cell, "asked to stop")
+    ready.listen(0.2)
     assert not ready.children(cell, "execute_reply"), "the first press only asks"
     pressed_s = time.monotonic()
     ready.interrupt()
     assert ready.reply(cell)["ename"] == "TurnInterrupted"
-    assert seconds_since(pressed_s) < 5
+    assert seconds_since(pressed_s) < SOON_S
     assert ready.value("turn.asked_to_stop") == 1
 
 
 def test_a_job_on_the_main_thread_can_be_interrupted(ready: Kernel) -> None:
-    cell = start_waiting(ready, "turn = Turn(); turn.wait(lambda: time.sleep(20))")
-    ready.listen(0.3)
+    cell = start_waiting(ready, "turn = Turn(); turn.wait(lambda: (print('asleep', flush=True), time.sleep(60)))")
+    ready.hear_print(cell, "asleep")
     pressed_s = time.monotonic()
     ready.interrupt()
     assert ready.reply(cell)["ename"] == "TurnInterrupted"
-    assert seconds_since(pressed_s) < 5
+    assert seconds_since(pressed_s) < SOON_S
     assert ready.value("type(turn.jobs[0].exception()).__name__") == "JobInterrupted"
     assert ready.run("1 + 1")["status"] == "ok"
 
@@ -307,10 +328,10 @@ def test_an_interrupt_after_the_turn_is_an_ordinary_one(ready: Kernel) -> None:
 
 def test_a_restart_while_a_cell_waits_is_quick(ready: Kernel) -> None:
     start_waiting(ready)
-    ready.manager.shutdown_wait_time = 60  # after half of it, one that does not end by itself is ended
+    ready.manager.shutdown_wait_time = 80  # after half of it, one that does not end by itself is ended
     asked_s = time.monotonic()
     ready.manager.shutdown_kernel(restart=True)
-    assert seconds_since(asked_s) < 20
+    assert seconds_since(asked_s) < SOON_S
     ready.manager.start_kernel()
     ready.client.wait_for_ready(timeout=60)
     assert ready.run("1 + 1")["status"] == "ok"
@@ -334,13 +355,14 @@ def test_jobs_run_on_the_main_thread_in_the_context_of_who_asked(ready: Kernel) 
 
 def test_a_click_during_a_long_job_comes_at_once_or_at_least_after_it(ready: Kernel) -> None:
     has_thread = ready.value("getattr(get_ipython().kernel, 'shell_channel_thread', None) is not None")
-    cell = start_waiting(ready, "turn = Turn(); turn.wait(lambda: time.sleep(4))")
-    clicked_s = time.monotonic()
-    ready.idle(ready.click(n=1))
-    assert seconds_since(clicked_s) < (3 if has_thread else 20)
+    job = f"lambda: (print('at work', flush=True), clicked.wait({60 if has_thread else 1}))"
+    cell = start_waiting(ready, f"clicked = threading.Event(); turn = Turn(); turn.wait({job})")
+    ready.hear_print(cell, "at work")
+    ready.idle(ready.click(then="clicked.set()"))
     ready.click(end=True)
     assert ready.reply(cell)["status"] == "ok"
-    assert ready.value("turn.clicks") == [{"n": 1}, {"end": True}]
+    assert ready.value("turn.clicks") == [{"then": "clicked.set()"}, {"end": True}]
+    assert ready.value("turn.jobs[0].result()[1]") is has_thread
 
 
 def test_a_wait_inside_of_a_job_works(ready: Kernel) -> None:
@@ -435,7 +457,7 @@ def test_another_wrapper_around_the_stream_survives_our_turns(ready: Kernel) -> 
         "def on_stream_thread(fn):\n"
         "    done = threading.Event()\n"
         "    if getattr(get_ipython().kernel, 'shell_channel_thread', None) is None: fn()\n"
-        "    else: stream.io_loop.add_callback(lambda: (fn(), done.set())); done.wait(5)\n"
+        "    else: stream.io_loop.add_callback(lambda: (fn(), done.set())); done.wait(60)\n"
         "stream = get_ipython().kernel.shell_stream"
     )
     cell = start_waiting(

@@ -12,14 +12,15 @@ import pytest
 
 from turncell.core import events as ev
 
-from .conftest import NOTEBOOK, Kernel, Message
+from .conftest import NOTEBOOK, Kernel, Message, keyboard_after, wait_until_recorded
 from .page import Page
 from .test_turn import ended, final, turn
 
 pytestmark = pytest.mark.newest_kernel
 
-IDLE_WITHIN_S = 5.0
-"""From the press of the interrupt button to a kernel that is free again, where much else runs; the bench has the figure."""
+IDLE_WITHIN_S = 20.0
+"""From the press of the interrupt button to a kernel that is free again, where much else runs; the bench has the figure.
+What nobody ends goes on for longer."""
 
 TOOLS = '''
 import asyncio, threading, time
@@ -27,14 +28,14 @@ import asyncio, threading, time
 began = []
 
 @tool(effect="read")
-def slow_look(seconds: float = 30) -> str:
+def slow_look(seconds: float = 60) -> str:
     """Look for a long time, in a thread."""
     began.append("thread")
     time.sleep(seconds)
     return "seen"
 
 @tool(effect="read")
-async def slow_wait(seconds: float = 30) -> str:
+async def slow_wait(seconds: float = 60) -> str:
     """Wait for a long time, on the loop."""
     began.append("loop")
     await asyncio.sleep(seconds)
@@ -45,7 +46,7 @@ async def slow_wait(seconds: float = 30) -> str:
 def until(kernel: Kernel, condition: str) -> None:
     """Wait in a cell until an expression of the kernel is true."""
     kernel.run(
-        f"import time; end_s = time.monotonic() + 10\nwhile not ({condition}) and time.monotonic() < end_s: time.sleep(0.01)"
+        f"import time; end_s = time.monotonic() + 50\nwhile not ({condition}) and time.monotonic() < end_s: time.sleep(0.01)"
     )
     assert kernel.value(f"bool({condition})"), condition
 
@@ -57,9 +58,9 @@ def until(kernel: Kernel, condition: str) -> None:
 @pytest.mark.parametrize(
     ("script", "kind"),
     [
-        ("script(say('never said', delay_s=30))", ev.StepStarted),
-        ("script(think('word ' * 500, delay_s=0.02))", ev.ReasoningDelta),
-        ("script(say('word ' * 500, delay_s=0.02))", ev.TextDelta),
+        ("script(say('never said', delay_s=60))", ev.StepStarted),
+        ("script(think('word ' * 5000, delay_s=0.03))", ev.ReasoningDelta),
+        ("script(say('word ' * 5000, delay_s=0.03))", ev.TextDelta),
         ("script(call('slow_look'), 'never said')", ev.CallStarted),
         ("script(call('slow_wait'), 'never said')", ev.CallStarted),
         ("script(call('send_note', to='Ana'), 'never said')", ev.RequestOpened),
@@ -75,6 +76,7 @@ def test_the_interrupt_button_frees_the_kernel_whatever_the_turn_is_doing(
     queued = notebook.execute("ran = True")
     page = Page(notebook, cell)
     page.hear(kind)
+    notebook.idle(page.ready)
     pressed_s = time.monotonic()
     notebook.interrupt()
     reply = ended(page)
@@ -88,8 +90,10 @@ def test_the_interrupt_button_frees_the_kernel_whatever_the_turn_is_doing(
 @pytest.mark.feature("D4")
 def test_a_turn_that_is_queued_behind_an_interrupted_cell_never_begins(notebook: Kernel) -> None:
     notebook.run("import time; script('never said')")
-    sleeping = notebook.execute("print('asleep', flush=True); time.sleep(20)")
+    sleeping = notebook.execute("input(); print('asleep', flush=True); time.sleep(60)", allow_stdin=True)
+    notebook.hear_input_request()
     queued = turn(notebook)
+    notebook.answer_input("the turn is queued")
     notebook.hear_print(sleeping, "asleep")
     notebook.interrupt()
     assert notebook.reply(sleeping)["ename"] == "KeyboardInterrupt"
@@ -109,12 +113,15 @@ def test_an_interrupt_between_queue_and_start_leaves_no_run_that_nobody_sees(not
         notebook.interrupt()
         assert notebook.reply(cell)["status"] == "error"
         notebook.idle(cell)
+        notebook.run("pass")  # the next one is no longer aborted
     until(notebook, "set(statuses()) <= {'cancelled'}")
     assert notebook.value("outbox") == []
     assert notebook.value("get_ipython().kernel.shell_stream._recv_callback.__class__.__name__") != "_Stage"
 
 
 # -- restarted, and killed
+
+ENDS_WITHIN_S = 30.0
 
 
 def start_again(kernel: Kernel, how: str, setup: str) -> float:
@@ -126,7 +133,7 @@ def start_again(kernel: Kernel, how: str, setup: str) -> float:
         while kernel.manager.is_alive():
             time.sleep(0.02)
     else:
-        kernel.manager.shutdown_wait_time = 60  # after half of it, one that does not end by itself is ended
+        kernel.manager.shutdown_wait_time = 80  # after half of it, one that does not end by itself is ended
         kernel.manager.shutdown_kernel(restart=True)
     took_s = time.monotonic() - asked_s
     if how == "killed":
@@ -148,8 +155,8 @@ def test_a_kernel_that_ends_under_a_turn_ends_at_once_and_the_turn_can_be_resume
     kernel.run("script([say('I write. '), say('word ' * 2000, delay_s=0.02)])")
     page = Page(kernel, turn(kernel))
     page.hear_text("word word word")
-    kernel.listen(1.1)  # what is on the screen for so long is on the disk
-    assert start_again(kernel, how, setup) < 20
+    wait_until_recorded(own_history, "PartialSaved")
+    assert start_again(kernel, how, setup) < ENDS_WITHIN_S
     kernel.run("script('All said.')")
     cell = kernel.execute("%agent resume -a demo", allow_stdin=True)
     Page(kernel, cell)
@@ -158,7 +165,8 @@ def test_a_kernel_that_ends_under_a_turn_ends_at_once_and_the_turn_can_be_resume
 
     kernel.run("script(call('send_note', to='Ana'), 'never said')")
     Page(kernel, turn(kernel, "Tell Ana.", "-a demo --new")).hear(ev.RequestOpened)
-    assert start_again(kernel, how, setup) < 20
+    wait_until_recorded(own_history, "RequestOpened")
+    assert start_again(kernel, how, setup) < ENDS_WITHIN_S
     kernel.run("script('Ana knows.')")
     page = Page(kernel, kernel.execute("%agent resume -a demo", allow_stdin=True))
     asked = page.hear_message("snapshot")["run"]["steps"][-1]["calls"][-1]["request"]
@@ -185,18 +193,23 @@ def shown(kernel: Kernel, cell: str) -> Message:
         ("RuntimeError('no power')", "", "failed"),
         ("[say('x ' * 50), call('send_note', to='Ana')]", "--budget tokens=3", "budget"),
         ("say('word ' * 500, delay_s=0.05)", "--timeout 0.3", "timeout"),
-        ("say('word ' * 500, delay_s=0.05)", "", "interrupted"),
+        ("say('word ' * 5000, delay_s=0.05)", "", "interrupted"),
     ],
     ids=lambda value: value if value.isidentifier() else "",
 )
 def test_a_second_cell_that_fails_stops_run_all(notebook: Kernel, entry: str, options: str, status: str) -> None:
     notebook.run(f"script('one', {entry}, *['more'] * 4)")
+    before = notebook.execute("input()", allow_stdin=True)
+    notebook.hear_input_request()
     cells = [turn(notebook, f"Cell {n}.", f"-a demo {options if n == 2 else ''}") for n in range(1, 6)]
+    notebook.answer_input("all are queued")
+    assert notebook.reply(before)["status"] == "ok"
     if status == "interrupted":
         Page(notebook, cells[1]).hear_text("word")
         notebook.interrupt()
     replies = [notebook.reply(cell, timeout_s=60)["status"] for cell in cells]
     assert replies == ["ok", "error", "aborted", "aborted", "aborted"]
+    notebook.idle(cells[1])
     said = "\n".join(notebook.children(cells[1], "error")[0]["traceback"])
     assert said.startswith("turn interrupted" if status == "interrupted" else f"{status}: ") and "\n" not in said
     left = "cancelled" if status == "interrupted" else status
@@ -266,7 +279,7 @@ def final_of(page: Page) -> Message:
 
 @pytest.mark.feature("D5", "D2")
 def test_two_tabs_of_one_notebook_see_the_same_and_the_first_answer_counts(notebook: Kernel) -> None:
-    notebook.run("script([say('I write. '), call('send_note', to='Ana')], 'Ana knows.')")
+    notebook.run("script([say('I write. '), call('send_note', to='Ana')], call('send_note', to='Bo'), 'Both know.')")
     page = Page(notebook, turn(notebook))
     request = page.hear(ev.RequestOpened)
     page.say("hello")  # the second tab, on the same comm
@@ -275,9 +288,10 @@ def test_two_tabs_of_one_notebook_see_the_same_and_the_first_answer_counts(noteb
     assert told["steps"][-1]["calls"][-1]["request"]["digest"] == request.digest
     page.answer(request, "approve")
     page.answer(request, "deny")
-    assert ended(page)["status"] == "ok"
     assert "not open any more" in page.hear_message("refused")["problem"]
-    assert notebook.value("outbox") == [("Ana", "hello")]
+    page.answer(page.hear(ev.RequestOpened, 2), "approve")
+    assert ended(page)["status"] == "ok"
+    assert notebook.value("outbox") == [("Ana", "hello"), ("Bo", "hello")]
 
 
 # -- without its cell
@@ -338,15 +352,16 @@ def test_a_detached_turn_is_answered_while_another_turn_s_cell_waits(notebook: K
 def test_an_interrupt_belongs_to_the_cell_that_runs_and_not_to_a_detached_turn(notebook: Kernel, runs: str) -> None:
     notebook.run(
         "import time; script(call('send_note', to='Ana'), 'Ana knows.')\n"
-        "other = Agent(ScriptedModel([say('word ' * 500, delay_s=0.05)]))"
+        "other = Agent(ScriptedModel([say('word ' * 5000, delay_s=0.05)]))"
     )
     page = Page(notebook, notebook.execute("%%agent -a demo --detach -o run\nTell Ana.", allow_stdin=True))
     request = page.hear(ev.RequestOpened)
+    notebook.idle(page.ready)
     if runs == "nothing":
         notebook.interrupt()
         notebook.listen(0.3)
     else:
-        code = "print('word', flush=True); time.sleep(20)" if runs == "a cell" else "%%agent -a other --new\nTalk."
+        code = "print('word', flush=True); time.sleep(60)" if runs == "a cell" else "%%agent -a other --new\nTalk."
         cell = notebook.execute(code, allow_stdin=True)
         if runs == "a cell":
             notebook.hear_print(cell, "word")
@@ -384,10 +399,6 @@ def traces():
         'widgets': sorted({type(w).__name__ for w in widgets if type(w).__module__.startswith('turncell')}),
         'signal': __import__('signal').getsignal(2).__qualname__,
     }
-
-def tap_is_ours():
-    time.sleep(0.1)
-    return type(get_ipython().kernel.shell_stream._recv_callback).__module__.startswith('turncell')
 """
 
 
@@ -395,7 +406,7 @@ def tap_is_ours():
 def test_reloading_and_unloading_leave_nothing_behind(notebook: Kernel) -> None:
     notebook.run(TRACES)
     notebook.run("%unload_ext turncell")
-    notebook.run("time.sleep(0.2)")
+    until(notebook, "not traces()['threads']")
     before = notebook.value("traces()")
     assert before["callbacks"] == before["threads"] == before["completers"] == []
     notebook.run("%load_ext turncell")
@@ -407,9 +418,9 @@ def test_reloading_and_unloading_leave_nothing_behind(notebook: Kernel) -> None:
     again = notebook.value("traces()")
     assert again["callbacks"] == loaded["callbacks"], "each is there once"
     notebook.run("%unload_ext turncell")
-    notebook.run("time.sleep(0.2)")
+    without_widgets = {**before, "widgets": []}
+    until(notebook, f"{{**traces(), 'widgets': []}} == {without_widgets!r}")
     after = notebook.value("traces()")
-    assert {**after, "widgets": []} == {**before, "widgets": []}
     assert set(after["widgets"]) <= {"Library"}, "views are closed; the library stays for views that were kept"
     notebook.run("%load_ext turncell")
 
@@ -429,10 +440,9 @@ def test_a_detached_turn_outlives_a_reload_is_answered_and_leaves_nothing_behind
     notebook.reply(busy)
     assert notebook.value("run.status, outbox") == ("completed", [("Ana", "hello")])
     notebook.run("%unload_ext turncell")
-    notebook.run("time.sleep(0.2)")
+    until(notebook, "not traces()['threads'] and not traces()['tap'].startswith('turncell')")
     left = notebook.value("traces()")
-    assert left["callbacks"] == left["threads"] == left["completers"] == []
-    assert not left["tap"].startswith("turncell") and "RunView" not in left["widgets"]
+    assert left["callbacks"] == left["completers"] == [] and "RunView" not in left["widgets"]
     notebook.run("%load_ext turncell")
 
 
@@ -443,15 +453,14 @@ def test_unloading_under_a_detached_turn_takes_everything_away_but_the_turn(note
     page = Page(notebook, notebook.execute("%%agent -a demo --detach -o run\nTell Ana.", allow_stdin=True))
     request = page.hear(ev.RequestOpened)
     notebook.run("%unload_ext turncell")
-    notebook.run("time.sleep(0.2)")
+    until(notebook, "not traces()['tap'].startswith('turncell')")
     left = notebook.value("traces()")
-    assert left["callbacks"] == left["completers"] == [] and not left["tap"].startswith("turncell")
+    assert left["callbacks"] == left["completers"] == []
     page.answer(request, "approve")
     page.hear(ev.RunEnded)
     notebook.hear(lambda: display_updates(page), "the transcript")
-    notebook.run("time.sleep(0.2)")
-    left = notebook.value("traces()")
-    assert left["threads"] == [] and "RunView" not in left["widgets"]
+    until(notebook, "not traces()['threads']")
+    assert "RunView" not in notebook.value("traces()")["widgets"]
     assert notebook.value("run.status, outbox") == ("completed", [("Ana", "hello")])
     notebook.run("%load_ext turncell")
 
@@ -503,13 +512,14 @@ def test_where_a_private_name_is_gone_a_page_s_clicks_do_not_arrive_and_the_keyb
     kernel: Kernel, own_history: Path
 ) -> None:
     kernel.run(NOTEBOOK.replace("HISTORY", str(own_history)))
+    keyboard_after(kernel, 3.0)
     kernel.run(HIDING)
     kernel.run("script(call('send_note', to='Ana'), 'Ana knows.')")
     asked_s = time.monotonic()
     cell = turn(kernel)
     page = Page(kernel, cell)
     prompt = kernel.hear_input_request()["prompt"]
-    assert 2.5 < time.monotonic() - asked_s < 20
+    assert 2.5 < time.monotonic() - asked_s < 50
     assert "send_note" in prompt
     kernel.hear_print(cell, "keyboard")
     kernel.answer_input("y")

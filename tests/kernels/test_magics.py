@@ -343,6 +343,7 @@ def test_the_extension_loads_quickly_and_unloads_without_a_trace(kernel: Kernel)
     assert "text/markdown" not in result(kernel, kernel.execute("turn"))
     cell = kernel.execute("%%agent\nHello")
     assert kernel.reply(cell)["status"] == "error"
+    kernel.idle(cell)
     assert "`%%agent` not found" in said(kernel, cell)
     kernel.run("%load_ext turncell")
     result(kernel, kernel.execute("%agent status"))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 
 from turncell.core import events as ev
 
-from .conftest import Kernel
+from .conftest import Kernel, wait_until
 from .page import Page
 
 PRELUDE = """
@@ -30,10 +31,20 @@ def result(run, number=0):
 """
 
 
+def touching(folder: Path) -> str:
+    """Code that leaves a sign that it has begun."""
+    return f"__import__('pathlib').Path({str(folder / 'begun')!r}).touch()"
+
+
 @pytest.fixture
 def coding(notebook: Kernel) -> Kernel:
     notebook.run(PRELUDE)
     return notebook
+
+
+def wait_for_run(kernel: Kernel) -> None:
+    """Until `run` has ended, in cells that come and go."""
+    wait_until(lambda: kernel.value("run.done.done()"))
 
 
 def ended(kernel: Kernel, cell: str, status: str = "ok") -> str:
@@ -106,9 +117,7 @@ def test_top_level_await_uses_what_belongs_to_the_notebook_s_loop(coding: Kernel
 def test_code_runs_between_cells_for_a_run_that_no_cell_waits_for(coding: Kernel) -> None:
     coding.run("code('where = threading.current_thread().name')")
     coding.run("run = coder.start('Go on.')")
-    deadline_s = time.monotonic() + 15
-    while coding.value("run.done.done()") is False and time.monotonic() < deadline_s:
-        time.sleep(0.1)
+    wait_for_run(coding)
     assert coding.value("(where, run.status)") == ("MainThread", "completed")
 
 
@@ -119,9 +128,7 @@ def test_code_of_another_run_waits_for_the_end_of_an_async_cell(coding: Kernel) 
     second = coding.execute("marks.append('begin')\nawait asyncio.sleep(1.5)\nmarks.append('end')")
     ended(coding, first)
     ended(coding, second)
-    deadline_s = time.monotonic() + 15
-    while coding.value("run.done.done()") is False and time.monotonic() < deadline_s:
-        time.sleep(0.1)
+    wait_for_run(coding)
     marks = coding.value("marks")
     assert sorted(marks) == ["begin", "code", "end"]
     assert marks.index("end") == marks.index("begin") + 1, "not between two awaits of somebody else's cell"
@@ -143,17 +150,17 @@ def test_a_cell_that_blocks_without_serving_is_told_what_to_do(coding: Kernel) -
 
 @pytest.mark.feature("D11", "D5")
 @pytest.mark.parametrize("code", ["time.sleep(60)", "await asyncio.sleep(60)"])
-def test_the_interrupt_button_stops_the_code(coding: Kernel, code: str) -> None:
-    coding.run(f"code('begun = True\\n{code}\\nafter = 1')\nbegun = False\nglobals().pop('after', None)")
+def test_the_interrupt_button_stops_the_code(coding: Kernel, tmp_path: Path, code: str) -> None:
+    coding.run(f"code({touching(tmp_path)!r} '\\n{code}\\nafter = 1')\nglobals().pop('after', None)")
     cell = coding.execute("%%agent -a coder -o run\nGo on.", allow_stdin=True)
     page = Page(coding, cell)
     page.hear(ev.CallStarted)
-    time.sleep(0.5)
+    wait_until((tmp_path / "begun").exists)
     coding.interrupt()
     began_s = time.monotonic()
     ended(coding, cell, "error")
-    assert time.monotonic() - began_s < 8
-    assert coding.value("(begun, 'after' in globals(), run.status)") == (True, False, "cancelled")
+    assert time.monotonic() - began_s < 30
+    assert coding.value("('after' in globals(), run.status)") == (False, "cancelled")
     assert "was stopped" in coding.value("result(run)")
     coding.run("code('1 + 1')")
     coding.run("%%agent -a coder -o run\nOnce more.")
@@ -161,32 +168,34 @@ def test_the_interrupt_button_stops_the_code(coding: Kernel, code: str) -> None:
 
 
 @pytest.mark.feature("D11", "D5")
-def test_stop_on_the_page_stops_the_code_where_the_kernel_hears_it(coding: Kernel, kernel_version: str) -> None:
+def test_stop_on_the_page_stops_the_code_where_the_kernel_hears_it(
+    coding: Kernel, tmp_path: Path, kernel_version: str
+) -> None:
     # ipykernel 6 hears the page only on the main thread, which the code has; awaiting code gives it back.
     code = "time.sleep(60)" if kernel_version >= "7" else "await asyncio.sleep(60)"
-    coding.run(f"code('{code}\\nafter = 1')\nglobals().pop('after', None)")
+    coding.run(f"code({touching(tmp_path)!r} '\\n{code}\\nafter = 1')\nglobals().pop('after', None)")
     cell = coding.execute("%%agent -a coder -o run\nGo on.", allow_stdin=True)
     page = Page(coding, cell)
-    page.hear(ev.CallStarted)
-    time.sleep(0.5)
+    wait_until((tmp_path / "begun").exists)
     page.say("stop")
     assert coding.reply(cell, timeout_s=60)["status"] in ("ok", "error")
     assert coding.value("'after' in globals()") is False
 
 
 @pytest.mark.feature("D11", "D5")
-def test_stop_is_not_lost_in_the_moment_in_which_it_is_heard(coding: Kernel) -> None:
+def test_stop_is_not_lost_in_the_moment_in_which_it_is_heard(coding: Kernel, tmp_path: Path) -> None:
     # Another thread of the kernel that computes: the run hears of the click before the main thread has let go of it.
     coding.run(
         "busy = True\ndef compute():\n    while busy: sum(range(1000))\nthreading.Thread(target=compute).start()"
     )
     try:
         for _ in range(3):
-            coding.run("code('await asyncio.sleep(60)\\nafter = 1')\nglobals().pop('after', None)")
+            (tmp_path / "begun").unlink(missing_ok=True)
+            code = touching(tmp_path) + "\nawait asyncio.sleep(60)\nafter = 1"
+            coding.run(f"code({code!r})\nglobals().pop('after', None)")
             cell = coding.execute("%%agent -a coder -o run\nGo on.", allow_stdin=True)
             page = Page(coding, cell)
-            page.hear(ev.CallStarted)
-            time.sleep(0.3)
+            wait_until((tmp_path / "begun").exists)
             page.say("stop")
             assert coding.reply(cell, timeout_s=60)["status"] in ("ok", "error")
             assert coding.value("(run.status, 'after' in globals())") == ("cancelled", False)
@@ -195,12 +204,11 @@ def test_stop_is_not_lost_in_the_moment_in_which_it_is_heard(coding: Kernel) -> 
 
 
 @pytest.mark.feature("D11", "D5")
-def test_the_interrupt_button_stops_code_between_cells_and_its_result_says_so(coding: Kernel) -> None:
-    coding.run("code('print(1)\\ntime.sleep(60)')")
+def test_the_interrupt_button_stops_code_between_cells_and_its_result_says_so(coding: Kernel, tmp_path: Path) -> None:
+    coding.run(f"code('print(1)\\n' {touching(tmp_path)!r} '\\ntime.sleep(60)')")
     coding.run("run = coder.start('Go on.')")
-    time.sleep(1.5)
+    wait_until((tmp_path / "begun").exists)
     coding.interrupt()
-    time.sleep(0.5)
     assert coding.value("run.done.result(60).status") == "completed"
     assert coding.value("result(run)").startswith("1\n[interrupted by the person")
 
@@ -258,9 +266,7 @@ def test_a_tool_uses_the_notebook_s_loop_while_a_cell_awaits_and_between_cells(p
     pooled.run("asking('one')\nrun = await asker.run('Ask.')")
     assert pooled.value("run.state.calls[0].content") == "3"
     pooled.run("asking('three')\nrun = asker.start('Ask.')")
-    deadline_s = time.monotonic() + 15
-    while pooled.value("run.done.done()") is False and time.monotonic() < deadline_s:
-        time.sleep(0.1)
+    wait_for_run(pooled)
     assert pooled.value("run.state.calls[0].content") == "5"
 
 
@@ -274,7 +280,7 @@ def test_the_page_is_heard_while_the_notebook_s_loop_goes_on(pooled: Kernel) -> 
     page.say("stop")
     began_s = time.monotonic()
     pooled.reply(cell, timeout_s=60)
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s < 30
     assert pooled.value("1 + 1") == 2
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import time
 from pathlib import Path
 
 import psutil
@@ -13,7 +12,7 @@ import pytest
 
 from turncell.core import events as ev
 
-from .conftest import NOTEBOOK, Kernel, start_kernel
+from .conftest import NOTEBOOK, Kernel, start_kernel, wait_until, wait_until_recorded
 from .page import Page
 from .test_magics import failed, printed, result, said
 
@@ -134,7 +133,7 @@ def test_an_interrupted_turn_goes_on_live_after_a_restart(kernel_version: str, o
         first.run("script([call('send_note', to='Ana')], 'never said')")
         cell = first.execute("%%agent -a demo\nTell Ana.", allow_stdin=True, metadata={"cellId": "1"})
         Page(first, cell).hear(ev.RequestOpened)
-        time.sleep(0.5)  # what is on the screen for so long is on the disk
+        wait_until_recorded(own_history, "RequestOpened")
     finally:
         first.client.stop_channels()
         first.manager.shutdown_kernel(now=True)
@@ -189,10 +188,7 @@ def restarted_in_a_write(version: str, own_history: Path, outbox: Path, script: 
         setup(first, 60)
         first.run(script)
         first.execute("%%agent -a demo\nTell Ana.", metadata={"cellId": "1"})
-        deadline = time.monotonic() + 20
-        while not outbox.exists() or not outbox.read_text():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: outbox.exists() and outbox.read_text())
     finally:
         first.client.stop_channels()
         first.manager.shutdown_kernel(now=True)
@@ -221,6 +217,7 @@ def test_a_write_in_doubt_is_decided_in_the_cell_that_is_run_next(
         code = f"%%agent -a demo {options}\n{text}"
         unattended = kernel.execute(code, metadata={"cellId": cell_id})
         assert kernel.reply(unattended, timeout_s=60)["status"] == "error"
+        kernel.idle(unattended)
         told = said(kernel, unattended)
         assert "in_doubt: the program ended while the last turn" in told and "send_note(to='Ana', text='hello')" in told
         assert "%agent resume" in told and kernel.value("statuses()") == ["in_doubt"]
@@ -294,6 +291,7 @@ def test_a_session_is_taken_over_only_from_a_process_that_does_not_answer(
         other.run(NOTEBOOK.replace("HISTORY", str(own_history)))
         other.run("script('theirs')")
         turn(other, "a")
+        other.run("import turncell.runtime.defaults; turncell.runtime.defaults.journal().flush()")
         session = other.value(SESSION)
         notebook.run("script('mine', 'mine too')")
         message = failed(notebook, f"%%agent -a demo --session {session}\nb")
@@ -301,10 +299,8 @@ def test_a_session_is_taken_over_only_from_a_process_that_does_not_answer(
         assert re.search(r"since \S+ \S+ [+-]\d{4}", message)
         assert f"process {pid} on this machine, which is running" in failed(notebook, f"%agent takeover {session}")
         os.kill(pid, signal.SIGSTOP)
-        while (
-            psutil.Process(pid).status() != psutil.STATUS_STOPPED
-        ):  # a thread that is in the kernel stops a little later
-            time.sleep(0.01)
+        # A thread that is in the kernel stops a little later.
+        wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
         assert f"is taken over from process {pid} on" in printed(notebook, f"%agent takeover {session}")
         turn(notebook, "b")
         assert notebook.value(PROMPTS) == ["a", "theirs", "b"]
@@ -321,6 +317,7 @@ def test_a_cell_that_is_run_again_after_a_restart_goes_on_with_its_turn(kernel_v
         first.run("script([call('send_note', to='Ana')], 'never said')")
         cell = first.execute("%%agent -a demo\nTell Ana.", allow_stdin=True, metadata={"cellId": "1"})
         Page(first, cell).hear(ev.RequestOpened)
+        wait_until_recorded(own_history, "RequestOpened")
     finally:
         stop(first)
     second = start_kernel(kernel_version)

@@ -11,10 +11,9 @@ import signal
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,7 +23,7 @@ from turncell.errors import SessionBusy, SessionInDoubt
 from turncell.runtime.journal import Journal
 from turncell.testing import ScriptedModel
 
-from .conftest import DEFAULT_VERSIONS, Kernel, start_kernel
+from .conftest import DEFAULT_VERSIONS, Kernel, start_kernel, wait_until
 
 pytestmark = [pytest.mark.newest_kernel, pytest.mark.feature("C7", "C8", "B6")]
 
@@ -42,7 +41,8 @@ def put(line: str) -> str:
     file = os.open(WORLD, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(file, line.encode() + b"\\n")
     os.close(file)
-    time.sleep(PACE_S)
+    while line == HELD and not os.path.exists(WORLD + ".go"):
+        time.sleep(0.01)
     return "wrote " + line
 """
 
@@ -54,7 +54,7 @@ def answer(request):
 agent = Agent(ScriptedModel(answer), tools=[put], mode="auto")
 sessions = [agent.session(f"{ME} {n}") for n in range(3)]
 done, until, number = [], time.monotonic() + SECONDS, 0
-while time.monotonic() < until:
+while time.monotonic() < until or len(done) < 12:
     started = []
     for session in sessions:
         number += 1
@@ -65,8 +65,9 @@ for session in sessions:
 """
 
 
-def setup(own_history: Path, world: Path, pace_s: float) -> str:
-    return f"HISTORY, WORLD, PACE_S = {str(own_history)!r}, {str(world)!r}, {pace_s}\n{SETUP}"
+def setup(own_history: Path, world: Path, held: str = "") -> str:
+    """The tool is at work on the line `held` until a file says go."""
+    return f"HISTORY, WORLD, HELD = {str(own_history)!r}, {str(world)!r}, {held!r}\n{SETUP}"
 
 
 @pytest.fixture
@@ -89,14 +90,13 @@ def numbers_of(path: Path) -> dict[str, list[int]]:
     return found
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("seconds", [10.0, pytest.param(60.0, marks=pytest.mark.full)])
 def test_two_kernels_write_one_history_and_nothing_is_lost_doubled_or_locked(
     two_kernels: list[Kernel], own_history: Path, tmp_path: Path, seconds: float
 ) -> None:
     world = tmp_path / "world"
     for number, kernel in enumerate(two_kernels):
-        kernel.run(f"{setup(own_history, world, 0.0)}\nME, SECONDS = 'kernel-{number}', {seconds}")
+        kernel.run(f"{setup(own_history, world)}\nME, SECONDS = 'kernel-{number}', {seconds}")
     cells = [(kernel, kernel.execute(WRITE)) for kernel in two_kernels]
     for kernel, cell in cells:
         assert kernel.reply(cell, timeout_s=seconds + 60)["status"] == "ok", kernel.printed(cell)
@@ -131,18 +131,11 @@ session.close()
 """
 
 
-def wait_until(is_so: Callable[[], Any], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.01)
-
-
 class Lid:
     """A kernel in the middle of a turn, which can be stopped as a laptop does it."""
 
     def __init__(self, kernel: Kernel, own_history: Path, world: Path) -> None:
-        kernel.run(f"{setup(own_history, world, 0.8)}\nLINES = {LINES!r}")
+        kernel.run(f"{setup(own_history, world, LINES[1])}\nLINES = {LINES!r}")
         self.kernel, self.world = kernel, world
         self.pid: int = kernel.value("os.getpid()")
         self.cell = kernel.execute(TURN)
@@ -152,13 +145,14 @@ class Lid:
     def lines(self) -> list[str]:
         return self.world.read_text().splitlines() if self.world.exists() else []
 
-    def close(self, at: int) -> None:
-        """While the tool writes that line, and nothing of it is being recorded."""
-        wait_until(lambda: len(self.lines()) == at)
+    def close(self) -> None:
+        """While the tool is at work on the second line, and nothing of it is being recorded."""
+        wait_until(lambda: len(self.lines()) == 2)
         time.sleep(0.3)
         os.kill(self.pid, signal.SIGSTOP)
 
     def open(self) -> None:
+        Path(f"{self.world}.go").touch()
         os.kill(self.pid, signal.SIGCONT)
 
 
@@ -180,7 +174,7 @@ def journal(own_history: Path) -> Iterator[Journal]:
 def test_a_turn_goes_on_after_the_lid_was_closed_and_its_session_was_nobody_elses_meanwhile(
     lid: Lid, journal: Journal, own_history: Path
 ) -> None:
-    lid.close(at=2)
+    lid.close()
     with pytest.raises(SessionBusy, match=f"is written by process {lid.pid} on"):
         journal.claim(lid.session_id).result(60)
     there = Session.load(lid.session_id, journal)
@@ -204,7 +198,7 @@ def test_a_turn_goes_on_after_the_lid_was_closed_and_its_session_was_nobody_else
 def test_a_kernel_whose_session_was_taken_over_under_the_lid_writes_nothing_more(
     lid: Lid, journal: Journal, own_history: Path
 ) -> None:
-    lid.close(at=2)
+    lid.close()
     session = Session.load(lid.session_id, journal)
     session.take_over()
 
@@ -217,7 +211,7 @@ def test_a_kernel_whose_session_was_taken_over_under_the_lid_writes_nothing_more
     with pytest.raises(SessionInDoubt, match="was running put"):
         other.start("Who is there?", session=session)
     run = session.resume(agent=other, is_attended=True)
-    run.wait_request(20)
+    run.wait_request(60)
     run.deny()
     assert run.result(60).text == "So be it."
     assert other.start("Who is there?", session=session).result().status == "completed"
