@@ -43,7 +43,7 @@ _OUTCOMES: dict[str, Outcome] = {
 _NOT_YET = Outcome("○", "Not run yet", "quiet")
 
 _FAILURES = {
-    "auth": "The provider refused the key",
+    "auth": "The key is missing, or the provider refused it",
     "not_found": "The provider does not know this model",
     "bad_request": "The provider refused the request",
     "context_length": "The conversation is too long for this model",
