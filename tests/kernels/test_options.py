@@ -115,7 +115,9 @@ def test_tab_completes_options_commands_and_names(notebook: Kernel) -> None:
     assert "openai/gpt-5" in completed("%%agent -m openai/gpt-5")
     assert {"sessions", "show", "status", "steps", "stop"} == set(completed("%agent s"))
     content = {"code": "%agent mode ", "cursor_pos": 12}
-    offered = notebook.reply(notebook.send("complete_request", content), "complete_reply")["matches"]
+    reply = notebook.reply(notebook.send("complete_request", content), "complete_reply")
+    offered = reply["matches"]
+    assert {one["type"] for one in reply["metadata"]["_jupyter_types_experimental"]} == {"text"}
     assert offered == ["ask", "auto", "edits", "never", "plan"], "as a page is told, without what is Python's"
     [session] = notebook.value("[get_ipython().magics_manager.registry['TurncellMagics'].session.id]")
     assert session in completed("%agent resume ses")

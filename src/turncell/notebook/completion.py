@@ -39,7 +39,11 @@ def install(shell: Any, notebook: Callable[[], Notebook], parser: Any) -> Callab
                 found = completions(notebook(), parser, line, context.token)
         except Exception:
             log.debug("no completion", exc_info=True)
-        return {"completions": [SimpleCompletion(one) for one in found], "suppress": bool(found), "ordered": True}
+        return {
+            "completions": [SimpleCompletion(one, type="text") for one in found],
+            "suppress": bool(found),
+            "ordered": True,
+        }
 
     matchers = shell.Completer.custom_matchers
     matchers.append(complete)
