@@ -233,7 +233,10 @@ describe("the view", () => {
     await userEvent.click(named("Approve"));
     expect(place.querySelector(".tc-who")?.textContent).toBe("The kernel was restarted");
     expect(place.querySelector(".tc-ask")?.textContent).toContain("Expired");
+    expect(place.textContent).toContain("%agent resume goes on with it.");
     expect(named("Approve").checkVisibility()).toBe(false);
+    const pad = place.querySelector(".tc-request > .tc-pad") as HTMLElement;
+    expect(getComputedStyle(pad).paddingBlockEnd).toBe("14px");
   });
 
   it("folds when the run is done, unless someone looks inside", async () => {

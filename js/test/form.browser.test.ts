@@ -87,6 +87,15 @@ describe("arguments with a schema are edited in fields", () => {
     expect(field("sql").value).toBe('"select\\u202e 1\\u000d\\n"'.replace("\\u000d", "\\r"));
   });
 
+  it("and keep what is no number as it was typed when they become JSON", async () => {
+    await editing();
+    await userEvent.fill(field("limit"), "many");
+    await userEvent.click(named("As JSON"));
+    const editor = place.querySelector<HTMLTextAreaElement>(".tc-tall textarea") as HTMLTextAreaElement;
+    expect(JSON.parse(editor.value)).toEqual({ ...VALUES, limit: "many" });
+    expect(place.textContent).toContain("limit: must be integer, and is string");
+  });
+
   it("or as JSON, which is checked as well", async () => {
     const shown = await editing();
     await userEvent.click(named("As JSON"));

@@ -538,6 +538,15 @@ class TestWithoutButtons:
         assert "<button" not in html(run)
         assert "%agent" not in plain_text(run)
 
+    @pytest.mark.parametrize(
+        ("name", "command"), [("cancelled", "%agent retry run_1"), ("waiting", "%agent resume ses_sales")]
+    )
+    def test_the_command_says_where_an_agent_has_to_be_named(self, name: str, command: str) -> None:
+        run = STORIES[name]().run
+        named = replace(run, started=replace(run.started, needs=("rules",)))
+        assert f"`{command} -a AGENT`" in markdown(named)
+        assert f"{command} -a AGENT" in text_of(html(named))
+
     def test_a_run_that_is_done_offers_nothing(self) -> None:
         assert "%agent" not in html(tools_and_approval().run)
 

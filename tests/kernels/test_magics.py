@@ -83,6 +83,8 @@ def printed(kernel: Kernel, code: str) -> str:
             "%agent dance",
             "there is no such command; use one of answer, approve, branch, calls, ",
         ),
+        ("%agent statsu", "%agent statsu: there is no such command; did you mean %agent status?"),
+        ("%agent tools --nnoe", "%agent tools: unrecognized arguments: --nnoe; write %agent tools [NAMES | --none]"),
         (
             "%agent export",
             "%agent export: the following arguments are required: PATH; write %agent export [--session] [--overwrite] PATH",
@@ -314,6 +316,7 @@ def test_the_manual_names_every_option(notebook: Kernel) -> None:
     text = notebook.reply(cell)["payload"][0]["data"]["text/plain"]
     for option in ("--model", "--agent", "--tools", "--mode", "--max-steps", "--out", "--new", "--view"):
         assert option in text
+    assert "%%agent [-m MODEL]" in text
 
 
 # -- loading and unloading

@@ -105,11 +105,8 @@ def test_tab_completes_options_commands_and_names(notebook: Kernel) -> None:
     result(notebook, notebook.execute("%%agent -a demo\nHello"))
 
     def completed(line: str) -> list[str]:
-        return (
-            notebook.value(f"get_ipython().complete('', {line!r})[1]")
-            if line.endswith(" ")
-            else notebook.value(f"get_ipython().complete({line.split()[-1]!r}, {line!r})[1]")
-        )
+        word = "" if line.endswith(" ") else line.split()[-1]
+        return notebook.value(f"get_ipython().complete({word!r}, {line!r}, {len(line)})[1]")
 
     assert {"--model", "--mode"} <= set(completed("%%agent --mo"))
     assert completed("%%agent --mode pl") == ["plan"]
@@ -117,6 +114,11 @@ def test_tab_completes_options_commands_and_names(notebook: Kernel) -> None:
     assert "send_note" in completed("%%agent -t se")
     assert "openai/gpt-5" in completed("%%agent -m openai/gpt-5")
     assert {"sessions", "show", "status", "steps", "stop"} == set(completed("%agent s"))
+    content = {"code": "%agent mode ", "cursor_pos": 12}
+    reply = notebook.reply(notebook.send("complete_request", content), "complete_reply")
+    offered = reply["matches"]
+    assert {one["type"] for one in reply["metadata"]["_jupyter_types_experimental"]} == {"text"}
+    assert offered == ["ask", "auto", "edits", "never", "plan"], "as a page is told, without what is Python's"
     [session] = notebook.value("[get_ipython().magics_manager.registry['TurncellMagics'].session.id]")
     assert session in completed("%agent resume ses")
     notebook.run("%unload_ext turncell")
@@ -142,7 +144,9 @@ def test_a_detached_turn_goes_on_and_is_answered_between_cells(notebook: Kernel)
     page = Page(notebook, cell)
     asked = page.hear(ev.RequestOpened, 1)
     assert notebook.value("run.status") == "waiting"
-    assert "send_note" in printed(notebook, "%agent requests") and "running  run_" in printed(notebook, "%agent status")
+    requests = printed(notebook, "%agent requests")
+    assert "send_note" in requests and requests.endswith("\n%agent approve, or %agent deny -r REASON")
+    assert "running  run_" in printed(notebook, "%agent status")
     page.answer(asked, "approve")
     page.hear(ev.RunEnded, 1)
     settled(notebook, "Ana knows.")

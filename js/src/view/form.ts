@@ -14,11 +14,11 @@ interface Field {
   readonly key: string;
   /** JSON text; null leaves the argument out. */
   read(): string | null;
+  readonly isNumber: boolean;
   tell(problem: string | null): void;
 }
 
 const NUMBER = /^-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?$/;
-const NO_NUMBER = "NaN";
 const LEFT_OUT = "";
 
 /** A field that grows with its text. In colours, where it holds code: those are of a copy that lies behind it. */
@@ -88,9 +88,9 @@ export class Form {
   #read(): void {
     this.problem = null;
     const parts: string[] = [];
-    for (const { key, read, tell } of this.#fields) {
+    for (const { key, read, isNumber, tell } of this.#fields) {
       const text = read();
-      const problem = this.#problem(key, text);
+      const problem = this.#problem(key, text, isNumber);
       tell(problem);
       if (problem !== null) this.problem ??= `${key} ${problem}`;
       if (text !== null) parts.push(`${JSON.stringify(key)}: ${text}`);
@@ -98,9 +98,9 @@ export class Form {
     this.text = parts.length === 0 ? "{}" : `{\n  ${parts.join(",\n  ")}\n}`;
   }
 
-  #problem(key: string, text: string | null): string | null {
+  #problem(key: string, text: string | null, isNumber: boolean): string | null {
     if (text === null) return this.#isRequired(key) ? "is needed" : null;
-    if (text === NO_NUMBER) return "is not a number";
+    if (isNumber && text !== "null" && !NUMBER.test(text.trim())) return "is not a number";
     let value: unknown;
     try {
       value = JSON.parse(text);
@@ -129,6 +129,7 @@ export class Form {
     const id = `${this.id}-${this.#fields.length}`;
     let control: HTMLTextAreaElement | HTMLSelectElement;
     let read: Field["read"];
+    let isNumber = false;
     let node: HTMLElement;
     if (options) {
       const texts = [...options, ...(isNullable ? [null] : [])].map((option) => JSON.stringify(option));
@@ -143,7 +144,7 @@ export class Form {
       read = () => (select.value === LEFT_OUT ? null : select.value);
       control = node = select;
     } else {
-      const isNumber = isPlain && (only.type === "number" || only.type === "integer") && isOf("number");
+      isNumber = isPlain && (only.type === "number" || only.type === "integer") && isOf("number");
       // A field drops carriage returns and shows nothing of what is invisible.
       const isText =
         isPlain && only.type === "string" && isOf("string") && visible(String(value)) === String(value);
@@ -159,7 +160,8 @@ export class Form {
         if (text.trim() === "" && !(isText && !isUnset))
           return isText && text !== "" ? JSON.stringify(text) : nothing || null;
         if (isText) return JSON.stringify(text);
-        return isNumber && !NUMBER.test(text.trim()) ? NO_NUMBER : text;
+        // What is no number stays as it was typed when the form becomes JSON.
+        return isNumber && !NUMBER.test(text.trim()) ? JSON.stringify(text) : text;
       };
       control = field;
       node = box;
@@ -178,7 +180,7 @@ export class Form {
       hint.hidden = problem === null;
       hint.replaceChildren(reveal(problem === null ? "" : `${key} ${problem}`));
     };
-    return { key, read, tell };
+    return { key, read, isNumber, tell };
   }
 }
 

@@ -7,7 +7,7 @@ import { WARNING } from "./icons";
 import { plural } from "./words";
 
 const KINDS: ReadonlyMap<string | null, string> = new Map([
-  ["auth", "The provider refused the key"],
+  ["auth", "The key is missing, or the provider refused it"],
   ["not_found", "The provider does not know this model"],
   ["bad_request", "The provider refused the request"],
   ["context_length", "The conversation is too long for the model"],
@@ -55,7 +55,7 @@ function again(link: Context["link"]): HTMLElement {
 
 function lost(state: string): string {
   if (state === "disconnected")
-    return "The kernel was restarted while this run was open. What is here is what had arrived.";
+    return "The kernel was restarted while this run was open. What is here is what had arrived; %agent resume goes on with it.";
   if (state === "restored")
     return "This run was open when the notebook was left, and no kernel answers for it.";
   return "";

@@ -43,7 +43,7 @@ _OUTCOMES: dict[str, Outcome] = {
 _NOT_YET = Outcome("○", "Not run yet", "quiet")
 
 _FAILURES = {
-    "auth": "The provider refused the key",
+    "auth": "The key is missing, or the provider refused it",
     "not_found": "The provider does not know this model",
     "bad_request": "The provider refused the request",
     "context_length": "The conversation is too long for this model",
@@ -220,9 +220,10 @@ def next_command(run: RunState) -> tuple[str, str] | None:
     """What a button of the live view would do, and the command that does it: a transcript has no buttons."""
     if run.status == "completed":
         return None
+    named = " -a AGENT" if run.started.needs else ""  # it had what a record does not hold
     if run.ended_at is None:
-        return "To go on with it", f"%agent resume {run.session_id}"
-    return "To ask again", f"%agent retry {run.run_id}"
+        return "To go on with it", f"%agent resume {run.session_id}{named}"
+    return "To ask again", f"%agent retry {run.run_id}{named}"
 
 
 def verdict_line(call: CallState) -> str:

@@ -11,13 +11,15 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, get_args
 
+from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
+
 from turncell.core.policy import MODES
 
 if TYPE_CHECKING:
     from turncell.notebook.notebook import Notebook
 
 log = logging.getLogger("turncell")
-_KEYS = ("%agent", "%%agent")
+_MAGICS = (["%agent"], ["%%agent"])
 _LIST_LIMIT = 200
 _WITH_WORDS = ("mcp", "trust", "rules", "sessions")
 """Commands with words of their own, such as `accept`."""
@@ -26,20 +28,29 @@ _WITH_WORDS = ("mcp", "trust", "rules", "sessions")
 def install(shell: Any, notebook: Callable[[], Notebook], parser: Any) -> Callable[[], None]:
     """Complete in this shell; the returned function takes that back."""
 
-    def complete(_: Any, event: Any) -> list[str]:
+    @context_matcher(
+        identifier="turncell"
+    )  # a completer of one command would stand behind what is Python's, such as `and`
+    def complete(context: CompletionContext) -> SimpleMatcherResult:
+        found: list[str] = []
         try:
-            return completions(notebook(), parser, event.line, event.symbol)
+            line = context.text_until_cursor
+            if line.split(None, 1)[:1] in _MAGICS:
+                found = completions(notebook(), parser, line, context.token)
         except Exception:
             log.debug("no completion", exc_info=True)
-            return []
+        return {
+            "completions": [SimpleCompletion(one, type="text") for one in found],
+            "suppress": bool(found),
+            "ordered": True,
+        }
 
-    for key in _KEYS:
-        shell.set_hook("complete_command", complete, str_key=key)
+    matchers = shell.Completer.custom_matchers
+    matchers.append(complete)
 
     def remove() -> None:
-        known = getattr(shell.strdispatchers.get("complete_command"), "strs", {})
-        for key in _KEYS:
-            known.pop(key, None)
+        if complete in matchers:
+            matchers.remove(complete)
 
     return remove
 

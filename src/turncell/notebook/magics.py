@@ -86,7 +86,7 @@ class TurncellMagics(Magics):
         return self.notebook.session
 
     @no_var_expand
-    @magic_arguments()
+    @magic_arguments("%agent")  # IPython puts the other % before it
     @argument("-m", "--model", help="the model: 'embedded', or provider/model as LiteLLM names it")
     @argument("-a", "--agent", help="an Agent of the namespace; its model, tools and rules are used")
     @argument(

@@ -147,19 +147,19 @@ def is_told(run: RunState, call: CallState) -> bool:
     return any(c.request and asked and c.request.request_id == asked.request_id for c in run.calls)
 
 
-def question(call: CallState) -> str:
-    """What a keyboard is asked about a request, whole."""
+def question(call: CallState, how: str | None = None) -> str:
+    """What is asked in a request, whole, and `how` it is answered; if nothing else is said, at a keyboard."""
     asked = call.request
     assert asked is not None
     if asked.kind == "question":
-        return f"{choices(asked)}\n{prompt_line(call)}"
+        return f"{choices(asked)}\n{how or prompt_line(call)}"
     inner = asked.name != ""
     name, found = (asked.name, asked.arguments) if inner else (call.name, call.arguments)
     arguments = json.dumps(found, ensure_ascii=True, indent=2)
     preview = f"\n{visible(asked.preview)}" if asked.preview else ""
     doubt = f"\n{visible(asked.description)}" if asked.kind == "in_doubt" else ""
     by = f"(asked by {visible(call.name)}) " if inner and not doubt else ""
-    return f"{visible(name)} {arguments}{preview}{doubt}\n{by}{prompt_line(call)}"
+    return f"{visible(name)} {arguments}{preview}{doubt}\n{by}{how or prompt_line(call)}"
 
 
 def choices(asked: RequestState) -> str:

@@ -10,6 +10,7 @@ what it has to say; a mistake is a UsageError and changes nothing.
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import inspect
 from collections.abc import Callable
@@ -60,9 +61,13 @@ def run(notebook: Notebook, line: str) -> Any:
     name, *words = words_of(line) or ["status"]
     found = commands().get(name)
     if found is None:
-        raise UsageError(
-            f"%agent {name}: there is no such command; use one of {', '.join(sorted(commands()))}, or %%agent for a turn"
+        near = difflib.get_close_matches(name, commands(), 1)
+        use = (
+            f"did you mean %agent {near[0]}?"
+            if near
+            else f"use one of {', '.join(sorted(commands()))}, or %%agent for a turn"
         )
+        raise UsageError(f"%agent {name}: there is no such command; {use}")
     try:
         inspect.signature(found.do).bind(notebook, *words)
     except TypeError as error:

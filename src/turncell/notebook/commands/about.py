@@ -122,6 +122,8 @@ def tools(notebook: Notebook, *names: str) -> None:
         if wanted != ["--none"]:
             raise UsageError("--none and names do not go together; write %agent tools --none, or the names alone")
         notebook.tools = []
+    elif option := next((name for name in wanted if name.startswith("-")), None):
+        raise UsageError(f"%agent tools: unrecognized arguments: {option}; write %agent tools [NAMES | --none]")
     elif wanted:
         Agent("embedded", tools=notebook.tools_of(wanted))  # refuses what no model can be offered
         notebook.tools = wanted

@@ -17,11 +17,22 @@ _DENY = Parser("deny")
 _DENY.add_argument("id", nargs="?")
 _DENY.add_argument("-r", "--reason", default="")
 
+_HOW = {
+    "approval": "%agent approve, or %agent deny -r REASON",
+    "question": "%agent answer TEXT, or %agent deny",
+    "in_doubt": "%agent approve runs it again, %agent answer RESULT says that it has happened, %agent deny skips it",
+}
+
 
 @command("requests", "what the turns that go on wait for, with the ids of their calls")
 def requests(notebook: Notebook) -> None:
     waiting = [call for run in notebook.runs for call in run.requests]
-    say("\n\n".join(f"{call.call_id}\n{redactor().text(question(call))}" for call in waiting) or "nothing waits")
+    told = [
+        f"{call.call_id}\n{redactor().text(question(call, _HOW[call.request.kind]))}"
+        for call in waiting
+        if call.request
+    ]
+    say("\n\n".join(told) or "nothing waits")
 
 
 @command("approve [CALL] [--scope session]", "let a call run that waits; with a scope, later ones like it too")
