@@ -207,6 +207,18 @@ def test_a_command_in_the_wrong_place_is_said_to_be_one(cells: Cells) -> None:
 
 
 @pytest.mark.feature("D8")
+def test_help_tells_of_one_command_too(cells: Cells) -> None:
+    assert cells.says("%agent help tools").startswith("%agent tools ")
+    assert cells.refuses("%agent help tulls") == "%agent help tulls: there is no such command; %agent help lists them"
+
+
+@pytest.mark.feature("A9", "D8")
+def test_a_budget_that_is_used_up_says_what_a_cell_can_do(cells: Cells) -> None:
+    is_well, said = cells.run("%%agent -a demo --context none --budget tokens=1\nhello")
+    assert not is_well and said.endswith("raise it with --budget tokens=...")
+
+
+@pytest.mark.feature("D8")
 def test_comments_may_stand_above_a_turn(cells: Cells) -> None:
     cells.says("# the weather\n\n%%agent -a demo --context none\n# Oslo\nHow is it?")
     assert cells.told() == "# Oslo\nHow is it?"

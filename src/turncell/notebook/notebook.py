@@ -37,6 +37,7 @@ _IN_CELLS = {
     "happened, run.deny() skips it": "%agent resume, where somebody attends: run it again, say that it has happened, or skip it",
 }
 """What errors say to programs, as somebody in a notebook does it."""
+_RAISED = re.compile(r"budget\.set\((\w+)=\.\.\.\)")
 _STRICTER: tuple[Mode, ...] = ("auto", "edits", "ask", "plan", "never")
 """Each allows less unasked than the one before."""
 
@@ -242,7 +243,7 @@ def in_cells(error: object) -> str:
     text = str(error)
     for said, instead in _IN_CELLS.items():
         text = text.replace(said, instead)
-    return text
+    return _RAISED.sub(r"--budget \1=...", text)
 
 
 def is_of_this_cell(run: RunState) -> bool:

@@ -65,15 +65,19 @@ def doctor(notebook: Notebook, *words: str) -> None:
     say(report())
 
 
-@command("help", "this list")
-def help_(notebook: Notebook) -> None:
-    every = commands().values()
+@command("help [COMMAND]", "this list, or the lines of one command")
+def help_(notebook: Notebook, name: str | None = None) -> None:
+    every = [one for one in commands().values() if name is None or one.usage.split()[0] == name]
+    if not every:
+        raise UsageError(f"%agent help {name}: there is no such command; %agent help lists them")
     lines = []
     for one in every:
         is_long = len(one.usage) > _USAGE_WIDTH
         lines += [f"%agent {one.usage}"] * is_long
         lines.append(f"{'' if is_long else f'%agent {one.usage}':<{_USAGE_WIDTH + 9}}{one.does}")
-    say("\n".join([*lines, "", "%%agent asks the agent what the cell says; %%agent? is its manual"]))
+    if name is None:
+        lines += ["", "%%agent asks the agent what the cell says; %%agent? is its manual"]
+    say("\n".join(lines))
 
 
 @command("model [NAME]", "the model of cells that name none, for this kernel")
