@@ -46,6 +46,7 @@ def test_the_examples_of_a_guide_run_one_after_the_other(path: Path) -> None:
     exec(compile(code, str(path), "exec", dont_inherit=True), {"__name__": "guide"})
 
 
+@pytest.mark.timeout(300)
 def test_the_first_cells_of_the_readme_run_in_a_kernel_as_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
     import nbformat
     from nbclient import NotebookClient
@@ -57,7 +58,7 @@ def test_the_first_cells_of_the_readme_run_in_a_kernel_as_they_stand(monkeypatch
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in [*cells, f"%%agent\n{asks[1]}"]])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     monkeypatch.delenv("TURNCELL_MODEL", raising=False)
-    NotebookClient(book, timeout=60, kernel_name="python3").execute()
+    NotebookClient(book, timeout=100, startup_timeout=100, kernel_name="python3").execute()
     answered, asked = (str(cell.outputs[-1]["data"]["text/markdown"]) for cell in book.cells[1:])
     assert "3 degrees and rain in Oslo" in answered and "send_note" in asked
 

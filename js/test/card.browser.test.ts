@@ -4,15 +4,17 @@ import { applyEvent, emptyRun } from "../src/fold";
 import { FakeModel, show } from "./model";
 import { scenes } from "./scenes";
 import { Script } from "./script";
-import { inRealTime, named, place, scene, sleep, stage, steady } from "./stage";
+import { FOR_EVER, HALF_A_SECOND, inertFor, named, place, scene, sleep, stage, steady } from "./stage";
 
 describe("an approval", () => {
   it("is sent for what is on the screen, but not in the first half second", async () => {
-    inRealTime();
+    expect(HALF_A_SECOND).toBe(500);
+    inertFor(FOR_EVER);
     const { model } = scene("Approval");
     // Without `force` the driver would wait until the button is enabled, as a person would.
-    named("Approve").click(); // at once: a pointer takes longer than the half second on a busy machine
+    named("Approve").click();
     expect(model.sentOf("answer")).toEqual([]);
+    inertFor(HALF_A_SECOND);
     await steady();
     await userEvent.click(named("Approve"));
     expect(model.sentOf("answer")).toEqual([
@@ -171,8 +173,7 @@ describe("an approval", () => {
   it("that expires cannot be given any more", async () => {
     const script = new Script("x").step().call("t", {}).finish().propose("write", "ask").ask("x", null, 1);
     stage(script.events);
-    await sleep(1400);
-    expect(place.querySelector(".tc-ask")?.textContent).toContain("nobody answered in time");
+    await expect.poll(() => place.querySelector(".tc-ask")?.textContent).toContain("nobody answered in time");
     expect(named("Approve").checkVisibility()).toBe(false);
   });
 });
@@ -217,8 +218,7 @@ describe("the view", () => {
     const model = new FakeModel(JSON.stringify({ type: "snapshot", seq: 4, run, now: run.started_at }));
     stage([], model);
     expect(named("Approve").getAttribute("aria-disabled")).toBe("true");
-    await sleep(3300);
-    expect(place.querySelector(".tc-ask")?.textContent).toContain("Expired");
+    await expect.poll(() => place.querySelector(".tc-ask")?.textContent).toContain("Expired");
     for (const button of place.querySelectorAll("button")) {
       expect(button.checkVisibility() && button.textContent, button.textContent ?? "").toBe(false);
       button.click();

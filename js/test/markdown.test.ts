@@ -46,7 +46,6 @@ describe("a stream of Markdown", () => {
       made.end();
       expect(html(made.root)).toBe(oneShot(text).innerHTML);
     },
-    30_000,
   );
 
   it.each(TEXTS_WITH_DEFINITIONS)("resolves late definitions at the end: %j", (text) => {
@@ -107,5 +106,5 @@ describe("a stream of Markdown", () => {
     made.append(`| a |\n|---|\n${`| row ${"x".repeat(100)} |\n`.repeat(3_000)}`);
     made.end();
     expect(made.root.textContent?.match(/row/g)).toHaveLength(3_000);
-  }, 30_000);
+  });
 });

@@ -4,7 +4,7 @@ import { userEvent } from "vitest/browser";
 import { forbidden } from "./forbidden";
 import { asking } from "./scenes";
 import { Script } from "./script";
-import { field, inRealTime, named, place, play, scene, steady } from "./stage";
+import { FOR_EVER, field, HALF_A_SECOND, inertFor, named, place, play, scene, steady } from "./stage";
 
 const boxes = (): HTMLInputElement[] => [...place.querySelectorAll<HTMLInputElement>(".tc-ask input")];
 const lines = (): (string | undefined)[] =>
@@ -12,15 +12,15 @@ const lines = (): (string | undefined)[] =>
 
 describe("a question", () => {
   it("is answered with the option that was chosen, after half a second", async () => {
-    inRealTime();
+    inertFor(FOR_EVER);
     const { model } = scene("A question");
     expect(place.querySelector('[role="radiogroup"]')?.getAttribute("aria-labelledby")).toBe(
       place.querySelector(".tc-title")?.id,
     );
-    // At once, without the pause that a pointer takes: on a busy machine it would be longer than the half second.
     (boxes()[1] as HTMLElement).click();
     named("Answer").click();
     expect(model.sentOf("answer")).toEqual([]);
+    inertFor(HALF_A_SECOND);
     await steady();
     await userEvent.click(named("Answer"));
     expect(model.sentOf("answer")).toEqual([

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { userEvent } from "vitest/browser";
 import { journals } from "./journals";
 import { inDoubt } from "./scenes";
-import { field, inRealTime, named, place, play, stage, steady } from "./stage";
+import { FOR_EVER, field, HALF_A_SECOND, inertFor, named, place, play, stage, steady } from "./stage";
 
 describe("a write in doubt", () => {
   it("stands on a card with its arguments, and with nothing that decides for longer than once", () => {
@@ -30,10 +30,11 @@ describe("a write in doubt", () => {
     ["Run again", { decision: "approve", result: null }],
     ["Skip", { decision: "deny", result: null }],
   ])("%s says so, after half a second", async (button, answer) => {
-    inRealTime();
+    inertFor(FOR_EVER);
     const { model } = play(inDoubt());
     await userEvent.click(named(button), { force: true });
     expect(model.sentOf("answer")).toEqual([]);
+    inertFor(HALF_A_SECOND);
     await steady();
     await userEvent.click(named(button));
     const rest = {

@@ -20,14 +20,16 @@ afterEach(() => {
 });
 
 export const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms));
-// That buttons are inert for half a second is shown by one test; the others need only that they are for a while.
-const HALF_A_SECOND = patience.steady_ms;
-export const inRealTime = (): void => {
-  patience.steady_ms = HALF_A_SECOND;
+export const HALF_A_SECOND = patience.steady_ms;
+/** For as long as a test needs, however slow the machine is. */
+export const FOR_EVER = Number.POSITIVE_INFINITY;
+/** For how long buttons are inert from now on. */
+export const inertFor = (ms: number): void => {
+  patience.steady_ms = ms;
 };
-beforeEach(() => {
-  patience.steady_ms = 200;
-});
+// How long it is in truth is shown by few tests; the others need only that it is a while.
+const A_WHILE = 200;
+beforeEach(() => inertFor(A_WHILE));
 
 /** A little more than the time for which buttons are inert. */
 export const steady = (): Promise<void> => sleep(patience.steady_ms + 250);

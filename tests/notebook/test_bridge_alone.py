@@ -44,9 +44,18 @@ def in_background(fn: Callable[[], Any]) -> Done:
     return done
 
 
-def press_after(*delays_s: float) -> None:
-    for delay_s in delays_s:
-        threading.Timer(delay_s, os.kill, [os.getpid(), signal.SIGINT]).start()
+def press_after(delay_s: float) -> None:
+    threading.Timer(delay_s, os.kill, [os.getpid(), signal.SIGINT]).start()
+
+
+def press_in_the_wait(bridge: KernelBridge) -> None:
+    """However late the thread of this test comes to its wait."""
+    bridge.run_on_main(press_after, 0.05)
+
+
+def sleep_until_pressed() -> None:
+    press_after(0.2)
+    time.sleep(60)
 
 
 def test_there_is_one_bridge_and_no_tap(bridge: KernelBridge) -> None:
@@ -57,7 +66,7 @@ def test_there_is_one_bridge_and_no_tap(bridge: KernelBridge) -> None:
 
 def test_the_bridge_imports_neither_ipython_nor_zmq() -> None:
     code = "import sys, turncell.notebook.bridge as b; b.KernelBridge.current(); print(*sys.modules)"
-    child = pexpect.spawn(sys.executable, ["-c", code], encoding="utf-8", use_poll=True, timeout=20)
+    child = pexpect.spawn(sys.executable, ["-c", code], encoding="utf-8", use_poll=True, timeout=60)
     child.expect(pexpect.EOF)
     loaded = set(child.before.split())
     assert "turncell.notebook.bridge" in loaded
@@ -68,10 +77,9 @@ def test_the_run_is_asked_to_end_before_it_hears_that_a_press_has_ended_its_job(
     done: Done = concurrent.futures.Future()
     asked: list[str] = []
     heard: list[list[str]] = []
-    job = bridge.run_on_main(time.sleep, 60)
+    job = bridge.run_on_main(sleep_until_pressed)
     job.add_done_callback(lambda _: heard.append(list(asked)))
     job.add_done_callback(lambda _: done.set_result(None))
-    press_after(0.5)
     with pytest.raises(TurnInterrupted):
         bridge.wait(done, on_interrupt=lambda: asked.append("to end"))
     assert heard == [["to end"]]
@@ -130,7 +138,7 @@ def test_a_job_that_was_cancelled_is_not_run(bridge: KernelBridge) -> None:
 def test_the_interrupt_handler_is_put_back(bridge: KernelBridge) -> None:
     before = signal.getsignal(signal.SIGINT)
     done: Done = concurrent.futures.Future()
-    press_after(0.1)
+    press_in_the_wait(bridge)
     with pytest.raises(TurnInterrupted):
         bridge.wait(done, on_interrupt=lambda: done.set_result(None))
     assert signal.getsignal(signal.SIGINT) is before
@@ -139,17 +147,21 @@ def test_the_interrupt_handler_is_put_back(bridge: KernelBridge) -> None:
 def test_the_first_press_waits_for_the_grace_and_the_second_does_not(bridge: KernelBridge) -> None:
     asked: list[float] = []
     start_s = time.monotonic()
-    press_after(0.1)
+    press_in_the_wait(bridge)
     with pytest.raises(TurnInterrupted):
         bridge.wait(concurrent.futures.Future(), on_interrupt=lambda: asked.append(1), grace_s=0.4)
-    assert 0.4 < time.monotonic() - start_s < 10
+    assert time.monotonic() - start_s > 0.4
+
+    def press_again() -> None:
+        asked.append(2)
+        press_after(0.2)
 
     start_s = time.monotonic()
-    press_after(0.1, 0.3)
+    press_in_the_wait(bridge)
     with pytest.raises(TurnInterrupted):
-        bridge.wait(concurrent.futures.Future(), on_interrupt=lambda: asked.append(1), grace_s=30)
-    assert 0.25 < time.monotonic() - start_s < 10
-    assert len(asked) == 2
+        bridge.wait(concurrent.futures.Future(), on_interrupt=press_again, grace_s=90)
+    assert 0.2 < time.monotonic() - start_s < 60
+    assert asked == [1, 2]
 
 
 def test_a_tool_that_swallows_the_interrupt_does_not_hide_it(bridge: KernelBridge) -> None:
@@ -157,13 +169,12 @@ def test_a_tool_that_swallows_the_interrupt_does_not_hide_it(bridge: KernelBridg
 
     def stubborn() -> str:
         try:
-            time.sleep(10)
+            sleep_until_pressed()
         except KeyboardInterrupt:
             return "survived"
         return "slept"
 
     job = bridge.run_on_main(stubborn)
-    press_after(0.2)
     with pytest.raises(TurnInterrupted):
         bridge.wait(done, on_interrupt=lambda: done.set_result(None))
     assert job.result() == "survived"
@@ -178,8 +189,11 @@ def test_an_interrupt_inside_of_a_nested_wait_ends_both(bridge: KernelBridge) ->
         ended.append(name)
         done.set_result(None)
 
-    job = bridge.run_on_main(lambda: bridge.wait(inner, on_interrupt=lambda: end("inner", inner)))
-    press_after(0.2)
+    def wait_inside() -> None:
+        press_in_the_wait(bridge)
+        bridge.wait(inner, on_interrupt=lambda: end("inner", inner))
+
+    job = bridge.run_on_main(wait_inside)
     with pytest.raises(TurnInterrupted):
         bridge.wait(outer, on_interrupt=lambda: end("outer", outer))
     assert ended == ["inner", "outer"]
@@ -195,14 +209,14 @@ def test_an_interrupt_is_never_lost_however_close_to_the_ends_of_the_wait(bridge
             bridge.wait(done, on_interrupt=lambda: None, poll_s=0.001)
             # The press came after the wait and is an ordinary one. Short sleeps: CPython itself sleeps through a
             # signal that comes just before the system call.
-            for _ in range(5000):
+            for _ in range(60_000):
                 time.sleep(0.001)
 
 
 def test_a_press_at_the_very_end_of_a_poll_does_not_end_the_polling(bridge: KernelBridge) -> None:
     for _ in range(600):
         done: Done = concurrent.futures.Future()
-        rescue = threading.Timer(3, lambda done=done: done.done() or done.set_result("too late"))
+        rescue = threading.Timer(60, lambda done=done: done.done() or done.set_result("too late"))
         rescue.start()
         with pytest.raises(TurnInterrupted), bridge.holding_interrupts():
             press_after(0.001)
@@ -245,12 +259,11 @@ def test_a_failure_while_interrupts_are_held_stays_the_failure(bridge: KernelBri
 
 def test_a_job_can_still_be_interrupted_while_interrupts_are_held(bridge: KernelBridge) -> None:
     done: Done = concurrent.futures.Future()
-    job = bridge.run_on_main(time.sleep, 20)
-    press_after(0.2)
+    job = bridge.run_on_main(sleep_until_pressed)
     start_s = time.monotonic()
     with pytest.raises(TurnInterrupted), bridge.holding_interrupts():
         bridge.wait(done, on_interrupt=lambda: done.set_result(None))
-    assert time.monotonic() - start_s < 10
+    assert time.monotonic() - start_s < 50
     assert isinstance(job.exception(), JobInterrupted)
 
 
@@ -260,7 +273,7 @@ def test_ipython_in_a_terminal_asks_and_is_interrupted() -> None:
         ["-m", "IPython", "--simple-prompt", "--no-banner", "--colors=NoColor"],
         encoding="utf-8",
         use_poll=True,
-        timeout=20,
+        timeout=60,
         env=os.environ | {"TERM": "dumb"},
     )
     child.expect("In ")
@@ -316,8 +329,9 @@ print("ends", ends["interrupted"], ends["gone"] > 0, ends["gone"] + ends["said"]
 
 
 def test_questions_that_are_given_up_at_any_moment_interrupt_nobody() -> None:
-    child = pexpect.spawn(sys.executable, ["-c", QUESTIONS], encoding="utf-8", use_poll=True, timeout=30)
-    while child.expect([r"\? ", r"ends (\d+ \w+ \d+)"]) == 0:
-        if len(child.before) % 2:
+    # Without an echo, which may come in the midst of a line that is printed.
+    child = pexpect.spawn(sys.executable, ["-c", QUESTIONS], encoding="utf-8", use_poll=True, timeout=60, echo=False)
+    while child.expect([r"\? ", r"ends (\d+ \w+ \d+)\r\n"]) == 0:
+        if "No answer is needed" in child.before:  # not the first
             child.sendline("y")
     assert child.match is not None and child.match[1] == "0 True 40"

@@ -18,6 +18,7 @@ from turncell.adapters.direct_anthropic import DirectAnthropic
 from turncell.adapters.direct_chat import DirectChat
 from turncell.adapters.litellm_model import LiteLLMModel
 from turncell.frames.transcript import mimebundle
+from turncell.notebook import doctor
 from turncell.notebook.doctor import PROVIDERS, answering_servers, report, suggestion
 from turncell.runtime.ports import Model
 from turncell.settings import Settings
@@ -84,7 +85,10 @@ class TestDoctor:
         assert "anthropic: ANTHROPIC_API_KEY" in said and KEY not in said
         assert "%%agent -m anthropic/claude-sonnet-4-5" in said
 
-    def test_servers_of_this_machine_are_found_quickly(self, bare: None, local_server: str) -> None:
+    def test_servers_of_this_machine_are_found_quickly(
+        self, bare: None, local_server: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(doctor, "PATIENCE_S", 60)
         servers = {"Ollama": local_server, "vLLM": "http://127.0.0.1:9", "llama.cpp": local_server}
         (ollama, other) = answering_servers(servers)
         assert (ollama.name, ollama.models, other.name) == ("Ollama", ("llama3.2", "qwen3"), "llama.cpp")

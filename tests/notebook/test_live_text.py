@@ -159,7 +159,7 @@ def test_a_request_is_shown_whole_once_and_no_value_looks_like_another_argument(
     run = Agent(ScriptedModel([call("mail", to="Ana\u200b", text=text), "No."]), tools=[mail]).start(
         "Mail.", is_attended=True
     )
-    (asked,) = run.wait_request(10)
+    (asked,) = run.wait_request(60)
     with LiveText(screen) as view:
         run.subscribe(view)
         for _ in range(2):
@@ -168,7 +168,7 @@ def test_a_request_is_shown_whole_once_and_no_value_looks_like_another_argument(
                 print("a notice")
         run.deny()
         run.result(60)
-        run.drain()
+        run.drain(60)
     shown = "\n".join(screen.lines(60, 40))
     assert shown.count("mail wants to run") == 1 and shown.count("a notice") == 2
     assert r'"Ana\u200b"' in shown and r"to Ana\u200b\u200b" in shown

@@ -182,10 +182,14 @@ def test_running_code_asks_and_looking_does_not(shell: InteractiveShell) -> None
 
 
 def test_a_time_limit_takes_the_main_thread_out_of_the_code(shell: InteractiveShell) -> None:
-    began = time.monotonic()
-    done = ran("print('begun')\nimport time\ntime.sleep(60)", limit_s=0.3)
-    assert time.monotonic() - began < 10
-    assert done.status == "error" and "begun" in (done.content or "") and "time limit of 0.3 s" in (done.content or "")
+    for limit_s in (0.3, 3, 30):  # where the machine stalls, it strikes before the first line
+        began = time.monotonic()
+        done = ran("print('begun')\nimport time\ntime.sleep(90)", limit_s=limit_s)
+        assert time.monotonic() - began < 60
+        assert done.status == "error" and f"time limit of {limit_s:g} s" in (done.content or "")
+        if "begun" in (done.content or ""):
+            return
+    pytest.fail("what was printed before the limit is not told")
 
 
 def test_a_time_limit_ends_what_is_awaited_and_what_catches_everything(shell: InteractiveShell) -> None:
@@ -199,31 +203,31 @@ def test_a_time_limit_ends_what_is_awaited_and_what_catches_everything(shell: In
 
 def test_the_interrupt_button_stops_the_code_and_the_result_says_so(shell: InteractiveShell) -> None:
     model = ScriptedModel(
-        [call("run_python", code="print('begun')\nimport time\ntime.sleep(60)\nafter = 1"), say("Done.")]
+        [call("run_python", code="print('begun')\npress()\nimport time\ntime.sleep(60)\nafter = 1"), say("Done.")]
     )
-    agent = Agent(model, tools=notebook_tools(), mode="auto")
+    agent = Agent(model, tools=notebook_tools(limit_s=60), mode="auto")
     bridge = KernelBridge.current()
     runs: list[Run] = []
-    threading.Timer(1.0, os.kill, [os.getpid(), signal.SIGINT]).start()
+    shell.user_ns["press"] = lambda: threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
     with pytest.raises(TurnInterrupted), bridge.holding_interrupts():
         runs.append(agent.start("Go on."))
         bridge.wait(runs[0].done, on_interrupt=lambda: runs[0].cancel("interrupted"))
     assert runs[0].status == "cancelled" or runs[0].status == "interrupted"
-    assert "after" not in shell.user_ns
+    assert runs[0].tool_calls[0].started_at is not None and "after" not in shell.user_ns
 
 
 def test_stopping_the_run_from_elsewhere_stops_the_code(shell: InteractiveShell) -> None:
     model = ScriptedModel(
-        [call("run_python", code="import time\nbegun = True\ntime.sleep(60)\nafter = 1"), say("Done.")]
+        [call("run_python", code="import time\nbegun = True\nstop()\ntime.sleep(60)\nafter = 1"), say("Done.")]
     )
-    agent = Agent(model, tools=notebook_tools(), mode="auto")
+    agent = Agent(model, tools=notebook_tools(limit_s=60), mode="auto")
     bridge = KernelBridge.current()
+    shell.user_ns["stop"] = lambda: threading.Timer(0.2, run.cancel, ["stopped on the page"]).start()
     began = time.monotonic()
     with bridge.holding_interrupts():
         run = agent.start("Go on.")
-        threading.Timer(1.0, run.cancel, ["stopped on the page"]).start()
         bridge.wait(run.done, on_interrupt=lambda: run.cancel("interrupted"))
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 50
     assert shell.user_ns.get("begun") and "after" not in shell.user_ns
     assert ran("'alive'").content == "alive"
 
@@ -236,6 +240,19 @@ def test_where_nobody_serves_the_main_thread_the_error_says_so(
     run = Agent(model, tools=notebook_tools(), mode="auto").run_sync("Go on.")
     assert "nothing was run: no cell waits for this run" in (run.state.calls[0].content or "")
     assert "x" not in shell.user_ns
+
+
+def test_a_cell_that_is_about_to_wait_is_waited_for(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge_module, "NOBODY_S", 0.1)
+    model = ScriptedModel([call("run_python", code="x = 1"), say("Done.")])
+    bridge = KernelBridge.current()
+    with bridge.holding_interrupts():
+        run = Agent(model, tools=notebook_tools(), mode="auto").start("Go on.")
+        while not (run.tool_calls and run.tool_calls[0].started_at):
+            time.sleep(0.01)
+        time.sleep(0.3)  # making the view takes its time
+        bridge.wait(run.done, on_interrupt=lambda: run.cancel("interrupted"))
+    assert run.tool_calls[0].status == "ok" and shell.user_ns["x"] == 1
 
 
 def test_without_ipython_there_are_no_such_tools() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pexpect
 import pytest
@@ -37,7 +39,7 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pexpect.spawn
         ["-m", "IPython", "--simple-prompt", "--no-banner", "--colors=NoColor"],
         encoding="utf-8",
         use_poll=True,
-        timeout=20,
+        timeout=60,
         cwd=str(folder),
         env=os.environ | {"TERM": "dumb", "IPYTHONDIR": str(folder)},
     )
@@ -46,7 +48,14 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pexpect.spawn
         child.sendline(line)
     child.expect("ready")
     yield child
-    child.close(force=True)
+    end(child)
+
+
+def end(child: pexpect.spawn) -> None:
+    """`close(force=True)` gives a killed process a tenth of a second."""
+    child.kill(signal.SIGKILL)
+    child.wait()
+    child.close()
 
 
 def turn(child: pexpect.spawn, prompt: str, options: str = "-a demo") -> None:
@@ -77,7 +86,7 @@ def test_a_terminal_shows_live_text_asks_on_the_keyboard_and_can_be_interrupted(
     terminal.expect("word word word")
     terminal.sendintr()
     terminal.expect("cancelled: interrupted")
-    terminal.expect("turn interrupted", timeout=2)
+    terminal.expect("turn interrupted")
     assert "Traceback" not in terminal.before
     turn(terminal, "Are you there?")
     terminal.expect(r"Still here\.")
@@ -86,7 +95,7 @@ def test_a_terminal_shows_live_text_asks_on_the_keyboard_and_can_be_interrupted(
     turn(terminal, "Tell Ana.")
     terminal.expect("Allow it.*lways: ")
     terminal.sendintr()
-    terminal.expect("turn interrupted", timeout=2)
+    terminal.expect("turn interrupted")
     assert "Traceback" not in terminal.before
     terminal.sendline("print('out', outbox)")
     terminal.expect(r"out \['Ana'\]")
@@ -95,31 +104,34 @@ def test_a_terminal_shows_live_text_asks_on_the_keyboard_and_can_be_interrupted(
 @pytest.mark.feature("D7", "B7")
 def test_a_question_in_a_terminal_outlives_neither_its_request_nor_the_keyboard(terminal: pexpect.spawn) -> None:
     asked = r"Allow it\?.*lways: "
-    terminal.sendline("script(call('send_note', to='Ana'), say('Ana knows.', delay_s=0.3), request_timeout_s=1.5)")
+    terminal.sendline("script(call('send_note', to='Ana'), say('Ana knows.', delay_s=0.3), request_timeout_s=4)")
     turn(terminal, "Tell Ana.")
     terminal.expect(asked)
     terminal.send("y = half a li")
-    terminal.expect("No answer is needed any more", timeout=4)
+    terminal.expect("No answer is needed any more")
     terminal.expect(r"Ana knows\.")
     terminal.sendline("print('o' + 'ut', outbox)")
     terminal.expect(r"out \[\]")
     assert "Error" not in terminal.before, "what was typed into the question is not in the next line"
 
     terminal.sendline(
-        "script(call('send_note', to='Bob'), say('It was elsewhere.', delay_s=0.3)); import threading, time"
+        "script(call('send_note', to='Bob'), say('It was elsewhere.', delay_s=0.3)); import os, threading, time"
     )
-    terminal.sendline("def later(): time.sleep(1); get_ipython().user_ns['r'].approve()\n")
+    terminal.sendline(
+        "def later():\n    while not os.path.exists('asked'): time.sleep(0.05)\n    get_ipython().user_ns['r'].approve()\n"
+    )
     terminal.sendline("threading.Thread(target=later).start()")
     turn(terminal, "Tell Bob.", options="-a demo -o r")
     terminal.expect(asked)
-    terminal.expect("No answer is needed any more", timeout=4)
+    Path(terminal.cwd, "asked").touch()
+    terminal.expect("No answer is needed any more")
     terminal.expect(r"was elsewhere\.")
 
     terminal.sendline("script(call('send_note', to='Cid'), call('send_note', to='Dan'), 'Nobody.')")
     turn(terminal, "Tell Cid.")
     terminal.expect(asked)
     terminal.sendeof()
-    terminal.expect("no keyboard", timeout=2)
+    terminal.expect("no keyboard")
     terminal.expect(asked)
     terminal.sendline("y = 3")
     terminal.expect(r"Nobody\.")
@@ -140,7 +152,7 @@ def test_a_pipe_has_nobody_to_ask() -> None:
         "print('out', shell.user_ns['outbox'])\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100
     )
     assert "Nobody allowed it." in done.stdout and "denied" in done.stdout and "out []" in done.stdout, (
         done.stdout + done.stderr
@@ -156,7 +168,7 @@ def test_a_plain_script_needs_neither_ipython_nor_a_kernel() -> None:
         "import sys; print(run.text, outbox, [m for m in ('IPython', 'anywidget', 'pandas', 'litellm') if m in sys.modules])\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100
     )
     assert (done.stdout, done.stderr) == ("Nobody allowed it. [] []\n", "")
 
@@ -181,7 +193,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pexpect.spawn]:
         ["-i", "-q", "-c", "import prelude; from prelude import *; from turncell import show, Rule"],
         encoding="utf-8",
         use_poll=True,
-        timeout=20,
+        timeout=60,
         cwd=str(folder),
         dimensions=(40, 120),
         env=os.environ
@@ -190,7 +202,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pexpect.spawn]:
     )
     child.expect(">>> ")
     yield child
-    child.close(force=True)
+    end(child)
 
 
 ASKED = "wants to run.*Allow it.*lways: "
@@ -228,31 +240,31 @@ def test_a_plain_prompt_approves_edits_and_remembers(plain: pexpect.spawn) -> No
 
 
 @pytest.mark.feature("D7", "D4")
-def test_a_plain_prompt_is_interrupted_once_for_the_turn_and_twice_to_leave(plain: pexpect.spawn) -> None:
+def test_a_plain_prompt_is_interrupted_and_left_even_where_a_tool_goes_on(plain: pexpect.spawn) -> None:
     plain.sendline("script(say('word ' * 2000, delay_s=0.01), 'Still here.'); r = show(prelude.demo, 'Count.')")
     plain.expect("word word")
     plain.sendintr()
     plain.expect("Stopped: interrupted")
-    plain.expect(">>> ", timeout=2)
+    plain.expect(">>> ")
     assert "Traceback" not in plain.before
     plain.sendline("print('ended', r.status, r.text[:9])")
     plain.expect("ended cancelled word word")
     asks(plain, "call('send_note', to='Ana')")
     plain.sendintr()
     plain.expect("Stopped: interrupted")
-    plain.expect(">>> ", timeout=2)
+    plain.expect(">>> ")
     asks(plain, "call('send_note', to='Ana'), 'Nobody.'")
     plain.sendeof()
     plain.expect(r"Denied.*Nobody\.")
 
     plain.sendline("import time; from turncell import tool; from turncell.testing import ScriptedModel")
-    plain.sendline("@tool(effect='read')\ndef wait() -> str:\n    'Wait.'\n    time.sleep(9)\n    return 'x'\n")
+    plain.sendline("@tool(effect='read')\ndef wait() -> str:\n    'Wait.'\n    time.sleep(90)\n    return 'x'\n")
     plain.sendline("w = prelude.Agent(ScriptedModel([call('wait'), 'no']), tools=[wait])")
     plain.sendline("r = show(w, 'Wait.')")
-    plain.expect(r"wait\(\)")
+    plain.expect(r"wait\x1b\[0m\(\)")  # as it is painted, not as it was typed
     plain.sendintr()
-    plain.sendintr()
-    plain.expect(">>> ", timeout=3)
+    plain.expect("Stopped: interrupted")
+    plain.expect(">>> ")
     plain.sendline("print('o' + 'ut', outbox)")
     plain.expect(r"out \[\]")
 

@@ -343,7 +343,8 @@ class KernelBridge:
         if can_be_idle:
             assert self.loop is not None
             self.loop.call_soon_threadsafe(self._serve_between_cells, job)
-        begin_s = BEGIN_S if can_be_idle or self._serving is not None else NOBODY_S
+        is_awaited = self._serving is not None or self._held is not None
+        begin_s = BEGIN_S if can_be_idle or is_awaited else NOBODY_S
         try:
             await asyncio.wait([asyncio.wrap_future(job.begun)], timeout=begin_s)
             if not job.begun.done() and job.future.cancel():
@@ -514,8 +515,8 @@ class KernelBridge:
                 asked = True
                 on_interrupt()
 
+        serving, self._serving = self._serving, self._held or self._serving
         held, self._held = self._held, None  # a wait inside of one of our jobs counts for itself
-        serving = self._serving
         try:
             done.add_done_callback(lambda _: self._wake())
             counted = nullcontext(held) if held is not None else _Interrupts(self._wake)

@@ -250,8 +250,8 @@ class UsageMeter(View, Figures):
         if isinstance(of, Run):
             self.watch(of)
         else:
-            of.observe(self._copy, list(Figures.class_traits()))
-            self._copy(None)
+            of.observe(lambda _: self.count(), list(Figures.class_traits()))
+            self.count()
 
     def take(self, content: Any, buffers: Any = None) -> None:
         """Nobody asks it for anything, but a page may have no other way to its code."""
@@ -261,9 +261,11 @@ class UsageMeter(View, Figures):
     def states(self) -> Iterable[RunState]:
         return [self._of.state] if isinstance(self._of, Run) else []
 
-    def _copy(self, _: Any) -> None:
-        for name in Figures.class_traits():
-            self.set_trait(name, getattr(self._of, name))
+    def figures(self) -> dict[str, Any]:
+        of = self._of
+        return (
+            super().figures() if isinstance(of, Run) else {name: getattr(of, name) for name in Figures.class_traits()}
+        )
 
 
 class SessionBrowser(_Kit):

@@ -93,6 +93,8 @@ class Figures(traitlets.HasTraits):
     """Limits and what is spent, of the last run; empty where it has none."""
 
     _counting = threading.Lock()
+    _is_telling = False
+    _is_outdated = False
 
     def watch(self, run: Run) -> None:
         """Count this run from now on."""
@@ -110,28 +112,46 @@ class Figures(traitlets.HasTraits):
         """The runs to count, the last one last."""
 
     def count(self) -> None:
-        """Bring the traits up to date. Two at a time are harmless: each counts what is there."""
+        """Bring the traits up to date. Where a thread is at it, that one counts once more: the latest is told last."""
         with self._counting:
-            states = list(self.states())
-            if not states:
+            self._is_outdated = True
+            if self._is_telling:
                 return
-            last, usage = states[-1], total_usage([state.usage for state in states])
-            costs = [state.cost_usd for state in states if state.steps]
-            counted = {
-                "run_id": last.run_id,
-                "status": last.status,
-                "text": redactor().text(last.text),
-                "runs_count": len(states),
-                "steps": sum(len(state.steps) for state in states),
-                "pending": sum(len(state.open_requests) for state in states),
-                "input_tokens": usage.input_tokens,
-                "output_tokens": usage.output_tokens,
-                "cached_tokens": usage.cache_read_tokens,
-                "cost_usd": None if not costs or None in costs else sum(cost for cost in costs if cost is not None),
-                "budget": last.budget or {},
-            }
-        for name, value in counted.items():
-            self.set_trait(name, value)
+            self._is_telling = True
+        try:
+            while (counted := self._latest()) is not None:
+                for name, value in counted.items():
+                    self.set_trait(name, value)
+        except BaseException:
+            self._is_telling = False
+            raise
+
+    def _latest(self) -> dict[str, Any] | None:
+        """What is to be told; None, and nobody is telling any more, where all of it was."""
+        with self._counting:
+            self._is_telling, self._is_outdated = self._is_outdated, False
+            return self.figures() if self._is_telling else None
+
+    def figures(self) -> dict[str, Any]:
+        """The traits as they are to be; none where there is nothing to count."""
+        states = list(self.states())
+        if not states:
+            return {}
+        last, usage = states[-1], total_usage([state.usage for state in states])
+        costs = [state.cost_usd for state in states if state.steps]
+        return {
+            "run_id": last.run_id,
+            "status": last.status,
+            "text": redactor().text(last.text),
+            "runs_count": len(states),
+            "steps": sum(len(state.steps) for state in states),
+            "pending": sum(len(state.open_requests) for state in states),
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "cached_tokens": usage.cache_read_tokens,
+            "cost_usd": None if not costs or None in costs else sum(cost for cost in costs if cost is not None),
+            "budget": last.budget or {},
+        }
 
 
 class RunView(View, Figures):
