@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import gc
 import os
 import signal
 import sys
@@ -98,6 +99,28 @@ def test_a_run_gets_jobs_done_in_its_context_while_the_main_thread_waits(bridge:
     done = in_background(lambda: asyncio.run(run()))
     bridge.wait(done, on_interrupt=lambda: None)
     assert done.result() == (True, "agent")
+
+
+def test_what_ends_code_that_nobody_waits_for_any_more_is_not_complained_of(
+    bridge: KernelBridge, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = threading.Event()
+
+    def code() -> None:
+        begun.set()
+        time.sleep(60)
+
+    async def run() -> None:
+        task = asyncio.ensure_future(bridge.on_main(code))
+        await asyncio.to_thread(begun.wait)
+        task.cancel()
+        await asyncio.wait([task])
+        await asyncio.sleep(0.1)  # asyncio hears of the code's end by its loop
+        gc.collect()
+
+    done = in_background(lambda: asyncio.run(run()))
+    bridge.wait(done, on_interrupt=lambda: None)
+    assert done.exception() is None and "never retrieved" not in caplog.text
 
 
 def test_a_failed_run_is_waited_for_and_left_to_the_caller(bridge: KernelBridge) -> None:

@@ -354,6 +354,8 @@ class KernelBridge:
                     "wait for the run with %%agent or 'await agent.run(...)', or try again when the cell has ended"
                 )
             done: asyncio.Future[T] = asyncio.wrap_future(job.future)
+            # What the code raises when nobody waits for it any more is no news: asyncio would print it at the end.
+            done.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
             if (await asyncio.wait([done], timeout=limit_s))[0]:
                 return done.result()
             _give_up_until_it_ends(job)
