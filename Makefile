@@ -17,7 +17,7 @@ export JUPYTER_PATH := $(CURDIR)/.kernels/share/jupyter
 export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
 export CHROMIUM_PATH ?= /usr/bin/chromium
 
-.PHONY: demo lab test test-full lint types test-js test-py bench peers bundle js wire kernels hosts system constraints clean help
+.PHONY: demo lab test test-full checks lint types test-js test-py bench peers bundle js wire kernels hosts system constraints clean help
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -29,7 +29,12 @@ demo: $(BIN)/.ready bundle  ## a turn in the terminal, offline
 lab: $(BIN)/.ready bundle  ## JupyterLab on the first notebook
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/01-first-turn.ipynb
 
-test: system lint types test-js test-py  ## all checks and tests, with what they need
+test: system  ## all checks and tests, with what they need
+	$(MAKE) -j2 --output-sync=target checks
+	$(MAKE) test-py
+
+# What does not wait for each other. Each answer is printed whole, when it is there.
+checks: types test-js lint kernels bundle
 
 test-full: export TURNCELL_FULL := 1
 test-full: export TURNCELL_KERNELS := 6.29.5,6.31.0,7.0.1,7.1.0,7.2.0,7.3.0,7.4.0
