@@ -35,7 +35,7 @@ const never = {
 // Presets, and methods of its classes that nobody calls here or that build.ts replaces.
 const methods =
   "use enable enableOnly disable render renderInline validateLink normalizeLink normalizeLinkText " +
-  "at before after attrPush attrSet attrJoin";
+  "at after attrPush attrSet attrJoin";
 const method = (name) => [name, new RegExp(`^\\t${name}\\([^)]*\\) \\{[\\s\\S]*?^\\t\\}`, "gm")];
 const notOurs = {
   zero: /^\tzero: \{[\s\S]*?^\t\},/m,

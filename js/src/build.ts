@@ -8,6 +8,7 @@
 import MarkdownIt, { type Env, type Token } from "markdown-it";
 import { CodeWriter, codeBlock, languageOf } from "./code";
 import { h, icon } from "./dom";
+import { formula } from "./math";
 import { linkRisk, readable, type SafeUrl, safeUrl } from "./urls";
 
 const TAGS = [
@@ -29,6 +30,7 @@ parser.set({ maxNesting: 50 });
 parser.validateLink = () => true;
 parser.normalizeLink = (url) => url;
 parser.normalizeLinkText = (text) => text;
+parser.inline.ruler.before("escape", "math", formula);
 
 export type References = NonNullable<Env["references"]>;
 
@@ -114,6 +116,9 @@ class Builder {
         break;
       case "softbreak":
         this.#text("\n");
+        break;
+      case "math":
+        this.#top.append(h("span", { class: "tc-math" }, readable(token.content)));
         break;
       case "code_inline":
         this.#top.append(h("code", null, readable(token.content)));

@@ -10,7 +10,6 @@ import bash from "highlight.js/lib/languages/bash";
 import diff from "highlight.js/lib/languages/diff";
 import json from "highlight.js/lib/languages/json";
 import python from "highlight.js/lib/languages/python";
-import sql from "highlight.js/lib/languages/sql";
 import { h } from "./dom";
 
 /** Beyond this the colours are not worth the time. */
@@ -89,6 +88,23 @@ const yaml: typeof json = (hljs) => ({
     ...[hljs.HASH_COMMENT_MODE, hljs.QUOTE_STRING_MODE, hljs.APOS_STRING_MODE],
     { scope: "attr", begin: /[\w.*&-][^\n:#'"]*:(?=\s|$)/ },
     { scope: "number", begin: /[-+]?\b\d[\d.:_eE+-]*(?=\s|$|[,\]}])/ },
+  ],
+});
+
+/** Enough of SQL for a query; the library's grammar knows hundreds of functions by name. */
+const sql: typeof json = (hljs) => ({
+  case_insensitive: true,
+  keywords:
+    "select from where group by order having join left right inner outer full cross on using as and or not in is null like " +
+    "between exists case when then else end distinct all union intersect except limit offset with recursive insert into " +
+    "values update set delete create table view index drop alter add primary key foreign references default unique check " +
+    "over partition rows asc desc true false cast int integer bigint text varchar date timestamp boolean numeric",
+  contains: [
+    ...[hljs.COMMENT("--", "$"), hljs.C_BLOCK_COMMENT_MODE, hljs.C_NUMBER_MODE],
+    ...[
+      { scope: "string", begin: "'", end: "'", contains: [{ begin: "''" }] },
+      { scope: "built_in", begin: /\b\w+(?=\()/ },
+    ],
   ],
 });
 

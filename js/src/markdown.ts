@@ -35,6 +35,8 @@ import { patchChildren } from "./patch";
 export interface MarkdownOptions {
   /** Colour closed code blocks when the page is idle; true unless said otherwise. */
   readonly highlight?: boolean;
+  /** Typesets the formulas of a block that is whole. */
+  readonly typeset?: ((block: Element) => void) | undefined;
   /** Called after each flush that changed the DOM. */
   readonly onFlush?: () => void;
 }
@@ -45,9 +47,9 @@ const MAX_OPEN_CHARS = 200_000;
 const MAX_CELLS = 0x10000;
 export const GROUP_BLOCKS = 64;
 /** What means nothing to Markdown behind a letter of the same line, whatever the paragraph holds. */
-const PLAIN = /^[\p{L}\p{N} .,:?!'"([{}<&@^/%$=+-]*$/u;
+const PLAIN = /^[\p{L}\p{N} .,:?!'"([{}<&@^/%=+-]*$/u;
 /** What may begin something that is closed later, when it is read as text. */
-const OPENING = /[*_~`[\]<&\\]/;
+const OPENING = /[*_~`[\]<&\\$]/;
 
 /** A place in a line of prose: whatever follows changes only what is behind it. */
 interface Settled {
@@ -340,7 +342,7 @@ export class MarkdownStream {
     const text = open.slice(0, chars);
     // `references` is of the whole open part; when it learnt something, ask what the frozen text alone defines.
     if (Object.keys(references).length > Object.keys(this.#references).length) parse(text, this.#references);
-    for (let index = 0; index < count; index++) this.#highlight(this.#nodeAt(this.#frozenNodes++));
+    for (let index = 0; index < count; index++) this.#adorn(this.#nodeAt(this.#frozenNodes++));
     this.#open = open.slice(chars);
     if (count > 0) this.#table = NO_TABLE;
   }
@@ -403,7 +405,7 @@ export class MarkdownStream {
       );
     }
     this.#fence = null;
-    for (const group of this.root.children) this.#highlight(group);
+    for (const group of this.root.children) this.#adorn(group);
   }
 
   #nodeAt(index: number): HTMLElement {
@@ -423,7 +425,9 @@ export class MarkdownStream {
     while (childNodes.length > count) this.root.lastChild?.remove();
   }
 
-  #highlight(node: Element): void {
+  /** What is done to a block that is whole. */
+  #adorn(node: Element): void {
+    this.options.typeset?.(node);
     if (this.options.highlight === false) return;
     for (const code of node.querySelectorAll<HTMLElement>("pre > code[class^='language-']")) {
       if (!this.#highlights.has(code)) this.#highlights.set(code, highlightLater(code));

@@ -61,6 +61,7 @@ export const TEXTS: readonly string[] = [
   "[a](javascript:x) [b](https://u:p@h.test/) [other.com](https://example.com/) ![i](x.png) [![k](https://h.test/i.png)](https://h.test/) ![x](https://h.test/a.png)\n\n[not a def]\n: x\n\na[1]: b\n",
   "1. one\n10. two\n\n   ```\n   x\n   ```\n\n3. three\n   continued\nlazy\n\n- [ ] task\n- [x] done\n-\n- \n\n*\n\ntext",
   "x\n\n```|===***\n|---|---x\n\n# a | b\n|--|--|\n1 | 2\n\n```\ncode\n    ",
+  "So $x_1$ is *one* of $5, not $6.\n\n$$\na * b_1 = c_1 *\n$$\nand \\(y_1 * z_1\\) \\[ w \\] `$c$` $\\href{https://a.test}{b}$\n\n| $a$ | b |\n|---|---|\n| $c$ | $5 |\n\nlast $z",
   "a\n\n\n\nb\n   \n  c\n\t\n\tcode\n\n<div>\n\n*x*\n</div>\n\n<!-- c -->\n# \n## x ##\n####### seven\n\n+\n",
 ];
 
@@ -134,6 +135,10 @@ export const WORDS: readonly string[] = [
 /** Marks in lines of prose that are opened, closed, escaped or left alone. */
 export const PROSE: readonly string[] = [
   ...[
+    "$",
+    "$x$",
+    "\\(",
+    "\\)",
     "a word ",
     "b ",
     " c",

@@ -45,6 +45,33 @@ long = Agent(model, tools=[send_note])
     expect(turn).to_contain_text("Sent.", timeout=60_000)
 
 
+@pytest.mark.feature("D1")
+def test_formulas_are_typeset_by_the_host_and_prices_are_none(lab: Callable[..., Lab], version: str) -> None:
+    said = (
+        "The sum is $x^2 + y_1$, for $5 or $6.\\n\\n$$\\na = \\\\frac{b}{c}\\n$$\\n\\n"
+        "It is $\\\\href{https://evil.example}{no}$ link. "
+    )
+    agent = f'model = ScriptedModel([[say("{said}"), call("send_note", to="Ana", text="x")], "Also \\\\(z_1\\\\). Done."])\n'
+    notebook = lab(version, [TOOLS + agent + "sums = Agent(model, tools=[send_note])", "%%agent -a sums\nSum."])
+    notebook.run_all()
+    turn = notebook.output(1)
+    expect(turn.get_by_role("button", name="Approve")).to_be_visible()
+    expect(turn.locator(".tc-md mjx-container")).to_have_count(2)
+    expect(turn.locator(".tc-md mjx-container[display=true]")).to_have_count(1)
+    expect(turn).to_contain_text("for $5 or $6.")
+    expect(turn).to_contain_text("$\\href{https://evil.example}{no}$ link")
+    for theme in ("Light", "Dark"):
+        notebook.theme(theme)
+        notebook.screenshot(f"formulas-{theme.lower()}-{version}")
+    press(turn.get_by_role("button", name="Approve"))
+    notebook.wait_for_end(1)
+    static = turn.locator(".jp-RenderedHTML")
+    expect(static.locator("mjx-container").last).to_be_visible()
+    expect(static.locator("mjx-container")).to_have_count(3)
+    assert static.locator("a").count() == 0
+    notebook.screenshot(f"formulas-static-{version}")
+
+
 @pytest.mark.feature("D1", "G1")
 def test_a_real_provider_s_stream_through_litellm(lab: Callable[..., Lab], version: str) -> None:
     replies = [

@@ -88,7 +88,7 @@ class Audit(HTMLParser):
                 r"url|expression|import|position:\s*(?:fixed|absolute|sticky)|@|\\", value, re.I
             ):
                 self.found.append(f"style={value}")
-            if name == "class" and value != "mathjax_ignore" and not value.startswith("tc-"):
+            if name == "class" and value not in ("mathjax_ignore", "mathjax_process") and not value.startswith("tc-"):
                 self.found.append(f"class={value}")
 
     def handle_endtag(self, tag: str) -> None:

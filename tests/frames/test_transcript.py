@@ -505,16 +505,36 @@ def test_amounts_are_not_taken_for_formulas() -> None:
     assert html(answer().state.run).startswith('<div class="mathjax_ignore" ')
 
 
+@pytest.mark.feature("D1", "D5")
+@pytest.mark.parametrize(
+    ("said", "formulas"),
+    [
+        (r"The area is $\pi r^2$, and $a_1 * b_1$ too.", [r"$\pi r^2$", "$a_1 * b_1$"]),
+        (r"\(a_1 * b * c\) and \[ x = y \]", [r"\(a_1 * b * c\)", r"\[ x = y \]"]),
+        ("$$\na = b\n$$", ["$$\na = b\n$$"]),
+        ("costs $5 or $6, between $10 and 20$", []),
+        (r"$PATH/$USER, \$x$ and `$x$`", []),
+        (r"$\href{https://evil.example}{x}$ $\def\a{b}$", []),
+    ],
+)
+def test_formulas_are_left_to_the_host_and_nothing_else_is(said: str, formulas: list[str]) -> None:
+    run = Drive().begin("x").writes(said).finishes().run
+    assert re.findall(r"<span class=\"mathjax_process\">(.*?)</span>", html(run), re.DOTALL) == formulas
+    assert re.findall(r"(?<!\\)\$[^$]+\$|\$\$[^$]+\$\$", neutral_markdown(said).replace("`$x$`", "")) == [
+        one for one in formulas if one[0] == "$"
+    ]
+
+
 @pytest.mark.feature("D5")
 def test_amounts_in_markdown_are_escaped_and_read_the_same() -> None:
     said = (
-        r"It costs $5 and $6, not \$7 or $$8$$; `$HOME`, <https://example.com/?a=$b> and [x](https://example.com/$c)."
+        r"It costs $5 and $6, not \$7 or $8/$9; `$HOME`, <https://example.com/?a=$b> and [x](https://example.com/$c)."
     )
     written = neutral_markdown(said + "\n\n```sh\necho $PATH $USER\n```")
     assert not re.search(r"(?<!\\)\$(?=\d)", written), "none is left that could begin a formula"
     assert "`$HOME`" in written and "echo $PATH $USER" in written, "code is left as it is"
     reads = unescape(MarkdownIt("commonmark").render(written))
-    assert "It costs $5 and $6, not $7 or $$8$$" in reads
+    assert "It costs $5 and $6, not $7 or $8/$9" in reads
     assert 'href="https://example.com/?a=$b"' in reads and 'href="https://example.com/$c"' in reads
     run = tools_and_approval().run
     assert run.cost_usd is not None and rf"\${run.cost_usd:.3f}" in markdown(run)

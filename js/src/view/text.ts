@@ -2,6 +2,7 @@
 import { h, type Scope, suppress } from "../dom";
 import { isEnded, isStreaming } from "../fold";
 import { MarkdownStream } from "../markdown";
+import { typesetter } from "../math";
 import type { BlockView, StepView } from "../wire";
 import type { Context } from "./context";
 import { RING, SPARK } from "./icons";
@@ -35,7 +36,11 @@ function stream(
       markdown?.dispose();
       root.replaceChildren();
       shown = "";
-      markdown = new MarkdownStream(root, { highlight: block.kind === "text", ...(onFlush && { onFlush }) });
+      markdown = new MarkdownStream(root, {
+        highlight: block.kind === "text",
+        typeset: typesetter(context.link.model),
+        ...(onFlush && { onFlush }),
+      });
     }
     markdown.append(text.slice(shown.length));
     shown = text;

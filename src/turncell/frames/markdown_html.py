@@ -13,6 +13,7 @@ from html import escape
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
+from turncell.frames.formulas import with_formulas
 from turncell.frames.visible import DECEIVING, SHAPELESS, escape_of, prose, visible
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def _marked(pattern: re.Pattern[str], text: str) -> str:
 def parser() -> MarkdownIt:
     from markdown_it import MarkdownIt
 
-    return MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    return with_formulas(MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]))
 
 
 def safe_url(url: str) -> str | None:
@@ -131,6 +132,9 @@ def _inline(tokens: Sequence[Token], look: Look) -> str:
             out.append(shown_prose(token.content))
         elif token.type == "code_inline":
             out.append(f"<code{look('code')}>{shown(token.content)}</code>")
+        elif token.type == "math":
+            # JupyterLab's MathJax leaves the rest of the answer alone; elsewhere it is read as it was written.
+            out.append(f'<span class="mathjax_process">{shown(token.content)}</span>')
         elif token.type == "softbreak":
             out.append("\n")
         elif token.type == "hardbreak":

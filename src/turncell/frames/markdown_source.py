@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
+from turncell.frames.formulas import DOLLARS, is_formula
 from turncell.frames.markdown_html import MAX_MARKDOWN, parser, safe_url
 from turncell.frames.visible import prose, visible
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 _TICKS = re.compile(r"`+")
 _TAG = re.compile(r"(\\*)<(?!https?://[^\s<>]*>|[\w.+-]+@[\w.-]+>)")
 _BRACKET = re.compile(r"(\\*)\[")
-_DOLLAR = re.compile(r"<https?://[^\s<>]*>|(\\*)\$")
-"""Or an address in angle brackets, where a backslash would be part of it."""
+_DOLLAR = re.compile(rf"<https?://[^\s<>]*>|(?<!\\)(?:{DOLLARS})|(\\*)\$")
+"""Or an address in angle brackets, where a backslash would be part of it; or a formula, which stays one."""
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:|//", re.IGNORECASE)
 
 
@@ -60,6 +61,8 @@ def _unless_escaped(pattern: re.Pattern[str], by: str, text: str) -> str:
 
 def _escaped_dollar(match: re.Match[str]) -> str:
     slashes = match[1]
+    if slashes is None and match[0][0] == "$" and not is_formula(match[0]):
+        return match[0].replace("$", r"\$")
     return match[0] if slashes is None or len(slashes) % 2 else f"{slashes}\\$"
 
 

@@ -180,7 +180,7 @@ def inline(role: str) -> str:
 
 def html(run: RunState, inside: Inside | None = None) -> str:
     """The run as HTML that stands on its own: inline styles, `<details>`, nothing that acts or loads."""
-    # The class keeps JupyterLab's MathJax from taking amounts like $5 for formulas, and TeX's \\href for links.
+    # The class keeps JupyterLab's MathJax from all but what is marked as a formula: amounts like $5 are none.
     whole = f'<div class="mathjax_ignore"{inline("run")}>{run_html(run, inline, dict(inside or {}))}</div>'
     return _OPTIONAL.sub("", clean(whole))
 
