@@ -108,12 +108,18 @@ def notebook(started_kernels: dict[str, Kernel], kernel_version: str, own_histor
 
     The keyboard is not used because a page was slow to say hello, but in tests of the keyboard (`keyboard_after`).
     """
-    kernel = started_kernels.get(kernel_version)
+    kernel = shared(started_kernels, kernel_version)
+    kernel.run(NOTEBOOK.replace("HISTORY", str(own_history)))
+    return kernel
+
+
+def shared(started_kernels: dict[str, Kernel], version: str) -> Kernel:
+    """The shared kernel of this version, without the names of other tests."""
+    kernel = started_kernels.get(version)
     if kernel is None or not kernel.manager.is_alive():
-        kernel = started_kernels[kernel_version] = start_kernel(kernel_version)
+        kernel = started_kernels[version] = start_kernel(version)
     kernel.heard.clear()
     kernel.run("%reset -f")
-    kernel.run(NOTEBOOK.replace("HISTORY", str(own_history)))
     return kernel
 
 

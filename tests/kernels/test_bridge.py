@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Kernel
+from .conftest import Kernel, shared
 
 pytestmark = pytest.mark.matrix
 
@@ -53,7 +53,15 @@ def on_another_thread(fn, *args):
 
 
 @pytest.fixture
-def ready(kernel: Kernel) -> Kernel:
+def ready(started_kernels: dict[str, Kernel], kernel_version: str) -> Kernel:
+    kernel = shared(started_kernels, kernel_version)
+    kernel.run(PRELUDE)
+    return kernel
+
+
+@pytest.fixture
+def alone(kernel: Kernel) -> Kernel:
+    """A kernel of its own, for what changes more of it than names."""
     kernel.run(PRELUDE)
     return kernel
 
@@ -99,7 +107,7 @@ def test_a_click_reaches_a_waiting_cell_once_and_at_once(ready: Kernel) -> None:
 def test_300_clicks_between_other_messages_come_once_and_in_order_and_nothing_queued_runs_early(
     ready: Kernel,
 ) -> None:
-    ready.run(
+    before = ready.run(
         "order = []; foreign = create_comm(target_name='foreign', comm_id='foreign')\n"
         "foreign.on_msg(lambda msg: order.append(msg['content']['data']['content']['n']))"
     )
@@ -125,7 +133,7 @@ def test_300_clicks_between_other_messages_come_once_and_in_order_and_nothing_qu
 
     assert ready.value("[click.get('n') for click in turn.clicks]") == [*range(300), None]
     assert ready.value("order") == ["waited", *queued, "last"]
-    assert ready.children(last, "execute_reply")[0]["execution_count"] == 3 + 34 + 1
+    assert ready.children(last, "execute_reply")[0]["execution_count"] == before["execution_count"] + 1 + 34 + 1
 
 
 def test_a_cell_that_raises_after_its_turn_aborts_the_cells_behind_it(ready: Kernel) -> None:
@@ -162,8 +170,8 @@ def test_a_click_between_turns_takes_the_normal_path(ready: Kernel) -> None:
     assert ready.value("type(get_ipython().kernel.shell_stream._recv_callback).__name__") != "_Stage"
 
 
-def test_messages_that_are_not_well_formed_disturb_nobody(ready: Kernel) -> None:
-    cell = start_waiting(ready)
+def test_messages_that_are_not_well_formed_disturb_nobody(alone: Kernel) -> None:
+    cell = start_waiting(alone)
     malformed: list[dict[str, Any]] = [
         {},
         {"comm_id": ["button"]},
@@ -171,13 +179,13 @@ def test_messages_that_are_not_well_formed_disturb_nobody(ready: Kernel) -> None
         {"comm_id": "button"},
     ]
     for content in malformed:
-        ready.send("comm_msg", content)
-    ready.send("comm_msg", {"comm_id": "button", "data": {"method": "update", "state": {}}})
-    ready.send("comm_open", {})
-    ready.click(then="raise RuntimeError('in the handler')")
-    ready.click(end=True)
-    assert ready.reply(cell)["status"] == "ok"
-    assert ready.run("1 + 1")["status"] == "ok"
+        alone.send("comm_msg", content)
+    alone.send("comm_msg", {"comm_id": "button", "data": {"method": "update", "state": {}}})
+    alone.send("comm_open", {})
+    alone.click(then="raise RuntimeError('in the handler')")
+    alone.click(end=True)
+    assert alone.reply(cell)["status"] == "ok"
+    assert alone.run("1 + 1")["status"] == "ok"
 
 
 def test_a_handler_gets_the_buffers(ready: Kernel) -> None:
@@ -215,46 +223,46 @@ def test_busy_and_idle_carry_the_click_and_the_cell_is_called_busy_again(ready: 
     assert ready.statuses()[-1] == ("idle", cell)
 
 
-def test_clicks_leave_the_output_and_the_figures_of_the_cell_alone(ready: Kernel) -> None:
-    ready.run("fired = []; get_ipython().events.register('post_execute', lambda: fired.append(1))")
-    cell = start_waiting(ready, "turn = Turn(); fired.clear(); turn.wait(); print('fired', len(fired))")
+def test_clicks_leave_the_output_and_the_figures_of_the_cell_alone(alone: Kernel) -> None:
+    alone.run("fired = []; get_ipython().events.register('post_execute', lambda: fired.append(1))")
+    cell = start_waiting(alone, "turn = Turn(); fired.clear(); turn.wait(); print('fired', len(fired))")
     for n in range(3):
-        ready.click(n=n)
-    ready.click(end=True)
-    ready.reply(cell)
-    ready.hear_print(cell, "fired 0")
+        alone.click(n=n)
+    alone.click(end=True)
+    alone.reply(cell)
+    alone.hear_print(cell, "fired 0")
 
 
-def test_a_page_that_is_reloaded_gets_its_answers_while_the_cell_waits(ready: Kernel) -> None:
-    ready.run("import ipywidgets; slider = ipywidgets.IntSlider(value=7); model_id = slider.model_id")
-    model_id = ready.value("model_id")
-    cell = start_waiting(ready)
+def test_a_page_that_is_reloaded_gets_its_answers_while_the_cell_waits(alone: Kernel) -> None:
+    alone.run("import ipywidgets; slider = ipywidgets.IntSlider(value=7); model_id = slider.model_id")
+    model_id = alone.value("model_id")
+    cell = start_waiting(alone)
 
-    assert ready.reply(ready.send("kernel_info_request", {}), "kernel_info_reply")["status"] == "ok"
-    comms = ready.reply(ready.send("comm_info_request", {"target_name": "jupyter.widget"}), "comm_info_reply")
+    assert alone.reply(alone.send("kernel_info_request", {}), "kernel_info_reply")["status"] == "ok"
+    comms = alone.reply(alone.send("comm_info_request", {"target_name": "jupyter.widget"}), "comm_info_reply")
     assert model_id in comms["comms"]
 
     version = {"version": "1.0.0"}
     opened = {"comm_id": "control", "target_name": "jupyter.widget.control", "data": {}}
-    ready.idle(ready.send("comm_open", opened, metadata=version))
-    request = ready.send("comm_msg", {"comm_id": "control", "data": {"method": "request_states"}}, metadata=version)
-    ready.idle(request)
-    states = ready.hear(
+    alone.idle(alone.send("comm_open", opened, metadata=version))
+    request = alone.send("comm_msg", {"comm_id": "control", "data": {"method": "request_states"}}, metadata=version)
+    alone.idle(request)
+    states = alone.hear(
         lambda: [
             msg["content"]["data"]["states"]
-            for _, msg in ready.heard
+            for _, msg in alone.heard
             if msg["content"].get("comm_id") == "control" and msg["header"]["msg_type"] == "comm_msg"
         ],
         "the states of the widgets",
     )
     assert states[0][model_id]["state"]["value"] == 7
-    ready.idle(ready.send("comm_msg", {"comm_id": model_id, "data": {"method": "request_state"}}))
-    ready.idle(ready.send("comm_close", {"comm_id": "control", "data": {}}))
+    alone.idle(alone.send("comm_msg", {"comm_id": model_id, "data": {"method": "request_state"}}))
+    alone.idle(alone.send("comm_close", {"comm_id": "control", "data": {}}))
 
-    ready.hear(lambda: ready.statuses()[-1] == ("busy", cell), "busy again")
-    assert not ready.children(cell, "execute_reply"), "the cell still waits"
-    ready.click(end=True)
-    assert ready.reply(cell)["status"] == "ok"
+    alone.hear(lambda: alone.statuses()[-1] == ("busy", cell), "busy again")
+    assert not alone.children(cell, "execute_reply"), "the cell still waits"
+    alone.click(end=True)
+    assert alone.reply(cell)["status"] == "ok"
 
 
 # -- the end
@@ -326,15 +334,15 @@ def test_an_interrupt_after_the_turn_is_an_ordinary_one(ready: Kernel) -> None:
     assert ready.reply(sleeping)["ename"] == "KeyboardInterrupt"
 
 
-def test_a_restart_while_a_cell_waits_is_quick(ready: Kernel) -> None:
-    start_waiting(ready)
-    ready.manager.shutdown_wait_time = 80  # after half of it, one that does not end by itself is ended
+def test_a_restart_while_a_cell_waits_is_quick(alone: Kernel) -> None:
+    start_waiting(alone)
+    alone.manager.shutdown_wait_time = 80  # after half of it, one that does not end by itself is ended
     asked_s = time.monotonic()
-    ready.manager.shutdown_kernel(restart=True)
+    alone.manager.shutdown_kernel(restart=True)
     assert seconds_since(asked_s) < SOON_S
-    ready.manager.start_kernel()
-    ready.client.wait_for_ready(timeout=60)
-    assert ready.run("1 + 1")["status"] == "ok"
+    alone.manager.start_kernel()
+    alone.client.wait_for_ready(timeout=60)
+    assert alone.run("1 + 1")["status"] == "ok"
 
 
 # -- the main thread
@@ -429,8 +437,8 @@ def test_a_line_that_was_asked_for_can_be_interrupted(ready: Kernel) -> None:
 
 
 @pytest.mark.every_kernel
-def test_without_the_private_names_messages_take_the_normal_path(ready: Kernel) -> None:
-    ready.run(
+def test_without_the_private_names_messages_take_the_normal_path(alone: Kernel) -> None:
+    alone.run(
         "import sys; stream = get_ipython().kernel.shell_stream\n"
         "class Hiding(type(stream)):\n"
         "    def __getattribute__(self, name):\n"
@@ -439,16 +447,16 @@ def test_without_the_private_names_messages_take_the_normal_path(ready: Kernel) 
         "        return super().__getattribute__(name)\n"
         "stream.__class__ = Hiding"
     )
-    assert ready.value("bridge.tap.available") is False
-    cell = start_waiting(ready, "turn = Turn(); threading.Timer(1, turn.done.set_result, [None]).start(); turn.wait()")
-    click = ready.click(n=1)
-    assert ready.reply(cell)["status"] == "ok"
-    ready.idle(click)
-    assert ready.value("turn.clicks") == [{"n": 1}]
+    assert alone.value("bridge.tap.available") is False
+    cell = start_waiting(alone, "turn = Turn(); threading.Timer(1, turn.done.set_result, [None]).start(); turn.wait()")
+    click = alone.click(n=1)
+    assert alone.reply(cell)["status"] == "ok"
+    alone.idle(click)
+    assert alone.value("turn.clicks") == [{"n": 1}]
 
 
-def test_another_wrapper_around_the_stream_survives_our_turns(ready: Kernel) -> None:
-    ready.run(
+def test_another_wrapper_around_the_stream_survives_our_turns(alone: Kernel) -> None:
+    alone.run(
         "passed = []\n"
         "def wrap():\n"
         "    inner = stream._recv_callback\n"
@@ -461,22 +469,22 @@ def test_another_wrapper_around_the_stream_survives_our_turns(ready: Kernel) -> 
         "stream = get_ipython().kernel.shell_stream"
     )
     cell = start_waiting(
-        ready,
+        alone,
         "turn = Turn()\nwith bridge.listening():\n    on_stream_thread(wrap); turn.wait()",
     )
-    ready.click(end=True)
-    assert ready.reply(cell)["status"] == "ok"
+    alone.click(end=True)
+    assert alone.reply(cell)["status"] == "ok"
     for _ in range(2):
-        cell = start_waiting(ready)
-        ready.click(n=1)
-        ready.click(end=True)
-        assert ready.reply(cell)["status"] == "ok"
-        assert ready.value("len(turn.clicks)") == 2
-    assert ready.value("len(passed)") == 6, "all but the clicks that newer taps took in front of it"
+        cell = start_waiting(alone)
+        alone.click(n=1)
+        alone.click(end=True)
+        assert alone.reply(cell)["status"] == "ok"
+        assert alone.value("len(turn.clicks)") == 2
+    assert alone.value("len(passed)") == 6, "all but the clicks that newer taps took in front of it"
 
 
-def test_a_closed_bridge_leaves_nothing_behind(ready: Kernel) -> None:
-    ready.run("job = bridge.run_on_main(print, 'never'); turn = Turn(); bridge.close()")
-    assert ready.value("job.cancelled(), KernelBridge.current() is bridge") == (True, False)
-    ready.idle(ready.click(n=1))
-    assert ready.value("turn.clicks") == [{"n": 1}], "by the normal path"
+def test_a_closed_bridge_leaves_nothing_behind(alone: Kernel) -> None:
+    alone.run("job = bridge.run_on_main(print, 'never'); turn = Turn(); bridge.close()")
+    assert alone.value("job.cancelled(), KernelBridge.current() is bridge") == (True, False)
+    alone.idle(alone.click(n=1))
+    assert alone.value("turn.clicks") == [{"n": 1}], "by the normal path"
