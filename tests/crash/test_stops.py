@@ -8,7 +8,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 
 from tests.crash.scene import LINES, ROOT, Scene, Template, lines_of, open_store, wait_for_end
 from tests.journals.play import Play
+from tests.runtime.pieces import until
 from turncell.core.events import PartialSaved
 from turncell.core.fold import at_rest
 from turncell.core.signals import Clock, Resume, Stop
@@ -32,13 +32,6 @@ pytestmark = pytest.mark.feature("B11", "C7", "C11")
 @pytest.fixture(params=["sqlite", "markdown"])
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / ("history.sqlite" if request.param == "sqlite" else "history"))
-
-
-def wait_until(is_so: Callable[[], Any], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.01)
 
 
 def has_seen(scene: Scene, type_name: str) -> bool:
@@ -57,9 +50,9 @@ def test_a_stopped_process_keeps_its_session_and_goes_on(template: Template, whe
     scene = Scene(tmp_path)
     journal = Journal(lambda: open_store(where))
     pid = template.child(where=where, folder=str(tmp_path), is_held=True)
-    wait_until(lambda: has_seen(scene, "RequestOpened"))
+    until(lambda: has_seen(scene, "RequestOpened"))
     # While it writes, a claim would not learn who writes, only that the file is locked.
-    wait_until(lambda: is_asking(journal, scene.seen()[0]["session"]))
+    until(lambda: is_asking(journal, scene.seen()[0]["session"]))
     time.sleep(0.2)
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -98,12 +91,12 @@ def test_a_request_whose_time_ran_out_while_the_process_was_stopped_is_denied(
 ) -> None:
     where, scene = str(tmp_path / "history.sqlite"), Scene(tmp_path)
     pid = template.child(where=where, folder=str(tmp_path), request_timeout_s=0.8, is_answered=False, pace=0.1)
-    wait_until(lambda: has_seen(scene, "RequestOpened"))
+    until(lambda: has_seen(scene, "RequestOpened"))
     os.kill(pid, signal.SIGSTOP)
     time.sleep(2.0)
     os.kill(pid, signal.SIGCONT)
     gone_on_at = time.time()
-    wait_until(lambda: has_seen(scene, "RequestAnswered"))
+    until(lambda: has_seen(scene, "RequestAnswered"))
     assert next(one["at"] for one in scene.seen() if one.get("type") == "RequestAnswered") - gone_on_at < 50
     wait_for_end(pid)
     assert scene.seen()[-1].get("end"), (tmp_path / "log").read_text()

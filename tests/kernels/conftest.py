@@ -29,6 +29,7 @@ from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from jupyter_client.manager import KernelManager
 
 from tests.ports import free_port
+from tests.runtime.pieces import until
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = ROOT / ".kernels" / "share" / "jupyter" / "kernels"
@@ -157,13 +158,6 @@ def keyboard_after(kernel: Kernel, seconds: float) -> None:
     kernel.run(f"turncell.notebook.turn.HELLO_S = {seconds}")
 
 
-def wait_until(is_so: Callable[[], Any], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.01)
-
-
 def wait_until_recorded(history: Path, event_type: str) -> None:
     """Until the file has such an event: what a page is told of may be on the disk a moment later."""
 
@@ -176,7 +170,7 @@ def wait_until_recorded(history: Path, event_type: str) -> None:
             return connection.execute("SELECT 1 FROM events WHERE type = ?", (event_type,)).fetchone() is not None
         return False
 
-    wait_until(is_there)
+    until(is_there)
 
 
 @contextmanager

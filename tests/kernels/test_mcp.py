@@ -7,7 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.kernels.conftest import Kernel, wait_until
+from tests.kernels.conftest import Kernel
+from tests.runtime.pieces import until
 
 ODD = Path(__file__).parents[1] / "adapters" / "odd_server.py"
 EVERYTHING = Path(__file__).parents[2] / "js/node_modules/@modelcontextprotocol/server-everything/dist/index.js"
@@ -48,7 +49,7 @@ def test_a_server_ends_with_the_extension_and_with_the_kernel(notebook: Kernel) 
     notebook.run("[pid] = go(call('odd_pid'))", SLOW_S)
     pid = notebook.value("pid")
     notebook.run("%unload_ext turncell")
-    wait_until(lambda: not psutil.pid_exists(int(pid)))
+    until(lambda: not psutil.pid_exists(int(pid)))
     assert notebook.value("server.state") == "not started"
     notebook.run("%load_ext turncell")
     notebook.run("[pid] = go(call('odd_pid'))", SLOW_S)

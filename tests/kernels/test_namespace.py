@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.runtime.pieces import until
 from turncell.core import events as ev
 
-from .conftest import Kernel, wait_until
+from .conftest import Kernel
 from .page import Page
 
 PRELUDE = """
@@ -44,7 +45,7 @@ def coding(notebook: Kernel) -> Kernel:
 
 def wait_for_run(kernel: Kernel) -> None:
     """Until `run` has ended, in cells that come and go."""
-    wait_until(lambda: kernel.value("run.done.done()"))
+    until(lambda: kernel.value("run.done.done()"))
 
 
 def ended(kernel: Kernel, cell: str, status: str = "ok") -> str:
@@ -155,7 +156,7 @@ def test_the_interrupt_button_stops_the_code(coding: Kernel, tmp_path: Path, cod
     cell = coding.execute("%%agent -a coder -o run\nGo on.", allow_stdin=True)
     page = Page(coding, cell)
     page.hear(ev.CallStarted)
-    wait_until((tmp_path / "begun").exists)
+    until((tmp_path / "begun").exists)
     coding.interrupt()
     began_s = time.monotonic()
     ended(coding, cell, "error")
@@ -176,7 +177,7 @@ def test_stop_on_the_page_stops_the_code_where_the_kernel_hears_it(
     coding.run(f"code({touching(tmp_path)!r} '\\n{code}\\nafter = 1')\nglobals().pop('after', None)")
     cell = coding.execute("%%agent -a coder -o run\nGo on.", allow_stdin=True)
     page = Page(coding, cell)
-    wait_until((tmp_path / "begun").exists)
+    until((tmp_path / "begun").exists)
     page.say("stop")
     assert coding.reply(cell, timeout_s=60)["status"] in ("ok", "error")
     assert coding.value("'after' in globals()") is False
@@ -195,7 +196,7 @@ def test_stop_is_not_lost_in_the_moment_in_which_it_is_heard(coding: Kernel, tmp
             coding.run(f"code({code!r})\nglobals().pop('after', None)")
             cell = coding.execute("%%agent -a coder -o run\nGo on.", allow_stdin=True)
             page = Page(coding, cell)
-            wait_until((tmp_path / "begun").exists)
+            until((tmp_path / "begun").exists)
             page.say("stop")
             assert coding.reply(cell, timeout_s=60)["status"] in ("ok", "error")
             assert coding.value("(run.status, 'after' in globals())") == ("cancelled", False)
@@ -207,7 +208,7 @@ def test_stop_is_not_lost_in_the_moment_in_which_it_is_heard(coding: Kernel, tmp
 def test_the_interrupt_button_stops_code_between_cells_and_its_result_says_so(coding: Kernel, tmp_path: Path) -> None:
     coding.run(f"code('print(1)\\n' {touching(tmp_path)!r} '\\ntime.sleep(60)')")
     coding.run("run = coder.start('Go on.')")
-    wait_until((tmp_path / "begun").exists)
+    until((tmp_path / "begun").exists)
     coding.interrupt()
     assert coding.value("run.done.result(60).status") == "completed"
     assert coding.value("result(run)").startswith("1\n[interrupted by the person")

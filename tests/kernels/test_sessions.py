@@ -10,9 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.runtime.pieces import until
 from turncell.core import events as ev
 
-from .conftest import NOTEBOOK, Kernel, start_kernel, wait_until, wait_until_recorded
+from .conftest import NOTEBOOK, Kernel, start_kernel, wait_until_recorded
 from .page import Page
 from .test_magics import failed, printed, result, said
 
@@ -188,7 +189,7 @@ def restarted_in_a_write(version: str, own_history: Path, outbox: Path, script: 
         setup(first, 60)
         first.run(script)
         first.execute("%%agent -a demo\nTell Ana.", metadata={"cellId": "1"})
-        wait_until(lambda: outbox.exists() and outbox.read_text())
+        until(lambda: outbox.exists() and outbox.read_text())
     finally:
         first.client.stop_channels()
         first.manager.shutdown_kernel(now=True)
@@ -300,7 +301,7 @@ def test_a_session_is_taken_over_only_from_a_process_that_does_not_answer(
         assert f"process {pid} on this machine, which is running" in failed(notebook, f"%agent takeover {session}")
         os.kill(pid, signal.SIGSTOP)
         # A thread that is in the kernel stops a little later.
-        wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+        until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
         assert f"is taken over from process {pid} on" in printed(notebook, f"%agent takeover {session}")
         turn(notebook, "b")
         assert notebook.value(PROMPTS) == ["a", "theirs", "b"]

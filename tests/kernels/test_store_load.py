@@ -17,13 +17,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.runtime.pieces import until
 from turncell import Agent, Session, tool
 from turncell.adapters.sql_store import SQLStore
 from turncell.errors import SessionBusy, SessionInDoubt
 from turncell.runtime.journal import Journal
 from turncell.testing import ScriptedModel
 
-from .conftest import DEFAULT_VERSIONS, Kernel, start_kernel, wait_until
+from .conftest import DEFAULT_VERSIONS, Kernel, start_kernel
 
 pytestmark = [pytest.mark.newest_kernel, pytest.mark.feature("C7", "C8", "B6")]
 
@@ -147,7 +148,7 @@ class Lid:
 
     def close(self) -> None:
         """While the tool is at work on the second line, and nothing of it is being recorded."""
-        wait_until(lambda: len(self.lines()) == 2)
+        until(lambda: len(self.lines()) == 2)
         time.sleep(0.3)
         os.kill(self.pid, signal.SIGSTOP)
 
