@@ -12,6 +12,7 @@ TurncellError
 │   ├── SessionBusy         another process writes this session
 │   └── StoreBusy           another process has the lock of the history; the same can be tried again
 ├── Declined                raised in a tool whose question got no answer
+├── CallFailed              a call failed, and the message is told as it stands: a traceback, the words of an MCP server
 └── AnswerRefused           an answer to a request that cannot be taken: late, for other arguments, or invalid
 
 Failures of the world (a provider, a tool, a person who says no) are statuses of a run and of its calls, not exceptions.
@@ -100,6 +101,10 @@ class StoreBusy(StoreError):
 
 class Declined(TurncellError):
     """A question got no answer: the person declined, nobody was there, or nobody answered in time."""
+
+
+class CallFailed(TurncellError):
+    """A call failed. The model and the person read the message as it stands, without the name of this class."""
 
 
 class AnswerRefused(TurncellError):

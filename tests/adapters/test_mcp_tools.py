@@ -172,7 +172,7 @@ def test_a_call_has_a_time_limit() -> None:
 
 def test_an_error_is_told_to_the_model() -> None:
     [told] = answers(odd(), call("odd_fail"))
-    assert told == "McpFailed: the disk is full"
+    assert told == "the disk is full"
 
 
 def test_a_server_that_dies_is_told_of_and_comes_back() -> None:

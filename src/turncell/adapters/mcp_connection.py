@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from turncell.core.redaction import is_secret_name
-from turncell.errors import TurncellError, say
+from turncell.errors import CallFailed, say
 from turncell.runtime.secrets import redactor
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ END_S = 8.0
 """How long an end may take: a server that ignores the end of its input is killed after some four seconds."""
 
 
-class McpFailed(TurncellError):
+class McpFailed(CallFailed):
     """An MCP server could not be started, has ended, or says that a call has failed."""
 
 

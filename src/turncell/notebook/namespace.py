@@ -24,7 +24,7 @@ from itertools import count
 from typing import Any
 
 from turncell.core.parts import SEEN, Json
-from turncell.errors import UsageError
+from turncell.errors import CallFailed, UsageError
 from turncell.notebook.bridge import JobInterrupted, KernelBridge, TookTooLong, running_shell
 from turncell.notebook.failures import trimmed
 from turncell.notebook.interpolation import value_at
@@ -44,10 +44,6 @@ _FUTURE = functools.reduce(
     operator.or_, (getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
 )
 _numbers = count(1)
-
-
-class CodeFailed(Exception):
-    """The code of a call raised; what it had printed, and the traceback."""
 
 
 def notebook_tools(*, limit_s: float = LIMIT_S, shell: Any = None) -> list[Tool]:
@@ -81,18 +77,18 @@ class _Namespace:
             code: The code, as it would stand in a cell.
         """
         if _TURN.search(code):
-            raise CodeFailed("%agent and %%agent do not run inside of an agent's code; call the tools directly")
+            raise CallFailed("%agent and %%agent do not run inside of an agent's code; call the tools directly")
         execution = _Execution(self._shell, code)
         try:
             await self._bridge.on_main(execution.run, limit_s=self._limit_s)
         except JobInterrupted:
             return execution.output("[interrupted by the person; what it had done until then has happened]")
         except TookTooLong:
-            raise CodeFailed(
+            raise CallFailed(
                 execution.text(f"[interrupted after its time limit of {self._limit_s:g} s; it may have had effects]")
             ) from None
         if execution.error is not None:
-            raise CodeFailed(execution.text(trimmed(execution.error, self._shell))) from None
+            raise CallFailed(execution.text(trimmed(execution.error, self._shell))) from None
         return execution.output()
 
     async def inspect_variable(self, name: str) -> Output:

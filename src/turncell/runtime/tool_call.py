@@ -17,7 +17,7 @@ from turncell.core.events import CallEnd, File
 from turncell.core.fold import CallState
 from turncell.core.parts import Json
 from turncell.core.signals import CallReturned, Judge, Judged, Progressed, Question, TellDenial
-from turncell.errors import Declined, StoreError, say
+from turncell.errors import CallFailed, Declined, StoreError, say
 from turncell.runtime import trace
 from turncell.runtime.approvals import judge
 from turncell.runtime.budget import Refusal, Reservation
@@ -326,4 +326,4 @@ def _returned(driver: Driver, call: CallState, status: Any, content: str) -> Non
 
 
 def _plain(error: BaseException) -> str:
-    return str(error) if isinstance(error, Declined) else say(error)
+    return str(error) if isinstance(error, (CallFailed, Declined)) else say(error)
