@@ -21,7 +21,7 @@ README = ROOT / "README.md"
 DESIGN = ROOT / "DESIGN.md"
 CASSETTES = ROOT / "docs" / "cassettes.md"
 GUIDES = [
-    README, *(ROOT / "docs" / f"{name}.md" for name in ("runtime", "sessions", "histories", "mcp", "telemetry", "batch")), CASSETTES,
+    README, *(ROOT / "docs" / f"{name}.md" for name in ("runtime", "models", "sessions", "histories", "mcp", "telemetry", "batch")), CASSETTES,
 ]  # fmt: skip
 MODULES = sorted(module.name for module in pkgutil.walk_packages(turncell.__path__, "turncell."))
 
