@@ -123,13 +123,17 @@ def test_every_write_point_and_200_moments(kills: Kills, tmp_path: Path, request
 
 HEAD = """# Killed sessions
 
-A scripted session (two runs; reads, writes with approvals, an idempotent call, streamed text) is killed with SIGKILL, once
-in each case: before and after each change of the store, and at seeded random moments. Afterwards another process loads
-and resumes it. In every case that is counted here: the record has no gap, no write ran twice, every write with an
-intent and without a result was in doubt, everything that was on the screen for longer than a second was in the history,
-the session was gone on with to its end, and its messages are such as providers accept. One case where this does not
-hold fails the test. A kill is not a loss of power: what the operating system had taken is still there, so this says
-nothing about fsync. Rows are written one by one and may be of different days and versions. Written by `TURNCELL_FULL=1 pytest tests/crash`, on {system}.
+A scripted session (two runs; reads, writes with approvals, an idempotent call, streamed text) is killed with SIGKILL, before
+and after each change of the store ("write point") and at seeded random moments. Then another process loads and resumes it.
+A case is counted here only if all of this holds, and otherwise the test fails:
+
+- the record has no gap, and no write ran twice;
+- every write with an intent and without a result was in doubt;
+- everything that was on the screen for longer than a second was in the history ("oldest loss": how old the oldest lost piece was);
+- the session went on to its end, with messages that providers accept.
+
+A kill is not a power failure: what the operating system had taken is still there, so this says nothing about fsync. Written by
+`TURNCELL_FULL=1 pytest tests/crash`, on {system}.
 
 | store | killed at | cases | run was open | of these in doubt | run again / has happened / skipped | oldest loss, s | date |
 |---|---|---|---|---|---|---|---|

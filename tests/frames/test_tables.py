@@ -9,11 +9,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
+import turncell
 from conftest import STORIES, Drive, as_records
 from turncell import redact
 from turncell.core.events import CallFinished, CallStarted, RequestAnswered, RequestOpened, Resumed, TextDelta
 from turncell.core.fold import CallState, RunState, at_rest
-from turncell.frames.schemas import SCHEMAS, document, schema_table
+from turncell.frames.schemas import SCHEMAS, document, schema_text
 from turncell.frames.tables import (
     EVENT_TYPES,
     calls_frame,
@@ -345,7 +346,7 @@ class TestSchemas:
 
     @pytest.mark.parametrize("name", FRAMES)
     def test_the_documents_are_printed_from_the_schemas(self, name: Any) -> None:
-        assert schema_table(name) in (FRAMES[name].__doc__ or "")
+        assert schema_text(name) in (getattr(turncell, f"{name}_df").__doc__ or "")
         assert (Path(__file__).parents[2] / "docs" / "frames.md").read_text("utf-8") == document()
 
     def test_every_frame_takes_both_backends_and_no_other(self) -> None:

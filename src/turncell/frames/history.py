@@ -10,7 +10,7 @@ from turncell.errors import UsageError
 from turncell.frames import costs, tables
 from turncell.frames.columns import Backend, arrow_table
 from turncell.frames.rows import Rows, read
-from turncell.frames.schemas import SCHEMAS, Table
+from turncell.frames.schemas import SCHEMAS, Table, schema_text
 from turncell.frames.sources import Filters, Scope, progress, read_all, wanted
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ FORMATS = ("numpy_nullable", "pyarrow")
 
 
 class History:
-    """What was recorded: five tables, what it cost, plots. Made by `turncell.history`.
+    """What was recorded, as five tables, costs and plots. Made by `turncell.history`.
 
-    Nothing is kept: each method reads anew, so that a run or a session that goes on is shown as it is now. `tables()`
-    gives all five from one reading.
+    Each method reads the store anew, so a run that is still going on is shown as it is now. `tables()` gives all five
+    tables from one reading.
     """
 
     def __init__(self, of: Scope = None, *, has_copies: bool = False, **filters: Unpack[Filters]) -> None:
@@ -141,11 +141,24 @@ class History:
 
 
 def history(of: Scope = None, *, has_copies: bool = False, **filters: Unpack[Filters]) -> History:
-    """The history of the store (None), of a run, a session, a Journal or files, or of a part of it.
+    """What was recorded of a run, a session, a Journal, files, or (None) the whole store.
 
-    A file is an exported session (.jsonl, .md), a store (.sqlite), or a folder of exported ones; several may be given.
-    Filters are `session`, `project`, `model`, `status`, `since` and `until`; a store reads only the sessions that have
-    such runs. Without `has_copies` the runs that a fork has copied are left out: their originals count.
+    A file is an exported session (.jsonl, .md), a store (.sqlite), or a folder of exported sessions; a list of them is
+    one history. Runs that a fork copied are left out, unless `has_copies`: their originals count.
+
+    Filters:
+
+    session       a Session or its id, or several
+    project       the folder that the session was begun in
+    model         a name; `*` stands for anything. Or several
+    status        one, or several, such as ["failed", "cancelled"]
+    since, until  a datetime, a text ("2026-11-21 08:00", UTC unless it has a zone), or how long ago ("7 days", a timedelta)
+
+    >>> from turncell import Agent
+    >>> from turncell.testing import ScriptedModel
+    >>> run = Agent(ScriptedModel(["Fine."])).run_sync("How are you?")
+    >>> history(run).runs()["text"].tolist()
+    ['Fine.']
     """
     return History(of, has_copies=has_copies, **filters)
 
@@ -154,10 +167,7 @@ def runs_df(
     of: Scope = None, *, has_copies: bool = False, backend: Backend = "numpy_nullable", otel: bool = False,
     **filters: Unpack[Filters],
 ) -> pd.DataFrame:  # fmt: skip
-    """One row per run: what was asked and answered, status, tokens, cost (`<NA>` where unknown), times.
-
-    Arguments as for `history`; without `has_copies` the runs that a fork has copied are left out here, as in all tables.
-    """
+    """One row per run: prompt and answer, status, tokens, cost (`<NA>` if unknown), times."""
     return History(of, has_copies=has_copies, **filters).runs(backend=backend, otel=otel)
 
 
@@ -165,7 +175,7 @@ def steps_df(
     of: Scope = None, *, has_copies: bool = False, backend: Backend = "numpy_nullable", otel: bool = False,
     **filters: Unpack[Filters],
 ) -> pd.DataFrame:  # fmt: skip
-    """One row per model call: the usage table. Joins `runs_df` on `run_id`."""
+    """One row per model call: tokens, cost, times."""
     return History(of, has_copies=has_copies, **filters).steps(backend=backend, otel=otel)
 
 
@@ -173,7 +183,7 @@ def messages_df(
     of: Scope = None, *, has_copies: bool = False, backend: Backend = "numpy_nullable", otel: bool = False,
     **filters: Unpack[Filters],
 ) -> pd.DataFrame:  # fmt: skip
-    """One row per message, in order: prompts, answers, results of tools, what was said in between."""
+    """One row per message, in order: prompts, answers, results of tools, steered messages."""
     return History(of, has_copies=has_copies, **filters).messages(backend=backend, otel=otel)
 
 
@@ -181,7 +191,7 @@ def calls_df(
     of: Scope = None, *, has_copies: bool = False, backend: Backend = "numpy_nullable", otel: bool = False,
     **filters: Unpack[Filters],
 ) -> pd.DataFrame:  # fmt: skip
-    """One row per tool call, with what was decided about it, by whom, and what came of it."""
+    """One row per tool call: arguments, who decided what, result, times."""
     return History(of, has_copies=has_copies, **filters).calls(backend=backend, otel=otel)
 
 
@@ -189,8 +199,22 @@ def events_df(
     of: Scope = None, *, has_copies: bool = False, backend: Backend = "numpy_nullable", otel: bool = False,
     **filters: Unpack[Filters],
 ) -> pd.DataFrame:  # fmt: skip
-    """One row per recorded event: the journal, with each event's JSON."""
+    """One row per recorded event, with its JSON."""
     return History(of, has_copies=has_copies, **filters).events(backend=backend, otel=otel)
+
+
+for _name, _function in (
+    ("runs", runs_df),
+    ("steps", steps_df),
+    ("messages", messages_df),
+    ("calls", calls_df),
+    ("events", events_df),
+):
+    _function.__doc__ = (
+        f'{_function.__doc__}\n\n`of`, `has_copies` and filters are those of `history`. With `backend="pyarrow"` columns are '
+        "Arrow-backed,\nwith `otel=True` they have OpenTelemetry's names.\n\n"
+        f"{schema_text(_name)}\n"  # type: ignore[arg-type]
+    )
 
 
 def _parquet() -> Any:

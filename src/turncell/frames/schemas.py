@@ -1,6 +1,6 @@
 """The columns of every table: name, dtype and meaning, said once.
 
-The frames are built from this, their docstrings and docs/frames.md are printed from it
+The frames are built from this; docs/frames.md and the docstrings of `runs_df` and its like are printed from it
 (`python -m turncell.frames.schemas > docs/frames.md`), and a test compares all of them.
 """
 
@@ -63,28 +63,28 @@ _USAGE = (
     _count("cache_write_tokens", "of these, written to the provider's cache"),
     _count("output_tokens", "tokens written by the model, the reasoning included"),
     _count("reasoning_tokens", "of these, spent on reasoning"),
-    _flag("is_estimated", "the counts, or some of them, were made here and not by the provider"),
+    _flag("is_estimated", "some of the counts were estimated here, not said by the provider"),
 )
 
 SCHEMAS: dict[Table, tuple[Column, ...]] = {
     "runs": (
         _text("run_id", "the run"),
-        _text("session_id", "the conversation it belongs to"),
+        _text("session_id", "the session it belongs to"),
         _text("previous", "the run before it in the conversation; <NA> for the first"),
-        _text("copy_of", "the run that a fork has copied here; <NA> for those that have run themselves"),
+        _text("copy_of", "the run that this one is a copy of, made by a fork; else <NA>"),
         _text("parent_run_id", "the run that started it as a sub-agent, else <NA>"),
-        _text("root_run_id", "the outermost of these parents; the run itself where it has none"),
-        _count("depth", "how many runs stand above it"),
-        _text("agent", "the name of the agent, empty where it has none"),
+        _text("root_run_id", "the outermost of these parents; the run itself if it has none"),
+        _count("depth", "0 for a run of its own, 1 for a sub-agent's, 2 for a sub-agent's sub-agent's ..."),
+        _text("agent", "the name of the agent; empty if it has none"),
         _word(
             "status",
-            "how it ended, or that it is running, waiting for a person, or (where its program ended) interrupted or in doubt",
+            "how it ended, or that it is running or waiting for a person; interrupted or in doubt if its program ended before it did",
             RUN_STATUSES,
         ),
         _text("model", "the model that was asked for first"),
-        _text("provider", "the part of the model's name before the slash, empty where there is none"),
-        _text("tier", "the tier that a rule chose last, empty where none did"),
-        _text("mode", "what happened to calls that no rule named"),
+        _text("provider", "the part of the model's name before the slash; empty if there is none"),
+        _text("tier", "the tier that the router chose last; empty if none did"),
+        _text("mode", "what happened to calls that no rule decided"),
         _flag("is_attended", "somebody was there to be asked"),
         _flag("is_tainted", "the model has read what an untrusted tool returned"),
         _text("prompt", "what the person wrote"),
@@ -93,10 +93,10 @@ SCHEMAS: dict[Table, tuple[Column, ...]] = {
         ),
         _count("steps", "model calls"),
         _count("calls", "tool calls"),
-        _count("approved", "of these, allowed by an answer to a request, edited ones included"),
+        _count("approved", "of these, approved when they asked, edited ones included"),
         _count("denied", "of these, denied, by a person or by the policy"),
         *_USAGE,
-        _number("cost_usd", "US dollars; <NA> as soon as the cost of one step is unknown"),
+        _number("cost_usd", "US dollars; <NA> if the cost of any step is unknown"),
         _word(
             "cost_basis",
             "where the cost comes from; mixed if the steps differ, none if it is unknown",
@@ -104,7 +104,7 @@ SCHEMAS: dict[Table, tuple[Column, ...]] = {
         ),
         _time("started_at", "when it began"),
         _time("ended_at", "when it ended; <NA> while it is open"),
-        _number("duration_s", "seconds from one to the other"),
+        _number("duration_s", "seconds from `started_at` to `ended_at`"),
         _number("first_token_s", "seconds from the start of the run to the first token of a model"),
         _number("model_s", "seconds spent on finished model calls"),
         _number("tools_s", "seconds in which at least one tool ran"),
@@ -115,10 +115,10 @@ SCHEMAS: dict[Table, tuple[Column, ...]] = {
     ),
     "steps": (
         _text("run_id", "the run"),
-        _text("session_id", "the conversation"),
+        _text("session_id", "the session"),
         _count("step", "1, 2, 3 ... within the run"),
         _text("model", "the model that was asked for"),
-        _text("tier", "the tier that a rule chose for it; <NA> where none did"),
+        _text("tier", "the tier that the router chose for it; <NA> if none did"),
         _text("answered_by", "the model that the provider says has answered"),
         _word(
             "finish_reason",
@@ -132,45 +132,45 @@ SCHEMAS: dict[Table, tuple[Column, ...]] = {
         _number("duration_s", "seconds until its last token; <NA> while it writes"),
         _number("first_token_s", "seconds until its first token"),
         _number("longest_gap_s", "the longest silence between two pieces of the answer, in seconds"),
-        _count("attempts", "how often a model was called for it, retries and fallbacks included"),
+        _count("attempts", "model calls for it, retries and fallbacks included"),
         _count("calls", "tool calls that it asked for"),
-        _flag("is_prefix_broken", "before it something of the conversation was cut or summarised, to make room"),
+        _flag("is_prefix_broken", "before it, part of the conversation was cut or summarised to make room"),
         _text("error_kind", "why the model call failed, in one word"),
         _text("error", "why the model call failed, in the provider's words"),
     ),
     "messages": (
         _text("run_id", "the run"),
-        _text("session_id", "the conversation"),
+        _text("session_id", "the session"),
         _count("step", "the step that it belongs to; 0 for the prompt"),
         _count("number", "1, 2, 3 ... within the run"),
         _word("role", "whose message it is, as a provider is told", get_args(Role)),
         _word("by", "who put it there: a person, the model, a tool, a hook, the runtime", MESSAGES_BY),
         _text("text", "its text; of a tool's message the result"),
-        _text("reasoning", "what the model thought aloud; <NA> where it did not"),
+        _text("reasoning", "the reasoning of the model; <NA> if it wrote none"),
         _text("call_id", "of a tool's message the call"),
         _text("name", "of a tool's message the tool"),
         _count("calls", "tool calls that it asks for"),
         _count("images", "images in it"),
-        _flag("is_partial", "it was cut off, or is being written still"),
+        _flag("is_partial", "it was cut off, or is still being written"),
         _flag("is_error", "of a tool's message: the call did not end well"),
-        _time("at", "when it was whole; <NA> while it is being written"),
+        _time("at", "when it was complete; <NA> while it is being written"),
     ),
     "calls": (
         _text("call_id", "the call"),
         _text("run_id", "the run"),
-        _text("session_id", "the conversation"),
+        _text("session_id", "the session"),
         _count("step", "the step that asked for it"),
         _text("name", "the tool"),
         _word("effect", "what the tool does to the world", get_args(Effect)),
         _word("status", "how it ended, or how far it is", CALL_STATUSES),
-        _text("arguments", "JSON text of the arguments, as they ran; <NA> if they were never valid"),
+        _text("arguments", "JSON text of the arguments as they ran; <NA> if they were never valid"),
         _text(
             "proposed_arguments",
-            "JSON text of what the model had asked for, where a person or a hook edited it, else <NA>",
+            "JSON text of what the model had asked for, if a person or a hook edited it; else <NA>",
         ),
         _text("digest", "SHA-256 of tool and arguments: what an approval is bound to"),
         _word("verdict", "what the policy said; <NA> if the call was invalid", get_args(Verdict)),
-        _text("judged_by", "the rule or mode that said it"),
+        _text("judged_by", "the rule, check or mode that decided"),
         _word(
             "answer",
             "what was answered to the latest request; <NA> if nobody was asked or has answered",
@@ -180,18 +180,21 @@ SCHEMAS: dict[Table, tuple[Column, ...]] = {
         _text("reason", "why, in the words of whoever answered, else of the rule"),
         _word("scope", "for how long the answer holds for later calls", get_args(Scope)),
         _count("requests", "how often somebody was asked: about the call, and by it while it ran"),
-        _text("question", "what the call asked last; <NA> where it was an approval"),
-        _text("result", "the answer to it, a JSON list where there may be several; or the words in the tool's place"),
-        _number("waited_s", "seconds from the requests to their answers, summed; <NA> where there was none"),
+        _text("question", "the last question that the call asked; <NA> if there was none"),
+        _text(
+            "result",
+            "the answer to it (a JSON list if there may be several), or the result that a person gave in place of the tool",
+        ),
+        _number("waited_s", "seconds from the requests to their answers, summed; <NA> if there was none"),
         _text("content", "what the model read as the result"),
         _count("files", "files that it has written"),
         _time("proposed_at", "when the model had written the call"),
         _time("started_at", "when it began to run; <NA> if it never did"),
-        _time("ended_at", "when its result was there"),
+        _time("ended_at", "when its result came"),
         _number("duration_s", "seconds that it ran"),
     ),
     "events": (
-        _text("session_id", "the journal it stands in"),
+        _text("session_id", "the session it belongs to"),
         _count("seq", "1, 2, 3 ... within the session"),
         _text("run_id", "the run it is about"),
         _count("step", "the step it belongs to; 0 before the first"),
@@ -249,22 +252,28 @@ def schema_table(table: Table) -> str:
     return "\n".join(lines)
 
 
+def schema_text(table: Table) -> str:
+    """The columns of one table in plain lines, for a docstring."""
+    lines = []
+    for column in SCHEMAS[table]:
+        words = f" ({', '.join(column.categories)})" if column.categories else ""
+        lines.append(f"{column.name:<20} {column.dtype}: {column.meaning}{words}")
+    return "\n".join(lines)
+
+
 def document() -> str:
     """docs/frames.md."""
     intro = (
-        "# The tables\n\n"
-        "What they are good for, with examples: [histories](histories.md).\n\n"
-        "Every history is a fold of the journal. Empty tables have the same columns and dtypes as full ones, "
-        "unknown is `<NA>` and never 0, times are UTC. `runs.run_id` joins `run_id` of all others; `steps`, `messages` and "
-        "`calls` join on `run_id, step`; `calls`, `messages` and `events` on `call_id`; `runs.previous` and "
-        "`runs.parent_run_id` are run ids too.\n\n"
-        "A fork begins with copies of runs, which cost nothing. They are left out of all tables, so that sums count "
-        "what was done once; `runs_df(session, has_copies=True)` has them too, and names their originals in `copy_of`. "
-        "Where the original was deleted, its copy is still a copy. Runs that were undone or replaced have happened, and "
-        "are there.\n\n"
-        "With `backend=\"pyarrow\"` the same columns are Arrow-backed; categories stay pandas categories. With `otel=True` "
-        "columns have the names of OpenTelemetry's conventions for generative AI; those without one there are called "
-        "`turncell.…`.\n"
+        "# The columns of the tables\n\n"
+        "Examples are in [histories.md](histories.md). `help(turncell.runs_df)` and so on show the same columns.\n\n"
+        "- Unknown is `<NA>`, never 0. Times are UTC. Empty tables have the same columns and dtypes as full ones.\n"
+        "- All tables join on `run_id`; `steps`, `messages` and `calls` on `run_id, step`; `calls`, `messages` and "
+        "`events` on `call_id`. `runs.previous` and `runs.parent_run_id` are run ids too.\n"
+        "- Runs that a fork copied are left out, so that sums count everything once. `has_copies=True` adds them, with "
+        "the original in `copy_of`. Runs that were undone or replaced are there: they have happened.\n"
+        "- `backend=\"pyarrow\"` gives Arrow-backed columns; categories stay pandas categories.\n"
+        "- `otel=True` gives columns the names of OpenTelemetry's semantic conventions for generative AI (1.41.0); "
+        "columns without a name there are called `turncell.…`.\n"
     )  # fmt: skip
     return intro + "".join(f"\n## {table}\n\n{schema_table(table)}\n" for table in SCHEMAS)
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from turncell.frames.columns import Backend, frame_of
 from turncell.frames.rows import EVENT_TYPES, EventRows, RunRow, Source, read
-from turncell.frames.schemas import Table, schema_table
+from turncell.frames.schemas import Table
 
 __all__ = ["EVENT_TYPES", "Source", "Tables", "calls_frame", "events_frame", "messages_frame", "runs_frame",
            "steps_frame", "tables"]  # fmt: skip
@@ -107,13 +107,3 @@ def calls_frame(records: Iterable[Source], **options: object) -> pd.DataFrame:
 def events_frame(records: Iterable[Source], **options: object) -> pd.DataFrame:
     """One row per recorded event: the journal itself. Arguments as for `tables`."""
     return table("events", records, **options)  # type: ignore[arg-type]
-
-
-for _name, _function in (
-    ("runs", runs_frame),
-    ("steps", steps_frame),
-    ("messages", messages_frame),
-    ("calls", calls_frame),
-    ("events", events_frame),
-):
-    _function.__doc__ = f"{_function.__doc__}\n\n{schema_table(_name)}\n"  # type: ignore[arg-type]
