@@ -69,7 +69,11 @@ Part: TypeAlias = Text | Reasoning | Image | ToolCall | ToolResult
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a conversation. `is_partial` marks an answer that was cut off."""
+    """One message of a conversation.
+
+    `role` is "user", "assistant", "tool" or "system"; `parts` are Text, Image, reasoning, tool calls and tool results;
+    `is_partial` marks an answer that was cut off.
+    """
 
     role: Role
     parts: tuple[Part, ...]
@@ -82,15 +86,16 @@ class Message:
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
+        """The tool calls that it asks for."""
         return tuple(part for part in self.parts if isinstance(part, ToolCall))
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one model call. `None` is "not said by the provider", which is not zero.
+    """Tokens of one model call. None is unknown, which is not zero.
 
     `input_tokens` includes what was read from and written to the provider's cache; `output_tokens` includes
-    `reasoning_tokens`. `is_estimated` marks numbers that were counted here.
+    `reasoning_tokens`. `is_estimated`: some of the counts were estimated here, not said by the provider.
     """
 
     input_tokens: int | None = None

@@ -42,12 +42,16 @@ _VERDICTS: tuple[Verdict, ...] = ("allow", "deny", "ask")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One line of a policy.
+    """What happens to calls of some tools: `Rule("send_*", "deny", {"to": "*@rival.example"})`.
 
-    `tool` is a glob over tool names; `where` maps argument names to globs over their text (a string as it is,
-    anything else as JSON would write it). All of them must match, upper and lower case told apart.
-    `tainted=True`: an allow of this rule stands also after untrusted output was read.
-    Raises UsageError for what is none of these.
+    tool     a glob over tool names
+    verdict  "allow", "deny" or "ask"
+    where    names of arguments and globs over their text (other values as JSON writes them); all must match. Upper and
+             lower case differ
+    reason   what the person and the model are told
+    tainted  whether an allow holds also after the model has read untrusted output
+
+    UsageError for anything else.
 
     >>> Rule("mail", "alow")
     Traceback (most recent call last):

@@ -36,23 +36,7 @@ def map_frame(
     executor: Any = None,
     progress: bool | Callable[[Progress], Any] | None = None,
 ) -> pd.DataFrame:
-    """One run for each row; the rows, in their order and with their index, and what came of them.
-
-    rows        a DataFrame, a Series, a list of mappings, a list of texts; equal ones are run each
-    prompt      "Classify: {text}" with the names of columns, or a function of the row (a dict); without one, the row itself
-                where there is one column
-    output      a type: its fields become columns ("output" for a type without fields); else the text is "answer"
-    budget      one for all rows; those that it does not reach have the status "budget"
-    concurrency how many rows at most run side by side; fewer where the provider asks for it
-    timeout_s   seconds for each row
-    resume      the batch's name: rows that have completed under it are not run again. `frame.attrs["batch"]` has it
-    executor    a `concurrent.futures.Executor` whose workers run the rows
-    progress    a function of a Progress, called in the caller's thread; True a bar, None a bar where somebody looks on
-
-    The columns `status`, `error`, `tokens`, `cost_usd`, `run_id` end with "_run" where the input has one of that name, those
-    of the answer too. No row is lost: one that fails says so. An interrupt ends the batch with what is done, and
-    `frame.attrs["is_interrupted"]` says so.
-    """
+    """See `Agent.map`."""
     frame = _frame(rows)
     wanted = agent.output if output is None else OutputType(output)
     prompts = _prompts(frame, prompt)

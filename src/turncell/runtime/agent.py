@@ -47,29 +47,51 @@ from turncell.runtime.tools import Tool, ToolSource, is_source, toolbox
 
 
 class Agent:
-    """What answers.
+    """A model with tools, instructions, rules and limits.
 
-    model         a name ("embedded", "openai/gpt-5"), a Model, or Tiers; None takes the setting
-    fallbacks     models to try, in this order, when the one before has failed before it said anything
-    router        rules that choose the tier for each step (with Tiers)
-    attempts      how often each model is tried when it fails for a passing reason
-    tools         functions, Tools, or what has tools of its own, such as an McpServer
-    rules, mode   what judges the calls: Rules and functions in order, then the mode (see `core.policy`)
-    step_policy   decides after each step whether to go on, in the place of `max_steps`
-    max_steps     model calls of a run; when they are used up the model is asked for a summary (`summarises`)
-    budget        limits shared with the runs inside; a mapping ({"usd": 0.5, "tokens": 50_000}) is made one for each
-                  run, a Budget is shared by all runs
-    timeout_s     seconds for a run; `silence_s`: for a model that says nothing; `request_timeout_s`: for a person
-    output        a type: the run ends with a value of it in `run.output`
-    hooks         code that is asked before and after (see `Hooks`)
+    model         a name ("embedded", "openai/gpt-5"), a Model, or Tiers; None takes the setting `model`
+    name          its name in the history, and as a tool of another agent
+    tools         functions, Tools, or sources of tools such as an McpServer
+    instructions  the system instructions
+
+    What it may do:
+
+    rules         Rules and functions of a call, in order; the first that decides counts
+    mode          decides about all other calls: "ask", "edits", "plan", "auto" or "never"; None takes the setting
+    hooks         functions asked before and after model calls, tool calls and records (see `Hooks`)
     max_questions how many questions a run may put to a person
-    sources       functions of the person's words that find texts for the model (see `Source`)
-    context       how a conversation is kept within the model's window: a Context, or a mapping of its fields
-    steering      whether steered messages are read "all" at once or "one" at a boundary
-    telemetry     writers of one record for each run, however it ended, and watchers (`turncell.otel`)
-    debug_latency whether Latency events are sent to subscribers
 
-    Nothing runs before it was judged; a call that asks waits for a person, and where nobody attends it is denied.
+    What comes out:
+
+    output        a type: the run ends with a value of it in `run.output`; after `output_attempts` values that do not fit it fails
+
+    How it asks the model:
+
+    fallbacks     models to try, in order, if the one before fails before it has said anything
+    attempts      how often each model is tried if it fails for a passing reason
+    router        picks the tier of each step (with Tiers)
+    temperature, max_tokens, reasoning_effort  as the provider takes them
+    context       how a conversation is kept within the model's window: a Context, or a mapping of its fields
+    sources       functions that find texts for a prompt (see `Source`)
+
+    Limits:
+
+    max_steps     model calls of a run; then the model sums up, unless `summarises=False`. None takes the setting
+    step_policy   decides after each step whether to go on, in place of `max_steps`
+    budget        shared with sub-agents; a mapping ({"usd": 0.5, "tokens": 50_000}) makes one for each run, a Budget
+                  is shared by all runs
+    timeout_s     seconds for a run
+    silence_s     seconds for a model that says nothing
+    request_timeout_s  seconds for a person to answer; None takes the setting
+
+    And:
+
+    steering      whether steered messages are read "all" at once or "one" at a boundary
+    telemetry     writers of one record per run, and watchers (`turncell.otel`)
+    journal       where its runs are recorded; None: the history of the settings
+    debug_latency whether subscribers get Latency events
+
+    A call that asks waits for a person; if nobody attends the run, it is denied. UsageError for options that cannot be.
 
     >>> from turncell.testing import ScriptedModel
     >>> Agent(ScriptedModel(["It is a fine day."])).run_sync("How is the day?").text
@@ -176,7 +198,7 @@ class Agent:
 
     @property
     def journal(self) -> Journal:
-        """Where its runs are recorded: what was given, or the journal of this process (a forked child has its own)."""
+        """Where its runs are recorded: what was given, or the history of the settings."""
         return self._journal or defaults.journal()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -185,11 +207,27 @@ class Agent:
 
     @property
     def answering(self) -> dict[str, Any]:
-        """What of its options decides how it answers, besides model, instructions, tools and output; JSON holds it."""
+        """The options that decide how it answers, besides model, instructions, tools and output, as JSON values."""
         return self.model_options | {"mode": self.mode, "max_steps": self.max_steps, "summarises": self.summarises}
 
     def map(self, rows: Any, prompt: Any = None, **options: Any) -> Any:
-        """One run for each row: a DataFrame of the rows with what came of them (see `frames.batch.map_frame`).
+        """Run once for each row; a DataFrame of the rows, in their order and with their index, and the results.
+
+        rows        a DataFrame, a Series, a list of mappings, or a list of texts (the column `text`)
+        prompt      "Classify: {text}", with names of columns, or a function of the row (a dict); may be left out if
+                    there is one column
+        output      a type: its fields become columns, or the column `output` if it has none. Without one the text is
+                    the column `answer`
+        budget      one for all rows; rows that it does not reach have the status "budget"
+        concurrency the most rows side by side (32); fewer if the provider asks for it
+        timeout_s   seconds for each row
+        resume      a name for the batch: rows that have completed under it are not run again
+        executor    a `concurrent.futures.Executor` whose workers run the rows
+        progress    True: a bar, None: a bar if somebody is watching, or a function of a Progress, called in this thread
+
+        Then come `status`, `error`, `tokens`, `cost_usd` and `run_id`; a name that the input has gets "_run" at its end.
+        No row is lost: one that fails says so. An interrupt ends the batch with what is done. `frame.attrs` has
+        `batch`, its name, and `is_interrupted`.
 
         >>> from turncell.testing import ScriptedModel
         >>> agent = Agent(ScriptedModel(lambda request: request.messages[-1].text.upper()))
@@ -200,7 +238,7 @@ class Agent:
 
     @property
     def known_tools(self) -> tuple[Tool, ...]:
-        """Its tools, and those that its sources had at their last offer. Starts nothing."""
+        """Its tools, and those that its sources had when they were last asked. Starts nothing."""
         return (*self.tools.values(), *(tool for source in self.tool_sources for tool in source.known))
 
     @property
@@ -209,7 +247,7 @@ class Agent:
         return cast("int | None", self.model_options["max_tokens"])
 
     def session(self, title: str = "") -> Session:
-        """A new conversation in this agent's store, in which this agent answers what is sent; unrecorded inside `run_turn`."""
+        """A new session, in which this agent answers what is sent."""
         within = trace.current_trace()
         around = within.driver.setup.journal if within is not None else None
         # What an unrecorded run starts is not recorded either.

@@ -71,11 +71,16 @@ class Reservation:
 
 
 class Budget:
-    """What a run with its sub-agents, or a whole batch, may spend. May be used from any thread.
+    """What a run with its sub-agents, or a whole batch, may spend. None is no limit. May be used from any thread.
 
-    A limit that is None does not limit. `seconds` count from the first reservation, by `clock`, also while nothing runs:
-    a Budget that many runs share grows old between them. `unknown_prices` says
-    what a cost that nobody knows does to a limit in `usd`: "ignore" counts nothing, "stop" refuses all that follows.
+    tokens   input and output
+    usd      US dollars
+    seconds  since the first reservation, also while nothing runs
+    steps    model calls
+    calls    tool calls
+
+    `unknown_prices` says what to do about `usd` when nobody knows what a model call costs: "ignore" counts nothing,
+    "stop" refuses whatever comes next.
 
     >>> budget = Budget(usd=0.10, steps=2)
     >>> step = budget.reserve(steps=1, usd=0.04)

@@ -48,11 +48,14 @@ def _blocking(ask: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
 
 @dataclass(frozen=True, slots=True)
 class ToolContext:
-    """Annotate a parameter of a tool with this type to get it.
+    """What a running tool can use besides its arguments: annotate a parameter with this type to get it.
 
-    `progress(shown)` shows a line of text or a mime bundle in the card, from any thread. `is_cancelled()` says whether
-    the run was stopped, or this attempt by its time limit. `notice(text)` stands in front of the person's next message. `file(path)` lists a file that
-    the call has produced. `call_id` is unique for ever.
+    progress(shown)  show a line of text, or a mime bundle, on the card; from any thread
+    is_cancelled()   whether the run was stopped, or this attempt has passed its time limit
+    notice(text)     tell the model something with the person's next message
+    file(path)       list a file that the call has produced
+    ask(question)    ask the person who attends the run; `ask_blocking` in a tool that is not async
+    call_id, run_id, session_id, idempotency_key
     """
 
     call_id: str

@@ -43,7 +43,7 @@ class Veto:
 
 @dataclass(frozen=True, slots=True)
 class ToolUse:
-    """A call that is about to be judged, or has run: its validated arguments, as JSON values.
+    """A call that is about to be judged, or has run. `arguments` are validated, as JSON values.
 
     `status` says how it ended ("ok", "error", "timeout"); "" before it has run.
     """
@@ -72,13 +72,20 @@ Maybe: TypeAlias = T | Awaitable[T | None] | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hooks:
-    """A set of hooks; an agent takes several, asked in order, each seeing what the one before has made.
+    """Functions that are asked while a run goes on. An agent takes one set, or several, which are asked in order.
 
-    `before_tool` is asked before the policy: arguments that it returns are validated and then judged and approved like
-    the model's own. `after_tool` sees failures too (`use.status`), for their messages may hold what no model should read;
-    what it returns changes the words, never the status. `before_compaction` may give the summary itself; its veto leaves the
-    conversation as it is. `after_compaction` may replace the summary; its veto withholds it, and the model is only told
-    that something was left out. `after_step` ends the run when it returns True. `before_finish` sends the agent on with a message.
+    Each may be async, except those of the journal. None means: go on. A Veto says no.
+
+    before_model(request)       may return another ModelRequest
+    after_model(message)        may return another Message
+    before_tool(use)            may return other arguments, which are validated, judged and approved like the model's own
+    after_tool(use, output)     may return another Output, also of a call that failed (`use.status`); the status stays
+    before_compaction(middle)   may return the summary; a veto leaves the conversation as it is
+    after_compaction(middle)    may return another summary; with a veto the model is only told that something was left out
+    before_journal(event)       may return another event to be recorded
+    after_journal(event)        observes
+    after_step(state)           True ends the run
+    before_finish(state)        a text or Message sends the agent on
 
     >>> quiet = Hooks(before_tool=lambda use: Veto("not on Sundays") if use.name == "mail" else None)
     """

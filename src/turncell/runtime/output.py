@@ -51,11 +51,14 @@ Bundle: TypeAlias = Mapping[str, Json]
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A tool may return one of these to say itself what the model reads and what people see.
+    """A tool returns one of these to say separately what the model reads and what people see.
 
-    `content` is the text for the model; another value becomes text as if it had been returned itself. Of a text that is
-    too long for the model, the whole is kept as `details["text"]`. Of a figure or an image as `content` the
-    model sees the image, if it can. `files` are paths or `File`s; `display` holds bundles, or figures and tables themselves. With `terminate` the run ends after this call.
+    content    for the model: text, or any value, which becomes text as if it had been returned itself. The model reads at
+               most 50,000 characters; `details["text"]` has the rest. Of a figure or image it sees the image, if it can
+    details    for programs: a JSON value
+    files      for people: paths or `File`s that the call has produced
+    display    for people: figures, tables, or mime bundles
+    terminate  whether the run ends after this call
     """
 
     content: Any

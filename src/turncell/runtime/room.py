@@ -62,12 +62,12 @@ MAX_ROUNDS, MAX_SUMMARIES = 20, 2
 class Context:
     """How a conversation is kept within a model's window.
 
-    window_tokens  the window; where the model says it too, the smaller one counts. Where nobody knows it, nothing is done
+    window_tokens  the window; if the model says it too, the smaller one counts. If neither is known, nothing is cut
                    until a provider refuses
-    threshold      the share of the window beyond which something is done
-    room_tokens    kept free for the answer; None: what bounds it, else 4,096, and never more than a quarter of the window
+    threshold      the share of the window beyond which room is made
+    room_tokens    kept free for the answer; None: the agent's or model's limit of it, else 4,096; at most a quarter of the window
     when_full      "compact": cut old results, then have the middle summarised; "prune": only cut; "fail": neither
-    keep_recent    how many of the last steps are always told whole, unless there is no other way
+    keep_recent    how many of the last steps stay whole, unless there is no other way
 
     >>> Context(window_tokens=8_000).threshold
     0.8

@@ -37,12 +37,14 @@ async def run_turn(
     on_progress: Callable[[Event], Any] | None = None,
     **options: Any,
 ) -> Run:
-    """Run one turn to its end. Any number of them may run side by side, on any event loop.
+    """Run one turn to its end and store nothing. Any number of turns may run side by side, on any event loop.
 
-    The result is an ended Run: `text`, `messages`, `tool_calls`, `status`, `usage`, `cost_usd`, `events`. `on_progress`
-    gets every event as it happens; an async one is called on the caller's event loop, a sync one in a thread of its own.
-    One that stalls is waited for at most PROGRESS_S seconds after the end. `options` are those of `Agent` (`mode`, `hooks`, `output`,
-    `budget`, ...). As in every run that nobody attends, calls that would ask are denied; `mode="auto"` lets them run.
+    Returns an ended Run: `text`, `messages`, `tool_calls`, `status`, `usage`, `cost_usd`, `events`. `system` are the
+    instructions; other `options` are those of `Agent` (`mode`, `hooks`, `output`, `budget`, ...). `on_progress` gets every
+    event as it happens: an async function on the caller's event loop, another one in a thread of its own. After the
+    end it is waited for at most two seconds.
+
+    Nobody attends the turn, so calls that ask are denied; `mode="auto"` lets them run.
 
     >>> import asyncio
     >>> from turncell.testing import ScriptedModel

@@ -30,7 +30,11 @@ CallRecord: TypeAlias = tuple[str, str, float | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """A run in one line. None is unknown, which is not zero; times are as in `runs_df`."""
+    """What telemetry writers are told of a run. None is unknown, which is not zero.
+
+    Fields are those of `runs_df` (docs/frames.md): costs in US dollars, `started_at` in seconds since 1970, durations in
+    seconds. `tool_calls` has one CallRecord for each call.
+    """
 
     run_id: str
     session_id: str

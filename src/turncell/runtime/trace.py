@@ -56,9 +56,9 @@ def current_trace() -> Trace | None:
 
 
 class TraceFilter(logging.Filter):
-    """Puts `run_id`, `root_run_id`, `parent_run_id`, `depth` and `call_id` on log records: for formats that name them.
+    """A logging filter that puts `run_id`, `root_run_id`, `parent_run_id`, `depth` and `call_id` on log records.
 
-    Outside of runs all are empty and the depth is 0. Give it to a handler, so that records of every logger have them.
+    Add it to a handler, so that records of every logger have them. Outside of runs they are empty, and the depth is 0.
 
     >>> shown = logging.StreamHandler()
     >>> shown.setFormatter(logging.Formatter("%(run_id)s %(call_id)s %(message)s"))
