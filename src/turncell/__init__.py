@@ -1,8 +1,9 @@
-"""turncell: an agent runtime that lives in notebook cells.
+"""turncell runs AI agents in notebook cells.
 
-    %load_ext turncell          then  %%agent  in a cell
+    %load_ext turncell          then  %%agent  in a cell, and  %agent help
     Agent, tool, Rule           the same from Python
     history, runs_df, calls_df  what happened, as DataFrames
+    turncell.testing            tests without a provider
 
 Public names are loaded when first used: importing the package imports neither LiteLLM, pandas, IPython nor anywidget.
 """
@@ -277,14 +278,14 @@ def __dir__() -> list[str]:
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
-    """`%load_ext turncell`."""
+    """What `%load_ext turncell` calls."""
     from turncell.notebook.extension import load
 
     load(shell)
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
-    """`%unload_ext turncell`."""
+    """What `%unload_ext turncell` calls."""
     from turncell.notebook.extension import unload
 
     unload(shell)

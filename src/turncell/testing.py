@@ -1,4 +1,4 @@
-"""For tests of your own: models that follow a script, and a provider on loopback that speaks the real wire formats.
+"""For your own tests: models that follow a script, and a provider on this machine that speaks the real wire formats.
 
 A scripted model replaces the provider and everything before it:
 
@@ -12,8 +12,7 @@ A server replaces only the provider, so that HTTP, parsing, time limits and fail
 ...     server.base_url.startswith("http://127.0.0.1:")
 True
 
-A store of your own is held to the contract by `check_store` (see testing_store), a model by `check_model` (see
-testing_model). `no_cassette_left` is for a fixture
+`check_model` and `check_store` test a model or a store of your own against its contract. `no_cassette_left` is for a fixture
 around every test: a cassette that a test forgets to stop fails that test, and no other.
 """
 

@@ -43,9 +43,10 @@ _NOTHING = ToolSpec("now", "", {"type": "object", "properties": {}})
 
 
 def check_model(make: MakeModel) -> None:
-    """Check the contract of `Model`. AssertionError that names the clause which does not hold.
+    """Check a model of your own against the contract of `turncell.runtime.ports.Model`.
 
-    UsageError where `make` is no function that builds a model.
+    `make` builds it: `check_model(lambda: MyModel())`. AssertionError names the clause that does not hold; UsageError if
+    `make` does not build a model.
     """
     _check_make(make)
     for clause in MODEL_CLAUSES:

@@ -205,10 +205,11 @@ class ProviderServer:
 
 @contextmanager
 def serve(script: Script) -> Iterator[ProviderServer]:
-    """Serve these replies, one for each request, or the replies of a function of the request's body; a str is a text.
+    """A provider on this machine that answers by a script, on a thread of its own.
 
-    Runs on a thread of its own. Give `server.base_url` and any key to the client; the path that it asks for decides
-    the wire format.
+    `script` is a list with a reply for each request, or a function of the request's body; a str is an answer of that text.
+    Give `server.base_url` and any key to the client. The path that it asks for decides the wire format: OpenAI's chat
+    completions or responses, or Anthropic's messages (those at `server.origin`). `server.requests` are the bodies so far.
 
     >>> import urllib.request
     >>> with serve([reply("Hi!", piece_chars=99, has_usage=False)]) as server:

@@ -36,9 +36,10 @@ Clause: TypeAlias = Callable[[Make], None]
 
 
 def check_store(make: Make) -> None:
-    """Check the contract of `Store`. AssertionError that names the clause which does not hold.
+    """Check a store of your own against the contract of `turncell.runtime.ports.Store`.
 
-    UsageError where `make` is no function that opens a store.
+    `make` opens it: `check_store(lambda: MyStore(path))`. AssertionError names the clause that does not hold; UsageError if
+    `make` does not open a store.
     """
     _check_make(make)
     for clause in STORE_CLAUSES:

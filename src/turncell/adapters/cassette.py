@@ -258,12 +258,15 @@ class Cassette:
 
 
 def cassette(path: str | os.PathLike[str], mode: CassetteMode = "replay", *, delay_s: float = 0.0) -> Cassette:
-    """Have every model call of every agent in this process go through a file of recordings.
+    """Have every model call of this process go through a file of recordings.
 
-    "replay" never calls a model, and fails where the file has no answer; "record" calls the model and replaces what the
-    file had; "auto" replays what is there and records what is not. Model calls that fail are not recorded. The request is
-    matched by all that the model sees; see the top of `recordings`. Wait for runs inside the block: what a run asks after
-    its end goes to the model itself. One is active at a time, for all threads: UsageError says where the other was begun.
+    "replay"  never calls a model, and fails if the file has no answer
+    "record"  calls the model and replaces what the file had
+    "auto"    replays what is there, and records what is not
+
+    A request is matched by everything that the model sees. Model calls that fail are not recorded. Wait for runs inside
+    the block: what a run asks later goes to the model itself. One cassette is active at a time, for all threads;
+    otherwise UsageError says where the other one was started. `delay_s` passes before each piece of a replayed answer.
 
     >>> import tempfile
     >>> from turncell import Agent
@@ -287,9 +290,9 @@ def is_active() -> bool:
 
 @contextmanager
 def no_cassette_left() -> Iterator[None]:
-    """Around a test: a cassette that was started in it and is active at its end is stopped, and a UsageError says where.
+    """Stop a cassette that a test has started and not stopped, and raise a UsageError that says where.
 
-    Otherwise the mistake would be told by every test after it, and not by the one that made it. In a conftest.py:
+    Without it, every test that follows would fail instead. In a conftest.py:
 
         @pytest.fixture(autouse=True)
         def _no_cassette_left():

@@ -48,7 +48,7 @@ _DRAIN_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long silence is borne, in seconds: until there is a connection, until the first byte, and between bytes."""
+    """How long to wait for a provider that is silent, in seconds: for a connection, for the first byte, between bytes."""
 
     connect_s: float = 20.0
     first_s: float = 600.0

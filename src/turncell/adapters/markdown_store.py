@@ -36,7 +36,9 @@ log = logging.getLogger("turncell")
 
 
 class MarkdownStore:
-    """Fulfils `runtime.ports.Store`. Use it from the thread that made it.
+    """A history of readable Markdown documents, one per session: `Journal(lambda: MarkdownStore(folder))`.
+
+    Fulfils `runtime.ports.Store`. Use it from the thread that made it; a Journal does.
 
     `root` is the folder of all documents, by default `~/<meta_dirname>/sessions`. With `links`, each new session gets a
     link in `<its project>/<meta_dirname>/sessions/`, where its project is a folder of this machine.

@@ -165,12 +165,12 @@ class McpServer:
 
     @property
     def about(self) -> str:
-        """How the server calls itself; empty while it is not running."""
+        """What the server calls itself; empty while it is not running."""
         return self._connection.about if self._connection is not None else ""
 
     @property
     def problem(self) -> str:
-        """What was wrong when its tools were last asked for."""
+        """What was wrong when its tools were last asked for; empty if nothing was."""
         return self._problem
 
     @property

@@ -11,7 +11,7 @@ from turncell.runtime.options import number
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """US dollars for a million tokens. What is read from the provider's cache costs `cached_usd`, if that is given."""
+    """US dollars per million tokens. Tokens read from the provider's cache cost `cached_usd`, or else the same as others."""
 
     input_usd: float
     output_usd: float

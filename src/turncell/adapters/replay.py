@@ -91,9 +91,10 @@ def replayed_tools(tools: Iterable[AnyTool] | None, run: RunState | Run) -> list
 
 
 def replay(session: Session, *, tools: Iterable[AnyTool] | None = None) -> list[Run]:
-    """Every run of a session again, each after the recorded history before it: offline, nothing done, nothing stored.
+    """Run every run of a session again from its record: no provider is asked, no tool runs, nothing is stored. Blocks.
 
-    `compare(run, again)` says where one differs from its record. See `replayed_tools` for `tools`. Blocks.
+    `compare(run, again)` says where one differs from its record. `tools` are those whose schemas and validation count;
+    None makes them from the record.
 
     >>> from turncell import compare
     >>> from turncell.testing import ScriptedModel
@@ -115,11 +116,11 @@ def reask(
     tools: Iterable[AnyTool] | None = None,
     **agent_options: Any,
 ) -> Run:
-    """A run again with another model from `step` (1 ...) on; the steps before it come from the record. Blocks.
+    """Run a run again with another model from `step` (1, 2, ...) on; the steps before it come from the record. Blocks.
 
-    Nothing of the recorded steps runs again. From `step` on the `tools` given here run for real, judged by the rules and
-    the mode among `agent_options` (those of `Agent`); without `tools` calls are answered from the record, and one that
-    is not there is an error. Nothing is stored. A RunState needs its `session`.
+    From `step` on, `tools` given here run for real, judged by the rules and the mode in `agent_options` (those of `Agent`).
+    Without `tools`, calls are answered from the record, and one that is not there is an error. Nothing is stored. A run of
+    `session.runs` needs its `session`.
     """
     state = _state(run)
     if session is None and isinstance(run, Run):

@@ -61,12 +61,12 @@ Entry: TypeAlias = Item | Sequence[Item] | Callable[[ModelRequest], "Entry | Awa
 
 
 def say(text: str, *, delay_s: float | None = None, chunk: int = _CHUNK) -> Say:
-    """Text with a tempo of its own."""
+    """Text that comes in pieces of `chunk` characters, each after `delay_s` seconds (None: the model's delay)."""
     return Say(text, delay_s, chunk)
 
 
 def think(text: str, *, signature: str | None = None, delay_s: float | None = None, chunk: int = _CHUNK) -> Think:
-    """Reasoning."""
+    """Reasoning, in pieces as those of `say`. `signature` is the provider's seal, which goes back with it."""
     return Think(text, signature, delay_s, chunk)
 
 
@@ -80,7 +80,7 @@ def call(name: str, /, **arguments: Json) -> Call:
 
 
 def stop(finish_reason: FinishReason | None) -> Stop:
-    """Ends an entry with another reason than the plain one: `["half an ans", stop("length")]`."""
+    """End an entry with another finish reason: `["half an ans", stop("length")]`."""
     return Stop(finish_reason)
 
 

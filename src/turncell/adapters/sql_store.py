@@ -67,7 +67,9 @@ _MANY = 500
 
 
 class SQLStore:
-    """Fulfils `runtime.ports.Store`. Use it from the thread that made it."""
+    """A history in SQLite or PostgreSQL: `Journal(lambda: SQLStore.sqlite(path))`. Made by `sqlite` or `postgres`.
+
+    Fulfils `runtime.ports.Store`. Use it from the thread that made it; a Journal does."""
 
     def __init__(self, engine: sa.Engine, where: str) -> None:
         """`where` stands in every message: no secrets in it."""

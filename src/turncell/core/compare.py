@@ -49,9 +49,9 @@ class Divergence:
 
 
 def compare(run_a: Comparable, run_b: Comparable) -> Divergence | None:
-    """The first difference between two runs, given as such, as states or as the events of one run; None: there is none.
+    """The first difference between two runs, or None. Ids, times, tokens, costs and models may differ.
 
-    UsageError for anything else.
+    Each may be a Run, a run of `session.runs`, or the events of one run. UsageError for anything else.
 
     >>> from turncell.core.events import MessageAdded
     >>> def asked(text):

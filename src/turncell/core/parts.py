@@ -14,6 +14,8 @@ Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 
 @dataclass(frozen=True, slots=True)
 class Text:
+    """A piece of text in a message."""
+
     text: str
     type: Literal["text"] = "text"
 

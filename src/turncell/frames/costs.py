@@ -87,10 +87,12 @@ _STOPPED = (
 def cost_by(history: History, by: By) -> pd.DataFrame:
     """Tokens and US dollars of a history, one row per model, session, day (UTC), run, step or tool.
 
-    Columns: the key, `runs`, `steps` (model calls, those for summaries too), `calls`, the five kinds of tokens,
-    `is_estimated`, `cost_usd` (`<NA>` as soon as one is unknown), `cost_basis`, `known_usd`, `unknown_steps`. The most
-    expensive first; days, runs and steps in their order. A tool has what the steps cost that asked for it, shared among
-    their calls; its tokens are rounded. The row `<NA>` is that of the steps which asked for none.
+    Columns: the key, `runs`, `steps` (model calls, also those for summaries), `calls`, the five kinds of tokens,
+    `is_estimated`, `cost_usd` (`<NA>` if any cost is unknown), `cost_basis`, `known_usd` (the sum of those that are known),
+    `unknown_steps`. The most expensive first; days, runs and steps in their order.
+
+    By tool, the cost and the tokens of a step are shared among the calls that it asked for; the row `<NA>` is that of steps
+    that asked for none.
     """
     groups = _groups(history, by)
     rows = [key + _cost(parts) for key, parts in groups.items()]

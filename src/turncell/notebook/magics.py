@@ -31,12 +31,12 @@ _SETTINGS = ("model", "mode", "max_steps", "unattended", "request_timeout_s", "c
 
 @magics_class
 class TurncellMagics(Magics):
-    """The agent of this notebook. What is set here, by `%config` or in IPython's own settings, is a setting of turncell."""
+    """The settings of turncell for this kernel, by `%config` or in IPython's own configuration."""
 
     model = traitlets.Unicode(help="the model of cells that name none: 'embedded', or provider/model").tag(config=True)
-    mode = traitlets.Enum(MODES, help="what happens to calls that no rule names").tag(config=True)
+    mode = traitlets.Enum(MODES, help="what happens to calls that no rule decides").tag(config=True)
     max_steps = traitlets.Int(help="the most model calls of a turn").tag(config=True)
-    unattended = traitlets.Enum(("deny", "allow"), help="what happens to calls that ask where nobody is").tag(
+    unattended = traitlets.Enum(("deny", "allow"), help="what happens to calls that ask when nobody is there").tag(
         config=True
     )
     request_timeout_s = traitlets.Float(help="how long a request waits for a person, in seconds").tag(config=True)
@@ -88,48 +88,54 @@ class TurncellMagics(Magics):
     @no_var_expand
     @magic_arguments("%agent")  # IPython puts the other % before it
     @argument("-m", "--model", help="the model: 'embedded', or provider/model as LiteLLM names it")
-    @argument("-a", "--agent", help="an Agent of the namespace; its model, tools and rules are used")
+    @argument("-a", "--agent", help="an Agent of this notebook, with its model, tools and rules")
     @argument(
         "-t",
         "--tools",
         nargs="+",
-        help="names of functions or Tools of the namespace, separated by commas; 'notebook': run Python here",
+        help="functions or Tools of this notebook, separated by commas; 'notebook': run Python here, look at variables",
     )
     @argument("-i", "--instructions", help="the system instructions, in quotes")
     @argument(
         "--context",
         choices=("none", "cells", "all"),
-        help="what the model is told of the notebook: the code of the cells above, also data and errors, or nothing",
+        help="what the model is told of the notebook: cells: the code of the cells above (the default); all: also tables, figures and the last error",
     )
-    @argument("--vars", nargs="+", help="variables whose values the model is told: tables, figures, anything")
-    @argument("--raw", action="store_true", help="braces stay as typed; else {name} is the value of a variable")
+    @argument("--vars", nargs="+", help="variables whose values the model is told")
     @argument(
-        "--schema", metavar="TYPE", help="a type of the namespace: the turn ends with a value of it, in run.output"
+        "--raw",
+        action="store_true",
+        help="leave braces as typed; without it, {name} becomes the value of that variable",
+    )
+    @argument(
+        "--schema", metavar="TYPE", help="a type of this notebook: the turn ends with a value of it, in run.output"
     )
     @argument("-o", "--out", help="a variable that gets the Run")
-    @argument("--mode", choices=MODES, help="what happens to calls that no rule names")
+    @argument("--mode", choices=MODES, help="what happens to calls that no rule decides")
     @argument("--max-steps", type=int, help="the most model calls of this turn")
     @argument("--budget", help="the most it may spend: 0.50 (US dollars), or usd=0.5,tokens=20000,calls=10,seconds=60")
     @argument("--timeout", type=float, metavar="SECONDS", help="how long the turn may take")
     @argument("--new", action="store_true", help="begin a new session")
     @argument("--continue", dest="goes_on", action="store_true", help="go on with the newest session of this folder")
     @argument("--session", metavar="ID", help="go on with this session; %%agent sessions lists them")
-    @argument("--fork", action="store_true", help="go on in a copy of the session, and leave that as it is")
-    @argument("--retry", action="store_true", help="this turn takes the place of the last one of the conversation")
+    @argument("--fork", action="store_true", help="go on in a copy of the session")
+    @argument("--retry", action="store_true", help="replace the last turn of the conversation")
     @argument(
         "--cached",
         nargs="?",
         const="",
         metavar="PATH",
-        help="answer from a cassette what it has, and record the rest there",
+        help="answer from a cassette, and record what it does not have",
     )
     @argument(
-        "--map", metavar="ROWS", help="one turn for each row of this DataFrame; the text is a template of its columns"
+        "--map", metavar="ROWS", help="one turn for each row of this DataFrame; {column} in the text is its value"
     )
     @argument(
-        "--resume", metavar="NAME", help="with --map: the name of the batch, whose completed rows are not asked again"
+        "--resume",
+        metavar="NAME",
+        help="with --map: a name for the batch; rows that have completed under it are not asked again",
     )
-    @argument("--detach", action="store_true", help="do not wait: the turn goes on, and the next cell can run")
+    @argument("--detach", action="store_true", help="do not wait: the turn goes on while other cells run")
     @argument(
         "--view",
         choices=("live", "keep", "text", "none"),
@@ -138,10 +144,10 @@ class TurncellMagics(Magics):
     )
     @cell_magic("agent")
     def cell(self, line: str, cell: str) -> None:
-        """Let an agent answer the text of this cell, live.
+        """Have an agent answer the text of this cell, live.
 
-        What it wants to do and may not do unasked stands on a card with Approve, Deny and Edit; the interrupt button
-        stops it. The cell waits for the turn, so that Run All keeps its order.
+        A tool call that needs your approval stands on a card with Approve, Deny and Edit. The interrupt button stops
+        the turn. The cell waits for the turn, so Run All keeps its order.
         """
         from turncell.notebook.cell import run_cell
 

@@ -47,10 +47,10 @@ _numbers = count(1)
 
 
 def notebook_tools(*, limit_s: float = LIMIT_S, shell: Any = None) -> list[Tool]:
-    """`run_python`, `inspect_variable` and `list_variables`, for the notebook that this is called in.
+    """Tools to work in this notebook: `run_python`, `inspect_variable` and `list_variables`.
 
-    `limit_s` bounds the code of one call. Looking is a read, which the usual mode allows; running code is a write, which
-    asks, with the code on the card. UsageError outside of IPython.
+    `run_python` is a write, so it asks, with the code on the card; the other two only read. Code runs where your cells
+    run, for at most `limit_s` seconds per call. UsageError outside of IPython.
     """
     shell = running_shell() if shell is None else shell
     if shell is None:

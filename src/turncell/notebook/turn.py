@@ -73,10 +73,10 @@ def run_turn(start: Callable[[bool, str | None], Run], *, view: View = "live", d
 
 
 def show(what: Agent | Run, prompt: Prompt | None = None, **options: Any) -> Run:
-    """Ask an agent, or take a run that goes on, and show it here until it has ended: its text live, what it asks asked.
+    """Ask an agent, or take a run that is going on, and show it live here until it has ended; returns the run.
 
-    In a terminal on the keyboard, in a notebook by its view; where nobody can answer it is printed. Other options are those of
-    `agent.start`. Ctrl-C ends the run, which comes back with what it has said; pressed twice it raises KeyboardInterrupt.
+    What the run asks is asked on the keyboard in a terminal, and on a card in a notebook. `options` are those of
+    `agent.start`. Ctrl-C ends the run; pressed twice it raises KeyboardInterrupt.
     """
     started: list[Run] = []
     if isinstance(what, Run):

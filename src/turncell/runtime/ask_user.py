@@ -30,7 +30,7 @@ async def _ask_user(
 
 
 def ask_user() -> Tool:
-    """The tool `ask_user`: `Agent(tools=[ask_user(), ...])`. Its questions stand on the card of the step.
+    """A tool with which the model asks the person: `Agent(tools=[ask_user(), ...])`.
 
     >>> ask_user().spec.schema["required"]
     ['question']

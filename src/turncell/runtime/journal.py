@@ -180,7 +180,9 @@ class _Job:
 
 
 class Journal:
-    """A store, and the thread that opens it, talks to it and closes it."""
+    """A history: a store, and the thread that opens it, talks to it and closes it. `Agent(journal=...)` records in it.
+
+    `open_store` is called on that thread: `Journal(lambda: SQLStore.sqlite("history.sqlite"))`."""
 
     def __init__(self, open_store: Callable[[], Store]) -> None:
         self._open_store = open_store

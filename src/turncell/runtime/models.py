@@ -30,7 +30,7 @@ NEAREST: dict[Tier, tuple[Tier, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Tiers:
-    """Models by strength. A tier that is not set is answered by the nearest that is (see `NEAREST`).
+    """Models by strength, for a Router. If a tier is not set, the nearest one that is answers.
 
     >>> tiers = Tiers(small="ollama/llama3", frontier="anthropic/claude-opus-4")
     >>> tiers.order("mid")
@@ -76,7 +76,7 @@ class StepInfo:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One line of a router: the tier of the steps for which `when` is true. `reason` stands in the history."""
+    """One line of a router: steps for which `when(step_info)` is true get this tier. `reason` is recorded."""
 
     tier: Tier
     when: Callable[[StepInfo], bool]
@@ -95,9 +95,9 @@ class Routed(NamedTuple):
 
 
 class Router:
-    """Routes in their order: the first that matches picks the tier of a step, otherwise `default` does.
+    """Picks the tier of each step: that of the first route that matches, else `default`.
 
-    A route that raises ends the search with the default: what it was to decide is not known.
+    If a route raises, the default is taken.
 
     >>> router = Router([Route("small", lambda step: step.is_summary, "summaries are easy")], default="frontier")
     >>> router.route(StepInfo(is_summary=True))

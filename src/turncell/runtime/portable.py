@@ -463,11 +463,10 @@ def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
 
 
 def move(session_id: str, from_journal: Journal, to_journal: Journal) -> Session:
-    """Put a session into another history and take it out of this one; returns it there, byte for byte.
+    """Move a session, with those of its sub-agents, into another history; returns it there.
 
-    The sessions of its sub-agents come along. It is deleted here only when all of it is on disk there. SessionBusy where
-    somebody writes it, StoreError where the other history has one of this id, and where it is damaged: what is behind the
-    damage may still be repaired here.
+    It is deleted here only when all of it is on disk there. SessionBusy if somebody writes it; StoreError if the other
+    history has a session of this id, or if the session is damaged, because what follows the damage may still be repaired.
     """
     session = Session.load(session_id, from_journal)
     session.hold()
@@ -503,10 +502,9 @@ def _with_blobs(record: Record, journal: Journal) -> Record:
 
 
 def prune(older_days: float, journal: Journal | None = None, *, everywhere: bool = False) -> tuple[SessionInfo, ...]:
-    """Erase the sessions of this folder (or of all) that nobody has used for so many days; returns what they were.
+    """Erase the sessions of this folder (or of all) that nobody has used for `older_days`; returns what they were.
 
-    Those that some process still writes, or holds here, are kept. The sessions of their sub-agents go with them, and only
-    with them; they are not counted.
+    Those that a process is writing are kept. The sessions of their sub-agents go with them, and are not counted.
     """
     if type(older_days) not in (int, float) or not 0 <= older_days < math.inf:
         raise UsageError(f"older_days is {older_days!r}; use a number of days, 0 or more")

@@ -114,11 +114,12 @@ class Run:
 
     @property
     def tool_calls(self) -> tuple[CallState, ...]:
+        """All tool calls so far: `name`, `arguments`, `status`, `content` (what the model read as the result)."""
         return self.state.calls
 
     @property
     def requests(self) -> tuple[CallState, ...]:
-        """The calls that wait for an answer; `call.request` says what is asked."""
+        """The calls that wait for a person; `call.request` says what is asked."""
         return self.state.open_requests
 
     def call_fragments(self, step: int | None = None) -> dict[str, str]:
@@ -129,6 +130,7 @@ class Run:
 
     @property
     def usage(self) -> Usage:
+        """Tokens of all its model calls, summed; None where a provider did not say."""
         return self.state.usage
 
     @property
@@ -144,7 +146,7 @@ class Run:
     # Waiting for it.
 
     def result(self, timeout_s: float | None = None) -> Run:
-        """Wait for the end. Raises TimeoutError when `timeout_s` seconds have passed; the run goes on."""
+        """Wait for the end; returns the run. TimeoutError after `timeout_s` seconds, while the run goes on."""
         if self._loop.is_here:
             raise UsageError("run.result() would block the loop that the run lives on; in async tools use 'await run'")
         if not self.done.done():
@@ -161,9 +163,9 @@ class Run:
         return self
 
     def wait_request(self, timeout_s: float | None = None) -> tuple[CallState, ...]:
-        """Wait until something waits for an answer, or the run has ended: `requests`, empty where it has ended.
+        """Wait until the run asks something, or has ended; returns `requests`, empty if it has ended.
 
-        Raises TimeoutError when `timeout_s` seconds have passed; the run goes on.
+        TimeoutError after `timeout_s` seconds, while the run goes on.
         """
         if self._loop.is_here:
             raise UsageError("run.wait_request() would block the loop that the run lives on; await run.next_request()")
@@ -224,9 +226,9 @@ class Run:
                 self._loop.call(subscription.close)
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """Send every event, from the run's first, to a callable (sync or async) or a queue; returns what ends it.
+        """Send every event, from the run's first, to a function (sync or async) or a queue; returns a function that ends it.
 
-        A callable runs in a thread of its own, an async one on the loop; one that raises or stalls harms nobody. A `queue.Queue`
+        A function runs in a thread of its own, an async one on the loop; one that raises or stalls harms nobody. A `queue.Queue`
         or `asyncio.Queue` that is full is waited for; meanwhile deltas are merged, nothing else is.
         """
         try:
@@ -282,7 +284,7 @@ class Run:
         return None if tool is None else tool.spec.schema
 
     def so_far(self) -> list[Event]:
-        """What a newcomer must fold before the next burst: the record, and the text of each step as deltas. On the loop."""
+        """For views that come late: the record, and the text of each step as deltas. On the loop."""
         state = self.state
         steps = {step.step: step for step in state.steps}
         events: list[Event] = []
@@ -303,9 +305,9 @@ class Run:
     # Steering it.
 
     def steer(self, message: Prompt) -> str:
-        """Say something to the running agent: it reads it at its next boundary, and calls that have not begun are skipped.
+        """Say something to the running agent. It reads it before its next step, and calls that have not begun are skipped.
 
-        Recorded at once. Returns the id of the input. Raises UsageError where the run has ended.
+        Recorded at once. Returns the id of the input. UsageError if the run has ended.
         """
         said, input_id = as_message(message), new_id("inp")
 
@@ -318,13 +320,13 @@ class Run:
         return input_id
 
     def follow_up(self, message: Prompt, **options: Any) -> Run:
-        """A message for when the agent has stopped: a run of its own, with this one before it."""
+        """Say something when this run has ended: a run of its own, after this one. `options` are those of `Agent.start`."""
         return self.session.send(message, agent=self._agent, **options)
 
     def set_budget(self, **limits: float | None) -> None:
         """Change the limits while it runs: `tokens`, `usd`, `seconds`, `steps`, `calls`; None lifts one. Recorded.
 
-        Those of this run only: a Budget that it shares (`run.budget.parent`) holds besides, and is raised with its `set`.
+        Only this run's own limits: a Budget that it shares with others (`run.budget.parent`) still holds; raise it with `set`.
         """
         self.budget.set(**limits)
         self._loop.call(lambda: self._driver.set_budget(limits_of(self.budget)))
@@ -344,9 +346,9 @@ class Run:
         tools: Iterable[Tool | Callable[..., Any]] | None = None,
         **agent_options: Any,
     ) -> Run:
-        """This run again with another model from `step` (1 ...) on; the steps before come from the record. Blocks.
+        """Run it again with another model from `step` (1, 2, ...) on; the steps before come from the record. Blocks.
 
-        The `tools` given here run for real from `step` on; without them calls are answered from the record. Nothing is
+        `tools` given here run for real from `step` on; without them, calls are answered from the record. Nothing is
         stored. `turncell.reask` does the same for a run of `session.runs`.
         """
         if self._loop.is_here:
@@ -471,10 +473,11 @@ class Run:
         scope: Scope = "once",
         where: Mapping[str, str] | None = None,
     ) -> None:
-        """Approve a call that waits (the first, if none is given), with other arguments if given.
+        """Approve a call that waits: the first one, or `call`. With `arguments` it runs with these instead.
 
-        With `scope` "session" or "always" later calls of the tool too, or those among them that `where` matches
-        (`where={"to": "*@home.example"}`). A write that is in doubt runs again then.
+        With `scope="session"` or "always" later calls of the tool are approved too, or only those that `where` matches
+        (`{"to": "*@home.example"}`: names of arguments and globs). A write in doubt runs again. AnswerRefused if it is too
+        late, or the arguments are not valid.
         """
         request = self._request(call, "approval", "in_doubt")
         decision: Answer = "approve" if arguments is None else "edit"
@@ -497,9 +500,9 @@ class Run:
         scope: Scope = "once",
         where: Mapping[str, str] | None = None,
     ) -> None:
-        """Deny a call that waits (the first, if none is given), or decline a question; the model reads the reason.
+        """Deny a call that waits, or decline a question: the first one, or `call`. The model reads the reason.
 
-        `scope` and `where` are those of `approve`.
+        `scope` and `where` are those of `approve`. A write in doubt is skipped.
         """
         request = self._request(call)
         self._wait(
@@ -507,9 +510,9 @@ class Run:
         )
 
     def reply(self, answer: str | Sequence[str], call: CallState | None = None) -> None:
-        """Answer a question (of the first call that asks one, if none is given): a label, some labels, or a text.
+        """Answer a question: the first one, or that of `call`, with a label, several labels, or a text.
 
-        For a write that is in doubt it says that it has happened, and what came of it.
+        A write in doubt counts as done, with this answer as its result.
         """
         request = self._request(call, "question", "in_doubt")
         self._wait(self.answer(request.request_id, "result", digest=request.digest, result=answer))

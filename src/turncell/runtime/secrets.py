@@ -78,7 +78,7 @@ def _named() -> dict[str, str]:
 
 
 def redact(*secrets: str, patterns: tuple[str, ...] | list[str] = ()) -> None:
-    """Declare secrets of this process, and regular expressions of what else is one. They are never written down.
+    """Declare secrets, and regular expressions of secrets, for this process. They are never written down or shown.
 
     >>> redact("correct horse battery staple", patterns=[r"customer-[0-9]{6}"])
     >>> redactor().text("staple: correct horse battery staple, of customer-123456")

@@ -50,10 +50,10 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """A conversation. Made by `agent.session()`, `Session.new` or `Session.load`.
+    """What was said and done in one place, as a tree of runs. Made by `agent.session()`, `Session.load` or `Session.newest`.
 
-    `runs` are those the conversation consists of, in order; the history is a tree of all of them, and nothing is erased:
-    `undo`, `redo`, `retry`, `edit` and `branch` choose another path through it.
+    The conversation is one path through the tree: `runs`, in order. `undo`, `redo`, `retry`, `edit` and `branch` choose
+    another path; nothing is erased.
     """
 
     def __init__(self, session_id: str, journal: Journal, title: str = "") -> None:
@@ -95,6 +95,7 @@ class Session:
 
     @classmethod
     def new(cls, journal: Journal, title: str = "") -> Session:
+        """An empty session, in the current folder."""
         title = redactor().text(title)
         session = cls(new_id("ses"), journal, title)
         session._is_new = True
@@ -104,7 +105,7 @@ class Session:
 
     @classmethod
     def load(cls, session_id: str, journal: Journal | None = None) -> Session:
-        """A session from its journal. Raises UsageError if there is none of this id."""
+        """Load a session by its id. UsageError if there is none."""
         journal = journal or defaults.journal()
         session = cls(session_id, journal)
         journal.ask(lambda store: session._read(store))
@@ -112,7 +113,7 @@ class Session:
 
     @classmethod
     def newest(cls, journal: Journal | None = None, *, everywhere: bool = False) -> Session:
-        """The session of this folder (or of all) that was used last, but no row of a batch. UsageError where there is none."""
+        """Load the session of this folder (or of all) that was used last; not a row of a batch. UsageError if there is none."""
         found = [one for one in cls.list(journal, everywhere=everywhere) if not one.is_row]
         if not found:
             where = "in this history" if everywhere else f"of the folder {os.getcwd()}"
@@ -121,7 +122,7 @@ class Session:
 
     @classmethod
     def list(cls, journal: Journal | None = None, *, everywhere: bool = False) -> tuple[SessionInfo, ...]:
-        """The sessions of this folder, or all of them; the one that was used last first. Not those of sub-agents."""
+        """The sessions of this folder, or of all, last used first; without those of sub-agents."""
         known = (journal or defaults.journal()).ask(of_people) or ()
         here = os.getcwd()
         mine = [one for one in known if everywhere or one.project == here]
@@ -196,11 +197,11 @@ class Session:
         return self.running is not None or len(self.queue) > 0
 
     def take_over(self) -> None:
-        """Become the writer in the place of another process. Only when that one is gone for good: it is not asked."""
+        """Become the writer in place of another process, without asking it: for one that is gone for good, or hangs."""
         self._claim(takes_over=True)
 
     def close(self) -> None:
-        """Let other processes write it. It may be used again, and is claimed again then."""
+        """Let other processes write it. Using it again claims it again."""
         self._idle()
         if self._is_claimed:
             self._is_claimed = False
@@ -233,7 +234,7 @@ class Session:
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """What a model is told before the next message: where room was short, results cut and the middle summarised."""
+        """What a model is told before the next message, with results cut and the middle summarised where room was short."""
         return messages_of(told_of(self.runs))
 
     def runs_before(self, run_id: str | None) -> tuple[RunState, ...]:
@@ -254,18 +255,18 @@ class Session:
 
     @property
     def interrupted(self) -> RunState | None:
-        """The run that its program has left open; `resume` goes on with it. None where another process may still drive it."""
+        """The run that was cut off when its program ended; `resume` goes on with it. None while another process may still run it."""
         return self.left_open if self.running is None and self.writer is None else None
 
     @property
     def writer(self) -> Writer | None:
-        """The process that writes it, where that is another one which lives, or may live; as of when it was last read."""
+        """Another process that writes it and may still be alive, as of when it was last read; else None."""
         found = self._writer
         return found if found is not None and not self._is_claimed and not has_ended(found) else None
 
     @property
     def damage(self) -> Damage | None:
-        """Where its record stops being whole; a session that is damaged goes on in a fork only."""
+        """Where its record is damaged; None if it is whole. A damaged session is read up to there, and goes on in a fork."""
         return self._damage
 
     @property
@@ -286,7 +287,7 @@ class Session:
 
     @property
     def in_doubt(self) -> tuple[CallState, ...]:
-        """The calls of the interrupted run of which nobody knows whether they have happened. Only `resume` decides them."""
+        """The writes of the interrupted run that may or may not have happened. `resume` has a person decide them."""
         left = self.left_open
         if left is None or left.status != "in_doubt":
             return ()
@@ -339,7 +340,7 @@ class Session:
     # Another path through the history.
 
     def undo(self) -> RunState:
-        """Take the last run out of the conversation, and bring back what it has replaced; returns it. `redo` undoes that."""
+        """Take the last run out of the conversation and bring back what it replaced; returns it. `redo` puts it back."""
         self.hold()
         if not self.runs:
             raise UsageError("there is nothing to undo: the conversation is empty")
@@ -349,7 +350,7 @@ class Session:
         return self._all[undone]
 
     def redo(self) -> None:
-        """Bring back what the last `undo` took out; UsageError where nothing was, or something was said since."""
+        """Put back what the last `undo` took out. UsageError if there is nothing, or something was said since."""
         self.hold()
         if not self.conversation.undone:
             raise UsageError("there is nothing to redo")
@@ -357,7 +358,7 @@ class Session:
         self._arrange(path, "redo", next((run_id for run_id in path if run_id not in now), path[-1]))
 
     def branch(self, run_id: str) -> None:
-        """Go on after this run of the history, whatever came after it before."""
+        """Go on after this run, which may be any of `all_runs`. What came after it leaves the conversation."""
         self.hold()
         self._known(run_id)
         self._arrange(self._path_to(run_id), "branch", run_id)
@@ -372,13 +373,13 @@ class Session:
         return tuple(reversed(path))
 
     def retry(self, run_id: str | None = None, *, agent: Agent | None = None, **options: Any) -> Run:
-        """Ask again what a run (the last, if none is given) was asked: a new run in its place, with nothing after it."""
+        """Ask the prompt of the last run, or of `run_id`, again: a new run in its place. What came after is left out."""
         return self.edit(None, run_id, agent=agent, **options)
 
     def edit(
         self, message: Prompt | None, run_id: str | None = None, *, agent: Agent | None = None, **options: Any
     ) -> Run:
-        """Say something else in the place of what a run (the last, if none is given) was asked. What came after is left."""
+        """Replace the prompt of the last run, or of `run_id`: a new run in its place. What came after is left out."""
         self.hold()
         if not self.runs and run_id is None:
             raise UsageError("there is nothing to say again: the conversation is empty")
@@ -413,7 +414,7 @@ class Session:
         self.conversation = arrange(self.conversation, event)
 
     def rename(self, title: str) -> None:
-        """Another title, in one line. A title is no part of the record: also where another process writes the session."""
+        """Give it another title, in one line; possible also while another process writes the session."""
         title = redactor().text(" ".join(text("title", title).split()))
 
         def rename(store: Store) -> str:
@@ -505,11 +506,10 @@ class Session:
         return self._turn
 
     def send(self, message: Prompt, *, steer: bool = False, agent: Agent | None = None, **options: Any) -> Run:
-        """Say something, also while a run is going on.
+        """Say something, also while a run is going on; returns the run that answers.
 
-        With `steer` the running run (or the one that is about to begin) reads it at its next boundary; that run is
-        returned, and `options` play no part. Otherwise, and where none is running, it begins a run, which waits its
-        turn (see `queue`). `options` are those of `Agent.start`.
+        Without `steer` it begins a run, which waits its turn (see `queue`). With `steer=True` the running run reads it
+        before its next step; if none is running, it begins a run. `options` are those of `Agent.start`.
         """
         agent = self._agent(agent)
         running = self.current
@@ -540,7 +540,7 @@ class Session:
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """The latest first, which is the order in which they are tried."""
+        """What people asked to remember for this session; the latest first, which is the order in which rules are tried."""
         return self._rules[::-1]
 
     def remember(self, rule: Rule) -> None:
@@ -556,7 +556,7 @@ class Session:
         )
 
     def revoke(self, rule: Rule) -> bool:
-        """Forget a rule, for good. Whether there was such a rule; SessionBusy where another process writes the session."""
+        """Forget a remembered rule; returns whether there was one. SessionBusy if another process writes the session."""
         return self._change_rules(lambda rules: tuple(old for old in rules if old != rule))
 
     def _change_rules(self, change: Callable[[tuple[Rule, ...]], tuple[Rule, ...]]) -> bool:
@@ -611,7 +611,7 @@ class Session:
         return usage.input_tokens + (usage.output_tokens or 0)
 
     def context_report(self, agent: Agent | None = None) -> ContextReport:
-        """What an agent (None: the one of this session) would send before the next prompt, with tokens for each part."""
+        """What an agent (None: this session's) would send before the next prompt, with the tokens of each part."""
         from turncell.runtime.report import context_report
 
         return context_report(self, self._agent(agent))

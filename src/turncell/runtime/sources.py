@@ -35,10 +35,10 @@ Passages: TypeAlias = Iterable[str | Passage] | str | None
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A function of the person's words that returns texts or Passages, the best first; it may be async.
+    """A function of the prompt that returns texts or Passages, the best first; it may be async.
 
-    `share` is the part of the model's window that its passages may take; what does not fit is left out. Where room is
-    short later, passages of the lowest `priority` are left out first, before anything else.
+    `share` is the part of the model's window that its passages may take; what does not fit is left out. When room gets
+    short, passages of the lowest `priority` are the first to go. `trusted`: they were written by nobody outside.
 
     >>> Source(lambda query: ["The office closes at five."], "handbook", priority=1).share
     0.2

@@ -37,7 +37,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What a tool itself says of a call with these arguments: `message` to people and the model, `reasons` one by one."""
+    """What a tool's `check` says of a call: "allow", "deny" or "ask", with a message for people and the model."""
 
     verdict: Verdict
     message: str = ""
@@ -77,22 +77,22 @@ class ToolOptions(TypedDict, total=False):
 
 
 class Tool:
-    """A function as a model sees it. Async functions run on the background loop, others in a thread of their own.
+    """A function that a model can call. Async functions run on the background loop, others in a thread of their own.
 
-    - `name`, `description`: what the model reads; otherwise those of the function.
+    - `name`, `description`: what the model reads; by default those of the function.
     - `effect`: what it does to the world: "read", "write" (the default) or "idempotent". A write runs at most once.
     - `check(**arguments)`: judges a call: "allow", "deny", "ask", a `Check`, or None for no opinion.
     - `preview(**arguments)`: the text that a card shows of a call.
     - `on_denied(arguments, reason)`: what the model reads of a call that was denied; None for the usual words. It gets
       the arguments as JSON; check and preview get them as values of the annotated types. All three may be async.
-    - `timeout_s`: bounds one call.
-    - `retries`, `retry_wait_s`: how often a call that failed may run again, and after what time. Never for a write.
-    - `concurrency`: how many calls of this tool may run side by side in one run; each run counts its own.
+    - `timeout_s`: seconds for one call.
+    - `retries`, `retry_wait_s`: how often a call that failed may run again, and after how many seconds. Not for writes.
+    - `concurrency`: how many calls of this tool may run side by side in one run.
     - `parallel`: this write is safe beside other calls.
     - `terminate`: the run ends after a call of it.
-    - `polling`: the same call again and again is what it is for. `loop_key(arguments)`: calls with the same text count
-      as the same; it gets the arguments as JSON.
-    - `trusted`: what it returns comes from nobody outside.
+    - `polling`: it is meant to be called again and again (see `LoopDetection`). `loop_key(arguments)`: calls with the same
+      text count as the same; it gets the arguments as JSON.
+    - `trusted`: what it returns was written by nobody outside.
     - `edits_notebook`: it changes nothing but the notebook (mode "edits").
     - `loop`: where an async function runs: "own", the background loop (the default), or "caller", the event loop that
       the run was started from. For objects that belong to that loop: an HTTP session or a database pool opened in a
@@ -367,7 +367,7 @@ def tool(**options: Unpack[ToolOptions]) -> Callable[[Callable[..., Any]], Tool]
 def tool(
     function: Callable[..., Any] | None = None, /, **options: Unpack[ToolOptions]
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
-    """Make a tool of a function. `Tool` says what the options mean.
+    """Make a tool of a function: its signature and docstring are what the model sees. `Tool` describes the options.
 
     >>> @tool(effect="read")
     ... def add(a: int, b: int = 1) -> int:

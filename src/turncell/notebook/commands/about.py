@@ -49,7 +49,10 @@ def _servers() -> list[str]:
     return [f"servers  {', '.join(told)}"] if told else []
 
 
-@command("doctor [--report PATH]", "what is ready, what is missing, which model to take; or a file for a bug report")
+@command(
+    "doctor [--report PATH]",
+    "which keys, servers and packages are there, which model to try; or a file for a bug report",
+)
 def doctor(notebook: Notebook, *words: str) -> None:
     if words:
         from turncell.notebook.bug_report import write_report
@@ -65,7 +68,7 @@ def doctor(notebook: Notebook, *words: str) -> None:
     say(report())
 
 
-@command("help [COMMAND]", "this list, or the lines of one command")
+@command("help [COMMAND]", "this list, or one command")
 def help_(notebook: Notebook, name: str | None = None) -> None:
     every = [one for one in commands().values() if name is None or one.usage.split()[0] == name]
     if not every:
@@ -76,7 +79,7 @@ def help_(notebook: Notebook, name: str | None = None) -> None:
         lines += [f"%agent {one.usage}"] * is_long
         lines.append(f"{'' if is_long else f'%agent {one.usage}':<{_USAGE_WIDTH + 9}}{one.does}")
     if name is None:
-        lines += ["", "%%agent asks the agent what the cell says; %%agent? is its manual"]
+        lines += ["", "%%agent asks the agent what the cell says; %%agent? shows its options"]
     say("\n".join(lines))
 
 
@@ -88,7 +91,7 @@ def model(notebook: Notebook, name: str | None = None) -> None:
     say(settings.current().model)
 
 
-@command("models [PROVIDER]", "models that can be named, with their windows and prices where they are known")
+@command("models [PROVIDER]", "models that can be named, with windows and prices")
 def models(notebook: Notebook, provider: str = "") -> None:
     from turncell.adapters.price_list import list_price, listed_capabilities, listed_models
 
@@ -111,7 +114,7 @@ def models(notebook: Notebook, provider: str = "") -> None:
         say(f"{name:<{width}}  {window or '?':>9} tokens  {costs}")
 
 
-@command("mode [MODE]", f"what happens to calls that no rule names, for this kernel: {', '.join(MODES)}")
+@command("mode [MODE]", f"what happens to calls that no rule decides, for this kernel: {', '.join(MODES)}")
 def mode(notebook: Notebook, name: str | None = None) -> None:
     if name is not None:
         # The settings refuse what is no mode.
@@ -134,7 +137,7 @@ def tools(notebook: Notebook, *names: str) -> None:
     say(", ".join(notebook.tools) or "none")
 
 
-@command("context [--whole]", "what a model would be told next, with its tokens")
+@command("context [--whole]", "what would be sent to the model next, with tokens")
 def context(notebook: Notebook, *words: str) -> None:
     if words not in ((), ("--whole",)):
         raise UsageError(f"%agent context {' '.join(words)}: write %agent context, or %agent context --whole")

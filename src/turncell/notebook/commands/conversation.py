@@ -18,22 +18,20 @@ _RETRY.add_argument("run_id", nargs="?")
 _RETRY.add_argument("-a", "--agent")
 
 
-@command("undo", "take the last run out of the conversation")
+@command("undo", "take the last turn out of the conversation")
 def undo(notebook: Notebook) -> None:
     run = notebook.a_session().undo()
     say(f"undone: {prompt_of(run)}; the conversation has {_count(notebook)} left")
 
 
-@command("redo", "put back what was undone")
+@command("redo", "put back what undo took out")
 def redo(notebook: Notebook) -> None:
     session = notebook.a_session()
     session.redo()
     say(f"back again: {prompt_of(session.runs[-1])}; the conversation has {_count(notebook)}")
 
 
-@command(
-    "retry [RUN] [-a AGENT]", "ask again what the last run was asked, or RUN, in its place; what came after is left"
-)
+@command("retry [RUN] [-a AGENT]", "ask the last turn, or RUN, again in its place; what came after is left out")
 def retry(notebook: Notebook, *words: str) -> None:
     given = _RETRY.parse_args(list(words))
     session = _session_with(notebook, given.run_id)
@@ -48,7 +46,7 @@ def retry(notebook: Notebook, *words: str) -> None:
     notebook.show(start)
 
 
-@command("fix [CELL] [options of %%agent]", "have the last cell that failed explained and mended, or In [CELL]")
+@command("fix [CELL] [options of %%agent]", "have the last cell that failed, or In [CELL], explained and mended")
 def fix(notebook: Notebook, *words: str) -> None:
     from turncell.notebook.cell import agent_of_options, check_options, run_prompt
     from turncell.notebook.context import fix_prompt
@@ -64,7 +62,7 @@ def fix(notebook: Notebook, *words: str) -> None:
     run_prompt(notebook, agent_of_options(notebook, options), fix_prompt(notebook.shell, number), options)
 
 
-@command("branch [RUN]", "go on after an earlier run; without RUN, list them")
+@command("branch [RUN]", "go on after an earlier turn; without RUN, list them")
 def branch(notebook: Notebook, run_id: str | None = None) -> None:
     session = notebook.a_session()
     if run_id is None:
@@ -76,7 +74,7 @@ def branch(notebook: Notebook, run_id: str | None = None) -> None:
     say(f"the next cell goes on after {prompt_of(session.runs[-1])}; the conversation has {_count(notebook)}")
 
 
-@command("show [RUN]", "draw a turn again: the last one, or any of the session")
+@command("show [RUN]", "draw a turn again: the last one, or RUN")
 def show(notebook: Notebook, run_id: str | None = None) -> None:
     from IPython.display import display
 
@@ -97,7 +95,7 @@ def show(notebook: Notebook, run_id: str | None = None) -> None:
         say(plain_text(redactor().value(run)))
 
 
-@command("compare RUN RUN", "where two runs part, by their ids or the variables of -o")
+@command("compare RUN RUN", "the first difference between two runs: ids, or variables of -o")
 def compare_(notebook: Notebook, a: str, b: str) -> None:
     found = [_named_run(notebook, name) for name in (a, b)]
     parting = compare(*found)

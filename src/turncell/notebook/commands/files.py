@@ -18,7 +18,7 @@ _EXPORT.add_argument("--overwrite", action="store_true")
 
 @command(
     "export [--session] [--overwrite] PATH",
-    "a transcript (.html, .md, .ipynb); with --session the session whole (.md, .jsonl)",
+    "a transcript to read (.html, .md, .ipynb); with --session the whole session (.jsonl, .md)",
 )
 def export(notebook: Notebook, *words: str) -> None:
     given = _EXPORT.parse_args(list(words))
@@ -52,7 +52,7 @@ def _transcript(session: Session, suffix: str) -> str:
     return export_html(session.runs, title, session.inner_runs)
 
 
-@command("import PATH", "read a session that was exported whole")
+@command("import PATH", "read a session that export --session wrote")
 def import_(notebook: Notebook, path: str) -> None:
     session = Session.import_file(Path(path).expanduser())
     say(

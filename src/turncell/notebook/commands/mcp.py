@@ -19,7 +19,7 @@ _TRUST = "trust [accept [DIGEST] | revoke]"
 _SHOWN_CHARS = 10_000
 
 
-@command(_MCP, "servers whose tools all cells have that name no agent")
+@command(_MCP, "MCP servers, whose tools all cells have that name no agent")
 def mcp(notebook: Notebook, *words: str) -> None:
     match words:
         case () | ("list",):
@@ -48,7 +48,7 @@ def mcp(notebook: Notebook, *words: str) -> None:
             raise UsageError(f"%agent mcp {' '.join(words)}: write %agent {_MCP}")
 
 
-@command(_TRUST, "what this folder's files say, and whether that counts")
+@command(_TRUST, "what the files of this folder say, and whether it counts")
 def trust(notebook: Notebook, *words: str) -> None:
     match words:
         case ():

@@ -24,7 +24,7 @@ _HOW = {
 }
 
 
-@command("requests", "what the turns that go on wait for, with the ids of their calls")
+@command("requests", "what turns in the background are waiting for, with the ids of the calls")
 def requests(notebook: Notebook) -> None:
     waiting = [call for run in notebook.runs for call in run.requests]
     told = [
@@ -35,7 +35,10 @@ def requests(notebook: Notebook) -> None:
     say("\n\n".join(told) or "nothing waits")
 
 
-@command("approve [CALL] [--scope session]", "let a call run that waits; with a scope, later ones like it too")
+@command(
+    "approve [CALL] [--scope session]",
+    "let a waiting call run; with a scope (session, always) later calls of the tool too",
+)
 def approve(notebook: Notebook, *words: str) -> None:
     given = _APPROVE.parse_args(list(words))
     run, call = _waiting(notebook, given.id)
@@ -43,7 +46,7 @@ def approve(notebook: Notebook, *words: str) -> None:
     say(f"approved: {call.name}")
 
 
-@command("deny [CALL] [-r REASON]", "do not let it run; the model reads the reason")
+@command("deny [CALL] [-r REASON]", "do not let a waiting call run; the model reads the reason")
 def deny(notebook: Notebook, *words: str) -> None:
     given = _DENY.parse_args(list(words))
     run, call = _waiting(notebook, given.id)
@@ -51,7 +54,7 @@ def deny(notebook: Notebook, *words: str) -> None:
     say(f"denied: {call.name}")
 
 
-@command("answer [CALL] TEXT", "answer a question, or give the result of a call that is in doubt")
+@command("answer [CALL] TEXT", "answer a question, or give the result of a write in doubt")
 def answer(notebook: Notebook, *words: str) -> None:
     if not words or len(words) > 2:
         raise UsageError("%agent answer: write %agent answer [CALL] TEXT, the text in quotes")
@@ -60,7 +63,7 @@ def answer(notebook: Notebook, *words: str) -> None:
     say("answered")
 
 
-@command("stop [RUN]", "end a turn that goes on without its cell, and keep what it has said")
+@command("stop [RUN]", "end a turn in the background, and keep what it has said")
 def stop(notebook: Notebook, run_id: str | None = None) -> None:
     runs = notebook.runs
     if not runs:

@@ -33,7 +33,7 @@ def new(notebook: Notebook) -> None:
     say("the next cell begins a new session")
 
 
-@command("sessions [--all] [prune --older 90d]", "those of this folder, or all; delete old ones")
+@command("sessions [--all] [prune --older 90d]", "the sessions of this folder, or all; delete old ones")
 def sessions(notebook: Notebook, *words: str) -> None:
     given = _SESSIONS.parse_args(list(words))
     if given.prune is not None:
@@ -62,7 +62,7 @@ def sessions(notebook: Notebook, *words: str) -> None:
     say("\n".join(lines) or "none yet")
 
 
-@command("resume [ID] [-a AGENT]", "go on with a session, and with the turn in it that was interrupted")
+@command("resume [ID] [-a AGENT]", "go on with the newest session of this folder, or ID, and its interrupted turn")
 def resume(notebook: Notebook, *words: str) -> None:
     given = _RESUME.parse_args(list(words))
     session = notebook.loaded(given.id) if given.id else notebook.session or Session.newest()
@@ -76,7 +76,7 @@ def resume(notebook: Notebook, *words: str) -> None:
     notebook.resume(session, agent, stricter(agent.mode, left.mode))
 
 
-@command("takeover [ID]", "go on with a session whose program is gone, or cannot be asked")
+@command("takeover [ID]", "write a session whose process is stopped, or was on another machine")
 def takeover(notebook: Notebook, session_id: str | None = None) -> None:
     session = notebook.loaded(session_id) if session_id else notebook.session or Session.newest()
     session = Session.load(session.id)  # who writes it now
@@ -123,7 +123,7 @@ def delete(notebook: Notebook, session_id: str) -> None:
     say(f"{session_id} is deleted")
 
 
-@command("rules [revoke ID]", "what was decided for this session, and for always; take it back")
+@command("rules [revoke ID]", "what you asked to remember, for this session and always; forget one")
 def rules(notebook: Notebook, *words: str) -> None:
     given = _RULES.parse_args(list(words))
     if (given.revoke is None) != (given.id is None):

@@ -15,9 +15,7 @@ _COST.add_argument("--by", default="model")
 _COST.add_argument("--all", action="store_true")
 
 
-@command(
-    "cost [--by model] [--all]", "what the session has cost, or all of the history: by model, session, day or tool"
-)
+@command("cost [--by model] [--all]", "what the session, or everything, has cost: by model, session, day or tool")
 def cost(notebook: Notebook, *words: str) -> None:
     from turncell.frames.costs import By
     from turncell.frames.history import history
@@ -28,21 +26,21 @@ def cost(notebook: Notebook, *words: str) -> None:
     display(history(None if given.all else notebook.a_session()).cost_by(given.by))
 
 
-@command("runs", "a row for each run of the session")
+@command("runs", "one row per run of the session")
 def runs(notebook: Notebook) -> None:
     from turncell.frames.history import runs_df
 
     display(runs_df(notebook.a_session()))
 
 
-@command("steps", "a row for each model call")
+@command("steps", "one row per model call")
 def steps(notebook: Notebook) -> None:
     from turncell.frames.history import steps_df
 
     display(steps_df(notebook.a_session()))
 
 
-@command("calls", "a row for each tool call, with its decision")
+@command("calls", "one row per tool call, with what was decided")
 def calls(notebook: Notebook) -> None:
     from turncell.frames.history import calls_df
 
