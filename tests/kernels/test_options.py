@@ -89,6 +89,11 @@ def test_a_cached_cell_asks_the_model_once(notebook: Kernel, tmp_path: Path) -> 
 def test_model_and_mode_are_set_for_the_kernel(notebook: Kernel) -> None:
     assert printed(notebook, "%agent mode plan") == "plan"
     assert printed(notebook, "%agent model") == "embedded"
+    for mistyped, near in (("openai/gpt-4o-mni", "It has openai/gpt-4o-mini"), ("opnai/gpt-4o", "openai/gpt-4o")):
+        told = printed(notebook, f"%agent model {mistyped}")
+        assert told.startswith(f"{mistyped}\nthe price list does not have it") and near in told
+    assert printed(notebook, "%agent model openai/gpt-4o") == "openai/gpt-4o"
+    assert printed(notebook, "%agent model embedded") == "embedded"
     notebook.run("%config TurncellMagics.max_steps = 3")
     status = printed(notebook, "%agent status")
     assert "mode     plan" in status and notebook.value("turncell.settings.current().max_steps") == 3

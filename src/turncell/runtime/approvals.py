@@ -1,9 +1,4 @@
-"""Approvals: what the policy says of a call, and what counts as an answer of a person.
-
-A decision is bound to the digest of the tool and its validated arguments. The page sends back the digest that it showed:
-an answer for other arguments, a second answer and a late one are refused and change nothing. Edited arguments are
-validated like the model's own; where validation changes a value, the person sees the card again before it runs.
-"""
+"""Approvals: what the policy says of a call. A decision is bound to the digest of the tool and its validated arguments."""
 
 from __future__ import annotations
 
@@ -13,20 +8,17 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal, TypeAlias, cast, get_args
+from typing import Literal, TypeAlias
 
 from turncell.core.digest import call_digest, canonical_json
-from turncell.core.events import Answer, AnsweredBy, Scope
 from turncell.core.fold import CallState, RunState
 from turncell.core.parts import MAX_DEPTH, Json, depth
 from turncell.core.policy import Decision, Effect, Mode, Rule, Verdict, decide
-from turncell.core.signals import Answered, Judgement
-from turncell.errors import AnswerRefused, ToolError, UsageError, say
+from turncell.core.signals import Judgement
+from turncell.errors import ToolError, say
 from turncell.runtime import hooks
 from turncell.runtime.hooks import HookFailed, HookSet, ToolUse, Vetoed, called
 from turncell.runtime.output import shorten
-from turncell.runtime.questions import check_result
-from turncell.runtime.rulebook import check_plain
 from turncell.runtime.tools import Check, Tool
 
 log = logging.getLogger("turncell")
@@ -201,7 +193,7 @@ async def _judge_one(
         names = ", ".join(sorted(tools)) or "none"
         return Judgement(call.call_id, problem=f"There is no tool called {call.name!r}. The tools are: {names}.")
     try:
-        arguments = tool.validate(_parse(call.arguments_text, tool.name))
+        arguments = tool.validate(parse_arguments(call.arguments_text, tool.name))
         vetoed, is_replaced = None, False
         if asked.has("before_tool"):
             arguments, is_replaced, vetoed = await _hooked(asked, tool, call, arguments)
@@ -257,125 +249,7 @@ def _failed_before(tool: Tool, digest: str, run: RunState) -> str | None:
     )
 
 
-def check_answer(
-    call: CallState | None,
-    tools: Mapping[str, Tool],
-    *,
-    at: float,
-    decision: Answer,
-    by: AnsweredBy,
-    digest: str | None,
-    arguments: str | Mapping[str, Json] | None = None,
-    reason: str = "",
-    result: str | Sequence[str] | None = None,
-    scope: Scope = "once",
-    where: Mapping[str, str] | None = None,
-) -> Answered:
-    """The signal of an answer that counts. Raises AnswerRefused, which says why it does not."""
-    if call is None or call.request is None:
-        raise AnswerRefused("there is no such request in this run")
-    request = call.request
-    if call.status != "waiting" or call.digest is None:
-        said = f"it was answered ({request.answer}, by {request.by})" if request.answer else "it is closed"
-        raise AnswerRefused(f"the request for {call.name} is not open any more: {said}")
-    if digest != request.digest:
-        raise AnswerRefused(f"this answer was for other arguments of {call.name} than those that would run; look again")
-    if decision not in get_args(Answer):
-        raise AnswerRefused(f"{decision!r} is no answer; use {', '.join(map(repr, get_args(Answer)))}")
-    if not isinstance(cast(object, reason), str):
-        raise AnswerRefused(f"a reason is a text; found {reason!r}")
-    if by not in get_args(AnsweredBy):
-        raise AnswerRefused(f"by is {by!r}; use {', '.join(map(repr, get_args(AnsweredBy)))}")
-    if not isinstance(cast(object, arguments), str | Mapping | None):
-        raise AnswerRefused(f"arguments are a mapping or JSON text; found {arguments!r}")
-    if not _is_result(result):
-        raise AnswerRefused(f"a result is a text or a list of texts; found {result!r}")
-    if arguments is not None and decision != "edit":
-        raise AnswerRefused(f"arguments go with 'edit', not with {decision!r}; nothing was answered")
-    if request.kind == "in_doubt" and decision == "edit":
-        raise AnswerRefused(
-            "a call that is in doubt has its arguments already; run it again (approve), say what came of it (result), "
-            "or skip it (deny)"
-        )
-    if where is not None and (request.kind == "question" or scope == "once"):
-        raise AnswerRefused("where says which later calls an answer holds for; use it with scope 'session' or 'always'")
-    if request.kind == "question":
-        if decision not in ("result", "deny"):
-            raise AnswerRefused(f"{decision!r} is no answer to a question; use 'result' with the answer, or 'deny'")
-        given_result = check_result(request, result) if decision == "result" else None
-        return Answered(
-            at=at, request_id=request.request_id, answer=decision, by=by, reason=reason, result=given_result
-        )
-    if scope not in ("once", "session", "always"):
-        raise AnswerRefused(f"scope is {scope!r}; use 'once', 'session' or 'always'")
-    if decision == "result":
-        if result is None:
-            raise AnswerRefused(f"'result' answers in the place of {call.name}; say with what: result=...")
-        if scope != "once":
-            raise AnswerRefused(f"words in the place of {call.name} hold for this call only; found scope {scope!r}")
-    if decision != "edit":
-        _check_where(where, call.name, call.arguments or {})
-        text = result if result is None or isinstance(result, str) else ", ".join(result)
-        return Answered(
-            at=at, request_id=request.request_id, answer=decision, by=by, reason=reason, result=text, scope=scope
-        )
-    try:
-        given = _parse(arguments, call.name) if isinstance(arguments, str) else dict(arguments or {})
-        valid = tools[call.name].validate(given)
-    except ToolError as error:
-        raise AnswerRefused(str(error)) from error
-    _check_where(where, call.name, valid)
-    edited = call_digest(call.name, valid)
-    if edited == call.digest:
-        return Answered(at=at, request_id=request.request_id, answer="approve", by=by, reason=reason, scope=scope)
-    if call_digest(call.name, given) != edited and not _only_defaults_added(given, valid):
-        raise AnswerRefused(
-            f"these arguments would run as {json.dumps(valid, ensure_ascii=False)}; send them like that if it is what you mean"
-        )
-    return Answered(
-        at=at,
-        request_id=request.request_id,
-        answer="edit",
-        by=by,
-        reason=reason,
-        arguments=valid,
-        digest=edited,
-        scope=scope,
-    )
-
-
-def _check_where(where: Mapping[str, str] | None, tool: str, arguments: Mapping[str, Json]) -> None:
-    """Raises AnswerRefused for what the call at hand does not match: it would be remembered, and never count."""
-    if where is None:
-        return
-    try:
-        rule = Rule(tool, "allow", where)
-        check_plain(rule)
-    except UsageError as error:
-        raise AnswerRefused(f"{error}; nothing was answered") from error
-    for name, glob in rule.where.items():
-        if name not in arguments:
-            found = ", ".join(arguments) or "none"
-            raise AnswerRefused(f"where names {name!r}, and this call of {tool} has the arguments {found}")
-        if not Rule(tool, "allow", {name: glob}).matches(tool, arguments):
-            said = shorten(canonical_json(arguments[name]), 200)
-            raise AnswerRefused(
-                f"where says {name}={glob!r}, which does not match this call of {tool}: its {name} is {said}; "
-                "use a glob that does, such as the value itself, with [*], [?] and [[] for those characters"
-            )
-
-
-def _is_result(result: object) -> bool:
-    return isinstance(result, str | None) or (
-        isinstance(result, list | tuple) and all(isinstance(one, str) for one in result)
-    )
-
-
-def _only_defaults_added(given: Mapping[str, Json], valid: Mapping[str, Json]) -> bool:
-    return all(name in valid and canonical_json(valid[name]) == canonical_json(value) for name, value in given.items())
-
-
-def _parse(text: str, tool: str) -> dict[str, Json]:
+def parse_arguments(text: str, tool: str) -> dict[str, Json]:
     if not text.strip():
         return {}
     try:

@@ -26,20 +26,17 @@ from turncell.core.events import (
 )
 from turncell.core.fold import CallState, RequestState, RunState, as_deltas
 from turncell.core.parts import Json, Message, Usage
-from turncell.core.policy import Rule, Verdict
-from turncell.core.signals import Answered, Steer
+from turncell.core.policy import Rule
+from turncell.core.signals import Steer
 from turncell.errors import AnswerRefused, RunError, UsageError
 from turncell.runtime import defaults
-from turncell.runtime.approvals import check_answer
+from turncell.runtime.answering import Answering, Given
 from turncell.runtime.budget import Budget, limits_of
 from turncell.runtime.bus import Subscriber, Subscription
-from turncell.runtime.hooks import ToolUse
 from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.options import number, text
 from turncell.runtime.prompts import Prompt, as_message, new_id
-from turncell.runtime.rulebook import rulebook
 from turncell.runtime.secrets import redactor
-from turncell.runtime.threads import in_thread
 
 if TYPE_CHECKING:
     from turncell.runtime.agent import Agent
@@ -384,81 +381,12 @@ class Run:
         for later calls of this tool too, or only for those that `where` matches: names of arguments and globs over their
         text, which must match this call too. With "always" it counts when the rule is on disk.
         """
-
+        given = Given(
+            request_id=request_id, decision=decision, digest=digest, arguments=arguments, reason=reason, result=result,
+            scope=scope, where=where, by=by,
+        )  # fmt: skip
         done: Future[None] = Future()
-
-        def requested() -> CallState | None:
-            return next((c for c in self.state.calls if c.request and c.request.request_id == request_id), None)
-
-        def checked() -> Answered:
-            return check_answer(
-                requested(), self._driver.setup.tools, at=time.time(), decision=decision, by=by, digest=digest,
-                arguments=arguments, reason=reason, result=result, scope=scope, where=where,
-            )  # fmt: skip
-
-        def rule_of(tool: str, said: Answer) -> Rule:
-            return Rule(tool, _verdict(said), dict(where or {}), reason)
-
-        def take() -> None:
-            call = requested()
-            if call is not None and call.request is not None and (mirrored := self._driver.asking.mirrored(request_id)):
-                inner, inner_id = mirrored
-                # A sub-agent's own session ends with its task; "this session" is the one that the person is in.
-                is_kept = scope == "session" and by == "person" and call.request.kind == "approval"
-                kept_tool = call.request.name if is_kept else None
-                inner.answer(
-                    inner_id, decision, digest=digest, arguments=arguments, reason=reason, result=result, scope=scope,
-                    where=where, by=by,
-                ).add_done_callback(lambda told: _settle(done, lambda: remember(told, kept_tool)))  # fmt: skip
-                return
-            signal = checked()
-            is_kept = call is not None and signal.scope != "once" and by == "person"
-            if call is not None and (signal.answer == "edit" or (is_kept and signal.scope == "always")):
-                self._loop.spawn(conclude_later(call, signal, is_kept)).add_done_callback(
-                    lambda concluded: _settle(done, concluded.result)
-                )
-            else:
-                conclude(call if is_kept else None, signal)
-                done.set_result(None)
-
-        async def conclude_later(call: CallState, signal: Answered, is_kept: bool) -> None:
-            setup = self._driver.setup
-            if signal.answer == "edit":
-                # What denies the model's arguments denies a person's too: they were not seen when the call was judged.
-                use = ToolUse(call.call_id, call.name, signal.arguments or {}, call.effect)
-                denied = await setup.policy.denial(setup.tools[call.name], use)
-                if denied is not None:
-                    why = f": {denied.reason}" if denied.reason else ""
-                    raise AnswerRefused(f"{call.name} cannot run with these arguments, denied by {denied.by}{why}")
-            if is_kept and signal.scope == "always":
-                # The file may be locked by another kernel, for seconds: not on the loop.
-                await in_thread(rulebook().remember, rule_of(call.name, signal.answer))
-            conclude(call if is_kept else None, checked())  # again: somebody else may have answered meanwhile
-
-        def conclude(kept: CallState | None, signal: Answered) -> None:
-            if kept is not None:
-                rule = rule_of(kept.name, signal.answer)
-                if signal.scope == "session":
-                    self.session.remember(rule)
-                self._driver.note("rule", f"{rule}, {signal.scope}", kept.call_id)
-            self._driver.feed(signal)
-            if kept is not None:
-                self.hold(rule)
-
-        def remember(told: Future[None], tool: str | None) -> None:
-            told.result()
-            if tool is not None:
-                rule = rule_of(tool, decision)
-                self.session.remember(rule)
-                self.hold(rule)
-
-        def begin() -> None:
-            try:
-                take()
-            except BaseException as error:
-                done.set_exception(error)
-
-        self._loop.call(begin)
+        self._loop.call(lambda: Answering(self._driver, self._loop, given, done).begin())
         return done
 
     def hold(self, rule: Rule) -> None:
@@ -575,16 +503,3 @@ class Run:
 
     def _repr_html_(self) -> str:
         return defaults.run_html(self.state, self.inner_runs)
-
-
-def _verdict(answer: Answer) -> Verdict:
-    return "deny" if answer == "deny" else "allow"
-
-
-def _settle(done: Future[None], fn: Callable[[], None]) -> None:
-    try:
-        fn()
-    except BaseException as error:
-        done.set_exception(error)
-    else:
-        done.set_result(None)

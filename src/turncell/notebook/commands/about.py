@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from pathlib import Path
 
 from turncell import settings
@@ -89,6 +90,22 @@ def model(notebook: Notebook, name: str | None = None) -> None:
         Agent(name)  # refuses what is no name of a model
         settings.use(dataclasses.replace(settings.current(), model=name))
     say(settings.current().model)
+    if name is not None and (near := _near(name)):
+        say(f"the price list does not have it: its cost and its window are not known. It has {', '.join(near)}")
+
+
+def _near(name: str) -> list[str]:
+    """Listed models that a name which is not listed may have meant."""
+    from turncell.adapters.price_list import listed_models
+
+    provider, _, rest = name.partition("/")
+    every = listed_models()
+    if rest:
+        providers = difflib.get_close_matches(provider, {one.partition("/")[0] for one in every}, 3, 0.8)
+        names = [one for one in every if one.partition("/")[0] in providers]
+    else:
+        names = sorted({one.partition("/")[2] for one in every})
+    return [] if name in names else difflib.get_close_matches(name, names, 3, 0.8)
 
 
 @command("models [PROVIDER]", "models that can be named, with windows and prices")

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Literal, get_args
 
 from IPython.display import display
 
 from turncell.errors import UsageError
-from turncell.notebook.commands import Parser, command
+from turncell.notebook.commands import Parser, command, say
 from turncell.notebook.notebook import Notebook
 
+_RUNS = [
+    "run_id", "status", "model", "prompt", "text", "steps", "calls", "denied", "input_tokens", "output_tokens", "cost_usd",
+    "started_at", "duration_s", "error",
+]  # fmt: skip
+_STEPS = [
+    "run_id", "step", "answered_by", "finish_reason", "input_tokens", "cache_read_tokens", "output_tokens", "cost_usd",
+    "duration_s", "first_token_s", "attempts", "calls", "error",
+]  # fmt: skip
+_CALLS = [
+    "run_id", "step", "name", "arguments", "status", "verdict", "answer", "answered_by", "reason", "waited_s", "content",
+    "duration_s",
+]  # fmt: skip
 _COST = Parser("cost")
 _COST.add_argument("--by", default="model")
 _COST.add_argument("--all", action="store_true")
@@ -28,20 +40,23 @@ def cost(notebook: Notebook, *words: str) -> None:
 
 @command("runs", "one row per run of the session")
 def runs(notebook: Notebook) -> None:
-    from turncell.frames.history import runs_df
-
-    display(runs_df(notebook.a_session()))
+    _show(notebook, "runs", _RUNS)
 
 
 @command("steps", "one row per model call")
 def steps(notebook: Notebook) -> None:
-    from turncell.frames.history import steps_df
-
-    display(steps_df(notebook.a_session()))
+    _show(notebook, "steps", _STEPS)
 
 
 @command("calls", "one row per tool call, with what was decided")
 def calls(notebook: Notebook) -> None:
-    from turncell.frames.history import calls_df
+    _show(notebook, "calls", _CALLS)
 
-    display(calls_df(notebook.a_session()))
+
+def _show(notebook: Notebook, name: Literal["runs", "steps", "calls"], columns: list[str]) -> None:
+    """The columns that fit beside each other on a page, and where the others are."""
+    from turncell.frames.history import history
+
+    table = getattr(history(notebook.a_session()), name)()
+    display(table[columns])
+    say(f"{len(columns)} of {len(table.columns)} columns; turncell.{name}_df() has all, of every session")
