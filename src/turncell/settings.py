@@ -29,7 +29,7 @@ META_DIRNAME = ".turncell"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What applies where nothing else is said."""
+    """The defaults of this process: from `settings.toml` and the environment (`TURNCELL_<NAME>`)."""
 
     model: str = "embedded"
     """The model of agents that name none. "embedded" needs no key and no network; it is rules, not a language model."""
@@ -38,6 +38,7 @@ class Settings:
     unattended: str = "deny"
     """What happens to calls that ask where nobody is there to answer: deny or allow."""
     max_steps: int = 40
+    """The most model calls of a run."""
     request_timeout_s: float = 3600.0
     """How long a request waits for a person, in seconds."""
     store: str = ""
@@ -142,6 +143,7 @@ class Settings:
 
     @property
     def store_kind(self) -> StoreKind:
+        """Where the history is: "sqlite", "postgresql" or "markdown"."""
         if self.store.startswith(_POSTGRES):
             return "postgresql"
         return "markdown" if self.store.startswith(_MARKDOWN) else "sqlite"

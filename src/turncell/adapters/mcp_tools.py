@@ -156,6 +156,7 @@ class McpServer:
 
     @property
     def state(self) -> State:
+        """One of "not started", "starting", "running" or "ended"."""
         connection = self._connection if self._pid == os.getpid() else None
         if self._opening is not None and connection is None:
             return "starting"

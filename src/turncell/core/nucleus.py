@@ -63,10 +63,12 @@ class Nucleus(Generic[S, I, E]):
 
     @property
     def state(self) -> S:
+        """The state after the last signal."""
         return self._state
 
     @property
     def is_terminal(self) -> bool:
+        """Whether a signal has ended it."""
         return self._is_terminal
 
     def subscribe(self, subscriber: Callable[[E], object]) -> Callable[[], None]:

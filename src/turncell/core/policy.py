@@ -78,6 +78,7 @@ class Rule:
             raise UsageError(f"rule for {self.tool!r}: tainted is {self.tainted!r}; use True or False")
 
     def matches(self, tool: str, arguments: Mapping[str, Json]) -> bool:
+        """Whether it is about this call."""
         if not fnmatchcase(tool, self.tool):
             return False
         return all(

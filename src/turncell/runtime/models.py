@@ -114,6 +114,7 @@ class Router:
         self.default: Tier = _check_tier("a router's default", default)
 
     def route(self, step: StepInfo) -> Routed:
+        """The tier of a step, and why."""
         for number, route in enumerate(self.routes, 1):
             try:
                 matches = bool(route.when(step))

@@ -40,7 +40,7 @@ class StepPolicy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StepLimit:
-    """So many steps and no more; then the model sums up.
+    """At most `max_steps` model calls; then the model sums up.
 
     >>> StepLimit(3).should_continue(2, ()), StepLimit(3).should_continue(3, ())
     (True, False)
@@ -52,9 +52,11 @@ class StepLimit:
         _check_count("max_steps", self.max_steps, 1)
 
     def should_continue(self, step: int, tools_used: tuple[CallState, ...]) -> bool:
+        """Whether the model is called again."""
         return step < self.max_steps
 
     def on_limit_reached(self, step: int, tools_used: tuple[CallState, ...]) -> str | None:
+        """None: the model sums up."""
         return None
 
 
@@ -62,10 +64,10 @@ class StepLimit:
 class LoopDetection:
     """A step limit that also stops a run that goes round in circles.
 
-    A loop is the same call made `repeats` times with nothing new written in between, or two calls in turn, three times over (A B A B A B). Calls
-    are the same if tool and arguments are; `keys` maps a tool's name to a function of its arguments that returns what
-    counts instead (a path without the line numbers). Tools in `polling` may be called as often as it takes. An agent adds
-    what its tools say themselves (`loop_key`, `polling`).
+    A loop is the same call made `repeats` times with nothing new written in between, or two calls in turn, three times
+    over (A B A B A B). Calls are the same if tool and arguments are. `keys` maps a tool's name to a function of its
+    arguments that returns what counts instead (a path without line numbers). Tools in `polling` may be called again and
+    again. What tools say themselves (`loop_key`, `polling`) counts too.
 
     >>> calls = tuple(CallState(f"c{n}", n, "look", digest="d", arguments={"at": "clock"}) for n in (1, 2, 3))
     >>> policy = LoopDetection()
@@ -99,6 +101,7 @@ class LoopDetection:
         return replace(self, keys=keys | dict(self.keys), polling=polling)
 
     def should_continue(self, step: int, tools_used: tuple[CallState, ...]) -> bool:
+        """Whether the model is called again."""
         return step < self.max_steps and self._loop(tools_used) is None
 
     def on_limit_reached(self, step: int, tools_used: tuple[CallState, ...]) -> str | None:

@@ -227,6 +227,7 @@ class MemoryWriter:
         self.records: list[RunRecord] = []
 
     def write(self, record: RunRecord) -> None:
+        """Keep a record."""
         self.records.append(record)
 
 
@@ -242,6 +243,7 @@ class JsonLinesWriter:
         self._lock = threading.Lock()
 
     def write(self, record: RunRecord) -> None:
+        """Append a record."""
         try:
             line = encode(record) + b"\n"
             with self._lock:

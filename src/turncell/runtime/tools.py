@@ -182,6 +182,7 @@ class Tool:
 
     @property
     def spec(self) -> ToolSpec:
+        """What the model sees of it: name, description and JSON Schema."""
         return ToolSpec(self.name, self.description, copy.deepcopy(self._parameters.schema))
 
     @property
