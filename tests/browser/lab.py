@@ -121,7 +121,7 @@ class Lab:
         self.page.goto(f"{self.url}/lab/tree/{self.name}?token={TOKEN}&reset")
         expect(self.page.locator(".jp-NotebookPanel-toolbar")).to_be_visible(timeout=60_000)
         expect(self.page.locator(".jp-Notebook .jp-CodeCell").first).to_be_visible(timeout=60_000)
-        self.page.wait_for_function(HAS_KERNEL, timeout=60_000)
+        self.wait_until_idle()
 
     def command(self, name: str) -> None:
         """Run a command by its label, from the command palette's engine."""
@@ -142,6 +142,9 @@ class Lab:
 
     def interrupt(self) -> None:
         self.command("Kernel > Interrupt Kernel")
+
+    def wait_until_idle(self) -> None:
+        self.page.wait_for_function(HAS_KERNEL, timeout=60_000)
 
     def save(self) -> dict:
         """Save, and wait until the file is written."""

@@ -86,6 +86,7 @@ def test_an_output_that_is_cleared_and_a_cell_that_is_deleted_hang_nothing(lab: 
     notebook.page.keyboard.press("d")
     expect(notebook.page.locator(".jp-Notebook .jp-CodeCell", has_text="Tell Ana.")).to_have_count(0)
     notebook.interrupt()
+    notebook.wait_until_idle()  # a cell that is sent while the interrupted one ends is given up with it
     notebook.run(2)
     expect(notebook.cell(2).locator(".jp-InputPrompt")).to_contain_text("[5]", timeout=60_000)
 
