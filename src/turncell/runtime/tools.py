@@ -434,7 +434,8 @@ def _function(function: Any) -> Callable[..., Any]:
             f"{function.__name__!r} is a class; make an object of it, and give that: {function.__name__}(...)"
         )
     if not callable(function):
-        raise ToolError(f"a tool is a function; found {function!r}")
+        instead = "agent.as_tool()" if hasattr(function, "as_tool") else "a method of it: tool(object.method)"
+        raise ToolError(f"a tool is a function or a Tool; found {function!r}; give {instead}")
     return function  # type: ignore[no-any-return]
 
 
