@@ -226,7 +226,7 @@ def test_what_is_in_the_history_already_is_refused(suffix: str, tmp_path: Path) 
     with pytest.raises(StoreError, match=rf"session {session.id} is in this history already; load it"):
         Session.import_file(path)
     renamed = tmp_path / "renamed.jsonl"
-    renamed.write_bytes(session.export(tmp_path / "s.jsonl").read_bytes().replace(session.id.encode(), b"ses_new"))
+    renamed.write_bytes(session.export(tmp_path / "whole.jsonl").read_bytes().replace(session.id.encode(), b"ses_new"))
     with pytest.raises(StoreError, match="which has begun already"):
         Session.import_file(renamed)
     assert len(runs_df()) == 1
@@ -321,7 +321,7 @@ def test_a_file_that_is_there_is_kept_unless_told_otherwise(tmp_path: Path) -> N
         second.export(path)
     assert path.read_bytes() == before
     assert second.export(path, overwrite=True).read_bytes() != before
-    assert [file.name for file in tmp_path.iterdir()] == ["s.jsonl"]
+    assert [file.name for file in tmp_path.glob("*s.jsonl*")] == ["s.jsonl"]
 
 
 @pytest.mark.feature("C9")
