@@ -147,7 +147,7 @@ def main() -> None:
         old.unlink()
     for number, (day, session) in enumerate(sessions, 1):
         assert isinstance(session, Session)
-        path = session.export(f"{number}.jsonl")
+        path = session.export(f"{number}.jsonl", overwrite=True)
         target = FOLDER / f"{number}-{session.title.lower().replace(' ', '-').rstrip('?')}.jsonl"
         target.write_text(moved(path.read_text("utf-8"), MONDAY + 86_400 * day + 1_700 * number), "utf-8")
 

@@ -72,6 +72,7 @@ describe("arguments with a schema are edited in fields", () => {
     expect(field(name).getAttribute("aria-invalid")).toBe("true");
     const hint = place.querySelector(`#${field(name).getAttribute("aria-describedby")}`);
     expect(hint?.textContent).toBe(problem);
+    expect(place.innerText.split(problem)).toHaveLength(2);
     expect(await sent(shown)).toBeNull();
   });
 

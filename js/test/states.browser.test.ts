@@ -71,6 +71,12 @@ describe("a run says", () => {
     expect(words()).toContain("$0.010 of $0.50, 2 of 10 steps");
   });
 
+  it("that it has summed up at the limit of its steps", () => {
+    const script = new Script("Count.").step().say("1").finish().told("The limit is reached.", "limit");
+    play(script.step().say("So far: 1.").finish().end("max_steps"));
+    expect(words()).toContain("1 step and a summary");
+  });
+
   it("that earlier messages were summarised, and shows what the model has drawn", () => {
     scene("Images of the model, after a summary");
     expect(words()).toContain("Earlier messages were summarised");

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 
 from turncell.adapters.scripted_model import Call
 from turncell.core.parts import Json
+from turncell.errors import UsageError
 from turncell.testing_wire import FORMATS, Reply, wire
 
 
@@ -60,7 +61,8 @@ def raw(*chunks: Json, **options: Any) -> Reply:
     return Reply(chunks=chunks, **options)
 
 
-Script: TypeAlias = Sequence[Reply | str] | Callable[[dict[str, Json]], Reply | str]
+Answer: TypeAlias = Reply | str | Call | Sequence[Call]
+Script: TypeAlias = Sequence[Answer] | Callable[[dict[str, Json]], Answer]
 
 
 class ProviderServer:
@@ -79,7 +81,7 @@ class ProviderServer:
         """Without it, as clients of Anthropic do."""
         self.open_connections = 0
         """Requests that are being answered. A client that goes away counts as gone when the server sees it."""
-        self._script = script
+        self._script = script if callable(script) else [_as_reply(answer) for answer in script]
         self._numbers = itertools.count()
         self._loop = asyncio.new_event_loop()
         self._is_up = threading.Event()
@@ -194,20 +196,34 @@ class ProviderServer:
 
     def _next(self, body: dict[str, Json]) -> Reply:
         if callable(self._script):
-            answer = self._script(body)
+            answer = _as_reply(self._script(body))
         else:
             number = next(self._numbers)
             if number >= len(self._script):
                 return fault(500, f"the script has {len(self._script)} replies, but this is request {number + 1}")
             answer = self._script[number]
-        return reply(answer) if isinstance(answer, str) else answer
+        return answer
+
+
+def _as_reply(answer: Answer) -> Reply:
+    if isinstance(answer, Reply):
+        return answer
+    if isinstance(answer, str):
+        return reply(answer)
+    calls = [answer] if isinstance(answer, Call) else answer
+    if not isinstance(calls, list | tuple) or not all(isinstance(one, Call) for one in calls):
+        raise UsageError(
+            f"a provider answers with a text, reply(...), call(...), a list of calls or fault(...); found {answer!r}"
+        )
+    return reply(calls=calls)
 
 
 @contextmanager
 def serve(script: Script) -> Iterator[ProviderServer]:
     """A provider on this machine that answers by a script, on a thread of its own.
 
-    `script` is a list with a reply for each request, or a function of the request's body; a str is an answer of that text.
+    `script` is a list with a reply for each request, or a function of the request's body. A reply is a text, `reply(...)`,
+    `call(...)` or a list of these calls, `fault(...)` or `raw(...)`.
     Give `server.base_url` and any key to the client. The path that it asks for decides the wire format: OpenAI's chat
     completions or responses, or Anthropic's messages (those at `server.origin`). `server.requests` are the bodies so far.
 

@@ -16,6 +16,7 @@ from tests.adapters.streams import ask, hear
 from turncell.adapters.direct_anthropic import DirectAnthropic
 from turncell.adapters.direct_responses import DirectResponses
 from turncell.core.parts import Part, Reasoning, Text, ToolCall, Usage
+from turncell.errors import UsageError
 from turncell.runtime.ports import Model
 from turncell.testing import ProviderServer, Reply, call, fault, raw, reply, serve
 
@@ -53,6 +54,15 @@ def test_one_reply_is_the_same_in_every_format(
     assert end.finish_reason == "tool_calls"  # type: ignore[union-attr]
     assert end.usage.input_tokens == 20  # type: ignore[union-attr]
     assert end.usage.cache_read_tokens == 5  # type: ignore[union-attr]
+
+
+def test_calls_are_replies_as_in_the_script_of_a_model() -> None:
+    with serve([call("add", a=1), [call("add", a=1), call("sub", b=2)]]) as server:
+        for names in (["add"], ["add", "sub"]):
+            parts, _ = asyncio.run(hear(MODELS[0](server)))
+            assert [part.name for part in parts if isinstance(part, ToolCall)] == names
+    with pytest.raises(UsageError, match="a provider answers with a text"), serve([3]):  # type: ignore[list-item]
+        pass
 
 
 @pytest.mark.parametrize("path", PATHS)

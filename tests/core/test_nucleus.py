@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from turncell import Nucleus, Transition
+from turncell import Nucleus, Transition, UsageError
 
 pytestmark = pytest.mark.feature("A1")
 
@@ -64,6 +64,8 @@ def test_subscribers_come_and_go_and_one_that_raises_harms_nobody() -> None:
     nucleus.unsubscribe(broken)
     nucleus.step(2)
     assert (first, second) == (["+1"], ["+1", "+2"])
+    with pytest.raises(UsageError, match=r"give queue\.put_nowait"):
+        nucleus.subscribe(asyncio.Queue())  # type: ignore[arg-type]
 
 
 def test_run_feeds_signals_until_one_is_terminal() -> None:

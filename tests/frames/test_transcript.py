@@ -16,6 +16,7 @@ from conftest import PNG, STORIES, Drive, text_only, tools_and_approval, whole_s
 from turncell import Agent
 from turncell.core.fold import at_rest
 from turncell.core.parts import Usage
+from turncell.errors import UsageError
 from turncell.frames import static_html, words
 from turncell.frames.export import SHEET, export_html, export_markdown
 from turncell.frames.inside import by_call
@@ -55,6 +56,12 @@ class TestWhatIsSaid:
         ]
         assert footer(tools_and_approval().run)[-3:] == ["≈ 12.4k in (9.8k cached)", "≈ 1.2k out", "$0.031"]
         assert "stopped after 5.7 s" in footer(STORIES["cancelled"]().run)
+
+    @pytest.mark.feature("A8")
+    def test_the_summary_at_the_limit_is_no_step_of_those_that_were_allowed(self) -> None:
+        run = Drive().begin("Count", max_steps=1, summarises=True).asks_for(("count", {"to": 9})).finishes("tool_calls")
+        run.judged(("read", "allow")).returned(1, "9").writes("To 9.").finishes()
+        assert "1 step and a summary" in footer(run.run)
 
     @pytest.mark.feature("E3")
     def test_an_unknown_cost_is_said_to_be_unknown(self) -> None:
@@ -389,6 +396,7 @@ class TestRunsInside:
         session = a_boss()
         (run,) = session.runs
         page, document = export_html([run], "x", session.inner_runs), export_markdown([run], inside=session.inner_runs)
+        assert export_html(session, "x") == page and export_markdown(session) == document
         outputs = mimebundle(run, session.inner_runs)
         told = ["How is Oslo?", "Read it", "Oslo is mild.", "How is Rome?", "Rome is hot.", "All well."]
         for output in (outputs["text/html"], page.partition("</h1>")[2]):
@@ -488,8 +496,14 @@ class TestExport:
         assert sum(token.type == "fence" for token in tokens if token.level == 0) == 2
         assert sum("claude-sonnet-5" in token.content for token in tokens if token.type == "inline") == 2
 
+    @pytest.mark.parametrize("what", ["session.html", [3]])
+    def test_what_is_no_run_is_refused(self, what: object) -> None:
+        for export in (export_html, export_markdown):
+            with pytest.raises(UsageError, match="a Run, a Session or a list of runs; found"):
+                export(what)  # type: ignore[arg-type]
+
     def test_nothing_is_still_a_document(self) -> None:
-        assert "0 runs" in export_html([], "Empty") and "0 runs" in export_markdown([])
+        assert "0 runs" in export_html([]) and "0 runs" in export_markdown([])
 
     def test_both_can_be_written_to_disk(self, tmp_path: Path) -> None:
         run = Drive().begin("half a \ud83d pair").writes("and \ud83d another").finishes().run

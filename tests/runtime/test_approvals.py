@@ -171,6 +171,10 @@ class TestRules:
         )
         assert (run.status, run.tool_calls[0].status, mailbox.sent) == ("completed", "denied", [])
 
+    def test_a_function_that_says_what_is_no_verdict_is_told_what_is_one(self, mailbox: Mailbox) -> None:
+        run = Agent(mails("ana"), tools=[mailbox.tool()], rules=[lambda use: True]).run_sync("go")
+        assert "it returned True; return 'allow', 'deny', 'ask', a Check or None" in run.tool_calls[0].reason
+
     @pytest.mark.parametrize(
         ("mode", "mail", "read_", "note"),
         [

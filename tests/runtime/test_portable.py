@@ -87,9 +87,9 @@ def test_a_session_comes_back_whole(suffix: str, tmp_path: Path, other: Journal)
 @example_settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_comes_back(suffix: str, texts: list[str], title: str, tmp_path: Path, other: Journal) -> None:
     session = talk(*texts, title=title)
-    found = Session.import_file(session.export(tmp_path / f"any{suffix}"), other)
+    found = Session.import_file(session.export(tmp_path / f"any{suffix}", overwrite=True), other)
     assert everything(found) == everything(session) and info(found) == info(session)
-    again = found.export(tmp_path / f"again{suffix}")
+    again = found.export(tmp_path / f"again{suffix}", overwrite=True)
     assert again.read_bytes() == (tmp_path / f"any{suffix}").read_bytes()
 
 
@@ -226,7 +226,7 @@ def test_what_is_in_the_history_already_is_refused(suffix: str, tmp_path: Path) 
     with pytest.raises(StoreError, match=rf"session {session.id} is in this history already; load it"):
         Session.import_file(path)
     renamed = tmp_path / "renamed.jsonl"
-    renamed.write_bytes(session.export(tmp_path / "s.jsonl").read_bytes().replace(session.id.encode(), b"ses_new"))
+    renamed.write_bytes(session.export(tmp_path / "whole.jsonl").read_bytes().replace(session.id.encode(), b"ses_new"))
     with pytest.raises(StoreError, match="which has begun already"):
         Session.import_file(renamed)
     assert len(runs_df()) == 1
@@ -310,6 +310,18 @@ def test_a_document_of_a_history_that_does_not_stand_alone_is_refused(tmp_path: 
     with pytest.raises(StoreError, match="keeps large texts in files of its own"):
         Session.import_file(document, other)
     journal.close()
+
+
+@pytest.mark.feature("C9")
+def test_a_file_that_is_there_is_kept_unless_told_otherwise(tmp_path: Path) -> None:
+    first, second = talk("a"), talk("b")
+    path = first.export(tmp_path / "s.jsonl")
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="is there already; use export"):
+        second.export(path)
+    assert path.read_bytes() == before
+    assert second.export(path, overwrite=True).read_bytes() != before
+    assert [file.name for file in tmp_path.glob("*s.jsonl*")] == ["s.jsonl"]
 
 
 @pytest.mark.feature("C9")

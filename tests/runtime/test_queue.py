@@ -58,8 +58,7 @@ def test_one_that_is_removed_ends_at_once_and_leaves_no_record() -> None:
     held = Held("third")
     two, three = held.send("two", "three")
     assert held.session.queue.remove(two.id) and not held.session.queue.remove(two.id)
-    two.result(LONG_S)
-    assert two.status == "cancelled" and "taken back" in (two.state.error or "") and not two.events
+    assert two.is_done and two.status == "cancelled" and "taken back" in (two.state.error or "") and not two.events
     assert held.first.status == "running", "it did not have to wait for the one that is going on"
     held.gate.open()
     assert three.result(LONG_S).text == "third" and three.state.previous == held.first.id

@@ -608,6 +608,11 @@ class TestSessions:
         with pytest.raises(UsageError, match="prompt is empty"):
             Agent(ScriptedModel([])).start("  \n")
 
+    @pytest.mark.parametrize("said", [Message("user", (Text("Hello."),)), {"role": "user", "content": "Hello."}])
+    def test_a_conversation_is_no_prompt(self, said: Any) -> None:
+        with pytest.raises(UsageError, match="what was said before is in a session"):
+            Agent(ScriptedModel([])).start([said])
+
     @pytest.mark.parametrize(
         ("option", "message"),
         [
@@ -632,6 +637,11 @@ class TestWhatIsGivenIsLookedAt:
             ({"fallbacks": "embedded"}, "fallbacks is 'embedded'; use a list"),
             ({"telemetry": MemoryWriter}, "no telemetry writer"),
             ({"telemetry": [object()]}, "no telemetry writer"),
+            ({"telemetry": print}, "no telemetry writer; use an object with write"),
+            ({"hooks": {"before_tool": print}}, r"no set of hooks; use Hooks\(before_tool"),
+            ({"sources": "handbook"}, "a source is 'handbook'; use a function"),
+            ({"tools": [Agent("embedded")]}, r"use agent.as_tool\(\)"),
+            ({"tools": [object()]}, "give a method: object.method"),
             ({"step_policy": StepLimit}, "step_policy is <class"),
             ({"mode": ""}, "mode is ''"),
             ({"temperature": "hot"}, "temperature is 'hot'"),

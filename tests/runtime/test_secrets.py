@@ -55,7 +55,7 @@ def test_what_a_tool_lets_out_reaches_the_model_and_no_disk(history: Path, what:
     assert secret in model.requests[1].messages[-1].parts[0].content  # type: ignore[union-attr]
     shown = mimebundle(secrets.redactor().value(run.state))
     content = calls_df(run.session)["content"].iloc[0]
-    exits = [export_html([run.state], f"About {secret}"), export_markdown([run.state], f"About {secret}")]
+    exits = [export_html(run, f"About {secret}"), export_markdown([run], f"About {secret}")]
     exits += [repr(run), repr(run.state), runs_df(run).to_csv(), calls_df(run).to_csv()]
     journal.close()
     assert not any(secret in text for text in exits) and all("harmless" in text for text in exits[:2])

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from typing_extensions import TypedDict
 
 from turncell import Agent, Check, Tool, ToolContext, ToolError, tool
-from turncell.adapters.scripted_model import ScriptedModel
+from turncell.adapters.scripted_model import ScriptedModel, call
 
 if TYPE_CHECKING:
     from nowhere import Result
@@ -128,8 +128,6 @@ def test_a_tool_gets_its_arguments_as_their_types() -> None:
         """Take."""
         got.extend([place, unit])
         return "ok"
-
-    from turncell.adapters.scripted_model import call
 
     Agent(ScriptedModel([call("take", place={"city": "Oslo"}, unit="f"), "ok"]), tools=[take]).run_sync("go")
     assert got == [Place(city="Oslo"), Unit.fahrenheit]
@@ -788,3 +786,59 @@ class TestToolsWithState:
 
         with pytest.raises(ToolError, match="tool 'count': retries is 2; use 0: a write runs at most once"):
             Bad(1)
+
+
+CITY: dict[str, Any] = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "pattern": "^[A-Z]"}},
+    "required": ["city"],
+}
+
+
+@pytest.mark.feature("B1")
+class TestAJsonSchemaThatIsThereAlready:
+    def test_takes_the_place_of_the_signature(self) -> None:
+        class Weather(Tool):
+            name = "weather"
+            description = "The weather."
+            effect = "read"
+            parameters = CITY
+
+            async def run(self, context: ToolContext, **arguments: Any) -> str:
+                context.progress("looking")
+                return f"rain in {arguments['city']}"
+
+        model = ScriptedModel([call("weather", city="oslo"), call("weather"), call("weather", city="Oslo"), "Rain."])
+        run = Agent(model, tools=[Weather()]).run_sync("go")
+        assert [one.status for one in run.tool_calls] == ["invalid", "invalid", "ok"]
+        assert "city: 'oslo' does not match" in (run.tool_calls[0].problem or "")
+        assert run.tool_calls[2].content == "rain in Oslo" and model.requests[0].tools[0].schema == CITY
+
+    def test_may_be_the_option_of_a_function_which_stays_what_it_is(self) -> None:
+        def look(city, days=1):  # type: ignore[no-untyped-def]
+            """Look."""
+            return f"{city}, {days}"
+
+        made = tool(look, parameters=CITY)
+        assert made("Oslo") == "Oslo, 1" and made.validate({"city": "Oslo"}) == {"city": "Oslo"}
+        assert repr(made) == "Tool('look', effect='write', parameters=...)" and made.description == "Look."
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ("city", "parameters are 'city'; use a JSON Schema"),
+            ({"type": "array"}, "arguments are an object"),
+            ({"properties": {"city": {"type": "text"}}}, "tool 'look': its schema is wrong: 'text'"),
+            (
+                {"properties": {"town": {}}},
+                "by its schema it is called with town: .*unexpected keyword argument 'town'",
+            ),
+            ({"properties": {"days": {}}}, "by its schema it is called with days: missing a required argument: 'city'"),
+        ],
+    )
+    def test_is_refused_where_it_is_none_or_does_not_fit(self, given: Any, message: str) -> None:
+        def look(city: str, days: int = 1) -> str:
+            return city
+
+        with pytest.raises(ToolError, match=message):
+            tool(look, parameters=given)

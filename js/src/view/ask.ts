@@ -296,6 +296,8 @@ export class RequestView {
     this.#editor.setAttribute("aria-invalid", String(problem !== null));
     if (this.#hint === null) return;
     this.#hint.className = problem === null ? "tc-hint tc-good" : "tc-hint tc-bad";
+    // A field says itself what does not fit.
+    this.#hint.hidden = this.#fields?.problem != null;
     const changes = problem === null ? changesOf(this.#values, this.#editor.value) : [];
     this.#changes.replaceChildren(
       ...changes.map(([sign, text]) =>

@@ -4,7 +4,7 @@ import { isEnded } from "../fold";
 import { readable } from "../urls";
 import type { RunView } from "../wire";
 import type { Context } from "./context";
-import { budget, cost, duration, plural, tokens, totalCost } from "./words";
+import { budget, cost, duration, stepsOf, tokens, totalCost } from "./words";
 
 /** A turn as Markdown: the prompt as a quotation, then the answer as the model wrote it. */
 function turnOf(run: RunView): string {
@@ -36,7 +36,7 @@ export function footView(context: Context, scope: Scope): HTMLElement {
       readable(run.model),
       run.status === "cancelled" ? `stopped after ${time}` : time,
       ...tokens([...run.steps, ...run.summaries].map((one) => one.usage)),
-      ...(run.steps.length > 0 ? [cost(totalCost(run)), plural(run.steps.length, "step")] : []),
+      ...(run.steps.length > 0 ? [cost(totalCost(run)), stepsOf(run)] : []),
       ...budget(run),
     ];
     const items = words.filter((word) => word !== "").map((word) => h("span", { class: "tc-item" }, word));

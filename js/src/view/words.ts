@@ -76,6 +76,12 @@ export function plural(n: number, one: string, many = `${one}s`): string {
   return `${n} ${n === 1 ? one : many}`;
 }
 
+/** How many; the model call that only sums up, because the limit of steps was reached, is told by itself. */
+export function stepsOf(run: RunView): string {
+  const hasSummary = run.steps.some((step) => step.after.some(({ by }) => by === "limit"));
+  return plural(run.steps.length - Number(hasSummary), "step") + (hasSummary ? " and a summary" : "");
+}
+
 export function cost(usd: number | null): string {
   if (usd === null) return "cost unknown";
   if (usd === 0) return "$0";

@@ -2,7 +2,7 @@
 
 They are used on the loop of all runs, where a schema made to be slow would stop everything. So no pattern of theirs is
 tried (the server tries its own), no reference is fetched, and references are counted: a few lines of them can ask for
-more work than there is time. What is left out here, the server checks itself.
+more work than there is time. What is left out here, the server checks itself. A schema of the user's own is tried whole.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MOST_REFERENCES = 5_000
 class ForeignSchema:
     """The arguments of one tool. ToolError for a schema that cannot be offered to a model."""
 
-    def __init__(self, tool: str, schema: Mapping[str, Any]) -> None:
+    def __init__(self, tool: str, schema: Mapping[str, Any], *, is_own: bool = False) -> None:
         try:
             size_chars = len(json.dumps(schema, allow_nan=False))
         except (TypeError, ValueError, RecursionError) as error:
@@ -36,6 +36,8 @@ class ForeignSchema:
         self.tool = tool
         self.schema: dict[str, Json] = {"properties": {}, **schema, "type": "object"}
         self._validator: Any = None
+        if is_own:
+            self._validator = _own_validator(self.schema)
         self._followed = [0]
         """How many references the validation that runs has followed."""
 
@@ -60,6 +62,20 @@ class ForeignSchema:
 
 class _TooMuch(Exception):
     pass
+
+
+def _own_validator(schema: Mapping[str, Any]) -> Any:
+    from jsonschema import SchemaError, validators
+    from jsonschema.validators import Draft202012Validator
+    from referencing import Registry
+
+    kind = validators.validator_for(schema, default=Draft202012Validator)
+    try:
+        kind.check_schema(schema)
+    except SchemaError as error:
+        raise ToolError(f"its schema is wrong: {error.message[:300]}") from error
+    made: Any = kind(schema, registry=Registry())  # an empty one: what is not in the schema is not fetched
+    return made
 
 
 def _validator(schema: Mapping[str, Any], followed: list[int]) -> Any:

@@ -18,6 +18,8 @@ from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from turncell.errors import UsageError
+
 S = TypeVar("S")
 """State."""
 I = TypeVar("I")  # noqa: E741  (signal in, event out)
@@ -73,6 +75,8 @@ class Nucleus(Generic[S, I, E]):
 
     def subscribe(self, subscriber: Callable[[E], object]) -> Callable[[], None]:
         """Call `subscriber(event)` for every event from now on; returns the function that ends it."""
+        if not callable(subscriber):
+            raise UsageError(f"a subscriber is a function; found {subscriber!r}; of a queue give queue.put_nowait")
         self._subscribers.append(subscriber)
         return lambda: self.unsubscribe(subscriber)
 

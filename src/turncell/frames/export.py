@@ -13,12 +13,13 @@ from html import escape
 
 from turncell.core.fold import RunState
 from turncell.frames import words
-from turncell.frames.inside import by_call
+from turncell.frames.inside import Shown, by_call, to_show
 from turncell.frames.markdown_html import shown_prose
 from turncell.frames.markdown_source import fenced, inline_text
 from turncell.frames.static_html import clean, run_html
 from turncell.frames.transcript import markdown
 from turncell.frames.visible import one_line, visible
+from turncell.runtime.options import text
 from turncell.runtime.secrets import redactor
 
 SHEET = """
@@ -162,17 +163,18 @@ def classes(role: str) -> str:
     return f' class="tc-{role}"'
 
 
-def export_html(runs: Iterable[RunState], title: str, inside: Iterable[RunState] = ()) -> str:
-    """A self-contained page with the transcript of the runs, in the order given, without secrets.
+def export_html(runs: Shown, title: str = "Transcript", inside: Iterable[RunState] = ()) -> str:
+    """The text of a self-contained page with the transcript of a Run, of a Session or of runs in their order, without secrets.
 
-    Of the runs `inside` (`session.inner_runs`) those of sub-agents stand under their calls.
+    Runs of sub-agents stand under their calls: those of a Run or a Session, and those of runs that are given `inside`.
     """
     known = redactor()
-    title, runs = known.text(title), [known.value(run) for run in runs]
-    inner = by_call(runs, inside, known.value)
+    found, within = to_show(runs, inside)
+    title, shown = known.text(text("title", title)), [known.value(run) for run in found]
+    inner = by_call(shown, within, known.value)
     turns = "".join(
         f'<section class="tc-turn" id="turn-{number}">{_prompt(run)}{clean(run_html(run, classes, inner))}</section>'
-        for number, run in enumerate(runs, 1)
+        for number, run in enumerate(shown, 1)
     )
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     return (
@@ -180,24 +182,26 @@ def export_html(runs: Iterable[RunState], title: str, inside: Iterable[RunState]
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="referrer" content="no-referrer">\n'
         f"<title>{escape(visible(title))}</title>\n<style>{SHEET}</style></head>\n"
-        f'<body><main><h1>{escape(visible(title))}</h1>\n<p class="tc-when">{_when(runs)}</p>\n{_timeline(runs)}{turns}</main></body></html>\n'
+        f'<body><main><h1>{escape(visible(title))}</h1>\n<p class="tc-when">{_when(shown)}</p>\n{_timeline(shown)}{turns}</main></body></html>\n'
     )
 
 
-def export_markdown(runs: Iterable[RunState], title: str = "Transcript", inside: Iterable[RunState] = ()) -> str:
-    """The transcript of the runs as Markdown: each prompt as a quotation, each answer as it was written, without secrets.
+def export_markdown(runs: Shown, title: str = "Transcript", inside: Iterable[RunState] = ()) -> str:
+    """The transcript of a Run, of a Session or of runs in their order as Markdown: each prompt as a quotation, each answer
+    as it was written, without secrets.
 
-    Of the runs `inside` (`session.inner_runs`) those of sub-agents stand under their calls.
+    Runs of sub-agents stand under their calls: those of a Run or a Session, and those of runs that are given `inside`.
     """
     known = redactor()
-    title, runs = known.text(title), [known.value(run) for run in runs]
-    inner = by_call(runs, inside, known.value)
-    parts = [f"# {inline_text(title)}", _when(runs)]
-    for run in runs:
+    found, within = to_show(runs, inside)
+    title, shown = known.text(text("title", title)), [known.value(run) for run in found]
+    inner = by_call(shown, within, known.value)
+    parts = [f"# {inline_text(title)}", _when(shown)]
+    for run in shown:
         prompt = run.prompt.text if run.prompt else ""
         quoted = "\n".join(f"> {line}".rstrip() for line in fenced(prompt).split("\n"))
         parts += [quoted, markdown(run, inner), "---"]
-    return "\n\n".join(parts[:-1] if runs else parts) + "\n"
+    return "\n\n".join(parts[:-1] if shown else parts) + "\n"
 
 
 def _prompt(run: RunState) -> str:

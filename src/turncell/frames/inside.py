@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from turncell.core.fold import CallState, RunState
+from turncell.errors import UsageError
 from turncell.frames.visible import one_line, visible
 from turncell.frames.words import Outcome
+from turncell.runtime.run import Run
+from turncell.runtime.session import Session
 
 Inside: TypeAlias = dict[tuple[str, str], tuple[list[RunState], int]]
 """By the run and the call around them: the runs inside that are shown, and how many more there are."""
+
+Shown: TypeAlias = Run | Session | Iterable[RunState | Run]
+"""Runs to be read by people."""
 
 MOST_SHOWN = 20
 """Of one call. A batch inside a call has thousands."""
@@ -27,6 +33,19 @@ _OUTCOMES = {
     "failed": Outcome("✕", "Failed", "err"),
 }
 _STOPPED = Outcome("⊘", "Stopped", "quiet")
+
+
+def to_show(what: Shown, inside: Iterable[RunState]) -> tuple[list[RunState], list[RunState]]:
+    """The runs, and those inside them: with a Run or a Session its own come along."""
+    if isinstance(what, Run):
+        return [what.state], [*inside, *what.inner_runs]
+    if isinstance(what, Session):
+        return list(what.runs), [*inside, *what.inner_runs]
+    runs = [run.state if isinstance(run, Run) else run for run in what]
+    for run in cast(list[object], runs):
+        if not isinstance(run, RunState):
+            raise UsageError(f"what is shown is a Run, a Session or a list of runs; found {run!r}")
+    return runs, list(inside)
 
 
 def by_call(
@@ -71,10 +90,6 @@ def agent_of(run: RunState) -> str:
 
 def prompt_of(run: RunState) -> str:
     return one_line(visible(run.prompt.text), PROMPT_WIDTH) if run.prompt else ""
-
-
-def steps_of(run: RunState) -> str:
-    return f"{len(run.steps)} step{'s' * (len(run.steps) != 1)}"
 
 
 def outcome_of(run: RunState) -> Outcome:

@@ -8,28 +8,32 @@ from collections.abc import Iterable
 from typing import Any
 
 from turncell.core.fold import RunState
+from turncell.frames.inside import Shown, to_show
 from turncell.frames.markdown_source import inline_text
 from turncell.frames.transcript import mimebundle
+from turncell.runtime.options import text
 from turncell.runtime.secrets import redactor
 
 
-def export_ipynb(runs: Iterable[RunState], title: str = "Transcript", inside: Iterable[RunState] = ()) -> str:
+def export_ipynb(runs: Shown, title: str = "Transcript", inside: Iterable[RunState] = ()) -> str:
     """The text of a notebook (.ipynb, format 4.5), without secrets: what it shows needs neither turncell nor a kernel.
 
     Run again, it asks again: the first cell loads the extension, and the tools are to be given by whoever runs it.
-    Of the runs `inside` (`session.inner_runs`) those of sub-agents stand under their calls.
+    `runs` are a Run, a Session or runs in their order. Runs of sub-agents stand under their calls: those of a Run or a
+    Session, and those of runs that are given `inside`.
     """
     known = redactor()
-    inside = list(inside)
+    shown, within = to_show(runs, inside)
+    title = known.text(text("title", title))
     cells: list[dict[str, Any]] = [
-        _cell("markdown", "title", f"# {inline_text(known.text(title))}"),
+        _cell("markdown", "title", f"# {inline_text(title)}"),
         _cell("code", "load", "%load_ext turncell"),
     ]
-    for number, run in enumerate(runs, 1):
+    for number, run in enumerate(shown, 1):
         prompt = known.text(run.prompt.text) if run.prompt else ""
         cell = _cell("code", f"{number}-{_ODD.sub('-', run.run_id)}"[:64], f"%%agent\n{prompt}")
         cell["execution_count"] = number + 1
-        data = {kind: text.splitlines(keepends=True) for kind, text in mimebundle(run, inside).items()}
+        data = {kind: text.splitlines(keepends=True) for kind, text in mimebundle(run, within).items()}
         cell["outputs"] = [{"output_type": "display_data", "data": data, "metadata": {}}]
         cells.append(cell)
     metadata = {

@@ -26,7 +26,7 @@ from turncell.core.fold import CallState, RunState, StepState
 from turncell.core.parts import IMAGE_TYPES, Json
 from turncell.frames import words
 from turncell.frames.displays import MOST_SHOWN_CHARS, Table, figure_of, file_line, size, table_of, words_of
-from turncell.frames.inside import Inside, agent_of, inside_of, outcome_of, prompt_of, steps_of
+from turncell.frames.inside import Inside, agent_of, inside_of, outcome_of, prompt_of
 from turncell.frames.markdown_html import Look, markdown_html, shown, table_tag
 from turncell.frames.visible import cut, terminal_text, visible
 
@@ -333,7 +333,7 @@ def _inner(run: RunState, call: CallState, inside: Inside, look: Look) -> str:
         how = outcome_of(one)
         prompt = f"<bdi{look('muted')}>{escape(prompt_of(one))}</bdi>"
         told = f"<span{look('call')}><b{look('name')}><bdi>{escape(agent_of(one))}</bdi></b> {prompt}</span>"
-        line = _line(how.sign, how.tone, told, how.word, how.tone, steps_of(one), look)
+        line = _line(how.sign, how.tone, told, how.word, how.tone, words.steps_of(one), look)
         body = f"<div{look('body')}>{run_html(one, look, inside, is_inner=True)}</div>"
         out.append(_details("step", line, body, look))
     return f"<div{look('inner')}>{''.join(out)}{_more(more, look)}</div>"

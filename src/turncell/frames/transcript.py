@@ -12,7 +12,7 @@ from turncell.core.fold import CallState, RunState, StepState
 from turncell.core.parts import Json
 from turncell.frames import words
 from turncell.frames.displays import MOST_SHOWN_CHARS, figure_of, file_line, table_of, words_of
-from turncell.frames.inside import MOST_SAVED, Inside, agent_of, by_call, inside_of, outcome_of, prompt_of, steps_of
+from turncell.frames.inside import MOST_SAVED, Inside, agent_of, by_call, inside_of, outcome_of, prompt_of
 from turncell.frames.markdown_source import code_span, fenced, inline_text, neutral_markdown
 from turncell.frames.static_html import OUTPUT_CHARACTERS, OUTPUT_LINES, html
 from turncell.frames.visible import cut, one_line, prose, terminal_text, visible
@@ -176,7 +176,7 @@ def _inner(run: RunState, call: CallState, inside: Inside) -> list[str]:
         notes = f" ({how.word.lower()})" if how.word else ""
         parts.append(f"{how.sign} **{inline_text(agent_of(one))}** {inline_text(prompt_of(one))}{notes}")
         whole = _markdown(one, inside, is_inner=True)
-        parts.append(f"<details><summary>Inside, {steps_of(one)}</summary>\n\n{whole}\n\n</details>")
+        parts.append(f"<details><summary>Inside, {words.steps_of(one)}</summary>\n\n{whole}\n\n</details>")
     return [*parts, *filter(None, [more])]
 
 

@@ -307,9 +307,16 @@ def summary(run: RunState, *, with_times: bool = True) -> str:
     if messages:
         said.append(f"{messages} message{'s' * (messages != 1)} from you")
     if not said and _has_work(run):
-        said.append(f"{len(run.steps)} step{'s' * (len(run.steps) != 1)}")
+        said.append(steps_of(run))
     line = ", ".join(said)
     return line[:1].upper() + line[1:]
+
+
+def steps_of(run: RunState) -> str:
+    """How many; the model call that only sums up, because the limit of steps was reached, is told by itself."""
+    has_summary = any(added.by == "limit" for step in run.steps for added in step.after)
+    count = len(run.steps) - has_summary
+    return f"{count} step{'s' * (count != 1)}{' and a summary' * has_summary}"
 
 
 def _has_work(run: RunState) -> bool:
@@ -345,7 +352,7 @@ def footer(run: RunState) -> list[str]:
     """Model, time, tokens and cost. A cost that nobody knows is said to be unknown, never shown as 0."""
     items = [visible(run.model)]
     if len(run.steps) > 1:
-        items.append(f"{len(run.steps)} steps")
+        items.append(steps_of(run))
     if run.ended_at is not None:
         time = duration(run.ended_at - run.started_at)
         items.append(f"stopped after {time}" if run.status == "cancelled" else time)

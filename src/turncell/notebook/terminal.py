@@ -15,7 +15,7 @@ from turncell.core.events import Answer, Scope
 from turncell.core.fold import CallState, RequestState, RunState, apply
 from turncell.core.parts import Json
 from turncell.frames.visible import prose, visible
-from turncell.frames.words import dollars
+from turncell.frames.words import dollars, steps_of
 from turncell.runtime.secrets import Cleaning, redactor
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def footer(run: RunState) -> str:
     >>> footer(RunState())
     'running · 0 steps · tokens unknown · cost unknown'
     """
-    parts = [run.model, run.status, f"{len(run.steps)} step{'s' * (len(run.steps) != 1)}"]
+    parts = [run.model, run.status, steps_of(run)]
     if run.ended_at is not None:
         parts.append(f"{run.ended_at - run.started_at:.1f} s")
     usage = run.usage

@@ -16,9 +16,10 @@ from turncell.runtime.tools import ToolSource
 
 def items(name: str, given: Any, single: Any = None) -> tuple[Any, ...]:
     """The items of an iterable; one item alone is taken as such where `single` says what that is."""
-    if single is not None and isinstance(given, single):
-        return (given,)
-    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+    is_list = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
+    if single is not None and (isinstance(given, single) or not is_list):
+        return (given,)  # what it must be instead, whoever looks at the items says
+    if not is_list:
         raise UsageError(f"{name} is {given!r}; use a list")
     return tuple(given)
 

@@ -111,6 +111,8 @@ class Policy:
                 said = await called(rule, use)
                 if said is None:
                     continue
+                if not isinstance(said, Check | Decision | Rule) and said not in get_args(Verdict):
+                    raise UsageError(f"it returned {said!r}; return 'allow', 'deny', 'ask', a Check or None")
                 if isinstance(said, Check):
                     said = Decision(said.verdict, "", _in_words(said))
                 decided = said if isinstance(said, Decision | Rule) else Decision(said, "", "")

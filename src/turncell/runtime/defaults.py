@@ -6,15 +6,16 @@ import inspect
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from turncell import settings
-from turncell.errors import UnknownModelError, UsageError
+from turncell.errors import ToolError, UnknownModelError, UsageError
 from turncell.runtime.journal import Journal
 from turncell.runtime.ports import Damage, Model, Record, SessionInfo, Store
 
 if TYPE_CHECKING:
+    from turncell.adapters.mcp_schema import ForeignSchema
     from turncell.core.fold import RunState
     from turncell.runtime.agent import Agent
     from turncell.runtime.run import Run
@@ -30,6 +31,17 @@ _NOT_CHAT = re.compile(
 _EXPLICIT = re.compile(r"^openai/responses/")
 _ONLY_LITELLM = re.compile(r"instruct|computer-use")
 """Of these, what has no way but LiteLLM's: plain completions, tools of the provider's own."""
+
+
+def schema(tool: str, given: Mapping[str, Any]) -> ForeignSchema:
+    """A JSON Schema of a tool's author. ToolError for what is none."""
+    from turncell.adapters.mcp_schema import ForeignSchema
+
+    if not isinstance(given, Mapping):
+        raise ToolError(
+            f"parameters are {given!r}; use a JSON Schema, such as {{'type': 'object', 'properties': {{}}}}"
+        )
+    return ForeignSchema(tool, given, is_own=True)
 
 
 def model(name: str | Model | None, **options: Any) -> Model:

@@ -71,10 +71,12 @@ _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,119}")
 # Out of a history.
 
 
-def export(session: Session, path: Path) -> Path:
+def export(session: Session, path: Path, overwrite: bool = False) -> Path:
     """See `Session.export`."""
     path = path.expanduser()
     _check_suffix(path)
+    if path.is_file() and not overwrite:
+        raise UsageError(f"{path} is there already; use export(path, overwrite=True), or another path")
     journal = session.journal
     family = _family(journal, session.id)
     new = path.with_name(f".{path.name}.{new_id('new')}")

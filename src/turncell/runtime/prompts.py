@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 from turncell.core.parts import Image, Message, Text
@@ -40,6 +40,11 @@ def as_message(prompt: Prompt) -> Message:
     'Hello'
     """
     if isinstance(prompt, list | tuple):
+        if any(isinstance(item, Message | Mapping) for item in prompt):
+            raise UsageError(
+                "a prompt is what is said now, and this list has messages; what was said before is in a session: "
+                "session = agent.session(), then session.send(...) for each prompt"
+            )
         message: Any = Message("user", as_parts(prompt))
     else:
         message = Message("user", (Text(prompt),)) if isinstance(prompt, str) else prompt

@@ -452,7 +452,9 @@ class Run:
 
     def _request(self, call: CallState | None, *kinds: RequestKind) -> RequestState:
         if not isinstance(cast(object, call), CallState | None):
-            raise UsageError(f"{call!r} is no call; use one of run.requests")
+            raise UsageError(
+                f"{call!r} is no call; use one of run.requests, or run.answer(request_id, decision, digest=...)"
+            )
         open_ = [call] if call is not None else self.requests
         requests = [
             one.request for one in open_ if one.request is not None and (not kinds or one.request.kind in kinds)
@@ -493,7 +495,7 @@ class Run:
             if not self.done.done():
                 self.done.set_result(state)
 
-        self._loop.call(main)
+        self._loop.call(main).result()
 
     def __repr__(self) -> str:
         state = self.state

@@ -132,7 +132,9 @@ class Session:
         """On the journal's thread: everything that is recorded."""
         infos = {info.session_id: info for info in store.sessions()}
         if self.id not in infos:
-            raise UsageError(f"there is no session {self.id!r} in this history")
+            raise UsageError(
+                f"there is no session {self.id!r} in this history; Session.list(everywhere=True) has the ids and titles"
+            )
         events: dict[str, builtins.list[Event]] = {}
         conversation, asking, seq, rules = Conversation(), [], 0, self._rules if self._has_new_rules else ()
         for record in read_whole(store, session_id=self.id):
@@ -472,14 +474,15 @@ class Session:
             )
         return defaults.replay(self, tools)
 
-    def export(self, path: str | Path) -> Path:
+    def export(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write it into one file, whole: JSON lines (`.jsonl`) or a readable Markdown document (`.md`).
 
-        Sessions of its sub-agents are in it too. `Session.import_file` reads both. StoreError where it cannot be written.
+        Sessions of its sub-agents are in it too. `Session.import_file` reads both. StoreError where it cannot be written,
+        UsageError where a file is there already, unless told to `overwrite` it.
         """
         from turncell.runtime import portable
 
-        return portable.export(self, Path(path))
+        return portable.export(self, Path(path), overwrite)
 
     @classmethod
     def import_file(cls, path: str | Path, journal: Journal | None = None) -> Session:

@@ -27,6 +27,7 @@ import orjson
 from turncell.core.digest import canonical_json
 from turncell.core.parts import Json
 from turncell.errors import ToolError, first_line
+from turncell.runtime import defaults
 
 
 def origin(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -94,6 +95,47 @@ class Parameters:
             raise ToolError(f"arguments of {self.tool} cannot be shown as JSON: {error}") from error
         values = self._values(parsed)
         return {name: _in_order(value, values[name]) for name, value in shown.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class GivenParameters:
+    """What a function takes by a JSON Schema that was given: validated against it, and passed as the JSON values that they are."""
+
+    tool: str
+    schema: dict[str, Json]
+    fields: dict[str, str]
+    context: str | None
+    _check: Callable[[Mapping[str, Json]], dict[str, Json]]
+
+    def parse(self, arguments: Mapping[str, Json]) -> dict[str, Any]:
+        return dict(self.validate(arguments))
+
+    def validate(self, arguments: Mapping[str, Json]) -> dict[str, Json]:
+        return self._check(arguments)
+
+
+def given_parameters(
+    name: str, function: Callable[..., Any], context_type: type, given: Mapping[str, Any]
+) -> GivenParameters:
+    """Take a JSON Schema. Raises ToolError for one that is none, or that the function does not fit."""
+    try:
+        checked = defaults.schema(name, given)
+    except ToolError as error:
+        raise ToolError(f"tool {name!r}: {error}") from error
+    hints: dict[str, Any] = {}
+    with suppress(Exception):  # a type that exists for type checkers only
+        hints = typing.get_type_hints(inspect.unwrap(code_of(function)))
+    context = next((one for one, hint in hints.items() if hint in (context_type, Optional[context_type])), None)  # noqa: UP045
+    names = dict.fromkeys(typing.cast(Mapping[str, Any], checked.schema["properties"]))
+    needed = set(checked.schema.get("required", ())) | ({context} if context else set())
+    try:
+        signature = inspect.signature(function)
+        signature.bind_partial(**names)
+        signature.bind(**dict.fromkeys(needed))
+    except (TypeError, ValueError) as error:
+        wanted = ", ".join(names) or "nothing"
+        raise ToolError(f"tool {name!r}: by its schema it is called with {wanted}: {error}") from error
+    return GivenParameters(name, checked.schema, {one: one for one in names}, context, checked.validate)
 
 
 def parameters_of(name: str, function: Callable[..., Any], context_type: type) -> Parameters:

@@ -29,7 +29,7 @@ from turncell.errors import ToolError, say
 from turncell.runtime.caller_loop import on_caller_loop
 from turncell.runtime.context import ToolContext
 from turncell.runtime.ports import ToolSpec
-from turncell.runtime.signature import code_of, origin, parameters_of, read_docstring
+from turncell.runtime.signature import code_of, given_parameters, origin, parameters_of, read_docstring
 from turncell.runtime.threads import in_background, in_thread
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
@@ -74,6 +74,7 @@ class ToolOptions(TypedDict, total=False):
     trusted: bool
     edits_notebook: bool
     loop: Literal["own", "caller"]
+    parameters: Mapping[str, Any] | None
 
 
 class Tool:
@@ -97,6 +98,9 @@ class Tool:
     - `loop`: where an async function runs: "own", the background loop (the default), or "caller", the event loop that
       the run was started from. For objects that belong to that loop: an HTTP session or a database pool opened in a
       cell. In a notebook it works while a cell waits, too. Where no loop was running, it is the background loop.
+
+    - `parameters`: the JSON Schema of the arguments, where there is one already and the signature is not to say it. They
+      are passed by name, as the JSON values that they are: a function for any of them takes `**arguments`.
 
     Validators of the annotated types run on the loop of all runs: they must return at once.
 
@@ -140,6 +144,7 @@ class Tool:
     trusted: bool = False
     edits_notebook: bool = False
     loop: Literal["own", "caller"] = "own"
+    parameters: Mapping[str, Any] | None = None
     inside: Mapping[str, Tool] = MappingProxyType({})
     """The tools of the agent that it hands tasks to: rules for them make sense outside too."""
     is_answer: ClassVar[bool] = False
@@ -174,7 +179,11 @@ class Tool:
         self._is_async = inspect.iscoroutinefunction(code)
         if self.loop == "caller" and not self._is_async:
             raise ToolError(f"tool {self.name!r}: loop='caller' is for async functions; write 'async def'")
-        self._parameters = parameters_of(self.name, function, ToolContext)
+        self._parameters = (
+            parameters_of(self.name, function, ToolContext)
+            if self.parameters is None
+            else given_parameters(self.name, function, ToolContext, self.parameters)
+        )
         self._check_callables()
         # Without `updated`: the attributes of an object that is callable are its own business.
         functools.update_wrapper(self, origin(function), updated=())
@@ -272,7 +281,7 @@ class Tool:
         changed = {option: getattr(self, option) for option in _OPTIONS[3:]}
         # A function would be shown with its address.
         said = [
-            f"{option}={'...' if callable(value) else repr(value)}"
+            f"{option}={'...' if callable(value) or isinstance(value, Mapping) else repr(value)}"
             for option, value in changed.items()
             if value != getattr(Tool, option)
         ]
@@ -435,7 +444,10 @@ def _function(function: Any) -> Callable[..., Any]:
             f"{function.__name__!r} is a class; make an object of it, and give that: {function.__name__}(...)"
         )
     if not callable(function):
-        raise ToolError(f"a tool is a function; found {function!r}")
+        instead = (
+            "use agent.as_tool()" if hasattr(function, "as_tool") else "of an object, give a method: object.method"
+        )
+        raise ToolError(f"a tool is a function; found {function!r}; {instead}")
     return function  # type: ignore[no-any-return]
 
 

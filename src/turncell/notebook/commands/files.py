@@ -26,7 +26,7 @@ def export(notebook: Notebook, *words: str) -> None:
     if target.exists() and not given.overwrite:
         raise UsageError(f"{target} is there already; write %agent export --overwrite PATH, or another path")
     if given.session:
-        say(f"{session.export(target).resolve()}\nthe session whole; %agent import reads it")
+        say(f"{session.export(target, overwrite=given.overwrite).resolve()}\nthe session whole; %agent import reads it")
         return
     if target.suffix not in (".html", ".md", ".ipynb"):
         raise UsageError(
@@ -41,15 +41,15 @@ def _transcript(session: Session, suffix: str) -> str:
     if suffix == ".md":
         from turncell.frames.export import export_markdown
 
-        return export_markdown(session.runs, inside=session.inner_runs)
+        return export_markdown(session)
     title = next((run.prompt.text for run in session.runs if run.prompt), "Agent session")[:80]
     if suffix == ".ipynb":
         from turncell.frames.ipynb import export_ipynb
 
-        return export_ipynb(session.runs, title, session.inner_runs)
+        return export_ipynb(session, title)
     from turncell.frames.export import export_html
 
-    return export_html(session.runs, title, session.inner_runs)
+    return export_html(session, title)
 
 
 @command("import PATH", "read a session that export --session wrote")
