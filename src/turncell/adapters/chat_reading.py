@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from turncell.adapters.provider_failures import said_failure
+from turncell.adapters.seals import THOUGHT, seal
 from turncell.core.deltas import CallFragment, Finished, Fragment, ImageFragment, ReasoningFragment, TextFragment
 from turncell.core.events import CostBasis, FinishReason
 from turncell.core.parts import Usage
@@ -33,9 +34,10 @@ class ChatReading:
     """The chunks of one answer of `model`, and what they said of tokens, cost and the end.
 
     A failure inside the stream is kept in `failure`, since fragments that came with it must be handed over before it.
+    Sealed thoughts (OpenRouter's `reasoning_details`) are kept as those of `sealed_by`.
     """
 
-    def __init__(self, model: str, key: str | None = None) -> None:
+    def __init__(self, model: str, key: str | None = None, sealed_by: str = "") -> None:
         self.is_over = False
         """Never: `[DONE]` ends it, or the body does."""
         self.failure: ModelFailure | None = None
@@ -46,7 +48,7 @@ class ChatReading:
         """What was said of tokens, merged."""
         self.cost_usd: float | None = None
         """The provider's own figure."""
-        self._model, self._key = model, key
+        self._model, self._key, self._sealed_by = model, key, sealed_by
 
     def read(self, payloads: Sequence[bytes]) -> list[Fragment]:
         """The fragments in these payloads, up to a failure."""
@@ -73,7 +75,7 @@ class ChatReading:
                         if text and len(delta) == 1 and isinstance(text, str):
                             fragments.append(TextFragment(text))
                         else:
-                            _read_delta(delta, fragments)
+                            _read_delta(delta, fragments, self._sealed_by)
                     if choice.get("finish_reason"):
                         self.reason = str(choice["finish_reason"])
                     if choice.get("usage"):
@@ -135,10 +137,13 @@ class ChatReading:
             self.cost_usd = float(cost)
 
 
-def _read_delta(delta: dict[str, Any], fragments: list[Fragment]) -> None:
+def _read_delta(delta: dict[str, Any], fragments: list[Fragment], sealed_by: str) -> None:
     thought = delta.get("reasoning_content") or delta.get("reasoning")
     if thought and isinstance(thought, str):
         fragments.append(ReasoningFragment(thought))
+    details = delta.get("reasoning_details")
+    if isinstance(details, list):
+        _read_details(details, fragments, sealed_by, has_text=bool(thought))
     text = delta.get("content") or delta.get("refusal")
     if text and isinstance(text, str):
         fragments.append(TextFragment(text))
@@ -179,6 +184,17 @@ def packed_image(data: str) -> ImageFragment | TextFragment | None:
     return ImageFragment(data, media_type) if media_type else None
 
 
+def _read_details(details: list[Any], fragments: list[Fragment], sealed_by: str, *, has_text: bool) -> None:
+    """OpenRouter's: the text stands beside them too; what is signed or sealed goes back as it came."""
+    for detail in map(_dict, details):
+        text = detail.get("text") or detail.get("summary")
+        if text and isinstance(text, str) and not has_text:
+            fragments.append(ReasoningFragment(text))
+        if sealed_by and (detail.get("signature") or detail.get("data")):
+            kept = {name: value for name, value in detail.items() if name != "text"}
+            fragments.append(ReasoningFragment("", seal(sealed_by, orjson.dumps(kept).decode())))
+
+
 def _read_blocks(blocks: list[Any], fragments: list[Fragment]) -> None:
     """Mistral sends content as a list while its models think: thoughts are lists of text again."""
     for block in map(_dict, blocks):
@@ -197,10 +213,13 @@ def _call(call: dict[str, Any]) -> CallFragment:
     if not isinstance(arguments, str):
         # Some servers send the object itself.
         arguments = "" if arguments is None else orjson.dumps(arguments).decode()
-    call_id = call.get("id")
+    call_id = "" if call.get("id") is None else str(call["id"])
+    google = _dict(_dict(call.get("extra_content")).get("google"))
+    if signature := _text(google.get("thought_signature")):
+        call_id += THOUGHT + signature
     return CallFragment(
         _count(call.get("index")),
-        str(call_id) if call_id not in (None, "") else None,
+        call_id or None,
         _text(function.get("name")),
         arguments,
     )

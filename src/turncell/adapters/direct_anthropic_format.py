@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
-from turncell.adapters.chat_format import beside_images, clean, thinking_block
-from turncell.adapters.direct_format import WireIds, arguments_of, image_url, joined, schema_in_words, strict_schema
+from turncell.adapters.chat_format import arguments_of, beside_images, clean, thinking_block
+from turncell.adapters.direct_format import WireIds, image_url, joined, schema_in_words, strict_schema
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from turncell.runtime.ports import ModelRequest
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from turncell.adapters.chat_format import beside_images, clean
+from turncell.adapters.chat_format import arguments_text, beside_images, clean
 from turncell.adapters.direct_format import WireIds, image_url, strict_schema
 from turncell.adapters.seals import PHASE, RESPONSES, seal_of
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
@@ -84,8 +84,8 @@ def _said(message: Message, ids: WireIds) -> list[dict[str, Json]]:
 
 
 def _call(part: ToolCall, ids: WireIds) -> dict[str, Json]:
-    arguments = clean(part.arguments_text) or "{}"
-    return {"type": "function_call", "call_id": ids.of_call(part), "name": part.name, "arguments": arguments}
+    call_id = ids.of_call(part)
+    return {"type": "function_call", "call_id": call_id, "name": part.name, "arguments": arguments_text(part)}
 
 
 def _result(part: ToolResult, ids: WireIds) -> dict[str, Json]:

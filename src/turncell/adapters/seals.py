@@ -18,6 +18,9 @@ PHASE = "phase"
 REDACTED = "redacted:"
 """Begins the seal of a block that Anthropic sent sealed as a whole: the rest is its data."""
 
+THOUGHT = "__thought__"
+"""After this word the id of a call has Gemini's signature of it, as LiteLLM keeps them; nobody else wants it."""
+
 
 def seal(by: str, text: str) -> str:
     """
