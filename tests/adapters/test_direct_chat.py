@@ -90,6 +90,9 @@ PLAYED: dict[str, Found] = {
     "fields_besides_data": (HELLO, "stop", PLAIN),
     "error_after_text": ((Text("Hel"),), "overloaded: Provider disconnected", PLAIN),
     "error_only": ((), "rate_limit: Rate limited", PLAIN),
+    "interrupted_by_the_server": ((Text("Hel"),), "overloaded: 'insufficient_system_resource'", PLAIN),
+    "ended_by_an_error": ((), "overloaded: 'MALFORMED_FUNCTION_CALL'", PLAIN),
+    "cut_by_the_window": ((Text("Hel"),), "length", PLAIN),
     "done_is_missing": (HELLO, "stop", PLAIN),
     "end_is_missing": ((Text("Hel"),), "protocol: ended before the answer did", PLAIN),
     "unknown_finish_reason": (HELLO, "other", PLAIN),
@@ -177,6 +180,7 @@ LITELLM_DIFFERS = {
     "content_as_blocks": "raises a TypeError for a provider that is not Mistral",
     "fields_besides_data": "its client wants JSON in an event without data",
     "unknown_finish_reason": "says stop",
+    "cut_by_the_window": "says stop",
     "reasoning_details": "loses the seals",
     "call_signed_by_google": "loses the signature",
 }

@@ -226,7 +226,8 @@ def _assistant(message: Message, ids: dict[str, str], dialect: Dialect) -> dict[
                 call_id = legal_id(call.call_id)
             ids[call.call_id] = call_id
             calls.append(_call(call, call_id, dialect))
-    thoughts = [block for part in message.parts if (block := thinking_block(part, dialect.sealed_by)) is not None]
+    told = without_last_thoughts(message.parts)
+    thoughts = [block for part in told if (block := thinking_block(part, dialect.sealed_by)) is not None]
     if thoughts:
         chat["thinking_blocks"] = thoughts
     details = [one for part in message.parts if (one := _detail(part, dialect.details_by)) is not None]
@@ -281,6 +282,16 @@ def _detail(part: Part, by: str) -> dict[str, Json] | None:
         return None
     detail: dict[str, Json] = orjson.loads(sealed)
     return detail | {"text": clean(part.text)} if detail.get("type") == "reasoning.text" else detail
+
+
+def without_last_thoughts(parts: Sequence[Part]) -> Sequence[Part]:
+    """Anthropic refuses an answer that ends with a thought, such as one that was cut while it thought."""
+    said = [
+        at
+        for at, part in enumerate(parts, 1)
+        if isinstance(part, ToolCall) or (isinstance(part, Text) and part.text.strip())
+    ]
+    return parts[: said[-1]] if said else ()
 
 
 def thinking_block(part: Part, sealed_by: str = ANTHROPIC) -> dict[str, Json] | None:

@@ -26,8 +26,10 @@ _REASONS: dict[str, FinishReason] = {
     "stop": "stop", "eos": "stop", "eos_token": "stop", "end_turn": "stop", "stop_sequence": "stop",
     "length": "length", "max_tokens": "length", "max_output_tokens": "length", "model_length": "length",
     "tool_calls": "tool_calls", "tool_use": "tool_calls", "function_call": "tool_calls",
-    "content_filter": "filter", "safety": "filter",
+    "content_filter": "filter", "safety": "filter", "sensitive": "filter", "model_context_window_exceeded": "length",
 }  # fmt: skip
+_FAILED = {"error", "insufficient_system_resource", "network_error", "abort"}
+"""Of OpenRouter, DeepSeek, Zhipu and vLLM: the answer is not whole, and asking again may help."""
 
 
 class ChatReading:
@@ -48,6 +50,7 @@ class ChatReading:
         """What was said of tokens, merged."""
         self.cost_usd: float | None = None
         """The provider's own figure."""
+        self._failed_with: str | None = None
         self._model, self._key, self._sealed_by = model, key, sealed_by
 
     def read(self, payloads: Sequence[bytes]) -> list[Fragment]:
@@ -78,6 +81,8 @@ class ChatReading:
                             _read_delta(delta, fragments, self._sealed_by)
                     if choice.get("finish_reason"):
                         self.reason = str(choice["finish_reason"])
+                        if self.reason in _FAILED:
+                            self._failed_with = str(choice.get("native_finish_reason") or self.reason)
                     if choice.get("usage"):
                         self._add_usage(choice["usage"])
             if chunk.get("usage"):
@@ -98,6 +103,10 @@ class ChatReading:
         if self.reason is None:
             raise ModelFailure(
                 "protocol", f"{self._model}: the stream ended before the answer did; it may be incomplete"
+            )
+        if self._failed_with is not None:
+            raise ModelFailure(
+                "overloaded", f"{self._model}: the provider has ended the answer with {self._failed_with!r}"
             )
         return _REASONS.get(self.reason.lower(), "other")
 

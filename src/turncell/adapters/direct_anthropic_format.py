@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
-from turncell.adapters.chat_format import arguments_of, beside_images, clean, thinking_block
+from turncell.adapters.chat_format import arguments_of, beside_images, clean, thinking_block, without_last_thoughts
 from turncell.adapters.direct_format import WireIds, image_url, joined, schema_in_words, strict_schema
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from turncell.runtime.ports import ModelRequest
@@ -120,7 +120,8 @@ def _conversation(messages: Iterable[Message]) -> tuple[str, list[dict[str, Json
             system.append(clean(message.text))
             continue
         role = "assistant" if message.role == "assistant" else "user"
-        blocks = [block for part in message.parts if (block := _block(part, role, ids)) is not None]
+        parts = without_last_thoughts(message.parts) if role == "assistant" else message.parts
+        blocks = [block for part in parts if (block := _block(part, role, ids)) is not None]
         _add(turns, role, blocks)
         made = beside_images(message) if role == "assistant" else None
         _add(turns, "user", [] if made is None else [_block(part, "user", ids) for part in made.parts])
