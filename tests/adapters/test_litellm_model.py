@@ -329,6 +329,7 @@ def test_results_come_back_to_their_calls() -> None:
         (fault(429, "slow down", retry_after_s=7), "rate_limit", 429, 7.0),
         (fault(400, "bad", code="invalid"), "bad_request", 400, None),
         (fault(400, "This model's maximum context length is 8 tokens"), "context_length", 400, None),
+        (fault(400, "Your request exceeded model token limit: 8"), "context_length", 400, None),
         (fault(400, "no", code="content_policy_violation"), "filter", 400, None),
         (fault(500, "boom"), "overloaded", 500, None),
         (fault(503, retry_after_s=1.5), "overloaded", 503, 1.5),

@@ -33,8 +33,10 @@ _BY_CODE: tuple[tuple[str, FailureKind], ...] = (
     ("invalid_request|invalid_argument|bad_request|unsupported|invalid_value", "bad_request"),
 )
 _TOO_LONG = re.compile(
-    r"context.{0,12}(length|window|size|limit)|maximum.{0,20}(context|tokens)|(prompt|input|request).{0,40}too (long|large)"
-    r"|too many (input )?tokens|reduce the length|exceeds? the (available )?(context|model's|maximum)",
+    r"context.{0,12}(length|window|size|limit)|maximum.{0,20}(context|tokens)|maximum (prompt|input|model) length"
+    r"|(prompt|input|request).{0,40}too (long|large)|too many (input )?tokens(?!, please wait)|reduce the length"
+    r"|exceeds? the (available )?(context|model's|maximum)|exceeded model token limit|prompt.{0,40}exceeds (the limit|max)"
+    r"|range of input length|inputs` tokens \+",
     re.I,
 )
 _BUSY = re.compile(r"overloaded|server_error|service unavailable|internal (server )?error|at capacity", re.I)
@@ -71,6 +73,11 @@ def body_failure(
             title = re.search(r"<title[^>]*>(.*?)</title>", error, re.I | re.S)
             error = f"status {status_code}, with a web page" + (f" ({title[1].strip()})" if title else "")
     return said_failure(model, error, status_code=status_code, retry_after_s=retry_after(headers), key=key)
+
+
+def is_too_long(status_code: int | None, text: str) -> bool:
+    """Whether these words say that the prompt does not fit: each server has its own."""
+    return status_code in (None, 400, 413, 422, 500) and _TOO_LONG.search(text) is not None
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -151,7 +158,7 @@ def _kind(status_code: int | None, codes: str, text: str) -> FailureKind:
     by_code = next((kind for pattern, kind in _BY_CODE if re.search(pattern, codes)), None)
     if by_code in ("context_length", "filter"):
         return by_code
-    if status_code in (None, 400, 413, 422, 500) and _TOO_LONG.search(text):
+    if is_too_long(status_code, text):
         return "context_length"
     if by_code == "auth" and status_code == 429:
         return "auth"
