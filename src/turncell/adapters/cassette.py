@@ -228,29 +228,35 @@ class Cassette:
         assert tape is not None
         place = tape.place()
         heard: list[Fragment] = []
+
+        def keep(recording: Recording) -> None:
+            recording = redactor().value(recording)
+            try:
+                if tape.write(place, recording):
+                    self.recordings.add(recording, is_taken=True)
+            except StoreError as error:
+                # Not a kind that is tried again: it would be paid for twice.
+                raise ModelFailure("bad_request", str(error)) from error
+
         async with aclosing(model.stream(request)) as bursts:  # type: ignore[type-var]
-            async for burst in bursts:
-                heard += burst
-                end = burst[-1] if burst else None
-                if isinstance(end, Finished):
-                    # Before it is handed on: nobody asks for more after the end.
-                    recording = Recording(
-                        asked,
-                        assemble(heard),
-                        end.finish_reason,
-                        end.usage,
-                        end.cost_usd,
-                        end.cost_basis,
-                        end.answered_by,
-                    )
-                    recording = redactor().value(recording)
-                    try:
-                        if tape.write(place, recording):
-                            self.recordings.add(recording, is_taken=True)
-                    except StoreError as error:
-                        # Not a kind that is tried again: it would be paid for twice.
-                        raise ModelFailure("bad_request", str(error)) from error
-                yield burst
+            try:
+                async for burst in bursts:
+                    heard += burst
+                    end = burst[-1] if burst else None
+                    if isinstance(end, Finished):
+                        # Before it is handed on: nobody asks for more after the end.
+                        keep(
+                            Recording(
+                                asked, assemble(heard), end.finish_reason, end.usage, end.cost_usd, end.cost_basis,
+                                end.answered_by,
+                            )
+                        )  # fmt: skip
+                    yield burst
+            except ModelFailure as failure:
+                if failure.kind == "context_length" and not heard:
+                    # The run goes on with less: what it asks then follows from this.
+                    keep(Recording(asked, failure=(failure.kind, failure.message)))
+                raise
 
     def __repr__(self) -> str:
         # Cells show it, and nbval compares what they show: recorded or replayed, here or elsewhere, it reads the same.
@@ -261,7 +267,8 @@ def cassette(path: str | os.PathLike[str], mode: CassetteMode = "replay", *, del
     """Have every model call of every agent in this process go through a file of recordings.
 
     "replay" never calls a model, and fails where the file has no answer; "record" calls the model and replaces what the
-    file had; "auto" replays what is there and records what is not. Model calls that fail are not recorded. The request is
+    file had; "auto" replays what is there and records what is not. Model calls that fail are not recorded, but
+    for what was refused as too long: the run went on from there. The request is
     matched by all that the model sees; see the top of `recordings`. Wait for runs inside the block: what a run asks after
     its end goes to the model itself. One is active at a time, for all threads: UsageError says where the other was begun.
 
