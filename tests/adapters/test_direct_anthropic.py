@@ -245,6 +245,17 @@ class TestTheBody:
             chat = chat_messages(talk)[1]
             assert len(chat.get("thinking_blocks", [])) == (1 if kinds else 0)
 
+    def test_what_another_server_has_signed_goes_back_to_it_alone(self) -> None:
+        """Kimi, MiniMax and others speak the format and sign their thoughts, which Anthropic refuses, and they may its."""
+        script = [reply("Wet.", reasoning="hm", signature="c2Vh"), "x", "y"]
+        with serve(script) as server:
+            kimi, claude = model(server, "anthropic/kimi-k2"), model(server)
+            session = Agent(kimi).session()
+            for asked in (kimi, claude, kimi):
+                Agent(asked).run_sync("?", session=session)
+            said = [[block["type"] for block in body["messages"][1]["content"]] for body in server.requests[1:]]
+        assert said == [["text"], ["thinking", "text"]]
+
     def test_an_answer_always_has_a_limit(self) -> None:
         limits = [messages_body(ask(), name)["max_tokens"] for name in ("claude-sonnet-4-5", "claude-3-haiku-20240307")]
         assert limits == [32_000, 4096]

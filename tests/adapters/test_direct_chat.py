@@ -59,6 +59,8 @@ PLAYED: dict[str, Found] = {
     "empty_deltas": (HELLO, "stop", COUNTED),
     "usage_in_its_own_chunk": (HELLO, "stop", COUNTED),
     "usage_in_the_last_chunk": (HELLO, "stop", Usage(9, 4, cache_read_tokens=3)),
+    "reasoning_beside_the_answer": (HELLO, "stop", Usage(9, 304, reasoning_tokens=300)),
+    "reasoning_only_in_the_total": (HELLO, "stop", COUNTED),
     "usage_inside_the_choice": (HELLO, "stop", COUNTED),
     "cost_from_the_gateway": ((Reasoning("Greet."), *HELLO), "stop", COUNTED),
     "reasoning_content": ((Reasoning("Greet."), *HELLO), "stop", PLAIN),
@@ -182,6 +184,7 @@ LITELLM_DIFFERS = {
     "unknown_finish_reason": "says stop",
     "cut_by_the_window": "says stop",
     "reasoning_details": "loses the seals",
+    "reasoning_beside_the_answer": "loses the tokens",
     "call_signed_by_google": "loses the signature",
 }
 """What LiteLLM as a whole does not understand, or changes."""
@@ -414,14 +417,19 @@ def test_the_environment_names_server_and_key(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_costs_are_the_providers_the_users_or_unknown() -> None:
-    def end(name: str, **more: Any) -> Finished:
+    def end(name: str, model: str = "m", **more: Any) -> Finished:
         async def main() -> Finished:
             async with byte_server(plain(wire(name))) as server:
-                return (await hear(DirectChat("m", base_url=server.url, **more)))[1]
+                return (await hear(DirectChat(model, base_url=server.url, **more)))[1]
 
         return asyncio.run(main())
 
     price = Price(1.0, 2.0)
+    assert end("reasoning_beside_the_answer", price=price).cost_usd == 0.0125
+    assert end("reasoning_only_in_the_total", price=price).cost_usd == pytest.approx((9 + 2 * 4) / 1e6)
+    assert end("reasoning_only_in_the_total", "gemini-3-flash", price=price).cost_usd == pytest.approx(
+        (9 + 2 * 304) / 1e6
+    )
     assert (end("cost_from_the_gateway", price=price).cost_usd, end("cost_from_the_gateway").cost_basis) == (
         0.0125,
         "provider",

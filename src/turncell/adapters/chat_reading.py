@@ -128,22 +128,27 @@ class ChatReading:
         written = (
             prompt.get("cache_creation_tokens"), prompt.get("cache_write_tokens"), raw.get("cache_creation_input_tokens"),
         )  # fmt: skip
-        return Usage(
-            _count(raw.get("prompt_tokens")),
-            _count(raw.get("completion_tokens")),
-            _count(*read),
-            _count(*written),
+        asked, said = _count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))
+        thought, total = (
             _count(completion.get("reasoning_tokens"), raw.get("reasoning_tokens")),
+            _count(raw.get("total_tokens")),
         )
+        if asked is not None and said is not None and total is not None:
+            beside = total - asked - said
+            # xAI counts thoughts beside the answer, Google only in the total; both are paid as output.
+            if beside > 0 and (beside == thought or (not thought and "gemini" in self._model)):
+                said, thought = said + beside, beside
+        return Usage(asked, said, _count(*read), _count(*written), thought)
 
     def _add_usage(self, usage: Any) -> None:
         """Who sends usage twice sends totals, or each half once: the later one counts where it says more."""
         for name, value in _dict(usage).items():
             if value or name not in self.usage_json:
                 self.usage_json[name] = value
-        cost = self.usage_json.get("cost")
-        if isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < float("inf"):
-            self.cost_usd = float(cost)
+        for name, per_usd in (("cost", 1), ("cost_in_usd_ticks", 1e10)):  # OpenRouter's, xAI's
+            cost = self.usage_json.get(name)
+            if isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < float("inf"):
+                self.cost_usd = cost / per_usd
 
 
 def _read_delta(delta: dict[str, Any], fragments: list[Fragment], sealed_by: str) -> None:

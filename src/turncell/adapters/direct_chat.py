@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from typing import Any, ClassVar, Literal, Unpack
-from urllib.parse import urlsplit
 
 from turncell.adapters.chat_format import Dialect, MessageBytes, chat_tools, encode
 from turncell.adapters.chat_reading import ChatReading
 from turncell.adapters.direct_format import openai_has_schema_mode, strict_schema
 from turncell.adapters.direct_model import DirectModel, Options
+from turncell.adapters.seals import sealer_at
 from turncell.core.parts import Json
 from turncell.runtime.ports import ModelRequest
 
@@ -48,12 +48,11 @@ class DirectChat(DirectModel):
         super().__init__(name, **options)
         is_renamed = self._is_own or re.match(r"(o\d|gpt-5)", self.model)
         self._max_tokens_field = max_tokens_field or ("max_completion_tokens" if is_renamed else "max_tokens")
-        host = urlsplit(self.base_url).hostname or ""
-        self._host = host
+        self._sealed_by = sealer_at(self.base_url)
         self._messages = MessageBytes(
             Dialect(
-                details_by=host,
-                thoughts_in=reasoning_field or field_of_thoughts(host),
+                details_by=self._sealed_by,
+                thoughts_in=reasoning_field or field_of_thoughts(self._sealed_by),
                 has_signed_calls="gemini" in self.model,
             )
         )
@@ -91,7 +90,7 @@ class DirectChat(DirectModel):
         return self._tools[1]
 
     def _reading(self, key: str | None) -> ChatReading:
-        return ChatReading(self.name, key, self._host)
+        return ChatReading(self.name, key, self._sealed_by)
 
     def _endpoint(self) -> str:
         return self.base_url + ("" if self.base_url.endswith("/chat/completions") else "/chat/completions")

@@ -28,7 +28,7 @@ from turncell.adapters.chat_format import (
 )
 from turncell.adapters.direct_format import strict_schema
 from turncell.adapters.litellm_parsed import has_listeners
-from turncell.adapters.seals import THOUGHT, sealer
+from turncell.adapters.seals import THOUGHT, sealer, sealer_at
 from turncell.core.parts import Json
 from turncell.runtime.ports import ModelRequest
 
@@ -194,7 +194,7 @@ def dialect_of(provider: str, name: str, base_url: str | None) -> Dialect:
     is_google = provider in ("gemini", "vertex_ai")
     return Dialect(
         sealed_by=sealer(provider, name),
-        details_by=(urlsplit(base_url).hostname or "") if base_url else provider,
+        details_by=sealer_at(base_url) if base_url else provider,
         thoughts_in="reasoning_content" if provider in ("deepseek", "moonshot") else None,
         has_signed_calls="gemini" in name and not is_google,
         wire_id=_signed_id if is_google else legal_id,
