@@ -219,6 +219,7 @@ def test_leaving_closes_the_connection_within_a_tenth_of_a_second() -> None:
         ("400 Bad", b'{"object": "error", "message": "maximum context length is 8 tokens"}', "context_length"),
         ("400 Bad", b'{"error": {"message": "prompt is too long: 9 tokens > 8 maximum"}}', "context_length"),
         ("400 Bad", b'{"error": {"message": "no", "code": "content_filter"}}', "filter"),
+        ("400 Bad", b'{"error": {"message": "no", "code": "tool_use_failed", "failed_generation": "f{}"}}', "protocol"),
         ("401 No", b'{"error": {"message": "Incorrect API key provided: %b"}}' % KEY.encode(), "auth"),
         ("403 No", b"", "auth"),
         ("404 No", b'{"detail": "Not Found"}', "not_found"),
@@ -236,7 +237,12 @@ def test_leaving_closes_the_connection_within_a_tenth_of_a_second() -> None:
 def test_statuses_and_words_have_a_kind(status: str, body: bytes, kind: str) -> None:
     found = fail(plain(body, status=status) if body else plain(status=status))
     assert (found.kind, found.status_code) == (kind, int(status[:3]))
-    said = {b"field required": "field required", b"<title>": "Internal", b"plain words": "plain words"}
+    said = {
+        b"failed_generation": "no: f{}",
+        b"field required": "field required",
+        b"<title>": "Internal",
+        b"plain words": "plain words",
+    }
     assert all(words in str(found) for start, words in said.items() if start in body)
 
 
@@ -587,3 +593,22 @@ def test_what_is_too_long_is_known_in_the_words_of_all(status_code: int, text: s
 def test_what_asks_for_too_much_is_not_too_long(kind: str, text: str) -> None:
     error = {"error": {"message": text, "code": "throttling" if kind == "rate_limit" else ""}}
     assert said_failure("m", error, status_code=None if kind == "rate_limit" else 400).kind == kind
+
+
+@pytest.mark.feature("A13")
+@pytest.mark.parametrize(
+    ("body", "pause_s"),
+    [
+        (b'[{"error": {"code": 429, "message": "Quota exceeded.", "details": ['
+         b'{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34s"}]}}]', 34.0),
+        (b'{"error": {"message": "Rate limit reached for m. Please try again in 1.5s."}}', 1.5),
+        (b'{"error": {"message": "Rate limit reached for m. Please try again in 160ms."}}', 0.16),
+        (b'{"error": {"code": "429", "message": "Please retry after 20 seconds."}}', 20.0),
+        (b'{"error": {"message": "Please try again in 6m0s."}}', None),
+        (b'{"error": {"message": "Please try again later."}}', None),
+    ],
+)  # fmt: skip
+def test_the_pause_may_stand_in_the_body(body: bytes, pause_s: float | None) -> None:
+    """Google names it nowhere else."""
+    assert fail(plain(body, status="429 Slow")).retry_after_s == pause_s
+    assert fail(plain(body, status="429 Slow", headers="Retry-After: 3\r\n")).retry_after_s == 3.0

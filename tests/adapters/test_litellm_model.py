@@ -327,6 +327,7 @@ def test_results_come_back_to_their_calls() -> None:
         (fault(404, "no such model"), "not_found", 404, None),
         (fault(408), "timeout", 408, None),
         (fault(429, "slow down", retry_after_s=7), "rate_limit", 429, 7.0),
+        (fault(429, "Please retry in 5.5s."), "rate_limit", 429, 5.5),
         (fault(400, "bad", code="invalid"), "bad_request", 400, None),
         (fault(400, "This model's maximum context length is 8 tokens"), "context_length", 400, None),
         (fault(400, "Your request exceeded model token limit: 8"), "context_length", 400, None),
