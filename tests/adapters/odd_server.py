@@ -5,7 +5,7 @@
 kinds   mute              reads and never answers
         loud              writes to stderr, and ends at once
         stubborn          does not end when its input does
-        twice, names, huge, flood, schema, list, hidden, changed   what is odd about its tools
+        twice, names, huge, flood, schema, list, hidden, choices, changed   what is odd about its tools
 """
 
 from __future__ import annotations
@@ -68,6 +68,16 @@ def tools() -> list[dict[str, Any]]:
             "wrong": {"type": "object", "properties": {"text": {"type": 7}}},
         }.items():
             listed.append({"name": name, "description": name, "inputSchema": schema})
+    if "choices" in KINDS:
+        # Source: https://github.com/anomalyco/opencode/issues/35516, and one whose choices have the properties.
+        either = {"type": "object", "properties": {"text": {"type": "string"}, "file": {"type": "string"}},
+                  "anyOf": [{"required": ["text"]}, {"required": ["file"]}]}  # fmt: skip
+        one_of = {"type": "object", "oneOf": [
+            {"properties": {"do": {"const": "get"}}, "required": ["do"]},
+            {"$ref": "#/$defs/put"},
+        ], "$defs": {"put": {"properties": {"do": {"const": "put"}, "text": {"type": "string"}}, "required": ["do", "text"]}}}  # fmt: skip
+        listed += [{"name": "either", "inputSchema": either}, {"name": "one_of", "inputSchema": one_of},
+                   {"name": "strange", "inputSchema": {"type": "object", "anyOf": 3, "allOf": [7, {"properties": 7}]}}]  # fmt: skip
     if "hidden" in KINDS:
         ghost = "which\U000e0049\U000e0067"
         listed += [

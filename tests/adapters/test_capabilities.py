@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from turncell.adapters.chat_format import chat_messages
+from turncell.adapters.chat_format import Dialect, chat_messages
 from turncell.adapters.direct_anthropic import DirectAnthropic
 from turncell.adapters.direct_chat import DirectChat
 from turncell.adapters.direct_model import DirectModel
@@ -91,6 +91,6 @@ def test_a_seal_goes_to_nobody_but_who_has_made_it() -> None:
     said = [Message("user", (Text("?"),)), Message("assistant", (*thoughts, Text("!")))]
 
     def sent(sealed_by: str) -> list[str]:
-        return [one["signature"] for one in chat_messages(said, sealed_by=sealed_by)[1].get("thinking_blocks", [])]
+        return [one["signature"] for one in chat_messages(said, "", Dialect(sealed_by))[1].get("thinking_blocks", [])]
 
     assert (sent("anthropic"), sent("gemini"), sent("groq")) == (["c2Vh", "c2Vi"], ["c2Vj"], [])

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field
 from tests.adapters.direct import Direct, DirectRuns
 from tests.adapters.streams import ADD, KEY, ask, content, cut, hear, names, play
 from turncell import Agent, ModelFailure, UsageError, tool
+from turncell.adapters.chat_format import chat_messages
 from turncell.adapters.direct_anthropic import DirectAnthropic, MessagesReading
 from turncell.adapters.direct_anthropic_format import messages_body
 from turncell.adapters.price import Price
@@ -228,6 +229,32 @@ class TestTheBody:
         thought = replace(talk[1], parts=(Reasoning("hm", "c2VhbA=="), *talk[1].parts))
         talk = (talk[0], thought, talk[2])
         assert "thinking" in messages_body(ModelRequest(messages=talk, reasoning_effort="low"), "claude-sonnet-4-5")
+
+    def test_a_thought_that_nothing_follows_does_not_go_back(self) -> None:
+        """As where the limit has cut an answer while it thought: the API refuses a message that ends with one."""
+        hm, more = Reasoning("hm", "c2Vh"), Reasoning("", "redacted:c2Vi")
+        for parts, kinds in (
+            ((hm, more), None),
+            ((hm, Text(" ")), None),
+            ((hm, Text("x"), more), ["thinking", "text"]),
+        ):
+            talk = (*ask().messages, Message("assistant", parts), *ask("Go on.").messages)
+            turns = messages_body(ModelRequest(messages=talk), "claude-sonnet-4-5")["messages"]
+            said = [[block["type"] for block in turn["content"]] for turn in turns]
+            assert said == ([["text"], kinds, ["text"]] if kinds else [["text", "text"]])
+            chat = chat_messages(talk)[1]
+            assert len(chat.get("thinking_blocks", [])) == (1 if kinds else 0)
+
+    def test_what_another_server_has_signed_goes_back_to_it_alone(self) -> None:
+        """Kimi, MiniMax and others speak the format and sign their thoughts, which Anthropic refuses, and they may its."""
+        script = [reply("Wet.", reasoning="hm", signature="c2Vh"), "x", "y"]
+        with serve(script) as server:
+            kimi, claude = model(server, "anthropic/kimi-k2"), model(server)
+            session = Agent(kimi).session()
+            for asked in (kimi, claude, kimi):
+                Agent(asked).run_sync("?", session=session)
+            said = [[block["type"] for block in body["messages"][1]["content"]] for body in server.requests[1:]]
+        assert said == [["text"], ["thinking", "text"]]
 
     def test_an_answer_always_has_a_limit(self) -> None:
         limits = [messages_body(ask(), name)["max_tokens"] for name in ("claude-sonnet-4-5", "claude-3-haiku-20240307")]

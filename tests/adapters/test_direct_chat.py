@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.adapters.byte_server import byte_server, plain
-from turncell import Agent
-from turncell.adapters.chat_format import MessageBytes, chat_messages, encode
+from turncell import Agent, tool
+from turncell.adapters.chat_format import Dialect, MessageBytes, chat_messages, encode
 from turncell.adapters.chat_reading import ChatReading
 from turncell.adapters.direct_chat import DirectChat
+from turncell.adapters.direct_responses import DirectResponses
 from turncell.adapters.event_lines import EventLines
 from turncell.adapters.litellm_model import LiteLLMModel
 from turncell.adapters.price import Price
@@ -58,14 +59,42 @@ PLAYED: dict[str, Found] = {
     "empty_deltas": (HELLO, "stop", COUNTED),
     "usage_in_its_own_chunk": (HELLO, "stop", COUNTED),
     "usage_in_the_last_chunk": (HELLO, "stop", Usage(9, 4, cache_read_tokens=3)),
+    "reasoning_beside_the_answer": (HELLO, "stop", Usage(9, 304, reasoning_tokens=300)),
+    "reasoning_only_in_the_total": (HELLO, "stop", COUNTED),
     "usage_inside_the_choice": (HELLO, "stop", COUNTED),
     "cost_from_the_gateway": ((Reasoning("Greet."), *HELLO), "stop", COUNTED),
     "reasoning_content": ((Reasoning("Greet."), *HELLO), "stop", PLAIN),
+    "reasoning_details": (
+        (
+            Reasoning(
+                "Greet.",
+                '127.0.0.1:{"type":"reasoning.text","signature":"c2Vh","format":"anthropic-claude-v1","index":0}',
+            ),
+            Reasoning(
+                "",
+                '127.0.0.1:{"type":"reasoning.encrypted","data":"c2Vi","id":"call_1","format":"google-gemini-v1","index":1}',
+            ),
+            OSLO,
+        ),
+        "tool_calls",
+        PLAIN,
+    ),
+    "call_signed_by_google": (
+        (
+            weather(1, provider_id="function-call-1__thought__c2VhbA=="),
+            weather(2, TROMSO.arguments_text, "function-call-2"),
+        ),
+        "tool_calls",
+        PLAIN,
+    ),
     "content_as_blocks": ((Reasoning("Greet."), *HELLO), "stop", PLAIN),
     "comments": (HELLO, "stop", PLAIN),
     "fields_besides_data": (HELLO, "stop", PLAIN),
     "error_after_text": ((Text("Hel"),), "overloaded: Provider disconnected", PLAIN),
     "error_only": ((), "rate_limit: Rate limited", PLAIN),
+    "interrupted_by_the_server": ((Text("Hel"),), "overloaded: 'insufficient_system_resource'", PLAIN),
+    "ended_by_an_error": ((), "overloaded: 'MALFORMED_FUNCTION_CALL'", PLAIN),
+    "cut_by_the_window": ((Text("Hel"),), "length", PLAIN),
     "done_is_missing": (HELLO, "stop", PLAIN),
     "end_is_missing": ((Text("Hel"),), "protocol: ended before the answer did", PLAIN),
     "unknown_finish_reason": (HELLO, "other", PLAIN),
@@ -83,7 +112,7 @@ def wire(name: str) -> bytes:
 
 def play(name: str, cuts: list[int]) -> Found:
     """What is read of a stream that is cut there; a failure as its kind and words."""
-    lines, reading = EventLines(), ChatReading("m")
+    lines, reading = EventLines(), ChatReading("m", sealed_by="127.0.0.1")
     data, fragments = wire(name), list[Fragment]()
     ends = sorted({*cuts, len(data)})
     payloads = [one for a, b in zip([0, *ends], ends, strict=False) for one in lines.payloads(data[a:b])]
@@ -153,6 +182,10 @@ LITELLM_DIFFERS = {
     "content_as_blocks": "raises a TypeError for a provider that is not Mistral",
     "fields_besides_data": "its client wants JSON in an event without data",
     "unknown_finish_reason": "says stop",
+    "cut_by_the_window": "says stop",
+    "reasoning_details": "loses the seals",
+    "reasoning_beside_the_answer": "loses the tokens",
+    "call_signed_by_google": "loses the signature",
 }
 """What LiteLLM as a whole does not understand, or changes."""
 
@@ -211,6 +244,74 @@ def test_a_conversation_on_the_wire() -> None:
     assert messages[4]["content"] == "2 \ufffd"
 
 
+@tool(effect="read", name="weather")
+def rain(city: str) -> str:
+    """The weather."""
+    return f"rain in {city}"
+
+
+@pytest.mark.parametrize("kind", [DirectChat, LiteLLMModel])
+@pytest.mark.parametrize(
+    ("name", "stream", "field", "expected"),
+    [
+        ("openai/gemini-3-flash", "call_signed_by_google", "tool_calls",
+         [{"google": {"thought_signature": "c2VhbA=="}}, None]),
+        ("openai/m", "call_signed_by_google", "tool_calls", [None, None]),
+        ("openai/m", "reasoning_details", "reasoning_details", [
+            {"type": "reasoning.text", "text": "Greet.", "signature": "c2Vh", "format": "anthropic-claude-v1", "index": 0},
+            {"type": "reasoning.encrypted", "data": "c2Vi", "id": "call_1", "format": "google-gemini-v1", "index": 1}]),
+    ],
+)  # fmt: skip
+def test_what_a_server_has_sealed_goes_back_to_it(
+    kind: type[DirectChat | LiteLLMModel], name: str, stream: str, field: str, expected: list[Any]
+) -> None:
+    with serve([raw(wire(stream).decode()), reply("Wet.")]) as server:
+        model = kind(name, base_url=server.base_url, api_key="k")
+        assert Agent(model, tools=[rain]).run_sync("?").text.endswith("Wet.")
+        said = server.requests[1]["messages"][1]
+    ids = [one["id"] for one in said["tool_calls"]]
+    assert all("__thought__" not in one for one in ids)
+    assert (
+        [one.get("extra_content") for one in said[field]] == expected
+        if field == "tool_calls"
+        else said[field] == expected
+    )
+
+
+def test_what_another_has_sealed_does_not() -> None:
+    said = Message("assistant", (Reasoning("hm", 'openrouter.ai:{"type":"reasoning.text","signature":"c"}'), Text("y")))
+    for sealed_by, expected in (("openrouter.ai", True), ("api.groq.com", False), ("", False)):
+        [chat] = chat_messages([said], "", Dialect(details_by=sealed_by))
+        assert ("reasoning_details" in chat) is expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sent"),
+    [('{"a": 1}', '{"a": 1}'), (" ", "{}"), ('{"a": "half', '{"arguments":"{\\"a\\": \\"half"}'), ("[1]", '{"arguments":"[1]"}'),
+     ('{"a": NaN}', '{"arguments":"{\\"a\\": NaN}"}')],
+)  # fmt: skip
+def test_arguments_go_back_as_an_object(arguments: str, sent: str) -> None:
+    """Servers parse those of earlier calls again, and would refuse the conversation for ever."""
+    talk = (Message("assistant", (ToolCall("c1", "add", arguments),)), Message("tool", (ToolResult("c1", "add", "1"),)))
+    with serve([reply("x")] * 2) as server:
+        asyncio.run(hear(DirectChat("m", base_url=server.base_url), ask(*talk)))
+        asyncio.run(hear(DirectResponses("m", base_url=server.base_url), ask(*talk)))
+        chat, responses = server.requests
+    assert chat["messages"][0]["tool_calls"][0]["function"]["arguments"] == sent
+    assert responses["input"][0]["arguments"] == sent
+
+
+def test_ids_are_not_longer_than_openai_takes() -> None:
+    long = "chatcmpl-tool-0123456789abcdef0123456789abcdef"  # as vLLM makes them
+    talk = (
+        Message("assistant", (ToolCall("c1", "add", "{}", long),)),
+        Message("tool", (ToolResult("c1", "add", "1"),)),
+    )
+    chat = chat_messages(talk)
+    assert len(long) > 40 >= len(chat[0]["tool_calls"][0]["id"])
+    assert chat[0]["tool_calls"][0]["id"] == chat[1]["tool_call_id"]
+
+
 @given(st.lists(st.sampled_from(range(6)), max_size=30), st.integers(0, 300))
 @settings(deadline=None)
 def test_bytes_that_were_kept_are_those_that_would_be_made(picks: list[int], limit_bytes: int) -> None:
@@ -265,6 +366,25 @@ def test_thoughts_go_back_where_the_server_wants_them() -> None:
         assert server.requests[0]["messages"][1] == {"role": "assistant", "content": "y", "reasoning_content": "hm"}
 
 
+def test_deepseek_gets_its_thoughts_back() -> None:
+    """It refuses calls without one, also those that another model has made."""
+    talk = (
+        Message("user", (Text("x"),)),
+        Message("assistant", (Reasoning("hm"), ToolCall("c1", "add", "{}"))),
+        Message("tool", (ToolResult("c1", "add", "1"),)),
+        Message("assistant", (ToolCall("c2", "add", "{}"),)),
+        Message("tool", (ToolResult("c2", "add", "1"),)),
+        Message("assistant", (Text("y"),)),
+        Message("user", (Text("z"),)),
+    )
+    with serve([reply("x")] * 2) as server:
+        asyncio.run(hear(LiteLLMModel("deepseek/deepseek-chat", base_url=server.base_url, api_key="k"), ask(*talk)))
+        found = [one.get("reasoning_content") for one in server.requests[0]["messages"] if one["role"] == "assistant"]
+        assert found == ["hm", " ", None]
+        asyncio.run(hear(LiteLLMModel("groq/qwen3", base_url=server.base_url, api_key="k"), ask(*talk)))
+        assert "reasoning_content" not in json.dumps(server.requests[1]), "refused there"
+
+
 @pytest.mark.feature("G6")
 def test_keys_and_headers_that_are_made_for_a_request() -> None:
     async def key() -> str:
@@ -297,14 +417,19 @@ def test_the_environment_names_server_and_key(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_costs_are_the_providers_the_users_or_unknown() -> None:
-    def end(name: str, **more: Any) -> Finished:
+    def end(name: str, model: str = "m", **more: Any) -> Finished:
         async def main() -> Finished:
             async with byte_server(plain(wire(name))) as server:
-                return (await hear(DirectChat("m", base_url=server.url, **more)))[1]
+                return (await hear(DirectChat(model, base_url=server.url, **more)))[1]
 
         return asyncio.run(main())
 
     price = Price(1.0, 2.0)
+    assert end("reasoning_beside_the_answer", price=price).cost_usd == 0.0125
+    assert end("reasoning_only_in_the_total", price=price).cost_usd == pytest.approx((9 + 2 * 4) / 1e6)
+    assert end("reasoning_only_in_the_total", "gemini-3-flash", price=price).cost_usd == pytest.approx(
+        (9 + 2 * 304) / 1e6
+    )
     assert (end("cost_from_the_gateway", price=price).cost_usd, end("cost_from_the_gateway").cost_basis) == (
         0.0125,
         "provider",
@@ -382,7 +507,7 @@ def test_names_choose_the_way() -> None:
 def test_the_direct_way_does_not_import_litellm() -> None:
     code = """
 import sys
-from turncell import Agent
+from turncell import Agent, tool
 from turncell.testing import serve, reply
 import os
 with serve([reply("Hello")]) as server:

@@ -26,7 +26,7 @@ from turncell.testing import Reply, call, fault, raw, reply, serve
 pytestmark = pytest.mark.feature("G2")
 
 USAGE = Usage(37, 11, 12, 5, 7)
-WHOLE = (Reasoning("Hm.", "responses:rs_0:gAAA"), Text("Whole."), ToolCall("call_1", "add", '{"a":1}', "call_1"))
+WHOLE = (Reasoning("Hm.", "127.0.0.1:rs_0:gAAA"), Text("Whole."), ToolCall("call_1", "add", '{"a":1}', "call_1"))
 
 
 model = Direct(DirectResponses, "openai/responses/gpt-5", has_v1=True, said_after=5)
@@ -43,13 +43,13 @@ ANSWERS: dict[str, tuple[tuple[Part, ...], str]] = {
     ),
     "reasoning_and_call": (
         (
-            Reasoning("**Two steps**\n\nThen add.", "responses:rs_0:gAAAAABoISQ24OyVRYbk"),
+            Reasoning("**Two steps**\n\nThen add.", "127.0.0.1:rs_0:gAAAAABoISQ24OyVRYbk"),
             Text("I add."),
             ToolCall("call_1", "add", '{"a":1}', "call_1"),
         ),
         "tool_calls",
     ),
-    "sealed_only": ((Reasoning("", "responses:rs_0:gAAAAABsealed=="), Text("21")), "stop"),
+    "sealed_only": ((Reasoning("", "127.0.0.1:rs_0:gAAAAABsealed=="), Text("21")), "stop"),
     "refusal": ((Text("I can't help."),), "filter"),
     "cut_by_length": ((Text("half an"),), "length"),
     "filtered": ((Text("half"),), "filter"),
@@ -87,7 +87,7 @@ class TestStreams:
     @settings(deadline=None)
     @given(at=st.lists(st.integers(0, 10_000), max_size=12))
     def test_a_stream_may_be_cut_anywhere(self, name: str, at: list[int]) -> None:
-        check(name, *play(ResponsesReading("m"), cut(content("responses", name), at)))
+        check(name, *play(ResponsesReading("m", sealed_by="127.0.0.1"), cut(content("responses", name), at)))
 
     def test_a_server_that_does_not_stream_is_understood(self) -> None:
         item = {"type": "message", "content": [{"type": "output_text", "text": "Whole."}]}
@@ -111,11 +111,12 @@ HISTORY = (
         (
             Reasoning("no seal"),
             Reasoning("another's", "sig=="),
-            Reasoning("sealed", "responses:rs_1:gAAA:B=="),
+            Reasoning("OpenAI's, which no other server takes", "responses:rs_9:gAAA"),
+            Reasoning("sealed", "127.0.0.1:rs_1:gAAA:B=="),
             Text("I add."),
             ToolCall("run_1-1-1", "add", '{"a": 1}', "call_x"),
             ToolCall("run_1-1-2", "add", "", "call_x"),
-            Reasoning("nothing follows", "responses:rs_2:gAAA"),
+            Reasoning("nothing follows", "127.0.0.1:rs_2:gAAA"),
         ),
     ),
     Message("tool", (ToolResult("run_1-1-1", "add", "one"), ToolResult("run_1-1-2", "add", "two", is_error=True))),
@@ -162,6 +163,15 @@ class TestTheBody:
         assert ["include" in responses_body(ask(), name) for name in named] == [True, False, False, True, False]
         quiet = responses_body(ask(reasoning_effort="high"), "o3", summary=None)
         assert quiet["reasoning"] == {"effort": "high"}
+
+    def test_what_openai_has_sealed_goes_back_to_openai_alone(self) -> None:
+        def thoughts(base_url: str | None) -> list[str]:
+            items = DirectResponses("gpt-5", base_url=base_url)._body(ModelRequest(messages=HISTORY))["input"]
+            return [one["id"] for one in items if one["type"] == "reasoning"]
+
+        assert thoughts("https://api.openai.com/v1") == ["rs_9"]
+        assert thoughts("https://team.openai.azure.com/openai/v1") == []
+        assert thoughts("http://127.0.0.1:8000/v1") == ["rs_1"]
 
     def test_another_adapter_does_not_send_what_openai_has_sealed(self) -> None:
         _, _, assistant, *_ = chat_messages(HISTORY)

@@ -219,6 +219,7 @@ def test_leaving_closes_the_connection_within_a_tenth_of_a_second() -> None:
         ("400 Bad", b'{"object": "error", "message": "maximum context length is 8 tokens"}', "context_length"),
         ("400 Bad", b'{"error": {"message": "prompt is too long: 9 tokens > 8 maximum"}}', "context_length"),
         ("400 Bad", b'{"error": {"message": "no", "code": "content_filter"}}', "filter"),
+        ("400 Bad", b'{"error": {"message": "no", "code": "tool_use_failed", "failed_generation": "f{}"}}', "protocol"),
         ("401 No", b'{"error": {"message": "Incorrect API key provided: %b"}}' % KEY.encode(), "auth"),
         ("403 No", b"", "auth"),
         ("404 No", b'{"detail": "Not Found"}', "not_found"),
@@ -236,7 +237,12 @@ def test_leaving_closes_the_connection_within_a_tenth_of_a_second() -> None:
 def test_statuses_and_words_have_a_kind(status: str, body: bytes, kind: str) -> None:
     found = fail(plain(body, status=status) if body else plain(status=status))
     assert (found.kind, found.status_code) == (kind, int(status[:3]))
-    said = {b"field required": "field required", b"<title>": "Internal", b"plain words": "plain words"}
+    said = {
+        b"failed_generation": "no: f{}",
+        b"field required": "field required",
+        b"<title>": "Internal",
+        b"plain words": "plain words",
+    }
     assert all(words in str(found) for start, words in said.items() if start in body)
 
 
@@ -543,3 +549,66 @@ os.waitpid(child, 0)
 print(loop.run_until_complete(ask(url)), servers[0].connections, flush=True)
 """
     assert run_python(code) == "[b'1']\n[b'1'] 2"
+
+
+@pytest.mark.feature("C4")
+@pytest.mark.parametrize(
+    ("status_code", "text"),
+    [
+        (400, "This model's maximum prompt length is 131072 but the request contains 537812 tokens."),  # xAI
+        (400, "Invalid request: Your request exceeded model token limit: 262144 (requested: 291351)"),  # Moonshot
+        (400, "The decoder prompt (length 5000) is longer than the maximum model length of 4096."),  # vLLM
+        (400, "prompt token count of 128001 exceeds the limit of 128000"),  # GitHub Copilot
+        (400, "Prompt exceeds max length"),  # Zhipu
+        (400, "<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, 129024]"),  # DashScope
+        (
+            422,
+            "`inputs` tokens + `max_new_tokens` must be <= 8193. Given: 9000 `inputs` tokens and 100",
+        ),  # TGI, Together
+        (400, "The input token count (1048577) exceeds the maximum number of tokens allowed (1048576)."),  # Gemini
+        (400, "the request exceeds the available context size, try increasing it"),  # llama.cpp
+        (400, "prompt too long; exceeded max context length by 12 tokens"),  # Ollama
+        (400, "Prompt contains 40000 tokens and 0 draft tokens, too large for model with 32768 maximum context length"),
+        (400, "invalid params, context window exceeds limit (2013)"),  # MiniMax
+        (413, "Request too large for model `m`: Limit 6000, Requested 9000, please reduce your message size"),  # Groq
+    ],
+)
+def test_what_is_too_long_is_known_in_the_words_of_all(status_code: int, text: str) -> None:
+    assert said_failure("m", {"error": {"message": text}}, status_code=status_code).kind == "context_length"
+    assert said_failure("m", {"error": {"message": text}}, status_code=429).kind == "rate_limit"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (
+            "bad_request",
+            "max_tokens: 100000 > 8192, which is the maximum allowed number of output tokens for claude-3-5",
+        ),
+        ("bad_request", "max_tokens is too large: 100000. This model supports at most 16384 completion tokens"),
+        ("bad_request", "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]"),
+        ("rate_limit", "Too many tokens, please wait before trying again."),  # Bedrock
+    ],
+)
+def test_what_asks_for_too_much_is_not_too_long(kind: str, text: str) -> None:
+    error = {"error": {"message": text, "code": "throttling" if kind == "rate_limit" else ""}}
+    assert said_failure("m", error, status_code=None if kind == "rate_limit" else 400).kind == kind
+
+
+@pytest.mark.feature("A13")
+@pytest.mark.parametrize(
+    ("body", "pause_s"),
+    [
+        (b'[{"error": {"code": 429, "message": "Quota exceeded.", "details": ['
+         b'{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34s"}]}}]', 34.0),
+        (b'{"error": {"message": "Rate limit reached for m. Please try again in 1.5s."}}', 1.5),
+        (b'{"error": {"message": "Rate limit reached for m. Please try again in 160ms."}}', 0.16),
+        (b'{"error": {"code": "429", "message": "Please retry after 20 seconds."}}', 20.0),
+        (b'{"error": {"message": "Please try again in 6m0s."}}', None),
+        (b'{"error": {"message": "Please try again later."}}', None),
+    ],
+)  # fmt: skip
+def test_the_pause_may_stand_in_the_body(body: bytes, pause_s: float | None) -> None:
+    """Google names it nowhere else."""
+    assert fail(plain(body, status="429 Slow")).retry_after_s == pause_s
+    assert fail(plain(body, status="429 Slow", headers="Retry-After: 3\r\n")).retry_after_s == 3.0

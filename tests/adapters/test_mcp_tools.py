@@ -23,6 +23,7 @@ from turncell import Agent, McpServer, Rule, Session, UsageError, rulebook, tool
 from turncell.adapters import mcp_tools
 from turncell.adapters.mcp_connection import McpFailed
 from turncell.core.parts import ToolResult
+from turncell.errors import ToolError
 from turncell.testing import ScriptedModel, call
 
 ROOT = Path(__file__).parents[2]
@@ -546,3 +547,20 @@ def test_an_agent_takes_its_servers_along_to_another_process() -> None:
     agent = Agent("embedded", tools=[McpServer("odd", sys.executable, [str(ODD)], reads=["echo"], env={"A": "b"})])
     [server] = pickle.loads(pickle.dumps(agent)).tool_sources
     assert (repr(server), server.reads, server.state) == (repr(agent.tool_sources[0]), ("echo",), "not started")
+
+
+def test_a_schema_that_chooses_is_told_as_every_provider_takes_it() -> None:
+    """Anthropic and OpenAI refuse the whole request for one tool with a choice at the top of its schema."""
+    tools = {tool.remote_name: tool for tool in odd("choices").tools()}
+    told = {name: tools[name].spec.schema for name in ("either", "one_of", "strange")}
+    assert not any({"anyOf", "oneOf", "allOf", "not", "enum"} & schema.keys() for schema in told.values())
+    assert list(told["either"]["properties"]) == ["text", "file"]
+    assert '"anyOf": [{"required": ["text"]}' in told["either"]["description"]
+    assert told["one_of"]["properties"] == {
+        "do": {"anyOf": [{"const": "get"}, {"const": "put"}]}, "text": {"type": "string"},
+    }  # fmt: skip
+    assert tools["either"].validate({"file": "a"}) == {"file": "a"}
+    assert tools["one_of"].validate({"do": "put", "text": "a"}) == {"do": "put", "text": "a"}
+    for name, arguments in (("either", {}), ("one_of", {"do": "put"})):
+        with pytest.raises(ToolError, match="not valid"):
+            tools[name].validate(arguments)

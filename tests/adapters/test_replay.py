@@ -337,6 +337,41 @@ class TestCassetteOf:
             assert compare(before, after) is None
             assert summaries(before) == summaries(after) != []
 
+    @pytest.mark.feature("C4")
+    @pytest.mark.parametrize("is_live", [False, True])
+    def test_what_was_refused_as_too_long_is_refused_again(self, is_live: bool, tmp_path: Path) -> None:
+        @tool(effect="read")
+        def look(at: int) -> str:
+            """Look at the sea."""
+            return f"{at}: {'the tide is high ' * 60}"
+
+        def answer(request: ModelRequest) -> Any:
+            if request.instructions == INSTRUCTIONS:
+                return "The sea was calm."
+            words = sum(len(str(part).split()) for message in request.messages for part in message.parts)
+            if words > 900:
+                return ModelFailure("context_length", "the window has 900 words")
+            return [f"Look {request.step}.", call("look", at=request.step)] if request.step <= 12 else "High."
+
+        def talk(script: Any) -> list[Run]:
+            first = Agent(ScriptedModel(script), tools=[look], max_steps=20).run_sync("Watch the sea.")
+            return [first, first.session.send("And now?").result()]
+
+        path = tmp_path / "sea.jsonl"
+        if is_live:
+            with cassette(path, "record"):
+                runs = talk(answer)
+        else:
+            runs = talk(answer)
+            write_cassette(path, cassette_of(runs[0].session))
+        assert [run.status for run in runs] == ["completed", "completed"]
+        assert sum("the window has" in note.message for run in runs for note in run.state.notes) >= 1
+        with cassette(path):
+            played = talk([])
+        for before, after in zip(runs, played, strict=True):
+            assert compare(before, after) is None
+            assert len(before.state.edits) == len(after.state.edits)
+
 
 def summaries(run: Run) -> list[str]:
     return [edit.summary for edit in run.state.edits if isinstance(edit, Compacted)]

@@ -228,29 +228,35 @@ class Cassette:
         assert tape is not None
         place = tape.place()
         heard: list[Fragment] = []
+
+        def keep(recording: Recording) -> None:
+            recording = redactor().value(recording)
+            try:
+                if tape.write(place, recording):
+                    self.recordings.add(recording, is_taken=True)
+            except StoreError as error:
+                # Not a kind that is tried again: it would be paid for twice.
+                raise ModelFailure("bad_request", str(error)) from error
+
         async with aclosing(model.stream(request)) as bursts:  # type: ignore[type-var]
-            async for burst in bursts:
-                heard += burst
-                end = burst[-1] if burst else None
-                if isinstance(end, Finished):
-                    # Before it is handed on: nobody asks for more after the end.
-                    recording = Recording(
-                        asked,
-                        assemble(heard),
-                        end.finish_reason,
-                        end.usage,
-                        end.cost_usd,
-                        end.cost_basis,
-                        end.answered_by,
-                    )
-                    recording = redactor().value(recording)
-                    try:
-                        if tape.write(place, recording):
-                            self.recordings.add(recording, is_taken=True)
-                    except StoreError as error:
-                        # Not a kind that is tried again: it would be paid for twice.
-                        raise ModelFailure("bad_request", str(error)) from error
-                yield burst
+            try:
+                async for burst in bursts:
+                    heard += burst
+                    end = burst[-1] if burst else None
+                    if isinstance(end, Finished):
+                        # Before it is handed on: nobody asks for more after the end.
+                        keep(
+                            Recording(
+                                asked, assemble(heard), end.finish_reason, end.usage, end.cost_usd, end.cost_basis,
+                                end.answered_by,
+                            )
+                        )  # fmt: skip
+                    yield burst
+            except ModelFailure as failure:
+                if failure.kind == "context_length" and not heard:
+                    # The run goes on with less: what it asks then follows from this.
+                    keep(Recording(asked, failure=(failure.kind, failure.message)))
+                raise
 
     def __repr__(self) -> str:
         # Cells show it, and nbval compares what they show: recorded or replayed, here or elsewhere, it reads the same.
@@ -264,9 +270,10 @@ def cassette(path: str | os.PathLike[str], mode: CassetteMode = "replay", *, del
     "record"  calls the model and replaces what the file had
     "auto"    replays what is there, and records what is not
 
-    A request is matched by everything that the model sees. Model calls that fail are not recorded. Wait for runs inside
-    the block: what a run asks later goes to the model itself. One cassette is active at a time, for all threads;
-    otherwise UsageError says where the other one was started. `delay_s` passes before each piece of a replayed answer.
+    A request is matched by everything that the model sees. Model calls that fail are not recorded, except refusals of a
+    conversation that is too long: the run went on from there. Wait for runs inside the block: what a run asks later goes to
+    the model itself. One cassette is active at a time, for all threads; otherwise UsageError says where the other one was
+    started. `delay_s` passes before each piece of a replayed answer.
 
     >>> import tempfile
     >>> from turncell import Agent

@@ -11,50 +11,65 @@ from typing import NamedTuple, TypeAlias
 
 import orjson
 
-from turncell.adapters.seals import ANTHROPIC, REDACTED, seal_of
+from turncell.adapters.seals import ANTHROPIC, REDACTED, THOUGHT, seal_of
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from turncell.runtime.ports import ToolSpec
 
-THOUGHT = "__thought__"
-"""LiteLLM carries Gemini's thought signatures inside the ids of calls, after this word."""
-_LEGAL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_LEGAL_ID = re.compile(r"[A-Za-z0-9_-]{1,40}")
+"""OpenAI's chat completions refuse more, others from 64 on; vLLM makes longer ones itself."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def chat_messages(
-    messages: Iterable[Message],
-    instructions: str = "",
-    *,
-    wire_id: Callable[[str], str] | None = None,
-    sealed_by: str = ANTHROPIC,
-) -> list[dict[str, Json]]:
-    """The messages as chat completions take them, the instructions first.
+def legal_id(text: str) -> str:
+    """The id itself where every provider accepts it, otherwise one made from it. A thought inside it is left out.
 
-    Reasoning goes back only with a seal of `sealed_by` (as `thinking_blocks`): providers refuse what they have not sealed.
-    `wire_id` makes the id of a tool call from the provider's own; legal ones are kept unless it says otherwise.
+    >>> legal_id("call_1"), legal_id("functions.f:0")
+    ('call_1', 'functions_f_0_d6bdd4de')
     """
+    text = text.split(THOUGHT)[0] or text
+    if _LEGAL_ID.fullmatch(text):
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8]
+    return re.sub(r"[^A-Za-z0-9_-]", "_", text)[:31] + "_" + digest
+
+
+class Dialect(NamedTuple):
+    """Where those who take chat completions differ. Nobody is given what another has sealed: it would be refused."""
+
+    sealed_by: str = ""
+    """Whose seals go back as LiteLLM's `thinking_blocks`."""
+    details_by: str = ""
+    """Whose seals go back as OpenRouter's `reasoning_details`."""
+    thoughts_in: str | None = None
+    """The field in which thoughts go back as text."""
+    has_signed_calls: bool = False
+    """Google's, which refuses a call without the signature that it came with."""
+    wire_id: Callable[[str], str] = legal_id
+    """Makes the id of a tool call from the provider's own."""
+
+
+LITELLM = Dialect(ANTHROPIC)
+
+
+def chat_messages(
+    messages: Iterable[Message], instructions: str = "", dialect: Dialect = LITELLM
+) -> list[dict[str, Json]]:
+    """The messages as chat completions take them, the instructions first."""
     chat = [_system(instructions)] if instructions else []
     ids: dict[str, str] = {}
     for message in messages:
-        chat += _message(message, ids, wire_id or legal_id, sealed_by)
+        chat += _message(message, ids, dialect)
     return chat
 
 
 class MessageBytes:
     """`chat_messages` as JSON, each message encoded once for as long as the runtime gives the same object again.
 
-    `shape` may change a message before it is encoded: it gets the message and those that it has become on the wire.
     Kept is what the last requests were made of: some `limit_bytes`, and however much one request needs.
     """
 
-    def __init__(
-        self,
-        shape: Callable[[Message, list[dict[str, Json]]], object] | None = None,
-        limit_bytes: int = 16 << 20,
-        *,
-        sealed_by: str = ANTHROPIC,
-    ) -> None:
-        self._shape, self._limit_bytes, self._sealed_by = shape, limit_bytes, sealed_by
+    def __init__(self, dialect: Dialect = LITELLM, limit_bytes: int = 16 << 20) -> None:
+        self._dialect, self._limit_bytes = dialect, limit_bytes
         self._new: dict[int, _Encoded] = {}
         self._old: dict[int, _Encoded] = {}
         self._new_bytes = 0
@@ -85,9 +100,7 @@ class MessageBytes:
 
     def _encoded(self, message: Message, ids: dict[str, str]) -> _Encoded:
         own = dict(ids) if message.role != "assistant" else {}
-        chat = _message(message, own, legal_id, self._sealed_by)
-        if self._shape is not None:
-            self._shape(message, chat)
+        chat = _message(message, own, self._dialect)
         return message, b",".join(map(encode, chat)), own if message.role == "assistant" else {}
 
 
@@ -123,18 +136,16 @@ def _system(instructions: str) -> dict[str, Json]:
     return {"role": "system", "content": clean(instructions)}
 
 
-def _message(
-    message: Message, ids: dict[str, str], wire_id: Callable[[str], str], sealed_by: str
-) -> list[dict[str, Json]]:
+def _message(message: Message, ids: dict[str, str], dialect: Dialect) -> list[dict[str, Json]]:
     """The messages that one becomes. `ids` are those on the wire of the calls so far; an assistant's are added."""
     chat: list[dict[str, Json]] = []
     if message.role == "assistant":
-        chat.append(_assistant(message, ids, wire_id, sealed_by))
+        chat.append(_assistant(message, ids, dialect))
     elif message.role != "tool":
         chat.append({"role": message.role, "content": _content(message.parts)})
     for part in message.parts:
         if isinstance(part, ToolResult):
-            call_id = ids.get(part.call_id) or wire_id(part.provider_id or part.call_id)
+            call_id = ids.get(part.call_id) or dialect.wire_id(part.provider_id or part.call_id)
             chat.append({"role": "tool", "tool_call_id": call_id, "content": clean(part.content)})
     if (beside := beside_images(message)) is not None:
         chat.append({"role": "user", "content": _content(beside.parts)})
@@ -202,41 +213,85 @@ def clean(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def legal_id(text: str) -> str:
-    """The id itself where every provider accepts it, otherwise one made from it. A thought inside it is left out.
-
-    >>> legal_id("call_1"), legal_id("functions.f:0")
-    ('call_1', 'functions_f_0_d6bdd4de')
-    """
-    text = text.split(THOUGHT)[0]
-    if _LEGAL_ID.fullmatch(text):
-        return text
-    digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8]
-    return re.sub(r"[^A-Za-z0-9_-]", "_", text)[:55] + "_" + digest
-
-
-def _assistant(message: Message, ids: dict[str, str], wire_id: Callable[[str], str], sealed_by: str) -> dict[str, Json]:
+def _assistant(message: Message, ids: dict[str, str], dialect: Dialect) -> dict[str, Json]:
     text = clean(message.text)
     chat: dict[str, Json] = {"role": "assistant", "content": text}
     if message.calls:
         calls: list[dict[str, Json]] = []
         chat |= {"content": text or None, "tool_calls": calls}
         for call in message.calls:
-            call_id = wire_id(call.provider_id or call.call_id)
+            call_id = dialect.wire_id(call.provider_id or call.call_id)
             if any(other["id"] == call_id for other in calls):
                 # Some servers name all their calls alike; a result must still find its own.
                 call_id = legal_id(call.call_id)
             ids[call.call_id] = call_id
-            calls.append(_call(call, call_id))
-    thoughts = [block for part in message.parts if (block := thinking_block(part, sealed_by)) is not None]
+            calls.append(_call(call, call_id, dialect))
+    told = without_last_thoughts(message.parts)
+    thoughts = [block for part in told if (block := thinking_block(part, dialect.sealed_by)) is not None]
     if thoughts:
         chat["thinking_blocks"] = thoughts
+    details = [one for part in message.parts if (one := _detail(part, dialect.details_by)) is not None]
+    if details:
+        chat["reasoning_details"] = details
+    if dialect.thoughts_in is not None:
+        said = "".join(clean(part.text) for part in message.parts if isinstance(part, Reasoning))
+        if said or message.calls:
+            # DeepSeek and Kimi refuse calls without a thought, such as those of a model that was asked before.
+            chat[dialect.thoughts_in] = said or " "
     return chat
 
 
-def _call(call: ToolCall, call_id: str) -> dict[str, Json]:
-    function = {"name": call.name, "arguments": clean(call.arguments_text) or "{}"}
-    return {"id": call_id, "type": "function", "function": function}
+def _call(call: ToolCall, call_id: str, dialect: Dialect) -> dict[str, Json]:
+    said = {"id": call_id, "type": "function", "function": {"name": call.name, "arguments": arguments_text(call)}}
+    signature = (call.provider_id or "").partition(THOUGHT)[2] if dialect.has_signed_calls else ""
+    return said | {"extra_content": {"google": {"thought_signature": signature}}} if signature else said
+
+
+def arguments_of(call: ToolCall) -> dict[str, Json]:
+    """The arguments as an object; what is none stands in it as text, so that the model sees what it wrote."""
+    text = clean(call.arguments_text)
+    if not text.strip():
+        return {}
+    found = _object(text)
+    return {"arguments": text} if found is None else found
+
+
+def arguments_text(call: ToolCall) -> str:
+    """The arguments as they were written, if they are an object. vLLM, llama.cpp and Ollama read those of all calls again,
+    and would refuse every later request of the conversation."""
+    text = clean(call.arguments_text)
+    return text if _object(text) is not None else encode(arguments_of(call)).decode()
+
+
+def _object(text: str) -> dict[str, Json] | None:
+    try:
+        found = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _no_constant(name: str) -> Json:
+    raise ValueError(name)  # NaN and the infinities, which cannot be sent
+
+
+def _detail(part: Part, by: str) -> dict[str, Json] | None:
+    """A sealed piece of OpenRouter's `reasoning_details`."""
+    sealed = seal_of(part, by) if isinstance(part, Reasoning) and by else None
+    if not isinstance(part, Reasoning) or sealed is None:
+        return None
+    detail: dict[str, Json] = orjson.loads(sealed)
+    return detail | {"text": clean(part.text)} if detail.get("type") == "reasoning.text" else detail
+
+
+def without_last_thoughts(parts: Sequence[Part]) -> Sequence[Part]:
+    """Anthropic refuses an answer that ends with a thought, such as one that was cut while it thought."""
+    said = [
+        at
+        for at, part in enumerate(parts, 1)
+        if isinstance(part, ToolCall) or (isinstance(part, Text) and part.text.strip())
+    ]
+    return parts[: said[-1]] if said else ()
 
 
 def thinking_block(part: Part, sealed_by: str = ANTHROPIC) -> dict[str, Json] | None:

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from turncell.adapters.provider_failures import said_failure
+from turncell.adapters.seals import THOUGHT, seal
 from turncell.core.deltas import CallFragment, Finished, Fragment, ImageFragment, ReasoningFragment, TextFragment
 from turncell.core.events import CostBasis, FinishReason
 from turncell.core.parts import Usage
@@ -25,17 +26,20 @@ _REASONS: dict[str, FinishReason] = {
     "stop": "stop", "eos": "stop", "eos_token": "stop", "end_turn": "stop", "stop_sequence": "stop",
     "length": "length", "max_tokens": "length", "max_output_tokens": "length", "model_length": "length",
     "tool_calls": "tool_calls", "tool_use": "tool_calls", "function_call": "tool_calls",
-    "content_filter": "filter", "safety": "filter",
+    "content_filter": "filter", "safety": "filter", "sensitive": "filter", "model_context_window_exceeded": "length",
 }  # fmt: skip
+_FAILED = {"error", "insufficient_system_resource", "network_error", "abort"}
+"""Of OpenRouter, DeepSeek, Zhipu and vLLM: the answer is not whole, and asking again may help."""
 
 
 class ChatReading:
     """The chunks of one answer of `model`, and what they said of tokens, cost and the end.
 
     A failure inside the stream is kept in `failure`, since fragments that came with it must be handed over before it.
+    Sealed thoughts (OpenRouter's `reasoning_details`) are kept as those of `sealed_by`.
     """
 
-    def __init__(self, model: str, key: str | None = None) -> None:
+    def __init__(self, model: str, key: str | None = None, sealed_by: str = "") -> None:
         self.is_over = False
         """Never: `[DONE]` ends it, or the body does."""
         self.failure: ModelFailure | None = None
@@ -46,7 +50,8 @@ class ChatReading:
         """What was said of tokens, merged."""
         self.cost_usd: float | None = None
         """The provider's own figure."""
-        self._model, self._key = model, key
+        self._failed_with: str | None = None
+        self._model, self._key, self._sealed_by = model, key, sealed_by
 
     def read(self, payloads: Sequence[bytes]) -> list[Fragment]:
         """The fragments in these payloads, up to a failure."""
@@ -73,9 +78,11 @@ class ChatReading:
                         if text and len(delta) == 1 and isinstance(text, str):
                             fragments.append(TextFragment(text))
                         else:
-                            _read_delta(delta, fragments)
+                            _read_delta(delta, fragments, self._sealed_by)
                     if choice.get("finish_reason"):
                         self.reason = str(choice["finish_reason"])
+                        if self.reason in _FAILED:
+                            self._failed_with = str(choice.get("native_finish_reason") or self.reason)
                     if choice.get("usage"):
                         self._add_usage(choice["usage"])
             if chunk.get("usage"):
@@ -97,6 +104,10 @@ class ChatReading:
             raise ModelFailure(
                 "protocol", f"{self._model}: the stream ended before the answer did; it may be incomplete"
             )
+        if self._failed_with is not None:
+            raise ModelFailure(
+                "overloaded", f"{self._model}: the provider has ended the answer with {self._failed_with!r}"
+            )
         return _REASONS.get(self.reason.lower(), "other")
 
     def finished(self, cost_usd: float | None = None, basis: CostBasis = "none") -> Finished:
@@ -117,28 +128,36 @@ class ChatReading:
         written = (
             prompt.get("cache_creation_tokens"), prompt.get("cache_write_tokens"), raw.get("cache_creation_input_tokens"),
         )  # fmt: skip
-        return Usage(
-            _count(raw.get("prompt_tokens")),
-            _count(raw.get("completion_tokens")),
-            _count(*read),
-            _count(*written),
+        asked, said = _count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))
+        thought, total = (
             _count(completion.get("reasoning_tokens"), raw.get("reasoning_tokens")),
+            _count(raw.get("total_tokens")),
         )
+        if asked is not None and said is not None and total is not None:
+            beside = total - asked - said
+            # xAI counts thoughts beside the answer, Google only in the total; both are paid as output.
+            if beside > 0 and (beside == thought or (not thought and "gemini" in self._model)):
+                said, thought = said + beside, beside
+        return Usage(asked, said, _count(*read), _count(*written), thought)
 
     def _add_usage(self, usage: Any) -> None:
         """Who sends usage twice sends totals, or each half once: the later one counts where it says more."""
         for name, value in _dict(usage).items():
             if value or name not in self.usage_json:
                 self.usage_json[name] = value
-        cost = self.usage_json.get("cost")
-        if isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < float("inf"):
-            self.cost_usd = float(cost)
+        for name, per_usd in (("cost", 1), ("cost_in_usd_ticks", 1e10)):  # OpenRouter's, xAI's
+            cost = self.usage_json.get(name)
+            if isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < float("inf"):
+                self.cost_usd = cost / per_usd
 
 
-def _read_delta(delta: dict[str, Any], fragments: list[Fragment]) -> None:
+def _read_delta(delta: dict[str, Any], fragments: list[Fragment], sealed_by: str) -> None:
     thought = delta.get("reasoning_content") or delta.get("reasoning")
     if thought and isinstance(thought, str):
         fragments.append(ReasoningFragment(thought))
+    details = delta.get("reasoning_details")
+    if isinstance(details, list):
+        _read_details(details, fragments, sealed_by, has_text=bool(thought))
     text = delta.get("content") or delta.get("refusal")
     if text and isinstance(text, str):
         fragments.append(TextFragment(text))
@@ -179,6 +198,17 @@ def packed_image(data: str) -> ImageFragment | TextFragment | None:
     return ImageFragment(data, media_type) if media_type else None
 
 
+def _read_details(details: list[Any], fragments: list[Fragment], sealed_by: str, *, has_text: bool) -> None:
+    """OpenRouter's: the text stands beside them too; what is signed or sealed goes back as it came."""
+    for detail in map(_dict, details):
+        text = detail.get("text") or detail.get("summary")
+        if text and isinstance(text, str) and not has_text:
+            fragments.append(ReasoningFragment(text))
+        if sealed_by and (detail.get("signature") or detail.get("data")):
+            kept = {name: value for name, value in detail.items() if name != "text"}
+            fragments.append(ReasoningFragment("", seal(sealed_by, orjson.dumps(kept).decode())))
+
+
 def _read_blocks(blocks: list[Any], fragments: list[Fragment]) -> None:
     """Mistral sends content as a list while its models think: thoughts are lists of text again."""
     for block in map(_dict, blocks):
@@ -197,10 +227,13 @@ def _call(call: dict[str, Any]) -> CallFragment:
     if not isinstance(arguments, str):
         # Some servers send the object itself.
         arguments = "" if arguments is None else orjson.dumps(arguments).decode()
-    call_id = call.get("id")
+    call_id = "" if call.get("id") is None else str(call["id"])
+    google = _dict(_dict(call.get("extra_content")).get("google"))
+    if signature := _text(google.get("thought_signature")):
+        call_id += THOUGHT + signature
     return CallFragment(
         _count(call.get("index")),
-        str(call_id) if call_id not in (None, "") else None,
+        call_id or None,
         _text(function.get("name")),
         arguments,
     )

@@ -11,7 +11,7 @@ from turncell.adapters.direct_format import count
 from turncell.adapters.direct_model import DirectModel, EventReading, Options
 from turncell.adapters.price import Price
 from turncell.adapters.provider_failures import said_failure
-from turncell.adapters.seals import ANTHROPIC, REDACTED, seal
+from turncell.adapters.seals import ANTHROPIC, REDACTED, seal, sealer_at
 from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
 from turncell.core.events import FinishReason
 from turncell.core.parts import Json, Usage
@@ -53,12 +53,14 @@ class DirectAnthropic(DirectModel):
             raise UsageError(f"prompt_cache is one of {', '.join(get_args(CacheTime))}; found {prompt_cache!r}")
         self.prompt_cache: CacheTime = prompt_cache
         super().__init__(name, **options)
+        # Others speak the format and sign their thoughts; each refuses those of another.
+        self._sealed_by = ANTHROPIC if self._is_own or "claude" in self.model else sealer_at(self.base_url)
 
     def _body(self, request: ModelRequest) -> dict[str, Json]:
-        return messages_body(request, self.model, self.prompt_cache)
+        return messages_body(request, self.model, self.prompt_cache, self._sealed_by)
 
     def _reading(self, key: str | None) -> MessagesReading:
-        return MessagesReading(self.name, key)
+        return MessagesReading(self.name, key, self._sealed_by)
 
     def _endpoint(self) -> str:
         return f"{self.base_url.removesuffix('/v1')}/v1/messages"
@@ -84,8 +86,9 @@ class MessagesReading(EventReading):
     Blocks follow each other, each with a number. Some servers number all of them 0; a block begins where it is said to.
     """
 
-    def __init__(self, name: str, key: str | None = None) -> None:
+    def __init__(self, name: str, key: str | None = None, sealed_by: str = ANTHROPIC) -> None:
         super().__init__(name, key)
+        self._sealed_by = sealed_by
         self.answered_by: str | None = None
         self._kinds: dict[Any, str] = {}
         self._seals: dict[Any, str] = {}
@@ -157,7 +160,7 @@ class MessagesReading(EventReading):
             self._inputs[index] = orjson.dumps(block["input"]).decode() if block.get("input") else ""
             return [CallFragment(index, block["id"], block["name"])]
         if kind == "redacted_thinking":
-            return [ReasoningFragment("", seal(ANTHROPIC, REDACTED + block["data"]))]
+            return [ReasoningFragment("", seal(self._sealed_by, REDACTED + block["data"]))]
         if kind == "thinking":
             self._seals[index] = block.get("signature") or ""
             return [ReasoningFragment(block["thinking"])] if block.get("thinking") else []
@@ -181,4 +184,4 @@ class MessagesReading(EventReading):
         whole, sealed = self._inputs.pop(index, ""), self._seals.pop(index, "")
         if whole:
             return [CallFragment(index, None, None, whole)]
-        return [ReasoningFragment("", seal(ANTHROPIC, sealed))] if sealed else []
+        return [ReasoningFragment("", seal(self._sealed_by, sealed))] if sealed else []

@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
-from turncell.adapters.chat_format import beside_images, clean, thinking_block
-from turncell.adapters.direct_format import WireIds, arguments_of, image_url, joined, schema_in_words, strict_schema
+from turncell.adapters.chat_format import arguments_of, beside_images, clean, thinking_block, without_last_thoughts
+from turncell.adapters.direct_format import WireIds, image_url, joined, schema_in_words, strict_schema
+from turncell.adapters.seals import ANTHROPIC
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from turncell.runtime.ports import ModelRequest
 
@@ -44,10 +45,15 @@ def has_schema_mode(name: str) -> bool:
     return version >= (4, 5) or (version == (4, 1) and "opus" in name)
 
 
-def messages_body(request: ModelRequest, model: str, cache: CacheTime = "5m") -> dict[str, Json]:
-    """The body of a streaming request to `model` (as the provider names it), without anybody's extras."""
+def messages_body(
+    request: ModelRequest, model: str, cache: CacheTime = "5m", sealed_by: str = ANTHROPIC
+) -> dict[str, Json]:
+    """The body of a streaming request to `model` (as the provider names it), without anybody's extras.
+
+    Thoughts go back with a seal of `sealed_by` alone.
+    """
     version = version_of(model)
-    system, messages = _conversation(request.messages)
+    system, messages = _conversation(request.messages, sealed_by)
     system = joined(clean(request.instructions), system)
     output: dict[str, Json] = {}
     if request.output_schema is not None:
@@ -110,7 +116,7 @@ def _called_without_thinking(messages: list[dict[str, Json]]) -> bool:
     return False
 
 
-def _conversation(messages: Iterable[Message]) -> tuple[str, list[dict[str, Json]]]:
+def _conversation(messages: Iterable[Message], sealed_by: str) -> tuple[str, list[dict[str, Json]]]:
     """The system texts that stand first, and the messages, each of another role than the one before."""
     system: list[str] = []
     turns: list[dict[str, Json]] = []
@@ -120,10 +126,11 @@ def _conversation(messages: Iterable[Message]) -> tuple[str, list[dict[str, Json
             system.append(clean(message.text))
             continue
         role = "assistant" if message.role == "assistant" else "user"
-        blocks = [block for part in message.parts if (block := _block(part, role, ids)) is not None]
+        parts = without_last_thoughts(message.parts) if role == "assistant" else message.parts
+        blocks = [block for part in parts if (block := _block(part, role, ids, sealed_by)) is not None]
         _add(turns, role, blocks)
         made = beside_images(message) if role == "assistant" else None
-        _add(turns, "user", [] if made is None else [_block(part, "user", ids) for part in made.parts])
+        _add(turns, "user", [] if made is None else [_block(part, "user", ids, sealed_by) for part in made.parts])
     for turn in turns:
         # Results are refused anywhere but first.
         turn["content"].sort(key=lambda block: block["type"] != "tool_result" if turn["role"] == "user" else 0)
@@ -137,13 +144,13 @@ def _add(turns: list[dict[str, Json]], role: str, blocks: list[Json]) -> None:
         turns.append({"role": role, "content": blocks})
 
 
-def _block(part: Part, role: str, ids: WireIds) -> dict[str, Json] | None:
+def _block(part: Part, role: str, ids: WireIds, sealed_by: str) -> dict[str, Json] | None:
     """None for what the API refuses (blank text) or has not sealed."""
     if isinstance(part, Text):
         text = clean(part.text)
         return {"type": "text", "text": text} if text.strip() else None
     if isinstance(part, Reasoning):
-        return thinking_block(part) if role == "assistant" else None
+        return thinking_block(part, sealed_by) if role == "assistant" else None
     if isinstance(part, Image):
         return _image(part) if role == "user" else None
     if isinstance(part, ToolCall):

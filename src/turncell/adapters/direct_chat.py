@@ -8,12 +8,15 @@ from __future__ import annotations
 import re
 from typing import Any, ClassVar, Literal, Unpack
 
-from turncell.adapters.chat_format import MessageBytes, chat_tools, encode
+from turncell.adapters.chat_format import Dialect, MessageBytes, chat_tools, encode
 from turncell.adapters.chat_reading import ChatReading
 from turncell.adapters.direct_format import openai_has_schema_mode, strict_schema
 from turncell.adapters.direct_model import DirectModel, Options
-from turncell.core.parts import Json, Message, Reasoning
+from turncell.adapters.seals import sealer_at
+from turncell.core.parts import Json
 from turncell.runtime.ports import ModelRequest
+
+_WANTS_THOUGHTS = re.compile(r"(^|\.)(deepseek\.com|moonshot\.(ai|cn)|kimi\.(ai|com))$")
 
 
 class DirectChat(DirectModel):
@@ -21,7 +24,7 @@ class DirectChat(DirectModel):
 
     The key is that of OPENAI_API_KEY, the address that of OPENAI_BASE_URL or OpenAI's own, unless they are given (see
     `DirectModel`). `max_tokens_field` is what the server calls the limit; `reasoning_field` is where it wants earlier thoughts
-    back, if it does ("reasoning_content" for DeepSeek and Kimi).
+    back, if it does ("reasoning_content" at DeepSeek and Moonshot themselves, whose addresses are known).
 
     >>> DirectChat("openai/llama-3", base_url="http://localhost:8000/v1").model
     'llama-3'
@@ -45,8 +48,14 @@ class DirectChat(DirectModel):
         super().__init__(name, **options)
         is_renamed = self._is_own or re.match(r"(o\d|gpt-5)", self.model)
         self._max_tokens_field = max_tokens_field or ("max_completion_tokens" if is_renamed else "max_tokens")
-        self._reasoning_field = reasoning_field
-        self._messages = MessageBytes(self._shape)
+        self._sealed_by = sealer_at(self.base_url)
+        self._messages = MessageBytes(
+            Dialect(
+                details_by=self._sealed_by,
+                thoughts_in=reasoning_field or field_of_thoughts(self._sealed_by),
+                has_signed_calls="gemini" in self.model,
+            )
+        )
         self._tools: tuple[Any, bytes] = ((), b"")
 
     def _body(self, request: ModelRequest) -> dict[str, Json]:
@@ -80,17 +89,8 @@ class DirectChat(DirectModel):
             self._tools = (request.tools, b',"tools":' + encode(chat_tools(request.tools)))
         return self._tools[1]
 
-    def _shape(self, message: Message, chat: list[dict[str, Json]]) -> None:
-        if message.role != "assistant":
-            return
-        chat[0].pop("thinking_blocks", None)  # LiteLLM's own
-        if self._reasoning_field is not None:
-            thoughts = "".join(part.text for part in message.parts if isinstance(part, Reasoning))
-            if thoughts:
-                chat[0][self._reasoning_field] = thoughts
-
     def _reading(self, key: str | None) -> ChatReading:
-        return ChatReading(self.name, key)
+        return ChatReading(self.name, key, self._sealed_by)
 
     def _endpoint(self) -> str:
         return self.base_url + ("" if self.base_url.endswith("/chat/completions") else "/chat/completions")
@@ -98,6 +98,15 @@ class DirectChat(DirectModel):
     def _holds_schema(self) -> bool:
         # Many servers take the field and do not heed it: only who runs one knows.
         return self._is_own and openai_has_schema_mode(self.model)
+
+
+def field_of_thoughts(host: str) -> str | None:
+    """Where the server there wants earlier thoughts back: these refuse calls without; others refuse the field.
+
+    >>> field_of_thoughts("api.deepseek.com"), field_of_thoughts("api.groq.com")
+    ('reasoning_content', None)
+    """
+    return "reasoning_content" if _WANTS_THOUGHTS.search(host) else None
 
 
 def is_closed(schema: Json) -> bool:

@@ -7,11 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from turncell.adapters.chat_format import clean, legal_id
+from turncell.adapters.chat_format import legal_id
 from turncell.core.parts import Image, Json, ToolCall, ToolResult
 
-_THOUGHT = "__thought__"
-"""After this word LiteLLM keeps a signature of Gemini's in the id of a call; nobody else wants it."""
 _UNSUPPORTED = {
     "title", "default", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength",
     "maxLength", "pattern", "format", "minItems", "maxItems", "uniqueItems",
@@ -42,7 +40,7 @@ class WireIds:
         self._taken: set[str] = set()
 
     def of_call(self, call: ToolCall) -> str:
-        wire_id = _legal(call.provider_id or call.call_id)
+        wire_id = legal_id(call.provider_id or call.call_id)
         if wire_id in self._taken:
             wire_id = legal_id(call.call_id)
         self._taken.add(wire_id)
@@ -50,19 +48,7 @@ class WireIds:
         return wire_id
 
     def of_result(self, result: ToolResult) -> str:
-        return self._by_call.get(result.call_id) or _legal(result.provider_id or result.call_id)
-
-
-def arguments_of(call: ToolCall) -> dict[str, Json]:
-    """The arguments as an object; what is none stands in it as text, so that the model sees what it wrote."""
-    text = clean(call.arguments_text)
-    if not text.strip():
-        return {}
-    try:
-        found = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        found = None
-    return found if isinstance(found, dict) else {"arguments": text}
+        return self._by_call.get(result.call_id) or legal_id(result.provider_id or result.call_id)
 
 
 def image_url(image: Image) -> str:
@@ -122,11 +108,3 @@ def count(holder: Any, name: str) -> int | None:
     """A count of tokens, or None where the provider does not say."""
     value = holder.get(name) if isinstance(holder, dict) else None
     return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _no_constant(name: str) -> Json:
-    raise ValueError(name)  # NaN and the infinities, which cannot be sent
-
-
-def _legal(text: str) -> str:
-    return legal_id(text.split(_THOUGHT, 1)[0] or text)

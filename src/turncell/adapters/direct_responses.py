@@ -11,7 +11,7 @@ from turncell.adapters.direct_format import count, openai_has_schema_mode
 from turncell.adapters.direct_model import DirectModel, EventReading, Options
 from turncell.adapters.direct_responses_format import responses_body
 from turncell.adapters.provider_failures import said_failure
-from turncell.adapters.seals import PHASE, RESPONSES, seal
+from turncell.adapters.seals import PHASE, RESPONSES, seal, sealer_at
 from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
 from turncell.core.events import FinishReason
 from turncell.core.parts import Json, Usage
@@ -46,12 +46,13 @@ class DirectResponses(DirectModel):
     ) -> None:
         self.reasoning_summary = reasoning_summary
         super().__init__(name, **options)
+        self._sealed_by = RESPONSES if self._is_own else sealer_at(self.base_url)
 
     def _body(self, request: ModelRequest) -> dict[str, Json]:
-        return responses_body(request, self.model, self.reasoning_summary)
+        return responses_body(request, self.model, self.reasoning_summary, self._sealed_by)
 
     def _reading(self, key: str | None) -> ResponsesReading:
-        return ResponsesReading(self.name, key)
+        return ResponsesReading(self.name, key, self._sealed_by)
 
     def _endpoint(self) -> str:
         return f"{self.base_url}/responses"
@@ -67,8 +68,9 @@ class ResponsesReading(EventReading):
     that a server sends counts, since some leave the deltas out, or all but the end.
     """
 
-    def __init__(self, name: str, key: str | None = None) -> None:
+    def __init__(self, name: str, key: str | None = None, sealed_by: str = RESPONSES) -> None:
         super().__init__(name, key)
+        self._sealed_by = sealed_by
         self.answered_by: str | None = None
         self._response: dict[str, Json] | None = None
         """The response as it stands at the end."""
@@ -181,7 +183,7 @@ class ResponsesReading(EventReading):
                 fragments = self._thought(index, "\n\n".join(summary)) if is_new else []
                 sealed = item.get("encrypted_content")
                 if sealed:
-                    fragments.append(ReasoningFragment("", seal(RESPONSES, f"{item.get('id') or ''}:{sealed}")))
+                    fragments.append(ReasoningFragment("", seal(self._sealed_by, f"{item.get('id') or ''}:{sealed}")))
                 return fragments
         return []
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from turncell.adapters.chat_format import beside_images, clean
+from turncell.adapters.chat_format import arguments_text, beside_images, clean
 from turncell.adapters.direct_format import WireIds, image_url, strict_schema
 from turncell.adapters.seals import PHASE, RESPONSES, seal_of
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
@@ -19,8 +19,13 @@ _REASONS = re.compile(r"(?:^|/)(?:o\d|gpt-(?:[5-9]|\d\d)(?!.*chat)|codex)")
 """Models that reason; others refuse to be asked for what they thought."""
 
 
-def responses_body(request: ModelRequest, model: str, summary: str | None = "auto") -> dict[str, Json]:
-    """The body of a streaming request to `model` (as the provider names it), without anybody's extras."""
+def responses_body(
+    request: ModelRequest, model: str, summary: str | None = "auto", sealed_by: str = RESPONSES
+) -> dict[str, Json]:
+    """The body of a streaming request to `model` (as the provider names it), without anybody's extras.
+
+    Thoughts go back with a seal of `sealed_by` alone.
+    """
     body: dict[str, Json] = {"model": model, "stream": True, "store": False}
     if request.instructions:
         body["instructions"] = clean(request.instructions)
@@ -30,7 +35,7 @@ def responses_body(request: ModelRequest, model: str, summary: str | None = "aut
              "strict": False}
             for tool in request.tools
         ]  # fmt: skip
-    body["input"] = _items(request.messages)
+    body["input"] = _items(request.messages, sealed_by)
     if request.temperature is not None:
         body["temperature"] = request.temperature
     if request.max_tokens is not None:
@@ -48,12 +53,12 @@ def responses_body(request: ModelRequest, model: str, summary: str | None = "aut
     return body
 
 
-def _items(messages: Iterable[Message]) -> list[dict[str, Json]]:
+def _items(messages: Iterable[Message], sealed_by: str) -> list[dict[str, Json]]:
     items: list[dict[str, Json]] = []
     ids = WireIds()
     for message in messages:
         if message.role == "assistant":
-            items += _said(message, ids)
+            items += _said(message, ids, sealed_by)
             if (made := beside_images(message)) is not None:
                 items.append({"type": "message", "role": "user", "content": _content(made.parts)})
             continue
@@ -65,7 +70,7 @@ def _items(messages: Iterable[Message]) -> list[dict[str, Json]]:
     return items
 
 
-def _said(message: Message, ids: WireIds) -> list[dict[str, Json]]:
+def _said(message: Message, ids: WireIds, sealed_by: str) -> list[dict[str, Json]]:
     items: list[dict[str, Json]] = []
     phase: dict[str, Json] = {}
     for part in message.parts:
@@ -74,7 +79,7 @@ def _said(message: Message, ids: WireIds) -> list[dict[str, Json]]:
             items.append({"type": "message", "role": "assistant", "content": content} | phase)
         elif isinstance(part, ToolCall):
             items.append(_call(part, ids))
-        elif isinstance(part, Reasoning) and (sealed := seal_of(part, RESPONSES)):
+        elif isinstance(part, Reasoning) and (sealed := seal_of(part, sealed_by)):
             items.append(_thought(part, sealed))
         elif isinstance(part, Reasoning) and (said := seal_of(part, PHASE)):
             phase = {"phase": said}
@@ -84,8 +89,8 @@ def _said(message: Message, ids: WireIds) -> list[dict[str, Json]]:
 
 
 def _call(part: ToolCall, ids: WireIds) -> dict[str, Json]:
-    arguments = clean(part.arguments_text) or "{}"
-    return {"type": "function_call", "call_id": ids.of_call(part), "name": part.name, "arguments": arguments}
+    call_id = ids.of_call(part)
+    return {"type": "function_call", "call_id": call_id, "name": part.name, "arguments": arguments_text(part)}
 
 
 def _result(part: ToolResult, ids: WireIds) -> dict[str, Json]:

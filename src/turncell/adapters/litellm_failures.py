@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from turncell.adapters.provider_failures import BY_STATUS, hide_keys, retry_after
+from turncell.adapters.provider_failures import BY_STATUS, hide_keys, is_too_long, retry_after, said_pause
 from turncell.errors import FailureKind, ModelFailure
 
 _BY_CLASS: dict[str, FailureKind] = {
@@ -74,7 +74,10 @@ def to_failure(
         text += f"; check the name after the provider in {model!r}, and base_url if you gave one"
     if names & {"ModuleNotFoundError", "ImportError"}:
         text += "; this provider needs a package that is not installed"
-    return ModelFailure(kind, f"{model}: {text}", status_code=status_code, retry_after_s=_retry_after(chain))
+    pause_s = _retry_after(chain)
+    if pause_s is None and kind == "rate_limit":
+        pause_s = said_pause(text)
+    return ModelFailure(kind, f"{model}: {text}", status_code=status_code, retry_after_s=pause_s)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -130,7 +133,7 @@ def _kind(chain: list[BaseException], names: set[str], text: str, status_code: i
     codes = " ".join(str(getattr(error, "code", "")) for error in chain)
     if re.search("content_policy|content_filter|safety", codes):
         return "filter"
-    if "context_length" in codes:
+    if "context_length" in codes or ("BadRequestError" in names and is_too_long(status_code, text)):
         return "context_length"
     if names & _TIMED_OUT or any(isinstance(error, asyncio.TimeoutError) for error in chain):
         return "timeout"

@@ -32,7 +32,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
-from turncell.adapters.chat_format import THOUGHT, chat_messages, chat_tools, legal_id, mark_prefixes
+from turncell.adapters.chat_format import chat_messages, chat_tools, mark_prefixes
 from turncell.adapters.chat_reading import ChatReading
 from turncell.adapters.direct_anthropic_format import CacheTime
 from turncell.adapters.http_stream import Patience, Post
@@ -40,7 +40,7 @@ from turncell.adapters.keys import Key, has_keyring, host_of, key_of, keyring_ke
 from turncell.adapters.litellm_failures import to_failure
 from turncell.adapters.litellm_parsed import parsed
 from turncell.adapters.litellm_reading import Reading, cost_of, usage_object
-from turncell.adapters.litellm_request import Built, RequestBuilder, response_format
+from turncell.adapters.litellm_request import Built, RequestBuilder, dialect_of, response_format
 from turncell.adapters.price import Price, as_price
 from turncell.adapters.price_list import is_listed_to, list_price, listed_capabilities
 from turncell.adapters.provider_failures import hide_keys
@@ -232,7 +232,7 @@ class LiteLLMModel:
 
     async def _read(self, litellm: Any, built: Built, provider: str) -> AsyncGenerator[list[Fragment], None]:
         """The answer to a request that LiteLLM has only built."""
-        reading = ChatReading(self.name, built.key)
+        reading = ChatReading(self.name, built.key, dialect_of(provider, self.name, self.base_url).details_by)
         async with Post(self.name, built.url, built.body, built.headers, key=built.key, patience=self.patience) as post:
             async for payloads in post:
                 if fragments := reading.read(payloads):
@@ -273,12 +273,8 @@ class LiteLLMModel:
         return self._provider or ""
 
     def _arguments(self, litellm: Any, request: ModelRequest, key: str | None, provider: str) -> dict[str, Any]:
-        def wire_id(text: str) -> str:
-            return text if THOUGHT in text and provider in ("gemini", "vertex_ai") else legal_id(text)
-
-        messages = chat_messages(
-            request.messages, request.instructions, wire_id=wire_id, sealed_by=sealer(provider, self.name)
-        )
+        dialect = dialect_of(provider, self.name, self.base_url)
+        messages = chat_messages(request.messages, request.instructions, dialect)
         tools = chat_tools(request.tools)
         if self._mark is not None:
             mark_prefixes(messages, tools, self._mark)

@@ -17,14 +17,22 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from turncell.adapters.chat_format import MessageBytes, chat_messages, chat_tools, encode, mark_prefixes
+from turncell.adapters.chat_format import (
+    Dialect,
+    MessageBytes,
+    chat_messages,
+    chat_tools,
+    encode,
+    legal_id,
+    mark_prefixes,
+)
 from turncell.adapters.direct_format import strict_schema
 from turncell.adapters.litellm_parsed import has_listeners
-from turncell.adapters.seals import sealer
+from turncell.adapters.seals import THOUGHT, sealer, sealer_at
 from turncell.core.parts import Json
 from turncell.runtime.ports import ModelRequest
 
-_OWN_READERS = {"codestral", "fireworks_ai", "groq", "mistral", "xai"}
+_OWN_READERS = {"codestral", "fireworks_ai", "groq", "mistral", "openrouter", "xai"}
 """Their configurations read chunks themselves, of OpenAI's format by the providers' documentation."""
 _OTHERS = (
     "anthropic", "azure", "bedrock", "clarifai", "cohere", "databricks", "gdc", "gemini", "github_copilot", "huggingface",
@@ -63,8 +71,8 @@ class RequestBuilder:
         """`mark` is set where prefixes end that are to be cached; see `mark_prefixes`."""
         self._cache_mark = mark
         self._litellm, self._name, self._provider, self._base_url = litellm, name, provider, base_url
-        self._sealed_by = sealer(provider, name)
-        self._messages = MessageBytes(sealed_by=self._sealed_by)
+        self.dialect = dialect_of(provider, name, base_url)
+        self._messages = MessageBytes(self.dialect)
         self._latest: tuple[tuple[Any, ...], _Frame | None] = (), None
         """What a request had but for its messages, and what became of that: replaced as one, since several threads may build."""
 
@@ -97,7 +105,7 @@ class RequestBuilder:
             messages = self._messages.encode(request.messages, request.instructions)
             body = frame.head[:-1] + b',"messages":' + messages + b"}"
         else:
-            chat = chat_messages(request.messages, request.instructions, sealed_by=self._sealed_by)
+            chat = chat_messages(request.messages, request.instructions, self.dialect)
             if self._cache_mark is not None:
                 # The tools stand before the instructions, whose mark holds for both.
                 mark_prefixes(chat, [], self._cache_mark)
@@ -180,6 +188,21 @@ class _Frame:
         common = {**self._common, "optional_params": dict(self._common["optional_params"])}
         body: dict[str, Any] = self._config.transform_request(messages=messages, headers=dict(self.headers), **common)
         return body | (body.pop("extra_body", None) or {}) | self._extra_body
+
+
+def dialect_of(provider: str, name: str, base_url: str | None) -> Dialect:
+    is_google = provider in ("gemini", "vertex_ai")
+    return Dialect(
+        sealed_by=sealer(provider, name),
+        details_by=sealer_at(base_url) if base_url else provider,
+        thoughts_in="reasoning_content" if provider in ("deepseek", "moonshot") else None,
+        has_signed_calls="gemini" in name and not is_google,
+        wire_id=_signed_id if is_google else legal_id,
+    )
+
+
+def _signed_id(text: str) -> str:
+    return text if THOUGHT in text else legal_id(text)
 
 
 def response_format(schema: dict[str, Json]) -> dict[str, Json]:

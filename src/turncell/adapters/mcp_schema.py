@@ -60,6 +60,47 @@ class ForeignSchema:
         return dict(arguments)
 
 
+def as_told(schema: Mapping[str, Json]) -> dict[str, Json]:
+    """The schema as every provider takes it: nothing at its top chooses between others.
+
+    Anthropic and OpenAI refuse a whole request for one such tool. The properties of the choices become those of the tool,
+    what is asked of them stands in words, and the arguments are validated against the whole.
+
+    >>> as_told({"type": "object", "properties": {"a": {}, "b": {}}, "anyOf": [{"required": ["a"]}, {"required": ["b"]}]})
+    {'type': 'object', 'properties': {'a': {}, 'b': {}}, 'description': 'Must also fit: {"anyOf": [{"required": ["a"]}, {"required": ["b"]}]}'}
+    """
+    choices = {name: schema[name] for name in (*_CHOICES, "not", "enum") if name in schema}
+    if not choices:
+        return dict(schema)
+    found: dict[str, list[Json]] = {}
+    for name in _CHOICES:
+        branches = choices.get(name)
+        for branch in branches if isinstance(branches, list) else ():
+            for key, value in _mapping(_resolved(branch, schema).get("properties")).items():
+                if value not in found.setdefault(key, []):
+                    found[key].append(value)
+    told = {name: value for name, value in schema.items() if name not in choices}
+    of_choices = {key: values[0] if len(values) == 1 else {"anyOf": values} for key, values in found.items()}
+    told["properties"] = of_choices | _mapping(schema.get("properties"))
+    words = f"Must also fit: {json.dumps(choices, ensure_ascii=False)}"
+    told["description"] = f"{schema.get('description') or ''} {words}".strip()
+    return told
+
+
+def _resolved(branch: Any, schema: Mapping[str, Json]) -> dict[str, Json]:
+    reference = str(_mapping(branch).get("$ref", ""))
+    if reference.startswith("#/$defs/"):
+        branch = _mapping(schema.get("$defs")).get(reference.removeprefix("#/$defs/"))
+    return _mapping(branch)
+
+
+def _mapping(value: Any) -> dict[str, Json]:
+    return value if isinstance(value, dict) else {}
+
+
+_CHOICES = ("oneOf", "anyOf", "allOf")
+
+
 class _TooMuch(Exception):
     pass
 

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from turncell.adapters.mcp_connection import END_S, Connection, McpFailed, Target
 from turncell.adapters.mcp_results import error_of, output_of
-from turncell.adapters.mcp_schema import ForeignSchema
+from turncell.adapters.mcp_schema import ForeignSchema, as_told
 from turncell.core.digest import canonical_json
 from turncell.core.parts import Json
 from turncell.core.redaction import LEAST_CHARS, is_secret_name
@@ -379,7 +379,7 @@ class McpTool(Tool):
         said = canonical_json([listed.description, listed.title, cleaned])
         self.digest = sha256(said.encode("utf-8", "replace")).hexdigest()
         """Of what a person read when they allowed it."""
-        self._spec = ToolSpec(self.name, self.description, cleaned)
+        self._spec = ToolSpec(self.name, self.description, as_told(cleaned))
 
     @property
     def spec(self) -> ToolSpec:

@@ -22,6 +22,8 @@ BY_STATUS: dict[int, FailureKind] = {
     413: "context_length", 422: "bad_request", 429: "rate_limit", 504: "timeout",
 }  # fmt: skip
 _BY_CODE: tuple[tuple[str, FailureKind], ...] = (
+    # Groq's, of a call that the model has written wrongly: it may write it well the next time.
+    ("tool_use_failed", "protocol"),
     ("context_length|context_window|request_too_large|string_above_max_length", "context_length"),
     ("content_filter|content_policy|safety|responsibleaipolicy|moderation", "filter"),
     # Waiting does not fill an account.
@@ -33,10 +35,13 @@ _BY_CODE: tuple[tuple[str, FailureKind], ...] = (
     ("invalid_request|invalid_argument|bad_request|unsupported|invalid_value", "bad_request"),
 )
 _TOO_LONG = re.compile(
-    r"context.{0,12}(length|window|size|limit)|maximum.{0,20}(context|tokens)|(prompt|input|request).{0,40}too (long|large)"
-    r"|too many (input )?tokens|reduce the length|exceeds? the (available )?(context|model's|maximum)",
+    r"context.{0,12}(length|window|size|limit)|maximum.{0,20}(context|tokens)|maximum (prompt|input|model) length"
+    r"|(prompt|input|request).{0,40}too (long|large)|too many (input )?tokens(?!, please wait)|reduce the length"
+    r"|exceeds? the (available )?(context|model's|maximum)|exceeded model token limit|prompt.{0,40}exceeds (the limit|max)"
+    r"|range of input length|inputs` tokens \+",
     re.I,
 )
+_PAUSE = re.compile(r"(?:retryDelay\W{1,4}|(?:try again|retry) (?:in|after) )(\d+(?:\.\d+)?) ?(ms|s\b|sec)", re.I)
 _BUSY = re.compile(r"overloaded|server_error|service unavailable|internal (server )?error|at capacity", re.I)
 
 
@@ -70,7 +75,15 @@ def body_failure(
         if "<" in error[:200]:
             title = re.search(r"<title[^>]*>(.*?)</title>", error, re.I | re.S)
             error = f"status {status_code}, with a web page" + (f" ({title[1].strip()})" if title else "")
-    return said_failure(model, error, status_code=status_code, retry_after_s=retry_after(headers), key=key)
+    pause_s = retry_after(headers)
+    if pause_s is None and status_code in (429, 503):
+        pause_s = said_pause(body.decode("utf-8", "replace"))
+    return said_failure(model, error, status_code=status_code, retry_after_s=pause_s, key=key)
+
+
+def is_too_long(status_code: int | None, text: str) -> bool:
+    """Whether these words say that the prompt does not fit: each server has its own."""
+    return status_code in (None, 400, 413, 422, 500) and _TOO_LONG.search(text) is not None
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -93,6 +106,16 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     except ValueError:
         return None
     return max(0.0, (at - datetime.now(at.tzinfo or UTC).replace(tzinfo=at.tzinfo)).total_seconds())
+
+
+def said_pause(text: str) -> float | None:
+    """Seconds to wait, where only the words tell: Google's RetryInfo, or those of the message.
+
+    >>> said_pause("Please try again in 160ms."), said_pause("Please retry after 20 seconds."), said_pause("try again later")
+    (0.16, 20.0, None)
+    """
+    found = _PAUSE.search(text)
+    return None if found is None else float(found[1]) / (1000 if found[2] == "ms" else 1)
 
 
 def shown(text: str, key: str | None = None) -> str:
@@ -136,6 +159,8 @@ def _read(error: Any) -> tuple[str, str, int | None]:
     raw = metadata.get("raw") if isinstance(metadata, dict) else None
     if isinstance(raw, str) and raw.strip():  # OpenRouter: what the provider behind it said
         text += f": {raw[:300]}"
+    if isinstance(wrong := error.get("failed_generation"), str) and wrong.strip():
+        text += f": {wrong[:300]}"
     codes = [error.get(name) for name in ("code", "type", "status")]
     inner = error.get("innererror")
     codes.append(inner.get("code") if isinstance(inner, dict) else None)
@@ -149,9 +174,9 @@ def _read(error: Any) -> tuple[str, str, int | None]:
 
 def _kind(status_code: int | None, codes: str, text: str) -> FailureKind:
     by_code = next((kind for pattern, kind in _BY_CODE if re.search(pattern, codes)), None)
-    if by_code in ("context_length", "filter"):
+    if by_code in ("context_length", "filter", "protocol"):
         return by_code
-    if status_code in (None, 400, 413, 422, 500) and _TOO_LONG.search(text):
+    if is_too_long(status_code, text):
         return "context_length"
     if by_code == "auth" and status_code == 429:
         return "auth"

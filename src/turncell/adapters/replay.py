@@ -28,6 +28,7 @@ from turncell.core.events import Compacted, Event, Noted
 from turncell.core.fold import CallState, RunState, StepState, fold
 from turncell.core.parts import Json, Message, Text
 from turncell.core.policy import Effect, Rule
+from turncell.core.values import evolve
 from turncell.errors import Declined, FailureKind, ToolError, UsageError
 from turncell.runtime import defaults
 from turncell.runtime.agent import Agent
@@ -37,7 +38,7 @@ from turncell.runtime.journal import Unrecorded
 from turncell.runtime.options import whole
 from turncell.runtime.output import Output
 from turncell.runtime.ports import Model, ModelRequest, ToolSpec, capabilities_of
-from turncell.runtime.room import Repeats
+from turncell.runtime.room import WITH_LESS, Repeats
 from turncell.runtime.run import Run
 from turncell.runtime.session import Session
 from turncell.runtime.summary import INSTRUCTIONS, NO_SUMMARY
@@ -56,12 +57,31 @@ def cassette_of(source: Session | Iterable[Event]) -> Recordings:
 
 
 def recordings_of(run: RunState, before: Sequence[RunState] = ()) -> list[Recording]:
-    """One for each step of a run, and for each summary before it; `before` are the runs that it went on from."""
+    """One for each step of a run, and for what was refused and summarised before it; `before` are the runs that it went on from."""
     recordings = []
     for step in run.steps:
+        recordings += _refusals(run, before, step.step)
         recordings += _summaries(run, step.step)
-        told = messages_of(conversation((*before, run), step.step))
-        recordings.append(_recording({"instructions": run.instructions, "messages": messages_as_json(told)}, step))
+        recordings.append(_recording(_asked(run, before, step.step), step))
+    return recordings
+
+
+def _asked(run: RunState, before: Sequence[RunState], step: int) -> dict[str, Json]:
+    told = messages_of(conversation((*before, run), step))
+    return {"instructions": run.instructions, "messages": messages_as_json(told)}
+
+
+def _refusals(run: RunState, before: Sequence[RunState], step: int) -> list[Recording]:
+    """What a provider has refused as too long: as it was before the cuts that followed."""
+    recordings: list[Recording] = []
+    since = 0
+    for note in run.notes:
+        kind, _, words = note.message.partition(": ")
+        if note.step == step and note.kind == "retry" and kind == "context_length" and words.endswith(WITH_LESS):
+            uncut = evolve(run, edits=tuple(one for one in run.edits if one.step < step or one.seq < since))
+            failure: tuple[FailureKind, str] = ("context_length", words.removesuffix(WITH_LESS))
+            recordings.append(Recording(_asked(uncut, before, step), failure=failure))
+            since = note.seq
     return recordings
 
 

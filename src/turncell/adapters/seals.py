@@ -6,17 +6,22 @@ who sealed it and a colon, and goes back to nobody else. Journals of before have
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from turncell.core.parts import Reasoning
 
 ANTHROPIC = "anthropic"
 """Also of its models at other providers, which take each other's seals."""
 GEMINI = "gemini"
 RESPONSES = "responses"
-"""OpenAI's responses: the id of an item, a colon and its sealed content."""
+"""OpenAI's own responses: the id of an item, a colon and its sealed content. Azure's are another's (`sealer_at`)."""
 PHASE = "phase"
 """What OpenAI's responses called the text that follows ("commentary", "final_answer"): no seal, but wanted back as one."""
 REDACTED = "redacted:"
 """Begins the seal of a block that Anthropic sent sealed as a whole: the rest is its data."""
+
+THOUGHT = "__thought__"
+"""After this word the id of a call has Gemini's signature of it, as LiteLLM keeps them; nobody else wants it."""
 
 
 def seal(by: str, text: str) -> str:
@@ -37,6 +42,15 @@ def seal_of(part: Reasoning, by: str) -> str | None:
     if not colon or who == "redacted":
         who, text = ANTHROPIC, part.signature or ""
     return text if text and who == by else None
+
+
+def sealer_at(base_url: str) -> str:
+    """Who seals where only the address tells.
+
+    >>> sealer_at("https://team.openai.azure.com/openai/v1"), sealer_at("http://[::1]:8000/v1")
+    ('team.openai.azure.com', '__1')
+    """
+    return (urlsplit(base_url).hostname or "").replace(":", "_")
 
 
 def sealer(provider: str, model: str) -> str:

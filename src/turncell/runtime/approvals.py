@@ -8,14 +8,14 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from turncell.core.digest import call_digest, canonical_json
 from turncell.core.fold import CallState, RunState
 from turncell.core.parts import MAX_DEPTH, Json, depth
 from turncell.core.policy import Decision, Effect, Mode, Rule, Verdict, decide
 from turncell.core.signals import Judgement
-from turncell.errors import ToolError, say
+from turncell.errors import ToolError, UsageError, say
 from turncell.runtime import hooks
 from turncell.runtime.hooks import HookFailed, HookSet, ToolUse, Vetoed, called
 from turncell.runtime.output import shorten

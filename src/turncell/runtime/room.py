@@ -56,6 +56,8 @@ COUNTED_RUNS = 20
 """So far back a provider's count is looked for: where there is none, it does not say, and a long history is long."""
 MAX_ROUNDS, MAX_SUMMARIES = 20, 2
 """Before one model call. Every round but a summary that came out too long saves something."""
+WITH_LESS = "; trying again with less"
+"""Ends the note of a refusal, which stands after what was cut for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,7 +296,7 @@ async def make_room(driver: Driver, model: Model, command: CallModel, request: M
             _give_up(driver, TooLong(before, int(fixed * ratio)), room, is_refused)
             return False
         if is_refused is not None:
-            driver.note("retry", f"context_length: {is_refused}; trying again with less")
+            driver.note("retry", f"context_length: {is_refused}{WITH_LESS}")
     telling.known.asked[driver.loop_state.run.run_id, step] = fixed + sum(telling.sizes)
     return True
 
