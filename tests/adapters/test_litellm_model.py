@@ -403,7 +403,7 @@ def test_a_missing_key_names_its_variable(monkeypatch: pytest.MonkeyPatch, name:
     found = failure(name=name, api_key=None)
     assert found.kind == "auth"
     assert variable in str(found)
-    assert "not set in the environment" in str(found)
+    assert "not set in the environment" in str(found) and "`keyring set turncell " in str(found)
 
 
 def test_an_unknown_provider_gets_a_hint() -> None:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from turncell.adapters.chat_format import encode
 from turncell.adapters.http_stream import Patience, Post, check_url, is_loopback
-from turncell.adapters.keys import Key, environment_key, host_of, key_of, keyring_key
+from turncell.adapters.keys import Key, environment_key, host_of, key_of, keyring_key, remedy
 from turncell.adapters.price import Price, as_price
 from turncell.adapters.price_list import list_price, listed_capabilities
 from turncell.core.deltas import Finished, Fragment
@@ -256,11 +256,7 @@ class DirectModel(ABC):
         if key is None and self._auth is None and not self._has_own_auth():
             key = await keyring_key(*accounts) if (accounts := self._accounts) else None
         if key is None and self._is_own and self._auth is None and not self._has_own_auth():
-            raise ModelFailure(
-                "auth",
-                f"{self.name}: no key: {self._key_variable} not set in the environment; set it before the kernel "
-                f"starts, give `api_key`, or `keyring set turncell {self._provider}`",
-            )
+            raise ModelFailure("auth", f"{self.name}: no key: {remedy([self._key_variable], self._provider)}")
         return key
 
     @cached_property

@@ -92,3 +92,11 @@ def _kept_secret(key: str) -> str:
         _declared.add(key)
         secrets.redact(key)
     return key
+
+
+def remedy(variables: Iterable[str], account: str) -> str:
+    """What to do where a key is missing that one of these variables of the environment would have."""
+    return (
+        f"{', '.join(variables)} not set in the environment; set it before the kernel starts, give `api_key`, "
+        f"or `keyring set turncell {account}`"
+    )

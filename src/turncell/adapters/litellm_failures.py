@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from turncell.adapters.keys import remedy
 from turncell.adapters.provider_failures import BY_STATUS, hide_keys, is_too_long, retry_after, said_pause
 from turncell.errors import FailureKind, ModelFailure
 
@@ -68,8 +69,8 @@ def to_failure(
     elif kind == "timeout" and status_code is None:
         text = f"no answer from {_place(chain, where)} in time; raise `timeout_s` if the model needs longer"
     if missing and not has_begun and kind in ("auth", "connection"):
-        remedy = f"{', '.join(missing)} not set in the environment; set it before the kernel starts, or give `api_key`"
-        text = f"no key: {remedy}" if _NO_KEY.search(text) else f"{text} ({remedy})"
+        what_to_do = remedy(missing, model.split("/", 1)[0])
+        text = f"no key: {what_to_do}" if _NO_KEY.search(text) else f"{text} ({what_to_do})"
     if kind == "not_found":
         text += f"; check the name after the provider in {model!r}, and base_url if you gave one"
     if names & {"ModuleNotFoundError", "ImportError"}:

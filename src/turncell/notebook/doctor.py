@@ -125,7 +125,7 @@ def _model_line(ready: Mapping[str, Iterable[str]]) -> str:
 
 def _keyring_line() -> str:
     if not has_keyring():
-        return "not installed (pip install turncell[keyring])"
+        return "not installed (pip install 'turncell[keyring]')"
     try:
         import keyring
 
