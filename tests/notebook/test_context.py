@@ -154,7 +154,7 @@ def test_the_prompt_to_mend_has_the_cell_its_error_and_its_variables(shell: Inte
 
 
 def test_a_cell_that_cannot_be_read_can_be_mended_too(shell: InteractiveShell) -> None:
-    cell(shell, "print('a'")
+    cell(shell, "print('a'))")
     assert "SyntaxError" in fix_prompt(shell)
 
 
