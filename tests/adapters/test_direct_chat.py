@@ -312,9 +312,32 @@ def test_ids_are_not_longer_than_openai_takes() -> None:
     assert chat[0]["tool_calls"][0]["id"] == chat[1]["tool_call_id"]
 
 
-@given(st.lists(st.sampled_from(range(6)), max_size=30), st.integers(0, 300))
+@pytest.mark.parametrize(
+    ("name", "between"),
+    [("mistral-small-latest", ["assistant"]), ("mistralai/devstral-small-2", ["assistant"]), ("qwen3", [])],
+)
+@pytest.mark.parametrize("way", [DirectChat, LiteLLMModel])
+def test_mistral_s_models_say_a_word_between_results_and_a_person(way: Any, name: str, between: list[str]) -> None:
+    """ "Unexpected role 'user' after role 'tool'", and the conversation is refused for ever: https://github.com/avante-corp/avante.nvim/pull/2695"""
+    seen = ToolResult("c1", "look", "a dot", images=(Image("aGk="),))
+    told = (
+        Message("user", (Text("Look."),)),
+        Message("assistant", (ToolCall("c1", "look", "{}"),)), Message("tool", (seen,)),
+        Message("assistant", (ToolCall("c2", "look", "{}"),)), Message("tool", (ToolResult("c2", "look", "a line"),)),
+        Message("user", (Text("Stop looking."),)),
+    )  # fmt: skip
+    with serve([reply("x")]) as server:
+        asyncio.run(hear(way(f"openai/{name}", base_url=server.base_url, api_key="k"), ask(*told)))
+        roles = [message["role"] for message in server.requests[0]["messages"]]
+    once = ["assistant", "tool", *between, "user"]
+    assert roles == ["user", *once, *once]
+
+
+@given(st.lists(st.sampled_from(range(6)), max_size=30), st.integers(0, 300), st.booleans())
 @settings(deadline=None)
-def test_bytes_that_were_kept_are_those_that_would_be_made(picks: list[int], limit_bytes: int) -> None:
+def test_bytes_that_were_kept_are_those_that_would_be_made(
+    picks: list[int], limit_bytes: int, answers_results: bool
+) -> None:
     """However little is kept, and in whatever order messages come and go."""
     pool = [
         Message("user", (Text("a"),)),
@@ -324,10 +347,11 @@ def test_bytes_that_were_kept_are_those_that_would_be_made(picks: list[int], lim
         Message("tool", ()),
         Message("user", (Text("x" * 100),)),
     ]
-    encoded = MessageBytes(limit_bytes=limit_bytes)
+    dialect = Dialect(answers_results=answers_results)
+    encoded = MessageBytes(dialect, limit_bytes)
     for size in range(len(picks) + 1):
         messages = [pool[1], *(pool[pick] for pick in picks[:size])]
-        assert json.loads(encoded.encode(messages, "i")) == chat_messages(messages, "i")
+        assert json.loads(encoded.encode(messages, "i")) == chat_messages(messages, "i", dialect)
 
 
 def test_a_conversation_that_grows_beside_another_is_told_as_it_is() -> None:

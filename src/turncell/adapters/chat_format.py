@@ -46,9 +46,21 @@ class Dialect(NamedTuple):
     """Google's, which refuses a call without the signature that it came with."""
     wire_id: Callable[[str], str] = legal_id
     """Makes the id of a tool call from the provider's own."""
+    answers_results: bool = False
+    """Mistral's, which refuses what a person says right after results, whoever serves it: a word of the model stands between."""
 
 
 LITELLM = Dialect(ANTHROPIC)
+_MISTRAL = re.compile(r"(mis|minis|magis|devs|codes|mix|pix|vox)tral", re.I)
+_BETWEEN: dict[str, Json] = {"role": "assistant", "content": "OK."}
+
+
+def is_mistral(model: str) -> bool:
+    """
+    >>> is_mistral("mistralai/Devstral-Small-2-24B-Instruct-2512"), is_mistral("gpt-5")
+    (True, False)
+    """
+    return _MISTRAL.search(model) is not None
 
 
 def chat_messages(
@@ -57,9 +69,17 @@ def chat_messages(
     """The messages as chat completions take them, the instructions first."""
     chat = [_system(instructions)] if instructions else []
     ids: dict[str, str] = {}
+    before: Message | None = None
     for message in messages:
+        if _is_gap(before, message, dialect):
+            chat.append(_BETWEEN)
         chat += _message(message, ids, dialect)
+        before = message
     return chat
+
+
+def _is_gap(before: Message | None, message: Message, dialect: Dialect) -> bool:
+    return dialect.answers_results and before is not None and before.role == "tool" and message.role == "user"
 
 
 class MessageBytes:
@@ -81,7 +101,11 @@ class MessageBytes:
         last = self._last
         if last is not None and last.instructions == instructions and last.begins(messages):
             start, pieces, ids = len(last.messages), [last.data], dict(last.ids)
+        before = messages[start - 1] if start else None
         for message in messages[start:]:
+            if _is_gap(before, message, self._dialect):
+                pieces.append(encode(_BETWEEN))
+            before = message
             found = self._new.get(id(message))
             # An id is that of another message once its own is gone; what is kept here cannot be gone.
             if found is None:
@@ -148,6 +172,8 @@ def _message(message: Message, ids: dict[str, str], dialect: Dialect) -> list[di
             call_id = ids.get(part.call_id) or dialect.wire_id(part.provider_id or part.call_id)
             chat.append({"role": "tool", "tool_call_id": call_id, "content": clean(part.content)})
     if (beside := beside_images(message)) is not None:
+        if dialect.answers_results and message.role == "tool":
+            chat.append(_BETWEEN)
         chat.append({"role": "user", "content": _content(beside.parts)})
     return chat
 

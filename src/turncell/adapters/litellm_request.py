@@ -23,6 +23,7 @@ from turncell.adapters.chat_format import (
     chat_messages,
     chat_tools,
     encode,
+    is_mistral,
     legal_id,
     mark_prefixes,
 )
@@ -198,6 +199,7 @@ def dialect_of(provider: str, name: str, base_url: str | None) -> Dialect:
         thoughts_in="reasoning_content" if provider in ("deepseek", "moonshot") else None,
         has_signed_calls="gemini" in name and not is_google,
         wire_id=_signed_id if is_google else legal_id,
+        answers_results=is_mistral(name),
     )
 
 
