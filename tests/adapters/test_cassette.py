@@ -6,6 +6,7 @@ import asyncio
 import json
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,12 +19,14 @@ from turncell import Agent, Image, Message, ModelFailure, Run, StoreError, Text,
 from turncell.adapters.litellm_model import LiteLLMModel
 from turncell.adapters.scripted_model import Entry, ScriptedModel, call, think
 from turncell.core.parts import Usage
+from turncell.frames.transcript import mimebundle
 from turncell.runtime.ports import ModelRequest
 from turncell.testing import reply, serve
 
 pytestmark = [pytest.mark.feature("C12"), pytest.mark.feature("G5")]
 
-SANITIZE = Path(__file__).parents[2] / "notebooks" / "sanitize.cfg"
+ROOT = Path(__file__).parents[2]
+SANITIZE = ROOT / "notebooks" / "sanitize.cfg"
 """HTML shows how long a turn took."""
 
 
@@ -497,6 +500,25 @@ Say hello to everybody""",
         )  # fmt: skip
         assert checked.returncode == 0, checked.stdout
         assert "4 passed" in checked.stdout
+
+
+@pytest.mark.parametrize("is_called", [True, False])
+def test_a_thought_that_took_longer_is_no_difference_to_nbval(is_called: bool) -> None:
+    """Of a quick one no time is said at all."""
+    patterns = re.findall("^regex: (.*)$\n^replace: (.*)$", SANITIZE.read_text(), re.MULTILINE)  # as nbval reads it
+    guide = (ROOT / "docs" / "cassettes.md").read_text(encoding="utf-8")
+    assert len(patterns) == 2 and all(f"regex: {regex}\nreplace: {by}\n" in guide for regex, by in patterns)
+
+    def shown(delay_s: float) -> str:
+        thought = think("Hm.", delay_s=delay_s, chunk=99)
+        script: list[Entry] = [[thought, call("weather", city="Oslo")], "Rain."] if is_called else [[thought, "Rain."]]
+        html = mimebundle(Agent(ScriptedModel(script), tools=[weather]).run_sync("Go.").state)["text/html"]
+        for regex, by in patterns:
+            html = re.sub(regex, by, html)
+        return html
+
+    quick = shown(0)
+    assert "hought" in quick and quick == shown(0.8)
 
 
 def _try_to_write(path: str) -> str:
