@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias, get_args
@@ -60,12 +60,12 @@ class Policy:
         if tool.is_answer:
             # It touches nothing: a mode or a rule that denies it would only keep the run from ever being done.
             return Decision("allow", "the output that is wanted")
-        rules = [rule async for rule in self._as_values(use)]
-        check = await _check(tool, use)
-        if (denied := await self._denied_around(tool, use)) is not None:
+        rule = await self._first(use) if self.rules else None
+        check = await _check(tool, use) if tool.check is not None else None
+        if self.around is not None and (denied := await self._denied_around(tool, use)) is not None:
             return denied
         decision = decide(
-            rules, self.mode, tool.name, use.arguments, tool.effect, tool.edits_notebook,
+            () if rule is None else (rule,), self.mode, tool.name, use.arguments, tool.effect, tool.edits_notebook,
             remembered=self.remembered(), check=check, is_tainted=is_tainted,
         )  # fmt: skip
         if decision.verdict != "ask" or self.is_attended:
@@ -79,32 +79,31 @@ class Policy:
 
         All else that `judge` asks is what the person was asked for.
         """
-        check = await _check(tool, use)
+        check = await _check(tool, use) if tool.check is not None else None
         if check is not None and check.verdict == "deny":
             return check
-        rules = [rule async for rule in self._as_values(use)]
-        first = next((rule for rule in rules if rule.matches(use.name, use.arguments)), None)
-        if first is not None and first.verdict == "deny":
-            return Decision("deny", f"rule {first}", first.reason)
+        rule = await self._first(use)
+        if rule is not None and rule.verdict == "deny":
+            return Decision("deny", f"rule {rule}", rule.reason)
         return await self._denied_around(tool, use)
 
     async def _denied_around(self, tool: Tool, use: ToolUse) -> Decision | None:
         """What the rules in code and the mode of the runs around this one deny: a run inside can only be narrower."""
         if self.around is None:
             return None
-        rules = [rule async for rule in self.around._as_values(use)]
+        rule = await self.around._first(use)
+        rules = () if rule is None else (rule,)
         said = decide(rules, self.around.mode, use.name, use.arguments, tool.effect, tool.edits_notebook)
         if said.verdict == "deny":
             return Decision("deny", f"{said.by} of the run around this one", said.reason)
         return await self.around._denied_around(tool, use)
 
-    async def _as_values(self, use: ToolUse) -> AsyncIterator[Rule]:
-        """The rules with each function replaced by what it says of this call; no function after a match is asked."""
+    async def _first(self, use: ToolUse) -> Rule | None:
+        """The first rule that is about this call; of a function, what it says of the call. No function after it is asked."""
         for rule in self.rules:
             if isinstance(rule, Rule):
-                yield rule
                 if rule.matches(use.name, use.arguments):
-                    return
+                    return rule
                 continue
             name = getattr(rule, "__name__", type(rule).__name__)
             try:
@@ -117,18 +116,16 @@ class Policy:
                     said = Decision(said.verdict, "", _in_words(said))
                 decided = said if isinstance(said, Decision | Rule) else Decision(said, "", "")
                 is_final = isinstance(decided, Rule) and decided.tainted
-                yield Rule(use.name, decided.verdict, reason=decided.reason or f"said {name}", tainted=is_final)
+                return Rule(use.name, decided.verdict, reason=decided.reason or f"said {name}", tainted=is_final)
             except asyncio.CancelledError:
                 raise
             except BaseException as error:
                 log.exception("the rule %s failed", name)
-                yield Rule(use.name, "deny", reason=f"the rule {name} failed: {say(error)}")
-            return
+                return Rule(use.name, "deny", reason=f"the rule {name} failed: {say(error)}")
+        return None
 
 
 async def _check(tool: Tool, use: ToolUse) -> Decision | None:
-    if tool.check is None:
-        return None
     by = f"the check of {tool.name}"
     try:
         async with asyncio.timeout(hooks.HOOK_TIMEOUT_S):

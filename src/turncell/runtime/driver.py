@@ -125,6 +125,8 @@ class Driver:
         self.output: Any = None
         self.misfits = 0
         """How often the output did not fit its type."""
+        self.chain_inside: tuple[str, ...] = ()
+        """`chain` and this run: the chain of what is started in its calls."""
         self.heard_at: float | None = None
         """When the open stream was last heard of, by the monotonic clock."""
         self.stream_task: asyncio.Task[Any] | None = None
@@ -159,7 +161,13 @@ class Driver:
         """What that task goes on with."""
         self._context = contextvars.copy_context()
         self._written: Future[None] | None = None
-        """The latest record. The journal writes in order, and nothing of a session after what it could not write."""
+        """The latest record that is waited for."""
+        self._is_written_last = True
+        """`_written` is of the latest record: the journal writes in order, so that all before it are there too."""
+        self._unwritten: BaseException | None = None
+        """Why a record could not be made."""
+        self._is_looked_at = setup.hooks.has("before_journal") or setup.hooks.has("after_journal")
+        """Hooks want to see what is recorded."""
         self._unrecorded: RunState | None = None
         self._ended = asyncio.Event()
         self._ticking: asyncio.TimerHandle | None = None
@@ -208,7 +216,7 @@ class Driver:
 
     async def drive(self, begin: Begin | Resume) -> RunState:
         """From the first signal to the last record on disk."""
-        chain = (*self.chain, begin.run_id)
+        chain = self.chain_inside = (*self.chain, begin.run_id)
         self._context.run(trace.running.set, chain)
         # Rules, checks, previews and hooks may start runs too: children of this run, in none of its calls.
         self._context.run(trace.current.set, trace.Trace(chain, "", self, self.setup.writes))
@@ -284,8 +292,12 @@ class Driver:
     async def _settle(self) -> None:
         """Wait for the disk. What is not recorded has not ended well, whatever its last event said."""
         try:
+            if not self._is_written_last:
+                self._written = self.setup.journal.submit(lambda _: None)
             if self._written is not None:
                 await asyncio.wrap_future(self._written)
+            if self._unwritten is not None:
+                raise self._unwritten
         except StoreError as error:
             log.error("a run is not whole in the history: %s", error)
             run = self._nucleus.state.run
@@ -352,8 +364,10 @@ class Driver:
             if not isinstance(signal, Streamed) or isinstance(transition.events[-1], Recorded):
                 recorded = [event for event in transition.events if isinstance(event, Recorded)]
             if recorded:
-                is_intent = any(isinstance(c, StartCall) and c.call.effect != "read" for c in transition.commands)
-                written = self._record(recorded, is_intent)
+                is_intent = False
+                for command in transition.commands:
+                    is_intent = is_intent or (type(command) is StartCall and command.call.effect != "read")
+                written = self._record(recorded, is_intent, transition.terminal)
                 self.recorded.extend(recorded)
             self.bus.publish(transition.events)
             if self.setup.has_latency:
@@ -363,43 +377,57 @@ class Driver:
         if transition.terminal:
             self._ended.set()
 
-    def _record(self, recorded: list[Any], is_intent: bool) -> Future[None]:
-        hooks = self.setup.hooks
+    def _record(self, recorded: list[Any], is_intent: bool, is_last: bool) -> Future[None] | None:
+        """Only the intent of a write and the end of the run are waited for: they give what is done when they are written."""
         kept: list[Any] = recorded
-        if hooks.has("before_journal"):
+        if self._is_looked_at:
+            hooks = self.setup.hooks
             try:
                 kept = [_same_envelope(event, hooks.ask_now("before_journal", event, Recorded)) for event in recorded]
             except (HookFailed, Vetoed) as error:
                 log.error("an event is kept from the journal: %s", error)
-                refused: Future[None] = Future()
-                refused.set_exception(StoreError(f"the record was refused: {error}"))
-                self._written = refused
-                self._fail_soon(refused)
-                return refused
+                return self._refused(StoreError(f"the record was refused: {error}"))
+        written: Future[None] | None = None
         try:
-            written = self.setup.journal.record(kept, durable=is_intent)
+            if is_intent or is_last:
+                written = self._written = self.setup.journal.record(kept, durable=is_intent)
+                written.add_done_callback(self._fail_soon)
+            else:
+                self.setup.journal.queue(kept, self._cannot_record)
         except Exception as error:  # what JSON cannot hold, or a journal of another process
             log.exception("events cannot be recorded")
-            written = Future()
-            written.set_exception(error if isinstance(error, StoreError) else StoreError(f"no record: {say(error)}"))
-        self._written = written
-        written.add_done_callback(self._fail_soon)
-        if hooks.has("after_journal"):
-            for event in kept:
-                try:
-                    hooks.ask_now("after_journal", event, Recorded)
-                except HookFailed as error:
-                    log.error("%s", error)
-                    if str(error) not in self._complained:  # once: the note is an event, and the hook will see it too
-                        self._complained.add(str(error))
-                        self.note("hook", str(error))
+            written = self._refused(error if isinstance(error, StoreError) else StoreError(f"no record: {say(error)}"))
+        self._is_written_last = written is not None
+        if self._is_looked_at:
+            self._show_recorded(kept)
         return written
 
+    def _show_recorded(self, kept: list[Any]) -> None:
+        hooks = self.setup.hooks
+        for event in kept:
+            try:
+                hooks.ask_now("after_journal", event, Recorded)
+            except HookFailed as error:
+                log.error("%s", error)
+                if str(error) not in self._complained:  # once: the note is an event, and the hook will see it too
+                    self._complained.add(str(error))
+                    self.note("hook", str(error))
+
+    def _refused(self, error: StoreError) -> Future[None]:
+        refused = self._written = Future()
+        refused.set_exception(error)
+        self._cannot_record(error)
+        return refused
+
     def _fail_soon(self, written: Future[None]) -> None:
-        """On any thread. What cannot be recorded must not go on."""
         error = written.exception()
         if error is not None:
-            self.bus.loop.call_soon_threadsafe(self.stop, "failed", "store", str(error))
+            self._cannot_record(error)
+
+    def _cannot_record(self, error: BaseException) -> None:
+        """On any thread. What cannot be recorded must not go on."""
+        self._unwritten = error
+        self.bus.loop.call_soon_threadsafe(self.stop, "failed", "store", str(error))
 
     def _fulfil(self, command: object, written: Future[None] | None) -> None:
         if isinstance(command, CallModel):

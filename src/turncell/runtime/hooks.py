@@ -137,6 +137,8 @@ class HookSet:
             field.name: tuple(fn for hook in hooks if (fn := getattr(hook, field.name)) is not None)
             for field in fields(Hooks)
         }
+        self._async = {id(hook) for each in self._of.values() for hook in each if _is_async(hook)}
+        """Found out once: they live as long as this set."""
 
     def has(self, name: str) -> bool:
         return bool(self._of[name])
@@ -146,7 +148,8 @@ class HookSet:
 
     async def said(self, name: str, hook: Callable[..., Any], value: Any, kind: type, *more: Any) -> Any:
         """What one hook says: a value of this kind, or None. Raises Vetoed and HookFailed."""
-        return _checked(name, hook, await _said(name, hook, value, *more), None, kind)
+        said = await self._said(name, hook, value, *more)
+        return None if said is None else _checked(name, hook, said, None, kind)
 
     async def ask(self, name: str, value: T, kind: type) -> T:
         """`value` as the hooks of this name leave it. Raises Vetoed and HookFailed."""
@@ -169,12 +172,24 @@ class HookSet:
     async def first(self, name: str, state: RunState, kind: tuple[type, ...]) -> Any:
         """What the first of these hooks says that says anything. Raises HookFailed."""
         for hook in self._of[name]:
-            said = await _said(name, hook, state)
+            said = await self._said(name, hook, state)
             if said is not None and not isinstance(said, kind):
                 raise HookFailed(f"{_named(name, hook)} returned {said!r}")
             if said:
                 return said
         return None
+
+    async def _said(self, name: str, hook: Callable[..., Any], *values: Any) -> Any:
+        began = time.monotonic()
+        try:
+            return await (within(HOOK_TIMEOUT_S, hook(*values)) if id(hook) in self._async else called(hook, *values))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            # A TimeoutError may also be the hook's own, of what it asked itself.
+            if isinstance(error, TimeoutError) and time.monotonic() - began >= HOOK_TIMEOUT_S:
+                raise HookFailed(f"{_named(name, hook)} has not answered within {HOOK_TIMEOUT_S:g} s") from error
+            raise HookFailed(f"{_named(name, hook)} raised {say(error)}") from error
 
 
 async def called(fn: Callable[..., Any], *values: Any) -> Any:
@@ -188,19 +203,6 @@ async def called(fn: Callable[..., Any], *values: Any) -> Any:
 
 def _is_async(fn: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
-
-
-async def _said(name: str, hook: Callable[..., Any], *values: Any) -> Any:
-    began = time.monotonic()
-    try:
-        return await called(hook, *values)
-    except asyncio.CancelledError:
-        raise
-    except BaseException as error:
-        # A TimeoutError may also be the hook's own, of what it asked itself.
-        if isinstance(error, TimeoutError) and time.monotonic() - began >= HOOK_TIMEOUT_S:
-            raise HookFailed(f"{_named(name, hook)} has not answered within {HOOK_TIMEOUT_S:g} s") from error
-        raise HookFailed(f"{_named(name, hook)} raised {say(error)}") from error
 
 
 def _checked(name: str, hook: Callable[..., Any], said: Any, value: T, kind: type | tuple[type, ...]) -> T:

@@ -32,7 +32,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from turncell.core import codec
 from turncell.core.events import SCHEMA_VERSION, Event, MessageAdded, Recorded
@@ -170,10 +170,32 @@ def read_whole(store: Store, **which: Any) -> Iterator[Record]:
             journal.found(session_id, damage)
 
 
+class _Failing(Protocol):
+    """What a job tells of its end: a Future, or an `_Unawaited`."""
+
+    def set_result(self, result: Any) -> None: ...
+    def set_exception(self, exception: Exception) -> None: ...
+
+
+class _Unawaited:
+    """In the place of a Future that nobody waits for: only a failure is told."""
+
+    __slots__ = ("_failed",)
+
+    def __init__(self, failed: Callable[[Exception], object]) -> None:
+        self._failed = failed
+
+    def set_result(self, result: None) -> None:
+        pass
+
+    def set_exception(self, exception: Exception) -> None:
+        self._failed(exception)
+
+
 @dataclass(slots=True)
 class _Job:
     records: list[Record]
-    done: Future[Any]
+    done: _Failing
     is_durable: bool = False
     may_wait: bool = False
     call: Callable[[Store], Any] | None = None
@@ -208,27 +230,31 @@ class Journal:
         Raises StoreError in a forked child, as all that needs the thread does. Has failed already where the session is
         damaged: nothing may be begun that cannot be recorded.
         """
+        done = _begun()
+        self._record(events, done, durable)
+        return done
+
+    def queue(self, events: Sequence[Event], failed: Callable[[Exception], object]) -> None:
+        """`record` for what nobody waits for: `failed(error)` is called, on any thread, where it cannot be written."""
+        self._record(events, _Unawaited(failed), False)
+
+    def _record(self, events: Sequence[Event], done: _Failing, durable: bool) -> None:
         records = to_records([event for event in events if isinstance(event, Recorded)])
         for record in records if self._damaged else ():
             if damage := self._damaged.get(record.session_id):
-                refused: Future[None] = Future()
-                refused.set_exception(StoreError(str(damage)))
-                return refused
-        may_wait = not durable and _AT_ONCE.isdisjoint([record.type for record in records])
-        return self._put(_Job(records, Future(), durable, may_wait))
+                done.set_exception(StoreError(str(damage)))
+                return
+        self._put(_Job(records, done, durable, not durable and not any(record.type in _AT_ONCE for record in records)))
 
-    def _put(self, job: _Job) -> Future[Any]:
+    def _put(self, job: _Job) -> None:
         if self.pid != os.getpid():  # nobody would ever take it
             raise StoreError(
                 f"this journal belongs to the parent process {self.pid}, and its thread does not live in a forked child; "
                 "begin a new session in the child, with an Agent that was given no journal"
             )
-        # Running from the start: a run that is cancelled while it waits must not cancel what is being written.
-        job.done.set_running_or_notify_cancel()
         self._jobs.put(job)
         if not job.may_wait:
             self._hurry.set()
-        return job.done
 
     def claim(self, session_id: str, *, takes_over: bool = False) -> Future[None]:
         """Become the one writer of a session. Fails with SessionBusy, which says who is.
@@ -281,11 +307,15 @@ class Journal:
 
     def flush(self) -> None:
         """Wait until all that was recorded before is written. Blocks: not for the event loop."""
-        self._put(_Job([], Future())).result()
+        done = _begun()
+        self._put(_Job([], done))
+        done.result()
 
     def submit(self, call: Callable[[Store], T]) -> Future[T]:
         """Have `call(store)` run after everything recorded before, on the journal's thread."""
-        return self._put(_Job([], Future(), call=call))
+        done = _begun()
+        self._put(_Job([], done, call=call))
+        return done
 
     def ask(self, call: Callable[[Store], T]) -> T:
         """`submit`, and wait for the result. Blocks: not for the event loop."""
@@ -427,6 +457,9 @@ class Unrecorded(Journal):
     def record(self, events: Sequence[Event], *, durable: bool = False) -> Future[None]:
         return _done(None)
 
+    def queue(self, events: Sequence[Event], failed: Callable[[Exception], object]) -> None:
+        pass
+
     def submit(self, call: Callable[[Store], T]) -> Future[T]:
         return _done(None)
 
@@ -441,6 +474,13 @@ class Unrecorded(Journal):
 
     def close(self) -> None:
         pass
+
+
+def _begun() -> Future[Any]:
+    """Running from the start: a run that is cancelled while it waits must not cancel what is being written."""
+    begun: Future[Any] = Future()
+    begun.set_running_or_notify_cancel()
+    return begun
 
 
 def _done(value: Any) -> Future[Any]:

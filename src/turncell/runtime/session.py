@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from turncell.runtime.report import ContextReport
     from turncell.runtime.room import Known
     from turncell.runtime.run import Run
+    from turncell.runtime.threads import Work
     from turncell.runtime.tools import Tool
 
 
@@ -77,7 +78,7 @@ class Session:
         self.conversation = Conversation()
         self.seq = 0
         """The last sequence number of its journal."""
-        self.left_behind: list[tuple[str, Future[Any]]] = []
+        self.left_behind: list[tuple[str, Work[Any]]] = []
         """Writes in threads that could not be stopped: the tool's name, and what is still to come of them."""
         self.notices: tuple[str, ...] | None = None
         """What its next run is told before its message, where that is known already (a replay)."""

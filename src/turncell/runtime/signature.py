@@ -60,29 +60,27 @@ class Parameters:
 
     def parse(self, arguments: Mapping[str, Json]) -> dict[str, Any]:
         """The arguments as values of the annotated types. Raises ToolError that a model can act on."""
-        return self._values(self._parsed(arguments))
+        return self._values(self._parsed(_json_of(self.tool, arguments)))
 
     def validate(self, arguments: Mapping[str, Json]) -> dict[str, Json]:
         """The arguments as they will be passed, as JSON values. Raises ToolError that a model can act on."""
-        valid = self._shown(self._parsed(arguments))
-        again = self._shown(self._parsed(valid))
+        text = _json_of(self.tool, arguments)
+        valid = self._shown(self._parsed(text))
+        shown = _json_of(self.tool, valid)
+        if shown == text:
+            return valid
+        again = self._shown(self._parsed(shown))
         if again != valid:
             # What is shown is validated once more when it runs; it must still be what was shown.
             raise ToolError(f"arguments of {self.tool} cannot be approved: validating {valid!r} again gives {again!r}")
         return valid
 
-    def _parsed(self, arguments: Mapping[str, Json]) -> Any:
-        from pydantic import ValidationError
-
-        # As JSON, not as Python values: a strict model takes a date from a JSON string, but not from a Python one.
-        text = _json_of(self.tool, arguments)
+    def _parsed(self, text: bytes) -> Any:
+        """From JSON, not from Python values: a strict model takes a date from a JSON string, but not from a Python one."""
         try:
             return self.model.model_validate_json(text)
-        except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors())
-            raise ToolError(f"arguments of {self.tool} are not valid: {problems}") from error
-        except Exception as error:  # a validator of somebody else's type
-            raise ToolError(f"arguments of {self.tool} are not valid: {type(error).__name__}: {error}") from error
+        except Exception as error:  # pydantic's, or of a validator of somebody else's type
+            raise ToolError(f"arguments of {self.tool} are not valid: {_problems(error)}") from error
 
     def _values(self, parsed: Any) -> dict[str, Any]:
         return {name: getattr(parsed, field) for name, field in self.fields.items()}
@@ -93,8 +91,10 @@ class Parameters:
             shown = parsed.model_dump(mode="json", by_alias=True, exclude=hidden, warnings=False)
         except Exception as error:
             raise ToolError(f"arguments of {self.tool} cannot be shown as JSON: {error}") from error
-        values = self._values(parsed)
-        return {name: _in_order(value, values[name]) for name, value in shown.items()}
+        for name, value in shown.items():
+            if isinstance(value, list | dict):
+                shown[name] = _in_order(value, getattr(parsed, self.fields[name]))
+        return typing.cast(dict[str, Json], shown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +277,14 @@ def _default_can_be_shown(model: Any, field: str) -> bool:
         return False
 
 
+def _problems(error: Exception) -> str:
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return f"{type(error).__name__}: {error}"
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors())
+
+
 @functools.cache
 def _quiet_schema() -> Any:
     from pydantic.json_schema import GenerateJsonSchema
@@ -290,10 +298,12 @@ def _quiet_schema() -> Any:
 
 
 def _json_of(tool: str, arguments: Mapping[str, Json]) -> bytes:
-    with suppress(TypeError):  # a lone surrogate, a large integer, or what is no JSON at all
+    try:
         text = orjson.dumps(dict(arguments), option=_PLAIN_ONLY)
         if b"null" not in text:  # which may be a NaN
             return text
+    except TypeError:  # a lone surrogate, a large integer, or what is no JSON at all
+        pass
     return b"{%s}" % b",".join(
         b"%s:%s" % (_json(tool, name, name), _json(tool, name, value)) for name, value in arguments.items()
     )

@@ -15,7 +15,8 @@ import threading
 import types
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
-from typing import Any, ParamSpec, TypeVar, cast
+from contextlib import suppress
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from turncell.errors import say
 
@@ -30,11 +31,53 @@ async def in_thread(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) ->
 
     Cancelling the waiting task leaves the thread behind: Python has no way to end it.
     """
-    return await asyncio.wrap_future(in_background(fn, *args, **kwargs))
+    work: Work[T] = Work(asyncio.get_running_loop())
+    return await work.begin(fn, *args, **kwargs)
+
+
+class Work(Generic[T]):
+    """A call in a thread that one task waits for, which costs a fraction of a `concurrent.futures.Future` chained to it."""
+
+    __slots__ = ("_is_over", "_landing", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._landing: asyncio.Future[T] = loop.create_future()
+        self._is_over = False
+
+    def done(self) -> bool:
+        """Whether the thread is through with it, also where nobody waits any more."""
+        return self._is_over
+
+    def begin(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> asyncio.Future[T]:
+        """What will come of `fn(*args, **kwargs)`. On the loop."""
+        context = contextvars.copy_context()
+
+        def job() -> None:
+            try:
+                result: Any = context.run(fn, *args, **kwargs)
+            except BaseException as error:
+                landed: tuple[Any, BaseException | None] = None, _carried(error)
+            else:
+                landed = result, None
+            self._is_over = True
+            with suppress(RuntimeError):  # the loop was closed: nobody is there to be told
+                self._loop.call_soon_threadsafe(self._land, *landed)
+
+        _hand(job)
+        return self._landing
+
+    def _land(self, result: T, error: BaseException | None) -> None:
+        if self._landing.cancelled():
+            return
+        if error is not None:
+            self._landing.set_exception(error)
+        else:
+            self._landing.set_result(result)
 
 
 def in_background(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-    """What will come of `fn`, which has begun in a daemon thread with the caller's context."""
+    """What will come of `fn`, which has begun in a daemon thread with the caller's context. From any thread."""
     done: Future[T] = Future()
     # Running from the start: whoever stops waiting must not make the thread fail when it is done.
     done.set_running_or_notify_cancel()
@@ -48,13 +91,17 @@ def in_background(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> F
         else:
             done.set_result(result)
 
+    _hand(job)
+    return done
+
+
+def _hand(job: Callable[[], None]) -> None:
     try:
         worker = _idle.pop()  # the latest: the others may grow old and end
     except IndexError:
         worker = _Worker()
         worker.start()
     worker.jobs.put(job)
-    return done
 
 
 async def in_context(context: contextvars.Context, coroutine: Coroutine[Any, Any, T]) -> T:

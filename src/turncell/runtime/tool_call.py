@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -27,7 +26,7 @@ from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.output import Output, shorten, to_json, to_output
 from turncell.runtime.output_type import ANSWER_TOOL
 from turncell.runtime.telemetry import inside
-from turncell.runtime.threads import in_thread
+from turncell.runtime.threads import Work, in_thread
 from turncell.runtime.tools import Tool
 
 if TYPE_CHECKING:
@@ -125,22 +124,24 @@ async def _run_now(driver: Driver, tool: Tool, call: CallState, writes: asyncio.
     if call_digest(call.name, call.arguments) != call.digest:
         _returned(driver, call, "error", f"{call.name} was not run: its arguments are not those that were judged.")
         return
-    if (laggard := await _laggard(driver, tool)) is not None:
-        content = f"{call.name} was not run: {laggard}, which could not be stopped, is still running."
-        _returned(driver, call, "error", content)
-        return
-    if driver.is_over:
-        return  # type: ignore[unreachable]  # it was awaited meanwhile
+    if tool.effect != "read" and not tool.parallel:
+        if (laggard := await _laggard(driver)) is not None:
+            content = f"{call.name} was not run: {laggard}, which could not be stopped, is still running."
+            _returned(driver, call, "error", content)
+            return
+        if driver.is_over:
+            return  # type: ignore[unreachable]  # it was awaited meanwhile
     driver.not_begun.discard(call.call_id)
-    trace.current.set(trace.Trace((*driver.chain, driver.loop_state.run.run_id), call.call_id, driver, writes))
+    trace.current.set(trace.Trace(driver.chain_inside, call.call_id, driver, writes))
+    if not driver.watches:
+        await _Running(driver, tool, call).run()
+        return
     with inside(driver.watches, lambda watch: watch.calling(call)):
         await _Running(driver, tool, call).run()
 
 
-async def _laggard(driver: Driver, tool: Tool) -> str | None:
+async def _laggard(driver: Driver) -> str | None:
     """A write in a thread that could not be stopped: nothing is written beside it. The name of its tool."""
-    if tool.effect == "read" or tool.parallel:
-        return None
     deadline = time.monotonic() + LAGGARD_S
     left = driver.setup.session.left_behind
     left[:] = [one for one in left if not one[1].done()]
@@ -151,15 +152,21 @@ async def _laggard(driver: Driver, tool: Tool) -> str | None:
     return None
 
 
+_NO_CONTEXT = ToolContext("", "", "")
+"""For the many tools that want none."""
+
+
 class _Running:
     """One call while it runs."""
 
     def __init__(self, driver: Driver, tool: Tool, call: CallState) -> None:
         self._driver, self._tool, self._call = driver, tool, call
-        self._background: Future[Any] | None = None
+        self._background: Work[Any] | None = None
         self._limit: asyncio.Timeout | None = None
         self._left_s: float | None = None
         self._files: list[str] = []
+        self._attempt = 0
+        """The one that runs. A thread that goes on after its attempt is told by `is_cancelled`."""
 
     async def run(self) -> None:
         self._driver.pauses[self._call.call_id] = self._pause
@@ -187,12 +194,14 @@ class _Running:
     async def _try(self) -> tuple[str, Any]:
         """("ok", value), ("timeout", error) or ("error", error)."""
         limit: asyncio.Timeout | None = None
-        ended = threading.Event()  # this attempt: its thread may go on, and is told by `is_cancelled`
+        tool, arguments = self._tool, self._call.arguments or {}
+        context = self._context() if tool.takes_context else _NO_CONTEXT
         try:
-            async with asyncio.timeout(self._tool.timeout_s) as limit:
+            if tool.timeout_s is None:
+                return "ok", await tool.call(arguments, context, on_background=self._on_background)
+            async with asyncio.timeout(tool.timeout_s) as limit:
                 self._limit = limit
-                arguments = self._call.arguments or {}
-                return "ok", await self._tool.call(arguments, self._context(ended), on_background=self._on_background)
+                return "ok", await tool.call(arguments, context, on_background=self._on_background)
         except TimeoutError as error:
             if limit is not None and limit.expired():
                 self._leave_behind()
@@ -209,17 +218,17 @@ class _Running:
             return "error", error
         finally:
             self._limit = None  # a question that is still open must not move it any more
-            ended.set()
+            self._attempt += 1
 
     def _leave_behind(self) -> None:
         if self._background is not None and self._tool.effect != "read" and not self._background.done():
             self._driver.setup.session.left_behind.append((self._tool.name, self._background))
 
-    def _on_background(self, done: Future[Any]) -> None:
-        self._background = done
+    def _on_background(self, work: Work[Any]) -> None:
+        self._background = work
 
-    def _context(self, ended: threading.Event) -> ToolContext:
-        driver, call_id = self._driver, self._call.call_id
+    def _context(self) -> ToolContext:
+        driver, call_id, attempt = self._driver, self._call.call_id, self._attempt
         run = driver.loop_state.run
 
         def soon(fn: Callable[..., None], *values: Any) -> None:
@@ -245,7 +254,7 @@ class _Running:
             return driver.asking.ask(call_id, question, timeout_s)
 
         return ToolContext(
-            call_id, run.run_id, run.session_id, progress, lambda: driver.is_over or ended.is_set(), notice,
+            call_id, run.run_id, run.session_id, progress, lambda: driver.is_over or self._attempt != attempt, notice,
             lambda path: self._files.append(os.fspath(path)), put,
         )  # fmt: skip
 

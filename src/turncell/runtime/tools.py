@@ -17,7 +17,6 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Protocol, Self, TypedDict, Unpack, cast, overload
@@ -30,7 +29,7 @@ from turncell.runtime.caller_loop import on_caller_loop
 from turncell.runtime.context import ToolContext
 from turncell.runtime.ports import ToolSpec
 from turncell.runtime.signature import code_of, given_parameters, origin, parameters_of, read_docstring
-from turncell.runtime.threads import in_background, in_thread
+from turncell.runtime.threads import Work, in_thread
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 
@@ -199,6 +198,11 @@ class Tool:
         """How the loop is to run its calls."""
         return Traits(self.concurrency, self.parallel, self.on_denied is not None)
 
+    @property
+    def takes_context(self) -> bool:
+        """Whether the function has a parameter for a ToolContext."""
+        return self._parameters.context is not None
+
     def validate(self, arguments: Mapping[str, Json]) -> dict[str, Json]:
         """The arguments as they will be passed, as JSON values. Raises ToolError that a model can act on."""
         return self._parameters.validate(arguments)
@@ -208,7 +212,7 @@ class Tool:
         arguments: Mapping[str, Json],
         context: ToolContext,
         *,
-        on_background: Callable[[Future[Any]], None] | None = None,
+        on_background: Callable[[Work[Any]], None] | None = None,
     ) -> Any:
         """Run with validated arguments. Raises whatever the function raises.
 
@@ -221,10 +225,10 @@ class Tool:
         if self._is_async:
             made = self.function(**values)
             return await (on_caller_loop(made) if self.loop == "caller" else made)
-        done = in_background(self.function, **values)
+        work: Work[Any] = Work(asyncio.get_running_loop())
         if on_background is not None:
-            on_background(done)
-        result = await asyncio.wrap_future(done)
+            on_background(work)
+        result = await work.begin(self.function, **values)
         return await result if inspect.isawaitable(result) else result
 
     async def run_check(self, arguments: Mapping[str, Json]) -> Check | None:
