@@ -147,7 +147,9 @@ class Driver:
         """What telemetry has to do with this run."""
         self._telling: Telling | None = None
         self._complained: set[str] = set()
-        self._nucleus: Nucleus[LoopState, Signal, Event] = Nucleus(LoopState(), reduce)
+        self.loop_state = LoopState()
+        """After the last signal."""
+        self._nucleus: Nucleus[LoopState, Signal, Event] = Nucleus(self.loop_state, reduce)
         self._inbox: deque[Signal] = deque()
         self._is_feeding = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -181,11 +183,7 @@ class Driver:
     @property
     def state(self) -> RunState:
         """The run with what is being written right now. Any thread."""
-        return self._unrecorded or self._nucleus.state.live()
-
-    @property
-    def loop_state(self) -> LoopState:
-        return self._nucleus.state
+        return self._unrecorded or self.loop_state.live()
 
     @property
     def chain(self) -> tuple[str, ...]:
@@ -264,7 +262,7 @@ class Driver:
 
     def _answer_for_nobody(self) -> None:
         """What waited for a person when the program ended, where nobody attends now."""
-        for call in self._nucleus.state.run.open_requests:
+        for call in self.loop_state.run.open_requests:
             if call.request is not None:
                 self.feed(Answered(
                     at=time.time(), request_id=call.request.request_id, answer="deny", by="unattended",
@@ -284,7 +282,7 @@ class Driver:
     def failed(self, error: BaseException) -> RunState:
         """It could not be driven to its end: whatever was recorded, it has not ended well."""
         self._unrecorded = evolve(
-            self._nucleus.state.run, status="failed", ended_at=time.time(), error_kind="internal", error=say(error)
+            self.loop_state.run, status="failed", ended_at=time.time(), error_kind="internal", error=say(error)
         )
         self.bus.close()
         return self._unrecorded
@@ -300,7 +298,7 @@ class Driver:
                 raise self._unwritten
         except StoreError as error:
             log.error("a run is not whole in the history: %s", error)
-            run = self._nucleus.state.run
+            run = self.loop_state.run
             self._unrecorded = evolve(run, status="failed", error_kind="store", error=str(error))
 
     def feed(self, signal: Signal) -> None:
@@ -329,12 +327,12 @@ class Driver:
     def tell_latency(self, kind: Any, seconds: float, call_id: str = "") -> None:
         """A passing event for those who asked for it."""
         if self.setup.has_latency and not self.is_over:
-            run = self._nucleus.state.run
+            run = self.loop_state.run
             self.bus.publish([Latency(run.run_id, len(run.steps), kind, seconds, call_id)])
 
     def tell_warming_up(self) -> None:
         if not self.is_over:
-            run = self._nucleus.state.run
+            run = self.loop_state.run
             self.bus.publish([WarmingUp(run.run_id, len(run.steps))])
 
     def _tell_waiting(self, events: Iterable[Event]) -> None:
@@ -350,6 +348,7 @@ class Driver:
             return
         try:
             transition = self._nucleus.step(signal)
+            self.loop_state = transition.state
         except Exception as error:
             log.exception("the loop failed on %s", type(signal).__name__)
             if not isinstance(signal, Stop):
@@ -513,7 +512,7 @@ class Driver:
             self.feed(ModelFailed(time.time(), "timeout", text, usage, cost_usd=cost_usd, cost_basis=basis))
 
     def call(self, call_id: str) -> CallState | None:
-        steps = self._nucleus.state.run.steps
+        steps = self.loop_state.run.steps
         return steps[-1].call(call_id) if steps else None
 
     def set_budget(self, limits: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypeVar, cast
 
 from turncell.core import codec
-from turncell.core.events import SCHEMA_VERSION, Event, MessageAdded, Recorded
+from turncell.core.events import SCHEMA_VERSION, Event, MessageAdded, Recorded, RecordedEvent
 from turncell.core.upcast import upcast
 from turncell.errors import SessionBusy, StoreBusy, StoreError, TurncellError, say
 from turncell.runtime import secrets
@@ -231,20 +231,23 @@ class Journal:
         damaged: nothing may be begun that cannot be recorded.
         """
         done = _begun()
-        self._record(events, done, durable)
+        self._record([event for event in events if isinstance(event, Recorded)], done, durable)
         return done
 
-    def queue(self, events: Sequence[Event], failed: Callable[[Exception], object]) -> None:
+    def queue(self, events: Sequence[RecordedEvent], failed: Callable[[Exception], object]) -> None:
         """`record` for what nobody waits for: `failed(error)` is called, on any thread, where it cannot be written."""
         self._record(events, _Unawaited(failed), False)
 
-    def _record(self, events: Sequence[Event], done: _Failing, durable: bool) -> None:
-        records = to_records([event for event in events if isinstance(event, Recorded)])
+    def _record(self, events: Sequence[RecordedEvent], done: _Failing, durable: bool) -> None:
+        records = to_records(events)
         for record in records if self._damaged else ():
             if damage := self._damaged.get(record.session_id):
                 done.set_exception(StoreError(str(damage)))
                 return
-        self._put(_Job(records, done, durable, not durable and not any(record.type in _AT_ONCE for record in records)))
+        may_wait = not durable
+        for event in events:
+            may_wait = may_wait and event.type not in _AT_ONCE
+        self._put(_Job(records, done, durable, may_wait))
 
     def _put(self, job: _Job) -> None:
         if self.pid != os.getpid():  # nobody would ever take it
@@ -457,7 +460,7 @@ class Unrecorded(Journal):
     def record(self, events: Sequence[Event], *, durable: bool = False) -> Future[None]:
         return _done(None)
 
-    def queue(self, events: Sequence[Event], failed: Callable[[Exception], object]) -> None:
+    def queue(self, events: Sequence[RecordedEvent], failed: Callable[[Exception], object]) -> None:
         pass
 
     def submit(self, call: Callable[[Store], T]) -> Future[T]:

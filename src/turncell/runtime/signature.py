@@ -86,15 +86,15 @@ class Parameters:
         return {name: getattr(parsed, field) for name, field in self.fields.items()}
 
     def _shown(self, parsed: Any) -> dict[str, Json]:
-        hidden = self.unshown - parsed.model_fields_set
+        hidden = self.unshown - parsed.model_fields_set if self.unshown else None
         try:
-            shown = parsed.model_dump(mode="json", by_alias=True, exclude=hidden, warnings=False)
+            shown: dict[str, Json] = parsed.model_dump(mode="json", by_alias=True, exclude=hidden, warnings=False)
         except Exception as error:
             raise ToolError(f"arguments of {self.tool} cannot be shown as JSON: {error}") from error
         for name, value in shown.items():
             if isinstance(value, list | dict):
                 shown[name] = _in_order(value, getattr(parsed, self.fields[name]))
-        return typing.cast(dict[str, Json], shown)
+        return shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import types
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from turncell.errors import say
 
@@ -109,7 +109,8 @@ async def in_context(context: contextvars.Context, coroutine: Coroutine[Any, Any
     try:
         awaited = context.run(coroutine.send, None)
     except StopIteration as end:
-        return cast(T, end.value)
+        value: T = end.value
+        return value
     return await _rest(coroutine, awaited, context.run)
 
 
@@ -118,7 +119,8 @@ async def within(limit_s: float, coroutine: Coroutine[Any, Any, T]) -> T:
     try:
         awaited = coroutine.send(None)
     except StopIteration as end:
-        return cast(T, end.value)
+        value: T = end.value
+        return value
     async with asyncio.timeout(limit_s):
         return await _rest(coroutine, awaited)
 
@@ -139,7 +141,8 @@ def _rest(
         try:
             awaited = run(resume, given)
         except StopIteration as end:
-            return cast(T, end.value)
+            value: T = end.value
+            return value
 
 
 class _Worker(threading.Thread):

@@ -9,10 +9,10 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from turncell.core.digest import call_digest
-from turncell.core.events import CallEnd, File
+from turncell.core.events import CallEnd
 from turncell.core.fold import CallState
 from turncell.core.parts import Json
 from turncell.core.signals import CallReturned, Judge, Judged, Progressed, Question, TellDenial
@@ -178,7 +178,8 @@ class _Running:
             text = f"{self._tool.name} failed and is tried again: {shorten(_plain(value))}"
             self._driver.note("retry", text, self._call.call_id, {"attempt": attempt + 1})
             await asyncio.sleep(self._tool.retry_wait_s * 2**attempt)
-        self._driver.tell_latency("call", time.monotonic() - started, self._call.call_id)
+        if self._driver.setup.has_latency:
+            self._driver.tell_latency("call", time.monotonic() - started, self._call.call_id)
         if status == "ok":
             await self._show(value)
         elif status == "timeout":
@@ -299,10 +300,10 @@ class _Running:
                     )
                 output = Output(f"{self._call.name} has run, but its result is withheld: {error}")
                 status = "error" if status == "ok" else status
-        files, display = cast(tuple[File, ...], tuple(output.files)), tuple(output.display)
+        files: Any = tuple(output.files)  # Files, since `to_output`
         self._driver.feed_last(
             CallReturned(
-                time.time(), self._call.call_id, status, output.content, output.details, files, display,
+                time.time(), self._call.call_id, status, output.content, output.details, files, tuple(output.display),
                 status == "ok" and (self._tool.terminate or output.terminate),
             )
         )  # fmt: skip

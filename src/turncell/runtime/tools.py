@@ -18,7 +18,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
+from types import MappingProxyType, NoneType
 from typing import Any, ClassVar, Literal, Protocol, Self, TypedDict, Unpack, cast, overload
 
 from turncell.core.parts import Json
@@ -229,7 +229,7 @@ class Tool:
         if on_background is not None:
             on_background(work)
         result = await work.begin(self.function, **values)
-        return await result if inspect.isawaitable(result) else result
+        return result if type(result) in _PLAIN else await result if inspect.isawaitable(result) else result
 
     async def run_check(self, arguments: Mapping[str, Json]) -> Check | None:
         """What the tool's own check says. Raises what it raises, and ToolError where it says something else."""
@@ -343,6 +343,8 @@ class Tool:
 
 
 _OPTIONS = tuple(ToolOptions.__annotations__)
+_PLAIN = frozenset({str, int, float, bool, NoneType, dict, list})
+"""Types of results that are never awaitable, which takes long to ask."""
 
 
 @dataclass(frozen=True, slots=True)
