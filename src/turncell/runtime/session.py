@@ -40,6 +40,7 @@ from turncell.runtime.prompts import Prompt, new_id
 from turncell.runtime.rulebook import check_plain
 from turncell.runtime.secrets import redactor
 from turncell.runtime.stored_sessions import copy_runs, of_people
+from turncell.runtime.threads import finished
 
 if TYPE_CHECKING:
     from turncell.runtime.agent import Agent
@@ -160,9 +161,9 @@ class Session:
         if self._is_claimed:
             return
         owners.own(self)
-        await asyncio.wrap_future(self.journal.claim(self.id))
+        await finished(self.journal.claim(self.id))
         if not self._is_new:
-            await asyncio.wrap_future(self.journal.submit(self._read))
+            await finished(self.journal.submit(self._read))
         self._is_claimed = True
 
     def _claim(self, *, takes_over: bool = False) -> None:
@@ -219,7 +220,7 @@ class Session:
     @property
     def runs(self) -> tuple[RunState, ...]:
         """The runs of the conversation that have ended, or were interrupted, in order."""
-        return tuple(self._all[run_id] for run_id in self.conversation.path if run_id in self._all)
+        return tuple([self._all[run_id] for run_id in self.conversation.path if run_id in self._all])
 
     @property
     def all_runs(self) -> tuple[RunState, ...]:
@@ -253,7 +254,9 @@ class Session:
 
     def run_of_cell(self, cell_id: str | None) -> str | None:
         """The run of the conversation that this cell of a notebook began."""
-        return next((run.run_id for run in self.runs if cell_id is not None and run.cell_id == cell_id), None)
+        if cell_id is None:
+            return None
+        return next((run.run_id for run in self.runs if run.cell_id == cell_id), None)
 
     @property
     def interrupted(self) -> RunState | None:
@@ -274,17 +277,21 @@ class Session:
     @property
     def left_open(self) -> RunState | None:
         """`interrupted`, also for the run that is about to go on with it, or to end it."""
-        # One whose beginning is lost (a damaged record) cannot be gone on with.
-        return next((run for run in reversed(self._all.values()) if run.run_id and not run.is_ended), None)
+        for run in reversed(self._all.values()):
+            # One whose beginning is lost (a damaged record) cannot be gone on with.
+            if not run.is_ended and run.run_id:
+                return run
+        return None
 
     def add(self, run: RunState) -> None:
         """A run has ended."""
-        if not run.run_id:
+        run_id = run.run_id
+        if not run_id:
             return  # taken back before it began
         owners.mark_driven(self.id)
-        if run.run_id not in self._all:
+        if run_id not in self._all:
             self.conversation = arrange(self.conversation, run.started)
-        self._all[run.run_id] = run
+        self._all[run_id] = run
         self.seq = max(self.seq, run.seq)
 
     @property
