@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -106,7 +107,8 @@ def launch(
         else:
             run.finish(state)
 
-    loop.begin(main())
+    context = contextvars.copy_context()
+    session.when_asked_for(lambda: loop.begin(main(), context))
     return run
 
 

@@ -73,10 +73,9 @@ class BackgroundLoop:
             self.loop.call_soon_threadsafe(run, context=contextvars.copy_context())
         return done
 
-    def begin(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """`spawn`, for one that says itself what becomes of it."""
+    def begin(self, coroutine: Coroutine[Any, Any, None], context: contextvars.Context) -> None:
+        """Run a coroutine on the loop that says itself what becomes of it, in this context."""
         self._check(coroutine)
-        context = contextvars.copy_context()
         self.loop.call_soon_threadsafe(partial(self.loop.create_task, coroutine, context=context), context=context)
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:

@@ -195,9 +195,11 @@ class Run:
 
     def __await__(self) -> Generator[Any, None, Run]:
         async def wait() -> Run:
-            if not self.done.done():
+            if self.done.done():
+                self.done.result()
+            else:
                 self._loop.check_process()
-            await finished(self.done)
+                await finished(self.done)
             return self
 
         return wait().__await__()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
@@ -91,6 +92,11 @@ class Session:
         self._turn: asyncio.Lock | None = None
         self._is_claimed = False
         self._is_new = False
+        self._claiming: Future[None] | None = None
+        """The claim of a new session, which its first run has asked for on its way to the loop."""
+        self._beginning: builtins.list[Callable[[], None]] | None = None
+        """What waits for that."""
+        self._begins = threading.Lock()
         self._writer: Writer | None = None
         self._damage: Damage | None = None
 
@@ -156,12 +162,36 @@ class Session:
         self._all = {run_id: at_rest(run, doubtful_calls(store, run)) for run_id, run in folded if run.run_id}
         self.answers, self._rules = _answers_in(asking), tuple(rules)
 
+    def when_asked_for(self, begin: Callable[[], None]) -> None:
+        """Call `begin`, which puts a run on the loop: where a new session is to be claimed first, when that has been tried.
+
+        So its first run wakes the loop once and not twice. Whether the claim was granted, `claimed` says. From any
+        thread; in the order in which it was asked for.
+        """
+        with self._begins:
+            if self._beginning is not None:
+                self._beginning.append(begin)
+                return
+            if self._is_claimed or not self._is_new:
+                begin()
+                return
+            self._beginning = [begin]
+        self._claiming = self.journal.claim(self.id)
+        self._claiming.add_done_callback(self._begin)
+
+    def _begin(self, _: object) -> None:
+        with self._begins:
+            for begin in self._beginning or ():
+                begin()
+            self._beginning = None
+
     async def claimed(self) -> None:
         """Be the one writer, and know all that was written before. Raises SessionBusy."""
         if self._is_claimed:
             return
         owners.own(self)
-        await finished(self.journal.claim(self.id))
+        claiming, self._claiming = self._claiming or self.journal.claim(self.id), None
+        await finished(claiming)
         if not self._is_new:
             await finished(self.journal.submit(self._read))
         self._is_claimed = True
@@ -206,8 +236,8 @@ class Session:
     def close(self) -> None:
         """Let other processes write it. Using it again claims it again."""
         self._idle()
-        if self._is_claimed:
-            self._is_claimed = False
+        if self._is_claimed or self._claiming is not None:
+            self._is_claimed, self._claiming = False, None
             self.journal.release(self.id).result()
         self._is_new = False
 

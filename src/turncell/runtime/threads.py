@@ -14,7 +14,7 @@ import queue
 import threading
 import types
 from collections.abc import Callable, Coroutine, Generator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -77,9 +77,10 @@ async def finished(future: Future[T]) -> T:
 
         future.add_done_callback(wake)
         await waiting
-    if future.cancelled():
-        raise asyncio.CancelledError  # that of concurrent.futures is an error like any other
-    return future.result()
+    try:
+        return future.result()
+    except CancelledError as error:  # which is an error like any other, unlike that of asyncio
+        raise asyncio.CancelledError from error
 
 
 async def in_context(context: contextvars.Context, coroutine: Coroutine[Any, Any, T]) -> T:
