@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.runtime.pieces import LONG_S, Gate, told, until, written
-from turncell import Agent, Run, Session, UsageError
+from turncell import Agent, Run, Session, SQLStore, UsageError
 from turncell.adapters.scripted_model import ScriptedModel
 from turncell.core.events import Event, RunEnded
+from turncell.errors import SessionBusy
+from turncell.runtime.journal import Journal
+from turncell.runtime.ports import Writer
 
 pytestmark = pytest.mark.feature("A4")
 
@@ -218,3 +223,64 @@ def test_a_session_without_an_agent_says_what_it_needs() -> None:
     with pytest.raises(UsageError, match="agent=agent"):
         session.send("go")
     assert session.send("go", agent=agent).result(LONG_S).text == "x"
+
+
+class SlowToClaim:
+    """A new session of a history that is slow to say who writes it."""
+
+    def __init__(self, path: Path, *answers: str, refuses: bool = False) -> None:
+        gate = self.gate = Gate()
+
+        class Store(SQLStore):
+            def claim(self, session_id: str, writer: Writer, *, instead_of: str | None = None) -> Writer | None:
+                gate.wait()
+                found = super().claim(session_id, writer, instead_of=instead_of)
+                return replace(writer, token="another", host="elsewhere") if refuses else found
+
+        self.journal = Journal(lambda: Store.sqlite(path))
+        self.model = ScriptedModel(list(answers))
+        self.agent = Agent(self.model, journal=self.journal)
+        self.session = self.agent.session()
+
+    def writer(self) -> Writer | None:
+        return self.journal.ask(lambda store: store.writer(self.session.id))
+
+
+@pytest.mark.feature("C7")
+def test_runs_that_begin_while_a_new_session_is_claimed_keep_their_order(tmp_path: Path) -> None:
+    slow = SlowToClaim(tmp_path / "slow.sqlite", *"abcde")
+    runs = [slow.session.send(text) for text in "12"]
+    slow.gate.was_reached()
+    runs += [slow.session.send(text) for text in "34"]
+    assert [run.status for run in runs] == ["running"] * 4 and not slow.model.requests
+    slow.gate.open()
+    runs.append(slow.session.send("5"))
+    assert [run.result(LONG_S).text for run in runs] == list("abcde")
+    assert [run.state.previous for run in runs] == [None, *(run.id for run in runs[:-1])]
+    slow.journal.close()
+
+
+@pytest.mark.feature("C7")
+def test_where_a_new_session_is_another_ones_nothing_has_happened(tmp_path: Path) -> None:
+    slow = SlowToClaim(tmp_path / "slow.sqlite", "a", refuses=True)
+    slow.gate.open()
+    run = slow.session.send("1")
+    with pytest.raises(SessionBusy):
+        run.result(LONG_S)
+    assert not slow.model.requests and not run.events and not slow.session.is_busy
+    slow.journal.close()
+
+
+@pytest.mark.feature("C7")
+def test_a_new_session_whose_first_run_is_taken_back_is_left_to_others_when_it_is_closed(tmp_path: Path) -> None:
+    slow = SlowToClaim(tmp_path / "slow.sqlite", "a")
+    run = slow.session.send("1")
+    slow.gate.was_reached()
+    run.cancel()
+    assert run.result(LONG_S).status == "cancelled"
+    slow.gate.open()
+    slow.session.close()
+    assert slow.writer() is None
+    again = slow.session.send("2")
+    assert again.result(LONG_S).text == "a" and slow.writer() is not None
+    slow.journal.close()

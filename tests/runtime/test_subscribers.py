@@ -11,9 +11,9 @@ from functools import partial
 
 import pytest
 
-from turncell import Agent
+from turncell import Agent, Run
 from turncell.adapters.scripted_model import ScriptedModel
-from turncell.core.events import Event, RunEnded
+from turncell.core.events import Event, Recorded, RunEnded, TextDelta
 
 from .pieces import LONG_S, Gate, until
 
@@ -137,3 +137,69 @@ def test_the_threads_of_a_run_that_has_ended_are_gone() -> None:
     run.result(LONG_S)
     ends[-1]()
     until(lambda: threading.active_count() <= before + 2)  # the loop's own and the journal's may be new
+
+
+def text_of(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+def test_who_comes_before_the_first_word_hears_what_who_comes_later_hears() -> None:
+    async def listen(run: Run) -> list[Event]:
+        return [event async for event in run]
+
+    async def main() -> None:
+        gate = Gate()
+        run = Agent(ScriptedModel([gate.say("The day", " is fine.")])).start("How is the day?")
+        early = asyncio.ensure_future(listen(run))  # nothing is on the loop yet, or a moment ago
+        await asyncio.to_thread(gate.was_reached)
+        while_it_runs = asyncio.ensure_future(listen(run))
+        gate.open()
+        await run
+        heard = [await early, await while_it_runs, await listen(run)]
+        recorded = [[event for event in events if isinstance(event, Recorded)] for events in heard]
+        assert recorded == [list(run.events)] * 3
+        assert [text_of(events) for events in heard] == ["The day is fine."] * 3
+
+    asyncio.run(main())
+
+
+def test_whoever_comes_while_a_run_begins_misses_nothing_and_hears_nothing_twice() -> None:
+    agent = Agent(ScriptedModel(["one two three"] * 30))
+
+    async def listen(run: Run, late_s: float) -> list[Event]:
+        await asyncio.sleep(late_s)
+        return [event async for event in run]
+
+    async def main() -> None:
+        for number in range(30):
+            run = agent.start("go")
+            heard = await asyncio.gather(*(listen(run, number * place / 20_000) for place in range(8)))
+            for events in heard:
+                assert [event for event in events if isinstance(event, Recorded)] == list(run.events)
+                assert text_of(events) == "one two three"
+
+    asyncio.run(main())
+
+
+def test_who_watches_a_message_that_is_joined_with_another_hears_the_run_of_both() -> None:
+    async def main() -> None:
+        gate = Gate()
+        agent = Agent(ScriptedModel([gate.say("first"), "both"]))
+        session = agent.session()
+        session.queue.mode = "all"
+        first = session.send("one")
+        await asyncio.to_thread(gate.was_reached)
+        runs = [session.send("two"), session.send("three")]
+
+        async def listen(run: Run) -> list[Event]:
+            return [event async for event in run]
+
+        watching = [asyncio.ensure_future(listen(run)) for run in runs]
+        await asyncio.sleep(0)
+        gate.open()
+        heard = [await one for one in watching]
+        await first
+        assert [text_of(events) for events in heard] == ["both", "both"]
+        assert {event.run_id for events in heard for event in events} == {runs[0].id}
+
+    asyncio.run(main())

@@ -1,15 +1,18 @@
-"""Coroutines that go on in the task that is there: in a context of their own, and within a time limit."""
+"""Coroutines that go on in the task that is there, in a context of their own or within a time limit; futures of other threads."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 
 import pytest
 
 from tests.runtime.pieces import LONG_S
 from turncell import Agent, Hooks, ToolUse, tool
-from turncell.runtime.threads import in_context, within
+from turncell.runtime.threads import finished, in_context, within
 from turncell.testing import ScriptedModel, call
 
 pytestmark = pytest.mark.feature("A10")
@@ -106,3 +109,52 @@ def test_calls_that_come_one_by_one_share_a_task_and_not_their_contexts() -> Non
     assert [one.content for one in run.tool_calls] == ["a", "b"]
     assert len(tasks) == 1
     assert places == ["outside"] * 4
+
+
+def test_what_another_thread_brings_to_its_end_is_waited_for_on_any_loop_and_by_many() -> None:
+    future: Future[str] = Future()
+
+    async def main() -> list[str]:
+        waiting = [asyncio.ensure_future(finished(future)) for _ in range(3)]
+        given_up = asyncio.ensure_future(finished(future))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        threading.Timer(0.01, future.set_result, ["done"]).start()
+        return [*await asyncio.gather(*waiting), await finished(future)]
+
+    assert asyncio.run(main()) == ["done"] * 4, "who stops waiting leaves it alone"
+
+
+def test_what_has_ended_already_is_not_waited_for() -> None:
+    future: Future[str] = Future()
+    future.set_result("done")
+    with pytest.raises(StopIteration, match="done"):
+        finished(future).send(None)
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+def test_what_fails_or_is_cancelled_is_so_for_who_waits(is_early: bool) -> None:
+    async def main(end: Callable[[Future[str]], object]) -> str:
+        future: Future[str] = Future()
+        if is_early:
+            end(future)
+        else:
+            threading.Timer(0.01, end, [future]).start()
+        return await finished(future)
+
+    with pytest.raises(ValueError, match="its own"):
+        asyncio.run(main(lambda future: future.set_exception(ValueError("its own"))))
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(main(lambda future: future.cancel()))
+
+
+def test_a_loop_that_is_closed_meanwhile_troubles_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    future: Future[str] = Future()
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(finished(future), 0.01)
+
+    asyncio.run(main())
+    future.set_result("done")
+    assert not caplog.records

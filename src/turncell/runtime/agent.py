@@ -284,8 +284,9 @@ class Agent:
         check_session(session, within)
         if session is not None and not session.is_busy:
             session.check_decided()
+        title = message.text[:80] if session is None else ""
         setup, limit, terms = set_up(
-            self, within, session, message.text[:80], is_attended, mode, max_steps, output, budget, timeout_s
+            self, within, session, title, is_attended, mode, max_steps, output, budget, timeout_s
         )
         session = setup.session
         if replaces is not None and replaces not in session.conversation.path:
@@ -340,6 +341,7 @@ class Agent:
         SessionInDoubt where nobody attends to say so, UsageError where this agent lacks the tool of an open call. A model
         that fails before it has said anything leaves the run interrupted, and it can be resumed again.
         """
+        check_session(session, None)
         setup, limit, terms = set_up(self, None, session, "", is_attended, mode, max_steps, output, budget, timeout_s)
         left = session.left_open if session.running is None else None
         if left is None:

@@ -129,26 +129,33 @@ class Subscription(_Buffer):
 
     def __init__(self, bus: Bus, loop: asyncio.AbstractEventLoop | None = None) -> None:
         super().__init__(bus)
-        self._ready = asyncio.Event()
         self._loop = loop or asyncio.get_running_loop()
+        self._waiting: asyncio.Future[None] | None = None
 
     def wake(self) -> None:
         if self._loop is self._bus.loop:
-            self._ready.set()
-        else:
-            with contextlib.suppress(RuntimeError):  # the consumer's loop was closed: nobody is there to wake
-                self._loop.call_soon_threadsafe(self._ready.set)
+            self._go_on()
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._go_on)
+        except RuntimeError:
+            log.debug("the loop of a consumer was closed: nobody is there to wake")
+
+    def _go_on(self) -> None:
+        """On the consumer's loop: what wakes it before it waits has come before it looked, or it would be waiting."""
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
     async def burst(self) -> list[Event]:
         """The next events, as many as there are; an empty list when the run has ended and all was given."""
         while True:
-            self._ready.clear()
             taken = self._take()
             if taken is None:
                 return []
             if taken:
                 return taken
-            await self._ready.wait()
+            self._waiting = self._loop.create_future()
+            await self._waiting
 
     async def __aiter__(self) -> Any:
         try:
@@ -210,11 +217,14 @@ class _Pump:
 
 
 class Bus:
-    """Publishes on the run's loop. Every method belongs to that loop's thread."""
+    """Publishes on the run's loop. Every method belongs to that loop's thread, but `add_early`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.is_closed = False
+        self._is_silent = True
+        """Nothing was said yet, and nobody who listens has moved elsewhere."""
+        self._silence = threading.Lock()
         self._subscriptions: list[_Buffer] = []
         self._sinks: list[Callable[[Sequence[Event]], None]] = []
         self._pumps: list[_Pump] = []
@@ -224,6 +234,8 @@ class Bus:
         self._sinks.append(sink)
 
     def publish(self, events: Sequence[Event]) -> None:
+        if self._is_silent:
+            self._end_silence()
         for sink in self._sinks:
             try:
                 sink(events)
@@ -231,6 +243,19 @@ class Bus:
                 log.exception("a sink of the bus raised: %r", sink)
         for subscription in tuple(self._subscriptions):
             subscription.push(events)
+
+    def add_early(self, subscription: _Buffer) -> bool:
+        """`add` from any thread, for who comes before the first word. False where it is too late for that."""
+        with self._silence:
+            if self._is_silent:
+                subscription.move(self)
+                subscription.is_added = True
+                self._subscriptions.append(subscription)
+            return self._is_silent
+
+    def _end_silence(self) -> None:
+        with self._silence:
+            self._is_silent = False
 
     def add(self, subscription: _Buffer, so_far: Sequence[Event]) -> None:
         """From now on, after `so_far`."""
@@ -244,6 +269,7 @@ class Bus:
 
     def absorb(self, other: Bus) -> None:
         """Whoever listens to another bus, on which nothing was said yet, listens to this one from now on."""
+        other._end_silence()
         for subscription in other._subscriptions:
             subscription.move(self)
         self._subscriptions += other._subscriptions
@@ -261,6 +287,7 @@ class Bus:
 
     def close(self) -> None:
         """The run has ended: consumers get what is left and then the end."""
+        self._end_silence()
         self.is_closed = True
         for subscription in self._subscriptions:
             subscription.wake()

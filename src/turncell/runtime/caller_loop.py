@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 from turncell.errors import say
@@ -34,17 +34,20 @@ class LoopNotServed(RuntimeError):
     """The loop that has started the run did not come to a coroutine; nothing of it has run."""
 
 
-@contextmanager
-def called_from(loop: asyncio.AbstractEventLoop | None) -> Iterator[None]:
+class called_from:
     """Runs started in this block are started from this loop; None leaves it as it is."""
-    if loop is None or loop is BackgroundLoop.current().loop:
-        yield
-        return
-    token = _loop.set(loop)
-    try:
-        yield
-    finally:
-        _loop.reset(token)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        self._caller = loop
+        self._token: contextvars.Token[asyncio.AbstractEventLoop | None] | None = None
+
+    def __enter__(self) -> None:
+        if self._caller is not None and self._caller is not BackgroundLoop.current().loop:
+            self._token = _loop.set(self._caller)
+
+    def __exit__(self, *_: object) -> None:
+        if self._token is not None:
+            _loop.reset(self._token)
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

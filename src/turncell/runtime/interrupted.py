@@ -60,6 +60,8 @@ def told_of_before(session: Session, replaces: str | None) -> tuple[str, ...]:
     told = []
     if session.was_driven_elsewhere and any(run.calls for run in session.runs):
         told.append(RESTARTED_SINCE)
+    if replaces is None:
+        return tuple(told)
     done = [
         f"{call.name}({json.dumps(call.arguments)[:500]}): {(call.content or '')[:500]}"
         for run in session.replaced_by(replaces)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from turncell.core import events as ev
@@ -24,6 +24,7 @@ from turncell.runtime.interrupted import told_of_before
 from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.run import Run
 from turncell.runtime.telemetry import TelemetryWriter, record_of
+from turncell.runtime.threads import finished
 from turncell.runtime.tools import gather_tools
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def launch(
             said = session.queue.begin(run_id)
             if said is None:
                 # Taken back; or joined with a run, which has had its turn by now.
-                return await asyncio.shield(asyncio.wrap_future(run.done))
+                return await finished(run.done)
             session.running = run
             try:
                 await session.claimed()
@@ -91,11 +92,23 @@ def launch(
         except BaseException as error:
             log.exception("a run could not be driven to its end")
             state = driver.failed(error)
-        if driver.has_begun and state.is_ended:
+        if agent.telemetry and driver.has_begun and state.is_ended:
             await _tell(agent, state)
         return state
 
-    _when_done(loop.spawn(guarded()), run)
+    async def main() -> None:
+        try:
+            state = await guarded()
+        except asyncio.CancelledError:
+            run.finish(RuntimeError("the background loop was stopped"))
+            raise
+        except BaseException as error:
+            run.finish(error)
+        else:
+            run.finish(state)
+
+    context = contextvars.copy_context()
+    session.when_asked_for(lambda: loop.begin(main(), context))
     return run
 
 
@@ -148,7 +161,7 @@ def beginning(
         mode=setup.policy.mode, max_steps=limit, instructions=agent.instructions, tools=tuple(setup.tools),
         is_attended=setup.policy.is_attended, cell_id=cell_id, previous=before.run_id if before else None,
         replaces=replaces,
-        notices=notices, budget=limits or None, agent=agent.name, needs=_needs(agent, setup),
+        notices=notices, budget=limits or None, agent=agent.name, needs=_needs(agent, setup, limits),
         root_run_id=within.root_run_id if within else run_id, parent_run_id=within.run_id if within else None,
         parent_call_id=(within.call_id or None) if within else None,
         depth=within.depth + 1 if within else 0,
@@ -160,15 +173,15 @@ def beginning(
     )  # fmt: skip
 
 
-def _needs(agent: Agent, setup: Setup) -> tuple[str, ...]:
+def _needs(agent: Agent, setup: Setup, limits: dict[str, Any]) -> tuple[str, ...]:
     """What a record cannot hold of it, and who goes on with a run must not do without."""
     found = {
         "model": not agent.models.is_a_name, "rules": agent.rules, "hooks": agent.has_hooks,
         "output": setup.output is not None, "step_policy": agent.step_policy is not None,
-        "budget": limits_of(setup.budget) or agent.shares_budget, "timeout": setup.timeout_s is not None,
-        "options": any(value is not None for value in agent.model_options.values()),
+        "budget": limits or agent.shares_budget, "timeout": setup.timeout_s is not None,
+        "options": {*agent.model_options.values()} != {None},
     }  # fmt: skip
-    return tuple(name for name, has in found.items() if has)
+    return tuple([name for name, has in found.items() if has])
 
 
 async def _tell(agent: Agent, state: RunState) -> None:
@@ -190,16 +203,3 @@ async def _tell(agent: Agent, state: RunState) -> None:
             _late_writers.update(late)
             for task in late:
                 task.add_done_callback(_late_writers.discard)
-
-
-def _when_done(ended: Future[RunState], run: Run) -> None:
-    def finish(ended: Future[RunState]) -> None:
-        error = ended.exception() if not ended.cancelled() else RuntimeError("the background loop was stopped")
-        if run.done.done():
-            return
-        if error is not None:
-            run.done.set_exception(error)
-        else:
-            run.done.set_result(ended.result())
-
-    ended.add_done_callback(finish)

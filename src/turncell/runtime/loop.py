@@ -14,6 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar
 
 from turncell.errors import UsageError
@@ -32,6 +33,8 @@ class BackgroundLoop:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.loop = asyncio.new_event_loop()
+        self._is_running = True
+        """Until its thread is about to end."""
         self._thread = threading.Thread(target=self._main, name="turncell", daemon=True)
         self._thread.start()
         atexit.register(self._leave)
@@ -39,9 +42,12 @@ class BackgroundLoop:
     @classmethod
     def current(cls) -> BackgroundLoop:
         """The loop of this process, started when first needed."""
+        current = cls._current
+        if current is not None and current._is_running and current.pid == os.getpid():
+            return current
         with cls._lock:
             current = cls._current
-            if current is None or current.pid != os.getpid() or not current._thread.is_alive():
+            if current is None or not current._is_running or current.pid != os.getpid():
                 current = cls._current = cls()
             return current
 
@@ -67,13 +73,14 @@ class BackgroundLoop:
             self.loop.call_soon_threadsafe(run, context=contextvars.copy_context())
         return done
 
+    def begin(self, coroutine: Coroutine[Any, Any, None], context: contextvars.Context) -> None:
+        """Run a coroutine on the loop that says itself what becomes of it, in this context."""
+        self._check(coroutine)
+        self.loop.call_soon_threadsafe(partial(self.loop.create_task, coroutine, context=context), context=context)
+
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine on the loop, in a copy of the caller's context."""
-        try:
-            self.check_process()
-        except UsageError:
-            coroutine.close()
-            raise
+        self._check(coroutine)
         context = contextvars.copy_context()
         done: Future[T] = Future()
 
@@ -92,6 +99,13 @@ class BackgroundLoop:
         self.loop.call_soon_threadsafe(start)
         return done
 
+    def _check(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        try:
+            self.check_process()
+        except UsageError:
+            coroutine.close()
+            raise
+
     def check_process(self) -> None:
         """Raises UsageError in a forked child."""
         if self.pid != os.getpid():  # nobody would ever run it
@@ -102,14 +116,17 @@ class BackgroundLoop:
 
     def _main(self) -> None:
         asyncio.set_event_loop(self.loop)
-        while True:
-            try:
-                self.loop.run_forever()
-            except (SystemExit, KeyboardInterrupt):
-                # asyncio lets these two through, of a task as of a callback; the other runs have no part in it.
-                log.exception("code on the background loop wanted to end the program; the loop goes on")
-            else:
-                return
+        try:
+            while True:
+                try:
+                    self.loop.run_forever()
+                except (SystemExit, KeyboardInterrupt):
+                    # asyncio lets these two through, of a task as of a callback; the other runs have no part in it.
+                    log.exception("code on the background loop wanted to end the program; the loop goes on")
+                else:
+                    return
+        finally:
+            self._is_running = False
 
     def _leave(self) -> None:
         """The program ends: whatever is in the middle stays as it is in the record, and does not complain."""

@@ -16,6 +16,11 @@ from turncell.runtime.output import clean
 Prompt: TypeAlias = str | Message | Sequence[Any]
 """A text, or texts and images in order: `["What is this?", Path("a.png")]`."""
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
+"""The digits of 10 bits."""
+
+
+_EMPTY = "the prompt is empty; write what you want the agent to do"
 
 
 def new_id(prefix: str) -> str:
@@ -24,11 +29,8 @@ def new_id(prefix: str) -> str:
     Source: the ULID specification's alphabet and order, with fewer random bits.
     """
     number = (time.time_ns() // 1_000_000) << 40 | secrets.randbits(40)
-    digits = ""
-    while number:
-        number, digit = divmod(number, 32)
-        digits = _ALPHABET[digit] + digits
-    return f"{prefix}_{digits}"
+    digits = "".join([_PAIRS[number >> bits & 1023] for bits in (80, 70, 60, 50, 40, 30, 20, 10, 0)])
+    return f"{prefix}_{digits.lstrip('0')}"
 
 
 def as_message(prompt: Prompt) -> Message:
@@ -39,6 +41,10 @@ def as_message(prompt: Prompt) -> Message:
     >>> as_message("Hello").text
     'Hello'
     """
+    if isinstance(prompt, str):
+        if not prompt.strip():
+            raise UsageError(_EMPTY)
+        return Message("user", (Text(clean(prompt)),))
     if isinstance(prompt, list | tuple):
         if any(isinstance(item, Message | Mapping) for item in prompt):
             raise UsageError(
@@ -47,7 +53,7 @@ def as_message(prompt: Prompt) -> Message:
             )
         message: Any = Message("user", as_parts(prompt))
     else:
-        message = Message("user", (Text(prompt),)) if isinstance(prompt, str) else prompt
+        message = prompt
     if not isinstance(message, Message):
         raise UsageError(f"a prompt is text, a list of texts and images, or a Message; found {prompt!r}")
     if message.role != "user":
@@ -55,7 +61,7 @@ def as_message(prompt: Prompt) -> Message:
     if not isinstance(cast(object, message.parts), tuple | list) or not all(map(_is_part, message.parts)):
         raise UsageError(f"the parts of a prompt are a tuple of Text and Image; found {message.parts!r}")
     if not any(part.type != "text" for part in message.parts) and not message.text.strip():
-        raise UsageError("the prompt is empty; write what you want the agent to do")
+        raise UsageError(_EMPTY)
     parts = tuple(Text(clean(part.text)) if isinstance(part, Text) else image(part) for part in message.parts)
     return evolve(message, parts=parts)
 

@@ -37,6 +37,7 @@ from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.options import number, text
 from turncell.runtime.prompts import Prompt, as_message, new_id
 from turncell.runtime.secrets import redactor
+from turncell.runtime.threads import finished
 
 if TYPE_CHECKING:
     from turncell.runtime.agent import Agent
@@ -194,9 +195,11 @@ class Run:
 
     def __await__(self) -> Generator[Any, None, Run]:
         async def wait() -> Run:
-            if not self.done.done():
+            if self.done.done():
+                self.done.result()
+            else:
                 self._loop.check_process()
-            await asyncio.shield(asyncio.wrap_future(self.done))
+                await finished(self.done)
             return self
 
         return wait().__await__()
@@ -211,9 +214,11 @@ class Run:
     # Watching it.
 
     async def __aiter__(self) -> AsyncIterator[Event]:
+        self._loop.check_process()
         subscription = Subscription(self._driver.bus)
-        # Not waited for: it would block the caller's loop, and a subscription does not end before it is added.
-        self._loop.call(lambda: self._driver.bus.add(subscription, self.so_far()))
+        if not self._driver.bus.add_early(subscription):
+            # Not waited for: it would block the caller's loop, and a subscription does not end before it is added.
+            self._loop.call(lambda: self._driver.bus.add(subscription, self.so_far()))
         try:
             while events := await subscription.burst():
                 for event in events:
@@ -250,7 +255,7 @@ class Run:
         """`drain`, on any event loop."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await asyncio.wrap_future(self._loop.spawn(self._driver.bus.drain()))
+                await finished(self._loop.spawn(self._driver.bus.drain()))
 
     def attach(self, sink: Callable[[Sequence[Event]], None]) -> None:
         """A sink of our own views: called with each burst on the background loop; it must return at once."""
@@ -477,23 +482,25 @@ class Run:
             theirs.feed(early)
 
         def finish(done: Future[RunState]) -> None:
-            if self.done.done():
-                return
             error = done.exception()
-            if error is not None:
-                self.done.set_exception(error)
-            else:
-                self.done.set_result(done.result())
+            self.finish(done.result() if error is None else error)
 
         other.done.add_done_callback(finish)
+
+    def finish(self, what: RunState | BaseException) -> None:
+        """On the loop: it is done, in this state or because of this error. The first one counts."""
+        if self.done.done():
+            return
+        if isinstance(what, BaseException):
+            self.done.set_exception(what)
+        else:
+            self.done.set_result(what)
 
     def withdraw(self, reason: str) -> None:
         """End it, because its message was taken back before its turn."""
 
         def main() -> None:
-            state = self._driver.withdrawn(reason)
-            if not self.done.done():
-                self.done.set_result(state)
+            self.finish(self._driver.withdrawn(reason))
 
         self._loop.call(main).result()
 

@@ -43,7 +43,7 @@ def set_up(
     budget: Budget | Mapping[str, Any] | None,
     timeout_s: float | None,
 ) -> tuple[Setup, int, tuple[object, ...]]:
-    """What a run works with, its limit of steps, and the terms on which messages may be joined."""
+    """What a run works with, its limit of steps, and the terms on which messages may be joined. The session is checked."""
     if within is not None and within.depth >= MOST_DEEP:
         raise UsageError(f"this run would be the {within.depth + 2}th inside one another; {MOST_DEEP + 1} is the most")
     limit = agent.max_steps if max_steps is None else whole("max_steps", max_steps, least=1)
@@ -53,7 +53,6 @@ def set_up(
     timeout_s = agent.timeout_s if timeout_s is None else number("timeout_s", timeout_s)
     wanted = agent.output if output is None else OutputType(output)
     account = _account(agent, budget, within)
-    check_session(session, within)
     if session is None:
         session = agent.session(title)
         if within is not None:  # what a person has said above need not be said again

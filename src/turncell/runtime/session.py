@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
@@ -40,6 +41,7 @@ from turncell.runtime.prompts import Prompt, new_id
 from turncell.runtime.rulebook import check_plain
 from turncell.runtime.secrets import redactor
 from turncell.runtime.stored_sessions import copy_runs, of_people
+from turncell.runtime.threads import finished
 
 if TYPE_CHECKING:
     from turncell.runtime.agent import Agent
@@ -91,6 +93,11 @@ class Session:
         self._turn: asyncio.Lock | None = None
         self._is_claimed = False
         self._is_new = False
+        self._claiming: Future[None] | None = None
+        """The claim of a new session, which its first run has asked for on its way to the loop."""
+        self._beginning: builtins.list[Callable[[], None]] | None = None
+        """What waits for that."""
+        self._begins = threading.Lock()
         self._writer: Writer | None = None
         self._damage: Damage | None = None
 
@@ -156,14 +163,38 @@ class Session:
         self._all = {run_id: at_rest(run, doubtful_calls(store, run)) for run_id, run in folded if run.run_id}
         self.answers, self._rules = _answers_in(asking), tuple(rules)
 
+    def when_asked_for(self, begin: Callable[[], None]) -> None:
+        """Call `begin`, which puts a run on the loop: where a new session is to be claimed first, when that has been tried.
+
+        So its first run wakes the loop once and not twice. Whether the claim was granted, `claimed` says. From any
+        thread; in the order in which it was asked for.
+        """
+        with self._begins:
+            if self._beginning is not None:
+                self._beginning.append(begin)
+                return
+            if self._is_claimed or not self._is_new:
+                begin()
+                return
+            self._beginning = [begin]
+        self._claiming = self.journal.claim(self.id)
+        self._claiming.add_done_callback(self._begin)
+
+    def _begin(self, _: object) -> None:
+        with self._begins:
+            for begin in self._beginning or ():
+                begin()
+            self._beginning = None
+
     async def claimed(self) -> None:
         """Be the one writer, and know all that was written before. Raises SessionBusy."""
         if self._is_claimed:
             return
         owners.own(self)
-        await asyncio.wrap_future(self.journal.claim(self.id))
+        claiming, self._claiming = self._claiming or self.journal.claim(self.id), None
+        await finished(claiming)
         if not self._is_new:
-            await asyncio.wrap_future(self.journal.submit(self._read))
+            await finished(self.journal.submit(self._read))
         self._is_claimed = True
 
     def _claim(self, *, takes_over: bool = False) -> None:
@@ -206,8 +237,8 @@ class Session:
     def close(self) -> None:
         """Let other processes write it. Using it again claims it again."""
         self._idle()
-        if self._is_claimed:
-            self._is_claimed = False
+        if self._is_claimed or self._claiming is not None:
+            self._is_claimed, self._claiming = False, None
             self.journal.release(self.id).result()
         self._is_new = False
 
@@ -220,7 +251,7 @@ class Session:
     @property
     def runs(self) -> tuple[RunState, ...]:
         """The runs of the conversation that have ended, or were interrupted, in order."""
-        return tuple(self._all[run_id] for run_id in self.conversation.path if run_id in self._all)
+        return tuple([self._all[run_id] for run_id in self.conversation.path if run_id in self._all])
 
     @property
     def all_runs(self) -> tuple[RunState, ...]:
@@ -254,7 +285,9 @@ class Session:
 
     def run_of_cell(self, cell_id: str | None) -> str | None:
         """The run of the conversation that this cell of a notebook began."""
-        return next((run.run_id for run in self.runs if cell_id is not None and run.cell_id == cell_id), None)
+        if cell_id is None:
+            return None
+        return next((run.run_id for run in self.runs if run.cell_id == cell_id), None)
 
     @property
     def interrupted(self) -> RunState | None:
@@ -275,17 +308,21 @@ class Session:
     @property
     def left_open(self) -> RunState | None:
         """`interrupted`, also for the run that is about to go on with it, or to end it."""
-        # One whose beginning is lost (a damaged record) cannot be gone on with.
-        return next((run for run in reversed(self._all.values()) if run.run_id and not run.is_ended), None)
+        for run in reversed(self._all.values()):
+            # One whose beginning is lost (a damaged record) cannot be gone on with.
+            if not run.is_ended and run.run_id:
+                return run
+        return None
 
     def add(self, run: RunState) -> None:
         """A run has ended."""
-        if not run.run_id:
+        run_id = run.run_id
+        if not run_id:
             return  # taken back before it began
         owners.mark_driven(self.id)
-        if run.run_id not in self._all:
+        if run_id not in self._all:
             self.conversation = arrange(self.conversation, run.started)
-        self._all[run.run_id] = run
+        self._all[run_id] = run
         self.seq = max(self.seq, run.seq)
 
     @property

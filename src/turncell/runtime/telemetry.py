@@ -186,8 +186,10 @@ everywhere: list[Watcher] = []
 """Watchers of all runs of this process that begin from now on."""
 
 
-def watchers_of(telemetry: Iterable[object]) -> tuple[Watcher, ...]:
+def watchers_of(telemetry: Sequence[object]) -> tuple[Watcher, ...]:
     """Those of an agent, then those of the process; each once."""
+    if not telemetry:
+        return tuple(everywhere)
     found = [one for one in telemetry if isinstance(one, Watcher)]
     return (*found, *(one for one in everywhere if not any(one is own for own in found)))
 
