@@ -79,9 +79,9 @@ class Rule:
 
     def matches(self, tool: str, arguments: Mapping[str, Json]) -> bool:
         """Whether it is about this call."""
-        if not fnmatchcase(tool, self.tool):
+        if self.tool != "*" and not fnmatchcase(tool, self.tool):
             return False
-        return all(
+        return not self.where or all(
             name in arguments and fnmatchcase(_as_text(arguments[name]), glob) for name, glob in self.where.items()
         )
 
@@ -179,7 +179,10 @@ def _by_mode(mode: Mode, effect: Effect, edits_notebook: bool) -> Decision:
 
 
 def _first(rules: Iterable[Rule], tool: str, arguments: Mapping[str, Json]) -> Rule | None:
-    return next((rule for rule in rules if rule.matches(tool, arguments)), None)
+    for rule in rules:
+        if rule.matches(tool, arguments):
+            return rule
+    return None
 
 
 def _is_text(value: object) -> bool:

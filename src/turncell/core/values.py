@@ -42,11 +42,6 @@ def evolve(value: V, **changes: Any) -> V:
     return copy
 
 
-def put(value: object, **changes: Any) -> None:
-    """Change a value with a `__dict__` in place. Only for one that `evolve` has just made and nobody else has seen."""
-    value.__dict__.update(changes)
-
-
 @cache
 def _slots(kind: type) -> tuple[attrgetter[Any], tuple[Callable[..., None], ...], dict[str, Callable[..., None]]]:
     names = [field.name for field in fields(kind)]
