@@ -301,6 +301,8 @@ class RunState:
         prompt = self.prompt
         if prompt is None or not prompt.parts:
             return None
+        if self.retrieved is None and not self.started.notices:
+            return prompt
         before = [Text(f"[from {found.source}]\n{found.text}\n\n") for found in self.passages]
         if self.started.notices:
             notices = "\n".join(f"[notice] {notice}" for notice in self.started.notices)

@@ -86,8 +86,10 @@ class Rule:
         )
 
     def __str__(self) -> str:
-        where = ", ".join(f"{name}={glob}" for name, glob in self.where.items())
-        return f"{self.verdict} {self.tool}" + (f"({where})" if where else "")
+        said = f"{self.verdict} {self.tool}"
+        if not self.where:
+            return said
+        return f"{said}({', '.join(f'{name}={glob}' for name, glob in self.where.items())})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,18 +135,18 @@ def decide(
     """
     if check is not None and check.verdict == "deny":
         return check
-    by_mode = _by_mode(mode, effect, edits_notebook)
     rule = _first(rules, tool, arguments)
     if rule is not None:
         said = Decision(rule.verdict, f"rule {rule}", rule.reason)
         stands = rule.tainted or mode == "auto"
     else:
+        by_mode = _by_mode(mode, effect, edits_notebook)
         said = _without_code(_first(remembered, tool, arguments), check, by_mode)
         stands = mode == "auto"
     if said.verdict != "allow" or stands or not is_tainted or effect == "read":
         return said
     reason = f"untrusted output was read before this call, so that the allow of {said.by} does not count"
-    return _ask_unless_denied(Decision("ask", "taint", reason), by_mode)
+    return _ask_unless_denied(Decision("ask", "taint", reason), _by_mode(mode, effect, edits_notebook))
 
 
 def _without_code(rule: Rule | None, check: Decision | None, by_mode: Decision) -> Decision:
