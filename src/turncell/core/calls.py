@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from turncell.core import events as ev
 from turncell.core import steps
-from turncell.core.fold import CallState, apply
+from turncell.core.fold import OPEN_CALL, CallState, apply
 from turncell.core.loop_state import Turn
 from turncell.core.signals import Answered, Asked, CallReturned, Judged, Judgement, Progressed, Reply, StartCall, Traits
 
@@ -27,29 +27,36 @@ _PLAIN = Traits()
 def judged(turn: Turn, s: Judged) -> None:
     if not turn.state.is_judging:
         return
-    judgements = {judgement.call_id: judgement for judgement in s.judgements}
-    turn.set(is_judging=False, traits={**turn.state.traits, **{j.call_id: j.traits for j in s.judgements}})
-    is_cut = turn.run.steps[-1].finish_reason == "length"
-    unjudged = [call for call in turn.calls if call.status == "proposed" and call.verdict is None]
-    for call in unjudged:
-        j = judgements.setdefault(call.call_id, Judgement(call.call_id, problem="the call was not judged"))
+    said: dict[str, Judgement] = {}
+    traits = dict(turn.state.traits)
+    for judgement in s.judgements:
+        said[judgement.call_id] = judgement
+        traits[judgement.call_id] = judgement.traits
+    turn.set(is_judging=False, traits=traits)
+    step = turn.run.steps[-1]
+    is_cut = step.finish_reason == "length"
+    judgements: dict[str, Judgement] = {}
+    for call in step.calls:
+        if call.status != "proposed" or call.verdict is not None:
+            continue
+        j = said.get(call.call_id) or Judgement(call.call_id, problem="the call was not judged")
         if is_cut and not call.arguments_text.strip():
             # Text that was cut is no JSON and is refused as such; text that was cut off before it began looks like none.
             j = Judgement(
                 call.call_id, j.effect, problem="the call was cut off at the model's output limit; make it again"
             )
-            judgements[call.call_id] = j
+        judgements[call.call_id] = j
         turn.record(
             ev.CallProposed, call_id=call.call_id, name=call.name, arguments=j.arguments, digest=j.digest,
             effect=j.effect, problem=j.problem, is_replaced=j.is_replaced, is_trusted=j.is_trusted,
         )  # fmt: skip
         if j.problem is None:
             turn.record(ev.CallJudged, call_id=call.call_id, verdict=j.verdict, by=j.by, reason=j.reason)
-    asked_about = {call.call_id for call in unjudged}
     for call in turn.calls:
-        if call.call_id not in asked_about:
+        found = judgements.get(call.call_id)
+        if found is None:
             continue
-        j = judgements[call.call_id]
+        j = found
         if call.problem is not None or j.digest is None:
             turn.finish(call, "invalid", call.problem or "the call has no digest")
         elif turn.run.queued:
@@ -70,7 +77,7 @@ def denial(name: str, by: str, reason: str) -> str:
 
 
 def asked(turn: Turn, s: Asked) -> None:
-    call = turn.run.steps[-1].call(s.call_id) if turn.run.steps else None
+    call = turn.call(s.call_id)
     q = s.question
     if call is None or call.status != "running" or turn.run.queued:
         reason = "a new message arrived" if turn.run.queued else "the call is not running"
@@ -143,17 +150,18 @@ def close_answered(turn: Turn, call: CallState) -> None:
 def advance(turn: Turn) -> None:
     """Start what may start; when every call of the step is closed, the boundary is reached."""
     state = turn.state
-    if turn.run.is_ended or state.is_judging or state.is_streaming or state.reviewing:
+    if turn.run.ended_at is not None or state.is_judging or state.is_streaming or state.reviewing:
         return
-    calls = turn.calls
-    if not any(call.is_open for call in calls):
+    calls = [call for call in turn.calls if call.status in OPEN_CALL]
+    if not calls:
         steps.boundary(turn)
         return
-    running = [call for call in calls if call.started_at is not None and call.is_open and not is_in_doubt(call)]
-    free = MAX_PARALLEL - len(running)
+    free = MAX_PARALLEL
     of_tool: dict[str, int] = {}
-    for call in running:
-        of_tool[call.name] = of_tool.get(call.name, 0) + 1
+    for call in calls:
+        if call.started_at is not None and not is_in_doubt(call):
+            free -= 1
+            of_tool[call.name] = of_tool.get(call.name, 0) + 1
     is_write_open = False
     for call in calls:
         traits = state.traits.get(call.call_id, _PLAIN)
@@ -162,12 +170,14 @@ def advance(turn: Turn) -> None:
             may_start = False
         if call.effect != "read" and not traits.is_parallel:
             may_start = may_start and not is_write_open
-            is_write_open = is_write_open or call.is_open
+            is_write_open = True
         if may_start and call.digest is not None:
             free -= 1
             of_tool[call.name] = of_tool.get(call.name, 0) + 1
             turn.record(ev.CallStarted, call_id=call.call_id, digest=call.digest, effect=call.effect)
-            turn.commands.append(StartCall(next(c for c in turn.calls if c.call_id == call.call_id)))
+            started = turn.call(call.call_id)
+            assert started is not None
+            turn.commands.append(StartCall(started))
 
 
 def progressed(turn: Turn, s: Progressed) -> None:
@@ -178,8 +188,8 @@ def progressed(turn: Turn, s: Progressed) -> None:
 
 
 def call_returned(turn: Turn, s: CallReturned) -> None:
-    call = next((c for c in turn.calls if c.call_id == s.call_id), None)
-    if call is None or not call.is_open:
+    call = turn.call(s.call_id)
+    if call is None or call.status not in OPEN_CALL:
         return
     if s.call_id in turn.state.denying:
         turn.set(denying=turn.state.denying - {s.call_id})

@@ -107,7 +107,9 @@ def units_of(run: RunState) -> tuple[Unit, ...]:
 
 def prompt_unit(run: RunState) -> Unit:
     heard = run.heard
-    passages = tuple((number, found.priority) for number, found in enumerate(run.passages)) if heard else ()
+    passages: tuple[tuple[int, int], ...] = ()
+    if heard is not None and run.retrieved is not None:
+        passages = tuple([(number, found.priority) for number, found in enumerate(run.passages)])
     return Unit(run.run_id, 0, (heard,) if heard else (), (run.run_id, 0), passages, bool(run.started.notices))
 
 
@@ -117,9 +119,12 @@ def step_unit(run: RunState, step: int, messages: tuple[Message, ...]) -> Unit:
 
 def edits_of(runs: Iterable[RunState], step: int | None = None) -> tuple[Edit, ...]:
     """What these runs have cut and summarised; of the last one up to this step, None: all."""
-    runs = tuple(runs)
-    before = tuple(edit for run in runs[:-1] for edit in run.edits)
-    return before + tuple(edit for edit in runs[-1].edits if step is None or edit.step <= step) if runs else ()
+    edits: list[Edit] = []
+    last: tuple[Edit, ...] = ()
+    for run in runs:
+        edits += last
+        last = run.edits
+    return (*edits, *(last if step is None else [edit for edit in last if edit.step <= step]))
 
 
 def conversation(runs: Sequence[RunState], step: int | None = None) -> tuple[Unit, ...]:
@@ -132,14 +137,16 @@ def conversation(runs: Sequence[RunState], step: int | None = None) -> tuple[Uni
 
 
 def messages_of(units: Iterable[Unit]) -> tuple[Message, ...]:
-    return tuple(message for unit in units for message in unit.messages)
+    return tuple([message for unit in units for message in unit.messages])
 
 
 def told(units: Sequence[Unit], edits: Sequence[Edit], running: str = "") -> tuple[Unit, ...]:
     """The units as they are told after these edits. `running` is the run whose prompt belongs to the floor."""
     heads, left_out = cuts_of(edits)
-    of_floor = [not unit.step and (not place or unit.run_id == running) for place, unit in enumerate(units)]
-    marked = [evolve(unit, is_floor=True) if is_floor else unit for unit, is_floor in zip(units, of_floor, strict=True)]
+    marked = list(units)
+    for place, unit in enumerate(units):
+        if not unit.step and (not place or unit.run_id == running):
+            marked[place] = evolve(unit, is_floor=True)
     summary, end = _summary(marked, edits)
     if summary is not None:
         # The prompt of the run that has summarised was said to the model after the summary, and stays there.
@@ -149,7 +156,7 @@ def told(units: Sequence[Unit], edits: Sequence[Edit], running: str = "") -> tup
             if not unit.step and (not place or unit.run_id in (summary.run_id, running))
         )
         marked = [first, summary, *later, *marked[end:]]
-    return tuple(shortened(unit, heads, left_out) for unit in marked if unit.messages)
+    return tuple([shortened(unit, heads, left_out) for unit in marked if unit.messages])
 
 
 def cuts_of(edits: Iterable[Edit]) -> tuple[dict[str, int], frozenset[tuple[str, int]]]:
@@ -167,7 +174,9 @@ def cuts_of(edits: Iterable[Edit]) -> tuple[dict[str, int], frozenset[tuple[str,
 def _summary(units: Sequence[Unit], edits: Sequence[Edit]) -> tuple[Unit | None, int]:
     """The last summary that holds for these units, and how many of them it covers."""
     summaries = [edit for edit in edits if isinstance(edit, ev.Compacted)]
-    places = {(unit.run_id, unit.step): place for place, unit in enumerate(units)} if summaries else {}
+    if not summaries:
+        return None, 0
+    places = {(unit.run_id, unit.step): place for place, unit in enumerate(units)}
     for edit in reversed(summaries):
         upto = (edit.upto_run_id, edit.upto_step)
         end = places.get(upto, -1) + 1
@@ -184,7 +193,7 @@ def summary_text(summary: str) -> str:
 
 def shortened(unit: Unit, heads: dict[str, int], left_out: frozenset[tuple[str, int]]) -> Unit:
     """The unit with these results cut and these passages left out; the same one where none of them is in it."""
-    if unit.passages and any((unit.run_id, number) in left_out for number, _ in unit.passages):
+    if left_out and unit.passages and any((unit.run_id, number) in left_out for number, _ in unit.passages):
         message, at = unit.messages[0], unit.passages_at
         kept = [place for place, (number, _) in enumerate(unit.passages) if (unit.run_id, number) not in left_out]
         parts = message.parts

@@ -31,7 +31,6 @@ from typing import Literal, TypeAlias
 
 from turncell.core.events import CostBasis, FinishReason
 from turncell.core.parts import Image, Part, Reasoning, Text, ToolCall, Usage
-from turncell.core.values import evolve
 
 Rope: TypeAlias = tuple[str, ...]
 
@@ -124,8 +123,9 @@ class Assembly:
         """Grow the last block if it is of this kind, else begin one. Returns the assembly and the block's number."""
         number = len(self.blocks) - 1
         if number >= 0 and self.blocks[number].kind == kind and not self.blocks[number].signature:
-            block = self.blocks[number]
-            grown = evolve(block, rope=rope_add(block.rope, text), signature=signature)
+            old = self.blocks[number]
+            rope = rope_add(old.rope, text)
+            grown = Block(old.kind, rope, old.call_id, old.name, signature, old.index, old.provider_id)
             return Assembly((*self.blocks[:number], grown), self.images), number
         return Assembly((*self.blocks, Block(kind, (text,), signature=signature)), self.images), number + 1
 
@@ -137,18 +137,21 @@ class Assembly:
             name = piece.name or (
                 "" if piece.provider_id or not calls or calls[-1].index != piece.index else calls[-1].name
             )
-            block = Block("call", (), f"{call_id_prefix}{len(calls) + 1}", name, None, piece.index, piece.provider_id)
-            number = len(self.blocks)
-        else:
-            block = self.blocks[number]
-            if _is_placeholder(block, piece):
-                block = evolve(block, rope=())
-        block = evolve(
-            block,
-            rope=rope_add(block.rope, piece.arguments) if piece.arguments else block.rope,
-            name=block.name or piece.name or "",
-            index=piece.index if block.index is None else block.index,
-            provider_id=block.provider_id or piece.provider_id,
+            begun = (piece.arguments,) if piece.arguments else ()
+            block = Block(
+                "call", begun, f"{call_id_prefix}{len(calls) + 1}", name, None, piece.index, piece.provider_id
+            )
+            return Assembly((*self.blocks, block), self.images), len(self.blocks)
+        old = self.blocks[number]
+        rope = () if _is_placeholder(old, piece) else old.rope
+        block = Block(
+            "call",
+            rope_add(rope, piece.arguments) if piece.arguments else rope,
+            old.call_id,
+            old.name or piece.name or "",
+            old.signature,
+            piece.index if old.index is None else old.index,
+            old.provider_id or piece.provider_id,
         )
         return Assembly((*self.blocks[:number], block, *self.blocks[number + 1 :]), self.images), number
 
@@ -157,6 +160,8 @@ class Assembly:
 
     def _find(self, piece: CallFragment) -> int | None:
         calls = [(number, block) for number, block in enumerate(self.blocks) if block.kind == "call"]
+        if not calls:
+            return None
         at_index = [(n, b) for n, b in calls if piece.index is not None and b.index == piece.index]
         candidates = at_index if piece.index is not None else calls
         if piece.provider_id:
@@ -165,7 +170,7 @@ class Assembly:
                     return number
             if candidates and candidates[-1][1].provider_id:
                 return candidates[-1][0] if _only_goes_on(candidates[-1][1], piece) else None
-        elif not candidates and calls and calls[-1][1].index is None:
+        elif not candidates and calls[-1][1].index is None:
             candidates = calls
         if not candidates or _begins_another(candidates[-1][1], piece):
             return None
@@ -173,16 +178,20 @@ class Assembly:
 
     def parts(self, *, with_calls: bool = True) -> tuple[Part, ...]:
         """The message's parts; empty text is no part. A call that never got a name keeps its empty one."""
-        parts = tuple(
-            part
-            for part in (_part(block) for block in self.blocks)
-            if part and (with_calls or part.type != "tool_call")
-        )
+        parts: list[Part] = []
+        for block in self.blocks:
+            part = _part(block) if with_calls or block.kind != "call" else None
+            if part is not None:
+                parts.append(part)
         return (*parts, *self.images)
 
     @property
     def has_content(self) -> bool:
         return bool(self.images) or any(block.kind == "call" or any(block.rope) for block in self.blocks)
+
+
+NOTHING = Assembly()
+"""Before a model has said anything."""
 
 
 def _only_goes_on(block: Block, piece: CallFragment) -> bool:
@@ -221,9 +230,10 @@ def _is_whole(arguments: str) -> bool:
 def _part(block: Block) -> Part | None:
     if block.kind == "call":
         return ToolCall(block.call_id, block.name, block.text, block.provider_id)
-    if not block.text and not block.signature:
+    text = block.text
+    if not text and not block.signature:
         return None
-    return Text(block.text) if block.kind == "text" else Reasoning(block.text, block.signature)
+    return Text(text) if block.kind == "text" else Reasoning(text, block.signature)
 
 
 def assemble(fragments: Iterable[Fragment]) -> tuple[Part, ...]:

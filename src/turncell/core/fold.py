@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
 from turncell.core import events as ev
@@ -24,7 +24,6 @@ from turncell.core.parts import (
     Json,
     Message,
     Part,
-    Reasoning,
     Text,
     ToolCall,
     ToolResult,
@@ -33,7 +32,7 @@ from turncell.core.parts import (
     seen_images,
 )
 from turncell.core.policy import Effect, Verdict
-from turncell.core.values import evolve, put
+from turncell.core.values import evolve
 
 RunStatus: TypeAlias = Literal["running", "waiting", "interrupted", "in_doubt"] | ev.EndStatus
 CallStatus: TypeAlias = Literal["streaming", "proposed", "waiting", "allowed", "running", "in_doubt"] | ev.CallEnd
@@ -141,7 +140,10 @@ class StepState:
     error: str | None = None
 
     def call(self, call_id: str) -> CallState | None:
-        return next((call for call in self.calls if call.call_id == call_id), None)
+        for call in self.calls:
+            if call.call_id == call_id:
+                return call
+        return None
 
 
 _NOT_STARTED = ev.RunStarted(seq=0, session_id="", run_id="", step=0, at=0.0, model="", mode="ask", max_steps=40)
@@ -173,18 +175,16 @@ class RunState:
     ended_at: float | None = None
     error_kind: str | None = None
     error: str | None = None
+    run_id: str = field(init=False, default="", repr=False, compare=False)
+    session_id: str = field(init=False, default="", repr=False, compare=False)
+    """What `started` says, once more: nothing of a run is asked for as often."""
+
+    def __post_init__(self) -> None:
+        self.__dict__.update(run_id=self.started.run_id, session_id=self.started.session_id)
 
     def __repr__(self) -> str:
         """Short: the whole is a conversation, and would stand in a notebook."""
         return f"<RunState {self.run_id or 'of no run'}: {self.status}, {len(self.steps)} step{'s' * (len(self.steps) != 1)}>"
-
-    @property
-    def run_id(self) -> str:
-        return self.started.run_id
-
-    @property
-    def session_id(self) -> str:
-        return self.started.session_id
 
     @property
     def model(self) -> str:
@@ -301,6 +301,8 @@ class RunState:
         prompt = self.prompt
         if prompt is None or not prompt.parts:
             return None
+        if self.retrieved is None and not self.started.notices:
+            return prompt
         before = [Text(f"[from {found.source}]\n{found.text}\n\n") for found in self.passages]
         if self.started.notices:
             notices = "\n".join(f"[notice] {notice}" for notice in self.started.notices)
@@ -314,25 +316,28 @@ class RunState:
 
 def step_messages(step: StepState) -> tuple[Message, ...]:
     """What a step adds to the conversation: the answer with its closed calls, their results, what was said after."""
-    after = tuple(added.message for added in step.after)
-    if step.message is None:
+    after = tuple([added.message for added in step.after]) if step.after else ()
+    answer = step.message
+    if answer is None:
         return after
-    closed = {call.call_id: call for call in step.calls if not call.is_open}
-    parts = tuple(run for run in (_as_run(part, closed) for part in step.message.parts) if run is not None)
-    answer = evolve(step.message, parts=parts)
-    results = tuple(
-        ToolResult(
-            c.call_id,
-            c.name,
-            closed[c.call_id].content or "",
-            closed[c.call_id].status != "ok",
-            c.provider_id,
-            seen_images(closed[c.call_id].display),
-        )
-        for c in step.message.calls
-        if c.call_id in closed
-    )
-    return (*(message for message in (answer, Message("tool", results)) if message.parts), *after)
+    parts: list[Part] = []
+    results: list[ToolResult] = []
+    for part in answer.parts:
+        if part.type != "tool_call":
+            parts.append(part)
+        elif (call := step.call(part.call_id)) is not None and call.status not in OPEN_CALL:
+            images = seen_images(call.display) if call.display else ()
+            parts.append(_as_run(part, call))
+            results.append(
+                ToolResult(part.call_id, part.name, call.content or "", call.status != "ok", part.provider_id, images)
+            )
+    told: list[Message] = []
+    if parts:
+        as_run = tuple(parts)
+        told.append(answer if as_run == answer.parts else evolve(answer, parts=as_run))
+    if results:
+        told.append(Message("tool", tuple(results)))
+    return (*told, *after)
 
 
 def fold(events: Iterable[ev.Event], state: RunState | None = None) -> RunState:
@@ -352,13 +357,14 @@ def apply(state: RunState, event: ev.Event) -> RunState:
     if isinstance(event, ev.Recorded):
         if after is state:
             after = evolve(state)
-        status = after.status
+        made = after.__dict__  # of a moment ago: nobody else has it
+        made["seq"] = event.seq
         if after.ended_at is None:
-            status = "running"
+            status: RunStatus = "running"
             for call in after.steps[-1].calls if after.steps else ():
                 if call.status == "waiting":
                     status = "waiting"
-        put(after, seq=event.seq, status=status)
+            made["status"] = status
     return after
 
 
@@ -457,17 +463,27 @@ _STEP_FIELDS = tuple(f.name for f in fields(StepState) if f.name not in ("blocks
 # One function for each event. `step` events change the last step only: earlier ones are closed.
 
 
+_BEGUN = StepState(0, "", 0.0)
+_PROPOSED = CallState("", 0, "", status="proposed")
+"""What new steps and calls are copies of: to copy one costs a quarter of setting its fields."""
+
+
 def _last(state: RunState, **changes: Any) -> RunState:
-    if not state.steps:
+    steps = state.steps
+    if not steps:
         return state
-    return evolve(state, steps=(*state.steps[:-1], evolve(state.steps[-1], **changes)))
+    return evolve(state, steps=(*steps[:-1], evolve(steps[-1], **changes)))
 
 
 def _call(state: RunState, call_id: str, **changes: Any) -> RunState:
-    if not state.steps:
+    steps = state.steps
+    if not steps:
         return state
-    calls = tuple(evolve(call, **changes) if call.call_id == call_id else call for call in state.steps[-1].calls)
-    return _last(state, calls=calls)
+    calls = list(steps[-1].calls)
+    for place, call in enumerate(calls):
+        if call.call_id == call_id:
+            calls[place] = evolve(call, **changes)
+    return evolve(state, steps=(*steps[:-1], evolve(steps[-1], calls=tuple(calls))))
 
 
 def _run_started(state: RunState, e: ev.RunStarted) -> RunState:
@@ -487,19 +503,19 @@ def _message_added(state: RunState, e: ev.MessageAdded) -> RunState:
         return _last(state, after=(*state.steps[-1].after, Added(e.message, e.by))) if state.steps else state
     blocks, calls = [], []
     for part in e.message.parts:
-        if isinstance(part, ToolCall):
+        if part.type == "tool_call":
             blocks.append(Block("call", (), part.call_id, part.name))
-            calls.append(
-                CallState(part.call_id, e.step, part.name, part.arguments_text, status="proposed", proposed_at=e.at)
-            )
-        elif isinstance(part, Text | Reasoning):
+            told = {"call_id": part.call_id, "name": part.name, "arguments_text": part.arguments_text}
+            calls.append(evolve(_PROPOSED, step=e.step, proposed_at=e.at, **told))
+        elif part.type == "text" or part.type == "reasoning":
             blocks.append(Block(part.type, (part.text,)))
     return _last(state, message=e.message, blocks=tuple(blocks), calls=tuple(calls))
 
 
 def _step_started(state: RunState, e: ev.StepStarted) -> RunState:
     told = (*state.told, step_messages(state.steps[-1])) if state.steps else ()
-    return evolve(state, steps=(*state.steps, StepState(e.step, e.model, e.at)), told=told)
+    step = evolve(_BEGUN, step=e.step, model=e.model, started_at=e.at)
+    return evolve(state, steps=(*state.steps, step), told=told)
 
 
 def _model_chosen(state: RunState, e: ev.ModelChosen) -> RunState:
@@ -682,13 +698,8 @@ _CHANGES: dict[type, Any] = {
 }
 
 
-def _as_run(part: Part, closed: dict[str, CallState]) -> Part | None:
-    """A call as it ran: edited arguments instead of the model's, never text that is not a JSON object, none if open."""
-    if not isinstance(part, ToolCall):
-        return part
-    call = closed.get(part.call_id)
-    if call is None:
-        return None
+def _as_run(part: ToolCall, call: CallState) -> ToolCall:
+    """A closed call as it ran: edited arguments instead of the model's, never text that is not a JSON object."""
     arguments = call.arguments
     if arguments is not None:
         is_as_written = call.proposed_arguments is None and part.arguments_text.strip()

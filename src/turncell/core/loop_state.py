@@ -89,10 +89,10 @@ class LoopState:
 class Turn:
     """One call of `reducer.reduce` in the making: collects events and folds each at once, so that later lines see it."""
 
-    __slots__ = ("at", "commands", "events", "run", "state")
+    __slots__ = ("at", "before", "commands", "events", "run", "state")
 
     def __init__(self, state: LoopState, at: float) -> None:
-        self.state, self.run, self.at = state, state.run, at
+        self.before, self.state, self.run, self.at = state, state, state.run, at
         self.events: list[ev.Event] = []
         self.commands: list[object] = []
 
@@ -106,11 +106,24 @@ class Turn:
         self.run = apply(run, event)
 
     def set(self, **changes: Any) -> None:
-        self.state = evolve(self.state, **changes)
+        """Change the state: the first time by a copy, then in that copy, which nobody else has before the transition ends."""
+        state = self.state
+        if state is self.before:
+            self.state = evolve(state, **changes)
+            return
+        values = state.__dict__
+        known = len(values)
+        values.update(changes)
+        if len(values) != known:
+            raise KeyError(f"LoopState has no field of one of these names: {', '.join(changes)}")
 
     @property
     def calls(self) -> tuple[CallState, ...]:
         return self.run.steps[-1].calls if self.run.steps else ()
+
+    def call(self, call_id: str) -> CallState | None:
+        """The call of the open step with this id."""
+        return self.run.steps[-1].call(call_id) if self.run.steps else None
 
     @property
     def begin(self) -> Begin:

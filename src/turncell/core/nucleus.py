@@ -56,22 +56,14 @@ class Nucleus(Generic[S, I, E]):
     """
 
     def __init__(self, initial_state: S, reducer: Callable[[S, I], Transition[S, E]]) -> None:
-        self._state = initial_state
+        self.state = initial_state
+        """The state after the last signal."""
+        self.is_terminal = False
+        """Whether a signal has ended it."""
         self._reducer = reducer
-        self._is_terminal = False
         self._subscribers: list[Callable[[E], object]] = []
         self._untold: deque[E] = deque()
         self._is_telling = False
-
-    @property
-    def state(self) -> S:
-        """The state after the last signal."""
-        return self._state
-
-    @property
-    def is_terminal(self) -> bool:
-        """Whether a signal has ended it."""
-        return self._is_terminal
 
     def subscribe(self, subscriber: Callable[[E], object]) -> Callable[[], None]:
         """Call `subscriber(event)` for every event from now on; returns the function that ends it."""
@@ -87,10 +79,10 @@ class Nucleus(Generic[S, I, E]):
 
     def step(self, signal: I) -> Transition[S, E]:
         """Feed one signal. Whatever the reducer raises goes to the caller, with the state unchanged."""
-        if self._is_terminal:
-            return Transition(self._state, terminal=True)
-        transition = self._reducer(self._state, signal)
-        self._state, self._is_terminal = transition.state, transition.terminal
+        if self.is_terminal:
+            return Transition(self.state, terminal=True)
+        transition = self._reducer(self.state, signal)
+        self.state, self.is_terminal = transition.state, transition.terminal
         if self._subscribers:
             self._untold.extend(transition.events)
             self._tell()
@@ -117,4 +109,4 @@ class Nucleus(Generic[S, I, E]):
         async for signal in signals:
             if self.step(signal).terminal:
                 break
-        return self._state
+        return self.state

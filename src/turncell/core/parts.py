@@ -84,12 +84,12 @@ class Message:
     @property
     def text(self) -> str:
         """The text parts, joined."""
-        return "".join(part.text for part in self.parts if isinstance(part, Text))
+        return "".join([part.text for part in self.parts if isinstance(part, Text)])
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
         """The tool calls that it asks for."""
-        return tuple(part for part in self.parts if isinstance(part, ToolCall))
+        return tuple([part for part in self.parts if isinstance(part, ToolCall)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,16 @@ def depth(value: Json) -> int:
     (0, 1, 3)
     """
     levels, found = 0, [value]
-    while found := [one for one in found if isinstance(one, dict | list)]:
-        levels += 1
-        found = [inner for one in found for inner in (one.values() if isinstance(one, dict) else one)]
+    while found:
+        is_level = False
+        inner: list[Json] = []
+        for one in found:
+            if isinstance(one, dict):
+                is_level = True
+                inner += one.values()
+            elif isinstance(one, list):
+                is_level = True
+                inner += one
+        levels += is_level
+        found = inner
     return levels

@@ -79,15 +79,17 @@ class Rule:
 
     def matches(self, tool: str, arguments: Mapping[str, Json]) -> bool:
         """Whether it is about this call."""
-        if not fnmatchcase(tool, self.tool):
+        if self.tool != "*" and not fnmatchcase(tool, self.tool):
             return False
-        return all(
+        return not self.where or all(
             name in arguments and fnmatchcase(_as_text(arguments[name]), glob) for name, glob in self.where.items()
         )
 
     def __str__(self) -> str:
-        where = ", ".join(f"{name}={glob}" for name, glob in self.where.items())
-        return f"{self.verdict} {self.tool}" + (f"({where})" if where else "")
+        said = f"{self.verdict} {self.tool}"
+        if not self.where:
+            return said
+        return f"{said}({', '.join(f'{name}={glob}' for name, glob in self.where.items())})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,18 +135,18 @@ def decide(
     """
     if check is not None and check.verdict == "deny":
         return check
-    by_mode = _by_mode(mode, effect, edits_notebook)
     rule = _first(rules, tool, arguments)
     if rule is not None:
         said = Decision(rule.verdict, f"rule {rule}", rule.reason)
         stands = rule.tainted or mode == "auto"
     else:
+        by_mode = _by_mode(mode, effect, edits_notebook)
         said = _without_code(_first(remembered, tool, arguments), check, by_mode)
         stands = mode == "auto"
     if said.verdict != "allow" or stands or not is_tainted or effect == "read":
         return said
     reason = f"untrusted output was read before this call, so that the allow of {said.by} does not count"
-    return _ask_unless_denied(Decision("ask", "taint", reason), by_mode)
+    return _ask_unless_denied(Decision("ask", "taint", reason), _by_mode(mode, effect, edits_notebook))
 
 
 def _without_code(rule: Rule | None, check: Decision | None, by_mode: Decision) -> Decision:
@@ -179,7 +181,10 @@ def _by_mode(mode: Mode, effect: Effect, edits_notebook: bool) -> Decision:
 
 
 def _first(rules: Iterable[Rule], tool: str, arguments: Mapping[str, Json]) -> Rule | None:
-    return next((rule for rule in rules if rule.matches(tool, arguments)), None)
+    for rule in rules:
+        if rule.matches(tool, arguments):
+            return rule
+    return None
 
 
 def _is_text(value: object) -> bool:

@@ -64,7 +64,7 @@ from turncell.core.signals import (
     Streamed,
     Summarised,
 )
-from turncell.core.values import evolve, put
+from turncell.core.values import evolve
 
 RESTARTED = (
     "[The program was restarted in the middle of this turn. Variables and open connections of before are gone; what is in "
@@ -77,7 +77,7 @@ DAMAGED = "Part of the record of this call is missing. It was not run."
 
 def reduce(state: LoopState, signal: Signal) -> Transition[LoopState, ev.Event]:
     """One signal. Pure; raises nothing that a signal from outside could provoke."""
-    if state.run.is_ended or state.is_left:
+    if state.run.ended_at is not None or state.is_left:
         return Transition(state, terminal=True)
     if not state.run.run_id and not isinstance(signal, Begin | Resume):
         if isinstance(signal, Steer):
@@ -85,17 +85,11 @@ def reduce(state: LoopState, signal: Signal) -> Transition[LoopState, ev.Event]:
         return Transition(evolve(state, stop=signal) if isinstance(signal, Stop) else state)
     turn = Turn(state, getattr(signal, "at", 0.0))
     _ON[type(signal)](turn, signal)
+    run = turn.run
+    if run is not state.run:
+        turn.set(run=run)
     after = turn.state
-    if after.run is not turn.run:
-        if after is state:
-            after = evolve(state)
-        put(after, run=turn.run)
-    return Transition(
-        after,
-        tuple(turn.events),
-        tuple(turn.commands),
-        terminal=turn.run.is_ended or after.is_left,
-    )
+    return Transition(after, tuple(turn.events), tuple(turn.commands), run.ended_at is not None or after.is_left)
 
 
 def _begin(turn: Turn, s: Begin) -> None:

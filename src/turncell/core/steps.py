@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from turncell.core import events as ev
-from turncell.core.deltas import Assembly
+from turncell.core.deltas import NOTHING
 from turncell.core.loop_state import Turn
 from turncell.core.parts import Message, Text
 from turncell.core.signals import AskReviewers, CallModel, Reviewed
@@ -43,7 +43,7 @@ def end_at_limit(turn: Turn, text: str | None = None) -> None:
 def _call_model(turn: Turn, step: int) -> None:
     turn.record(ev.StepStarted, step=step, model=turn.run.steps[-1].model if turn.run.steps else turn.run.model)
     turn.set(
-        assembly=Assembly(),
+        assembly=NOTHING,
         is_streaming=True,
         saved=(),
         saved_at=turn.at,
@@ -82,12 +82,13 @@ def finish(turn: Turn) -> None:
 
 
 def _read_steering(turn: Turn) -> bool:
-    queued = turn.run.queued if turn.begin.reads_all else turn.run.queued[:1]
-    for steered in queued:
+    queued = turn.run.queued
+    if not queued:
+        return False
+    for steered in queued if turn.begin.reads_all else queued[:1]:
         turn.record(ev.MessageAdded, message=steered.message, by="steering", input_id=steered.input_id)
-    if queued:
-        turn.set(terminates=False)
-    return bool(queued)
+    turn.set(terminates=False)
+    return True
 
 
 def reviewed(turn: Turn, s: Reviewed) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from turncell.core import calls, steps
 from turncell.core import events as ev
-from turncell.core.deltas import Assembly, CallFragment, ImageFragment, ReasoningFragment, TextFragment
+from turncell.core.deltas import NOTHING, CallFragment, ImageFragment, ReasoningFragment, TextFragment
 from turncell.core.loop_state import Saved, Turn
 from turncell.core.parts import Image, Message
 from turncell.core.signals import CallModel, Chosen, Cut, Found, Judge, ModelFailed, ModelFinished, Streamed, Summarised
@@ -89,7 +89,7 @@ def save_partial(turn: Turn) -> None:
 def keep_partial(turn: Turn) -> None:
     """The text so far as a partial message. Calls that were being written never happened: they were not proposed."""
     parts = turn.state.assembly.parts(with_calls=False)
-    turn.set(is_streaming=False, assembly=Assembly())
+    turn.set(is_streaming=False, assembly=NOTHING)
     if parts:
         turn.record(ev.MessageAdded, message=Message("assistant", parts, is_partial=True))
 
@@ -138,12 +138,14 @@ def _note_room(turn: Turn, what: str, s: Cut | Summarised) -> None:
 
 
 def model_finished(turn: Turn, s: ModelFinished) -> None:
-    if not turn.state.is_streaming:
+    state = turn.state
+    if not state.is_streaming:
         return
-    step, end, is_last_word = turn.run.steps[-1], s.finished, turn.state.is_last_word
-    message = s.message or Message("assistant", turn.state.assembly.parts(with_calls=not is_last_word))
-    turn.set(is_streaming=False, assembly=Assembly(), is_unanswered=False)
-    is_cut = end.finish_reason == "length" and not message.calls
+    step, end, is_last_word = turn.run.steps[-1], s.finished, state.is_last_word
+    message = s.message or Message("assistant", state.assembly.parts(with_calls=not is_last_word))
+    asked_for = message.calls
+    turn.set(is_streaming=False, assembly=NOTHING, is_unanswered=False)
+    is_cut = end.finish_reason == "length" and not asked_for
     if message.parts or s.message is not None:  # a hook may have left nothing of it
         turn.record(
             ev.MessageAdded, message=message if message.is_partial == is_cut else evolve(message, is_partial=is_cut)
@@ -155,12 +157,12 @@ def model_finished(turn: Turn, s: ModelFinished) -> None:
     )  # fmt: skip
     if is_last_word:
         steps.end_at_limit(turn)
-    elif message.calls and turn.run.queued:
+    elif asked_for and turn.run.queued:
         for call in turn.calls:
             was_in_doubt = call.request is not None and call.request.kind == "in_doubt"
             turn.finish(call, "skipped", calls.IN_DOUBT_SKIPPED if was_in_doubt else calls.SKIPPED)
         calls.advance(turn)
-    elif message.calls:
+    elif asked_for:
         turn.set(is_judging=True)
         turn.commands.append(Judge(turn.calls))
     elif is_cut and not turn.run.queued:
