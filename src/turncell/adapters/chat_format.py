@@ -352,8 +352,15 @@ def thinking_block(part: Part, sealed_by: str = ANTHROPIC) -> dict[str, Json] | 
 
 def _content(parts: Sequence[Part]) -> Json:
     """A plain string, or a list where there are images."""
-    if not any(isinstance(part, Image) for part in parts):
-        return clean("".join(part.text for part in parts if isinstance(part, Text)))
+    texts: list[str] = []
+    has_images = False
+    for part in parts:
+        if isinstance(part, Text):
+            texts.append(part.text)
+        elif isinstance(part, Image):
+            has_images = True
+    if not has_images:
+        return clean("".join(texts))
     blocks: list[Json] = []
     for part in parts:
         if isinstance(part, Text):

@@ -106,8 +106,11 @@ def as_context(given: Any) -> Context:
 
 def window_of(context: Context, model: Model, refused: Mapping[str, int]) -> int | None:
     """The window of a model in tokens: the smallest of what it says, what was set, and what it has refused."""
-    said = (context.window_tokens, capabilities_of(model).context_tokens, refused.get(model.name))
-    return min((tokens for tokens in said if tokens is not None), default=None)
+    window: int | None = None
+    for tokens in (context.window_tokens, capabilities_of(model).context_tokens, refused.get(model.name)):
+        if tokens is not None and (window is None or tokens < window):
+            window = tokens
+    return window
 
 
 def room_in(context: Context, window_tokens: int, model: Model, max_tokens: int | None) -> Room:
@@ -300,8 +303,8 @@ async def _fit(
     setup, telling = driver.setup, driver.telling
     is_refused, when_full = command.refusal, setup.context.when_full
     room = room_in(setup.context, window, model, request.max_tokens)
-    if is_refused is None and (fixed + telling.tokens) * ratio <= room.limit_tokens:
-        return True  # `plan` would say so: it adds up the same, each rounded down
+    if is_refused is None and fits_at_once(fixed + telling.tokens, ratio, room):
+        return True
     scaled = _scaled(ratio)
     summaries_left = MAX_SUMMARIES if when_full == "compact" else 0
     for _ in range(MAX_ROUNDS):
@@ -330,6 +333,11 @@ async def _fit(
     if is_refused is not None:
         driver.note("retry", f"context_length: {is_refused}{WITH_LESS}")
     return True
+
+
+def fits_at_once(tokens: int, ratio: float, room: Room) -> bool:
+    """Whether it fits without a look at the units: `plan` adds up the same, but each of them rounded down."""
+    return tokens * ratio <= room.limit_tokens
 
 
 def _scaled(ratio: float) -> Count:
