@@ -344,6 +344,51 @@ def test_silence_ends_in_a_timeout() -> None:
         assert time.monotonic() - began < 20
 
 
+def test_each_of_many_answers_has_its_own_patience() -> None:
+    """One timer looks after all of a loop, whoever comes first or goes first."""
+
+    async def asked(server: ByteServer, between_s: float) -> tuple[str, float]:
+        began = time.monotonic()
+        try:
+            await collect(server, patience=Patience(between_s=between_s))
+        except ModelFailure as failure:
+            return failure.kind, time.monotonic() - began
+        return "", time.monotonic() - began
+
+    async def main() -> list[tuple[str, float]]:
+        slow = plain(b"data: 1\n\n", b"data: 2\n\n", gap_s=2.0)
+        async with byte_server(slow) as server:
+            together = await asyncio.gather(*(asked(server, between_s) for between_s in (60.0, 0.6, 0.2, 60.0)))
+            return [*together, await asked(server, 0.2)]
+
+    ends, times_s = zip(*asyncio.run(main()), strict=True)
+    assert ends == ("", "timeout", "timeout", "", "timeout")
+    assert 0.6 <= times_s[1] < 2.0 and 0.2 <= times_s[2] < times_s[1] and 0.2 <= times_s[4] < 2.0
+
+
+@pytest.mark.parametrize("is_in_time", [True, False])
+def test_who_is_cancelled_while_it_waits_for_a_status_is_cancelled_and_not_late(is_in_time: bool) -> None:
+    async def silent(server: ByteServer, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(30)
+
+    async def main() -> tuple[str, int]:
+        async with byte_server(silent) as server:
+            task = asyncio.current_task()
+            assert task is not None
+            patience = Patience(connect_s=0.2, first_s=60.0 if is_in_time else 0.2)
+            cancelling = asyncio.get_running_loop().call_later(0.1, task.cancel) if is_in_time else None
+            try:
+                await collect(server, patience=patience)
+            except asyncio.CancelledError:
+                return "cancelled", task.uncancel()
+            except ModelFailure as failure:
+                assert cancelling is None
+                return failure.kind, task.cancelling()
+            return "nothing", 0
+
+    assert asyncio.run(main()) == ("cancelled" if is_in_time else "timeout", 0)
+
+
 def test_who_goes_on_talking_is_not_silent() -> None:
     slow = plain(*[b"data: 1\n\n", b": still here\n\n"] * 4, gap_s=0.15)
     found, _ = play(slow, patience=Patience(first_s=1.0, between_s=1.0))

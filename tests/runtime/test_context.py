@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.core.test_fold import accepted_by_providers
 from tests.runtime.pieces import until
@@ -34,12 +36,14 @@ from turncell import (
 )
 from turncell.adapters.litellm_model import LiteLLMModel, warm_up
 from turncell.adapters.sql_store import SQLStore
-from turncell.core.context import summary_text
+from turncell.core.context import Fits, Room, Unit, plan, summary_text
 from turncell.core.events import Compacted, Pruned, Retrieved
+from turncell.core.parts import Text, ToolCall, ToolResult
 from turncell.runtime.journal import Journal
 from turncell.runtime.ports import Capabilities, ModelRequest
+from turncell.runtime.room import fits_at_once
 from turncell.runtime.summary import INSTRUCTIONS
-from turncell.runtime.tokens import text_tokens
+from turncell.runtime.tokens import message_tokens, text_tokens
 from turncell.testing import ScriptedModel, call, fault, reply, serve
 
 LONG = "the tide is high " * 60
@@ -210,6 +214,32 @@ class TestCounting:
         counted = [step.usage.input_tokens or 0 for step in run.state.steps]
         assert run.state.edits and 2_000 < max(counted) <= 3_000
         assert abs(run.state.edits[-1].tokens_after - counted[run.state.edits[-1].step - 1]) < 300
+
+    @given(
+        st.lists(st.integers(0, 5_000)),
+        st.integers(0, 5_000),
+        st.floats(0.5, 4.0),
+        st.integers(1, 40_000),
+        st.booleans(),
+    )
+    def test_what_fits_at_once_would_be_found_to_fit(
+        self, sizes: list[int], fixed: int, ratio: float, limit: int, is_edge: bool
+    ) -> None:
+        if is_edge:
+            limit = int((sum(sizes) + fixed) * ratio)
+        room = Room(limit, limit, limit, 100)
+        units = [Unit("run-1", step, (), ("run-1", step)) for step in range(len(sizes))]
+        scaled = [int(size * ratio) for size in sizes]
+        decision = plan(units, scaled, room, lambda _: 0, fixed_tokens=int(fixed * ratio))
+        if fits_at_once(sum(sizes) + fixed, ratio, room):
+            assert isinstance(decision, Fits)
+
+    def test_a_message_has_the_tokens_of_its_texts_in_any_script(self) -> None:
+        for text in ("", "four", "Быстрая лиса", "敏捷的棕色", "🦊🐕", "\ud800", "a fine day, 今日は"):
+            tokens = text_tokens(text)
+            assert message_tokens(Message("user", (Text(text), Text(text)))) == 4 + 2 * tokens
+            assert message_tokens(Message("assistant", (ToolCall("c", text, text),))) == 4 + 8 + 2 * tokens
+            assert message_tokens(Message("tool", (ToolResult("c", "f", text),))) == 4 + 8 + tokens
 
     @pytest.mark.parametrize(
         ("text", "low", "high"),

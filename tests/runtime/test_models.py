@@ -66,6 +66,14 @@ class TestOneModel:
         assert made == []
         assert names(models) + names(models) == ["late", "late"] and len(made) == 1
 
+    def test_the_only_one_is_chosen_as_one_of_many_would_be(self) -> None:
+        models = ModelSet(ScriptedModel(["a"]))
+        assert models.choose(StepInfo()) == models.choose(StepInfo(), given_up=("the model of another agent",))
+        with pytest.raises(UsageError, match="there are 1 models"):
+            models.choose(StepInfo(), 1)
+        with pytest.raises(UsageError, match="there are 0 models"):
+            models.choose(StepInfo(), given_up=("the model",))
+
     def test_fallbacks_come_in_their_order(self) -> None:
         models = ModelSet(MID, [SPARE, "embedded"])
         assert models.count == 3 and names(models) == ["mid", "spare", "embedded"]

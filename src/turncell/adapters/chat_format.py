@@ -71,15 +71,15 @@ def chat_messages(
     ids: dict[str, str] = {}
     before: Message | None = None
     for message in messages:
-        if _is_gap(before, message, dialect):
+        if dialect.answers_results and _is_gap(before, message):
             chat.append(_BETWEEN)
         chat += _message(message, ids, dialect)
         before = message
     return chat
 
 
-def _is_gap(before: Message | None, message: Message, dialect: Dialect) -> bool:
-    return dialect.answers_results and before is not None and before.role == "tool" and message.role == "user"
+def _is_gap(before: Message | None, message: Message) -> bool:
+    return before is not None and before.role == "tool" and message.role == "user"
 
 
 class MessageBytes:
@@ -101,9 +101,9 @@ class MessageBytes:
         last = self._last
         if last is not None and last.instructions == instructions and last.begins(messages):
             start, pieces, ids = len(last.messages), [last.data], dict(last.ids)
-        before = messages[start - 1] if start else None
+        before, answers_results = messages[start - 1] if start else None, self._dialect.answers_results
         for message in messages[start:]:
-            if _is_gap(before, message, self._dialect):
+            if answers_results and _is_gap(before, message):
                 pieces.append(encode(_BETWEEN))
             before = message
             found = self._new.get(id(message))
@@ -209,12 +209,18 @@ def _mark(message: dict[str, Json], mark: Json) -> None:
 def beside_images(message: Message) -> Message | None:
     """The images of results, or of an answer, as a message of the user after them: nobody takes them from anybody else."""
     parts: list[Part] = []
+    made: list[Part] = []
+    has_calls = False
     for part in message.parts:
-        if isinstance(part, ToolResult) and part.images:
-            parts += [Text(f"[what {part.name} has returned]"), *part.images]
-    if message.role == "assistant" and not message.calls:
-        made = [part for part in message.parts if isinstance(part, Image)]
-        parts += [Text("[what you have made]"), *made] if made else []
+        if isinstance(part, ToolResult):
+            if part.images:
+                parts += [Text(f"[what {part.name} has returned]"), *part.images]
+        elif isinstance(part, Image):
+            made.append(part)
+        elif isinstance(part, ToolCall):
+            has_calls = True
+    if made and message.role == "assistant" and not has_calls:
+        parts += [Text("[what you have made]"), *made]
     return Message("user", tuple(parts)) if parts else None
 
 
@@ -240,28 +246,39 @@ def clean(text: str) -> str:
 
 
 def _assistant(message: Message, ids: dict[str, str], dialect: Dialect) -> dict[str, Json]:
-    text = clean(message.text)
+    asked: list[ToolCall] = []
+    thoughts: list[Reasoning] = []
+    texts: list[str] = []
+    for part in message.parts:
+        if isinstance(part, Text):
+            texts.append(part.text)
+        elif isinstance(part, ToolCall):
+            asked.append(part)
+        elif isinstance(part, Reasoning):
+            thoughts.append(part)
+    text = clean("".join(texts))
     chat: dict[str, Json] = {"role": "assistant", "content": text}
-    if message.calls:
+    if asked:
         calls: list[dict[str, Json]] = []
         chat |= {"content": text or None, "tool_calls": calls}
-        for call in message.calls:
+        taken: set[str] = set()
+        for call in asked:
             call_id = dialect.wire_id(call.provider_id or call.call_id)
-            if any(other["id"] == call_id for other in calls):
+            if call_id in taken:
                 # Some servers name all their calls alike; a result must still find its own.
                 call_id = legal_id(call.call_id)
+            taken.add(call_id)
             ids[call.call_id] = call_id
             calls.append(_call(call, call_id, dialect))
-    told = without_last_thoughts(message.parts)
-    thoughts = [block for part in told if (block := thinking_block(part, dialect.sealed_by)) is not None]
     if thoughts:
-        chat["thinking_blocks"] = thoughts
-    details = [one for part in message.parts if (one := _detail(part, dialect.details_by)) is not None]
-    if details:
-        chat["reasoning_details"] = details
+        told = without_last_thoughts(message.parts)
+        if blocks := [block for part in told if (block := thinking_block(part, dialect.sealed_by)) is not None]:
+            chat["thinking_blocks"] = blocks
+        if details := [one for part in thoughts if (one := _detail(part, dialect.details_by)) is not None]:
+            chat["reasoning_details"] = details
     if dialect.thoughts_in is not None:
-        said = "".join(clean(part.text) for part in message.parts if isinstance(part, Reasoning))
-        if said or message.calls:
+        said = "".join(clean(part.text) for part in thoughts)
+        if said or asked:
             # DeepSeek and Kimi refuse calls without a thought, such as those of a model that was asked before.
             chat[dialect.thoughts_in] = said or " "
     return chat
@@ -291,7 +308,7 @@ def arguments_text(call: ToolCall) -> str:
 
 def _object(text: str) -> dict[str, Json] | None:
     try:
-        found = json.loads(text, parse_constant=_no_constant)
+        found = _DECODER.decode(text)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
@@ -301,10 +318,13 @@ def _no_constant(name: str) -> Json:
     raise ValueError(name)  # NaN and the infinities, which cannot be sent
 
 
-def _detail(part: Part, by: str) -> dict[str, Json] | None:
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+
+
+def _detail(part: Reasoning, by: str) -> dict[str, Json] | None:
     """A sealed piece of OpenRouter's `reasoning_details`."""
-    sealed = seal_of(part, by) if isinstance(part, Reasoning) and by else None
-    if not isinstance(part, Reasoning) or sealed is None:
+    sealed = seal_of(part, by) if by else None
+    if sealed is None:
         return None
     detail: dict[str, Json] = orjson.loads(sealed)
     return detail | {"text": clean(part.text)} if detail.get("type") == "reasoning.text" else detail
@@ -332,8 +352,15 @@ def thinking_block(part: Part, sealed_by: str = ANTHROPIC) -> dict[str, Json] | 
 
 def _content(parts: Sequence[Part]) -> Json:
     """A plain string, or a list where there are images."""
-    if not any(isinstance(part, Image) for part in parts):
-        return clean("".join(part.text for part in parts if isinstance(part, Text)))
+    texts: list[str] = []
+    has_images = False
+    for part in parts:
+        if isinstance(part, Text):
+            texts.append(part.text)
+        elif isinstance(part, Image):
+            has_images = True
+    if not has_images:
+        return clean("".join(texts))
     blocks: list[Json] = []
     for part in parts:
         if isinstance(part, Text):

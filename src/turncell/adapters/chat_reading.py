@@ -118,35 +118,34 @@ class ChatReading:
 
     @property
     def usage(self) -> Usage:
-        raw = self.usage_json
-        prompt, completion = _dict(raw.get("prompt_tokens_details")), _dict(raw.get("completion_tokens_details"))
-        # The details are OpenAI's; the rest is DeepSeek's, Moonshot's and what speaks Anthropic behind.
-        read = (
-            prompt.get("cached_tokens"), raw.get("cache_read_input_tokens"), raw.get("prompt_cache_hit_tokens"),
-            raw.get("cached_tokens"),
-        )  # fmt: skip
-        written = (
-            prompt.get("cache_creation_tokens"), prompt.get("cache_write_tokens"), raw.get("cache_creation_input_tokens"),
-        )  # fmt: skip
-        asked, said = _count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))
-        thought, total = (
-            _count(completion.get("reasoning_tokens"), raw.get("reasoning_tokens")),
-            _count(raw.get("total_tokens")),
-        )
+        raw = _counts(self.usage_json)
+        prompt = _counts(self.usage_json.get("prompt_tokens_details"))
+        completion = _counts(self.usage_json.get("completion_tokens_details"))
+        asked, said, total = raw.get("prompt_tokens"), raw.get("completion_tokens"), raw.get("total_tokens")
+        # The first that is a count. The details are OpenAI's; the rest is DeepSeek's, Moonshot's and what speaks
+        # Anthropic behind.
+        thought = completion.get("reasoning_tokens", raw.get("reasoning_tokens"))
+        cached = raw.get("prompt_cache_hit_tokens", raw.get("cached_tokens"))
+        read = prompt.get("cached_tokens", raw.get("cache_read_input_tokens", cached))
+        written = prompt.get("cache_write_tokens", raw.get("cache_creation_input_tokens"))
+        written = prompt.get("cache_creation_tokens", written)
         if asked is not None and said is not None and total is not None:
             beside = total - asked - said
             # xAI counts thoughts beside the answer, Google only in the total; both are paid as output.
             if beside > 0 and (beside == thought or (not thought and "gemini" in self._model)):
                 said, thought = said + beside, beside
-        return Usage(asked, said, _count(*read), _count(*written), thought)
+        return Usage(asked, said, read, written, thought)
 
     def _add_usage(self, usage: Any) -> None:
         """Who sends usage twice sends totals, or each half once: the later one counts where it says more."""
-        for name, value in _dict(usage).items():
-            if value or name not in self.usage_json:
-                self.usage_json[name] = value
+        if not isinstance(usage, dict):
+            return
+        known = self.usage_json
+        for name, value in usage.items():
+            if value or name not in known:
+                known[name] = value
         for name, per_usd in (("cost", 1), ("cost_in_usd_ticks", 1e10)):  # OpenRouter's, xAI's
-            cost = self.usage_json.get(name)
+            cost = known.get(name)
             if isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < float("inf"):
                 self.cost_usd = cost / per_usd
 
@@ -168,7 +167,9 @@ def _read_delta(delta: dict[str, Any], fragments: list[Fragment], sealed_by: str
         fragments.extend(image for one in images if (image := made_image(one)) is not None)
     calls = delta.get("tool_calls")
     if isinstance(calls, list):
-        fragments.extend(_call(call) for call in calls if isinstance(call, dict))
+        for call in calls:
+            if isinstance(call, dict):
+                fragments.append(_call(call))
     elif isinstance(calls, dict):
         fragments.append(_call(calls))
     if isinstance(delta.get("function_call"), dict):  # what tool calls were before 2023-11, and are in old servers
@@ -222,34 +223,33 @@ def _read_blocks(blocks: list[Any], fragments: list[Fragment]) -> None:
 
 
 def _call(call: dict[str, Any]) -> CallFragment:
-    function = _dict(call.get("function"))
-    arguments = function.get("arguments")
+    function, index = call.get("function"), call.get("index")
+    name, arguments = (function.get("name"), function.get("arguments")) if isinstance(function, dict) else (None, None)
     if not isinstance(arguments, str):
         # Some servers send the object itself.
         arguments = "" if arguments is None else orjson.dumps(arguments).decode()
     call_id = "" if call.get("id") is None else str(call["id"])
-    google = _dict(_dict(call.get("extra_content")).get("google"))
-    if signature := _text(google.get("thought_signature")):
-        call_id += THOUGHT + signature
+    if extra := call.get("extra_content"):
+        signature = _dict(_dict(extra).get("google")).get("thought_signature")
+        if signature and isinstance(signature, str):
+            call_id += THOUGHT + signature
     return CallFragment(
-        _count(call.get("index")),
+        index if type(index) is int and index >= 0 else None,
         call_id or None,
-        _text(function.get("name")),
+        name if name and isinstance(name, str) else None,
         arguments,
     )
-
-
-def _text(value: Any) -> str | None:
-    return value if value and isinstance(value, str) else None
 
 
 def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _count(*values: Any) -> int | None:
-    """The first that is a count."""
-    for value in values:
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            return value
-    return None
+def _counts(value: Any) -> dict[str, int]:
+    """What of an object is a count."""
+    counts: dict[str, int] = {}
+    if isinstance(value, dict):
+        for name, one in value.items():
+            if type(one) is int and one >= 0:  # of JSON: True is no count
+                counts[name] = one
+    return counts

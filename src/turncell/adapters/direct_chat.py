@@ -63,12 +63,12 @@ class DirectChat(DirectModel):
         fields: dict[str, Json] = {
             "model": self.model, "stream": True, "stream_options": {"include_usage": True},
         }  # fmt: skip
-        optional = {
-            "temperature": request.temperature,
-            self._max_tokens_field: request.max_tokens,
-            "reasoning_effort": request.reasoning_effort,
-        }
-        fields |= {name: value for name, value in optional.items() if value is not None}
+        if request.temperature is not None:
+            fields["temperature"] = request.temperature
+        if request.max_tokens is not None:
+            fields[self._max_tokens_field] = request.max_tokens
+        if request.reasoning_effort is not None:
+            fields["reasoning_effort"] = request.reasoning_effort
         if request.output_schema is not None:
             # A server of one's own may hold more than OpenAI's grammar can: there the schema stays as it is.
             strict = strict_schema(request.output_schema) if self._is_own else None

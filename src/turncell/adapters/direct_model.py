@@ -18,7 +18,6 @@ from turncell.adapters.price_list import list_price, listed_capabilities
 from turncell.core.deltas import Finished, Fragment
 from turncell.core.events import CostBasis
 from turncell.core.parts import Json, Usage
-from turncell.core.values import evolve
 from turncell.errors import ModelFailure, UnknownModelError
 from turncell.runtime.ports import Capabilities, ModelRequest
 
@@ -202,8 +201,7 @@ class DirectModel(ABC):
             failure.usage = reading.usage
             raise
         if end.cost_usd is None:
-            cost_usd, basis = self._cost(end.usage)
-            end = evolve(end, cost_usd=cost_usd, cost_basis=basis)
+            end.cost_usd, end.cost_basis = self._cost(end.usage)
         yield [end]
 
     def _bytes(self, request: ModelRequest) -> bytes:
@@ -212,8 +210,11 @@ class DirectModel(ABC):
 
     def _fields(self, fields: dict[str, Json], request: ModelRequest) -> dict[str, Json]:
         """With the extras of the model and of the call; what is None there is not sent."""
-        fields = fields | self.extra_body | request.extra
-        return {name: value for name, value in fields.items() if value is not None}
+        if self.extra_body or request.extra:
+            fields = fields | self.extra_body | request.extra
+        if None in fields.values():
+            fields = {name: value for name, value in fields.items() if value is not None}
+        return fields
 
     @abstractmethod
     def _body(self, request: ModelRequest) -> dict[str, Json]:
@@ -250,12 +251,15 @@ class DirectModel(ABC):
         return headers if key is None or self._has_own_auth() else self._let_in(key) | headers
 
     async def _key(self) -> str | None:
-        key = await key_of(self.name, self._api_key)
-        if key is None and self._reads_environment and self._auth is None:
-            key = environment_key(self._key_variable)
-        if key is None and self._auth is None and not self._has_own_auth():
-            key = await keyring_key(*accounts) if (accounts := self._accounts) else None
-        if key is None and self._is_own and self._auth is None and not self._has_own_auth():
+        key = None if self._api_key is None else await key_of(self.name, self._api_key)
+        if key is not None or self._auth is not None:
+            return key
+        if self._reads_environment and (key := environment_key(self._key_variable)) is not None:
+            return key
+        if self._has_own_auth():
+            return None
+        key = await keyring_key(*self._accounts) if self._accounts else None
+        if key is None and self._is_own:
             raise ModelFailure("auth", f"{self.name}: no key: {remedy([self._key_variable], self._provider)}")
         return key
 
@@ -267,7 +271,7 @@ class DirectModel(ABC):
         return () if is_loopback(urlsplit(self.base_url).hostname or "") else (host_of(self.base_url),)
 
     def _has_own_auth(self) -> bool:
-        return any(name.lower() in self._own_headers for name in self.headers)
+        return bool(self.headers) and any(name.lower() in self._own_headers for name in self.headers)
 
     def _cost(self, usage: Usage) -> tuple[float | None, CostBasis]:
         if usage.input_tokens is None:

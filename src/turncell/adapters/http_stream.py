@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import ipaddress
+import math
 import os
 import re
 import ssl
@@ -44,6 +45,7 @@ DONE = b"[DONE]"
 _MOST_BYTES = 256 << 20
 """Of one event. Images come as one, as long as they are; a server that never ends a line must not fill the memory."""
 _DRAIN_S = 1.0
+_LEAST_LOOK_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,8 @@ class Post:
         """Whether the last event came. Set it where the format has one of its own; `[DONE]` sets it, and is not given."""
         self._lines = EventLines()
         self._response: aiohttp.ClientResponse | None = None
-        self._watch: asyncio.TimerHandle | None = None
+        self._pool: _Pool | None = None
+        self._entering: asyncio.Task[Any] | None = None
         self._heard_at = 0.0
         self._heard_bytes = 0
         self._is_waiting = False
@@ -112,37 +115,42 @@ class Post:
                 raise ModelFailure(
                     "bad_request", f"{self.model}: the header {name!r} (perhaps the key in it) has characters that no header can have"
                 )  # fmt: skip
-        proxy = proxy_of(self.url)
-        patience = self.patience
-        limits = _limits(patience.connect_s)
+        patience, task = self.patience, asyncio.current_task()
+        if task is None:
+            raise UsageError("a model is asked inside a task of asyncio; found none")
+        self._pool = pool = await _pool()
+        self._entering, cancelling = task, task.cancelling()
+        pool.watch(self)
         try:
-            async with asyncio.timeout(patience.connect_s + patience.first_s):
-                session = await _session()
-                self._response = response = await session.post(
-                    self.url, data=self.body, headers=self.headers, timeout=limits, proxy=proxy, allow_redirects=False
-                )
-                if response.status >= 300:
-                    raise await self._refused(response)
-        except ModelFailure:
-            raise
-        except Exception as error:
+            self._response = response = await pool.session.post(
+                self.url, data=self.body, headers=self.headers, timeout=_limits(patience.connect_s),
+                proxy=proxy_of(self.url), allow_redirects=False,
+            )  # fmt: skip
+            if response.status >= 300:
+                raise await self._refused(response)
+        except BaseException as error:
+            pool.posts.discard(self)
+            if self._response is not None:
+                self._response.close()
+            # Whether it was cancelled by `look` and by nobody else besides: what `asyncio.timeout` asks, too.
+            is_ours = self._is_too_late and task.uncancel() <= cancelling
+            if isinstance(error, ModelFailure) or not (is_ours or isinstance(error, Exception)):
+                raise
             raise self._failure(error) from error
-        loop = asyncio.get_running_loop()
-        self._watch = loop.call_later(min(patience.first_s, patience.between_s), self._look, loop)
+        self._entering = None
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
         response, self._response = self._response, None
-        if response is None:
+        if response is None or self._pool is None:
             return
+        self._pool.posts.discard(self)
         if response.content.at_eof() and error is None:
             response.release()
         elif self.is_over and not isinstance(error, asyncio.CancelledError):
-            task = asyncio.get_running_loop().create_task(_drain(response))
+            task = self._pool.loop.create_task(_drain(response))
             _draining.add(task)
             task.add_done_callback(_draining.discard)
         else:
@@ -150,7 +158,7 @@ class Post:
 
     def __aiter__(self) -> AsyncIterator[list[bytes]]:
         """Payloads, as many at once as one read of the network brought."""
-        return _Bursts(self, self._lines.payloads, lambda event: event[1], lambda payloads: payloads)
+        return _Bursts(self, self._lines.payloads, lambda event: event[1], None)
 
     def events(self) -> AsyncIterator[list[Event]]:
         """Pairs of name and payload, as many at once as one read of the network brought."""
@@ -158,12 +166,11 @@ class Post:
 
     async def _read(self) -> bytes:
         """The next bytes; none at the end of the body."""
-        response = self._response
-        if response is None:
+        response, pool = self._response, self._pool
+        if response is None or pool is None:
             raise UsageError("an answer is read inside `async with`; found it left, or not entered")
-        time = asyncio.get_running_loop().time
         # Only who waits can be kept waiting: a reader that was busy elsewhere begins anew.
-        self._is_waiting, self._heard_at, self._heard_bytes = True, time(), response.content.total_bytes
+        self._is_waiting, self._heard_at, self._heard_bytes = True, pool.loop.time(), response.content.total_bytes
         try:
             return await response.content.readany()
         except Exception as error:
@@ -177,18 +184,25 @@ class Post:
         if self._lines.waiting_bytes > _MOST_BYTES:
             raise self._protocol(f"it sent an event of more than {_MOST_BYTES >> 20} MB")
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """One timer for the whole answer: to set one anew for each read would cost as much as reading."""
-        limit_s = self.patience.between_s if self.has_begun else self.patience.first_s
-        left_s = self._heard_at + limit_s - loop.time() if self._is_waiting else limit_s
-        if left_s <= 0 and self._response is not None and self._response.content.total_bytes > self._heard_bytes:
-            left_s = limit_s  # the process stood still: bytes have come, and the reader is about to get them
+    def look(self, now: float) -> float:
+        """Whether it was silent for too long, and when to look again, by the loop's clock."""
+        patience = self.patience
+        limit_s = patience.between_s if self.has_begun else patience.first_s
+        if self._entering is not None:
+            left_s = self._heard_at + patience.connect_s + limit_s - now
+        else:
+            left_s = self._heard_at + limit_s - now if self._is_waiting else limit_s
+            if left_s <= 0 and self._response is not None and self._response.content.total_bytes > self._heard_bytes:
+                left_s = limit_s  # the process stood still: bytes have come, and the reader is about to get them
         if left_s > 0:
             # Between bytes less may be borne than before the first one.
-            self._watch = loop.call_later(min(left_s, self.patience.between_s), self._look, loop)
+            return now + min(left_s, limit_s, patience.between_s)
+        self._is_too_late = True
+        if self._entering is not None:
+            self._entering.cancel()
         elif self._response is not None:
-            self._is_too_late = True
             self._response.close()
+        return math.inf
 
     async def _refused(self, response: aiohttp.ClientResponse) -> ModelFailure:
         body = b""
@@ -217,7 +231,7 @@ class Post:
     def _protocol(self, what: str) -> ModelFailure:
         return ModelFailure("protocol", f"{self.model}: {self.where}: {what}")
 
-    def _failure(self, error: Exception) -> ModelFailure:
+    def _failure(self, error: BaseException) -> ModelFailure:
         import aiohttp
 
         if self._is_too_late or isinstance(error, TimeoutError):
@@ -246,7 +260,7 @@ class _Bursts(AsyncIterator[list[T]]):
         post: Post,
         feed: Callable[[bytes], list[T]],
         of: Callable[[Event], T],
-        data: Callable[[list[T]], list[bytes]],
+        data: Callable[[list[T]], list[bytes]] | None,
     ) -> None:
         self._post, self._feed, self._of, self._data = post, feed, of, data
         self._has_ended = False
@@ -264,7 +278,8 @@ class _Bursts(AsyncIterator[list[T]]):
                 post._check()
                 continue
             post.has_begun = True
-            if DONE in (payloads := self._data(found)):
+            payloads: list[Any] = found if self._data is None else self._data(found)
+            if DONE in payloads:
                 post.is_over = True
                 found = found[: payloads.index(DONE)]
             if found:
@@ -288,8 +303,8 @@ def proxy_of(url: str) -> str | None:
     scheme, host = _scheme_and_host(url)
     if is_loopback(host):
         return None
-    names = (f"{scheme}_proxy", "all_proxy", "no_proxy")
-    if not any(name in os.environ or name.upper() in os.environ for name in names):
+    # To go through all variables costs more than to look for these; `no_proxy` alone says nothing.
+    if not any(name in os.environ or name.upper() in os.environ for name in (f"{scheme}_proxy", "all_proxy")):
         return None
     proxies = getproxies_environment()
     proxy = proxies.get(scheme) or proxies.get("all")
@@ -361,35 +376,76 @@ def _tls(error: BaseException) -> str:
 
 # The pools.
 
-_pools: dict[int, tuple[asyncio.AbstractEventLoop, aiohttp.ClientSession, AsyncGenerator[Any, None]]] = {}
+
+class _Pool:
+    """The connections of an event loop, and one timer for all answers that come over them.
+
+    To set one for each answer, let alone for each read, would cost as much as reading.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession) -> None:
+        self.loop, self.session = loop, session
+        self.posts: set[Post] = set()
+        """Those that are under way."""
+        self.keeper: AsyncGenerator[Any, None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._looks_at = math.inf
+
+    def watch(self, post: Post) -> None:
+        """Look after it, from now on and until it is no longer among `posts`."""
+        self.posts.add(post)
+        post._heard_at = now = self.loop.time()
+        self._look_again(post.look(now))
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look_again(self, at: float) -> None:
+        if at < self._looks_at:
+            self.close()
+            self._looks_at, self._timer = at, self.loop.call_at(at, self._look)
+
+    def _look(self) -> None:
+        self._looks_at, now = math.inf, self.loop.time()
+        if self.posts:
+            at = min([post.look(now) for post in tuple(self.posts)])
+            # A thousand answers must not be looked at a thousand times in a second.
+            self._look_again(max(at, now + _LEAST_LOOK_S))
+
+
+_pools: dict[int, _Pool] = {}
 _lock = threading.Lock()
 _draining: set[asyncio.Task[None]] = set()
 _kept_for_ever: list[Any] = []
 """The parent's, in a forked child: collected, they would close what the parent still uses, and complain."""
 
 
-async def _session() -> aiohttp.ClientSession:
+async def _pool() -> _Pool:
     """The running loop's own."""
     loop = asyncio.get_running_loop()
     found = _pools.get(id(loop))
-    if found is not None and found[0] is loop:
-        return found[1]
+    if found is not None and found.loop is loop:
+        return found
     keeper = _keep(loop)
-    session = await anext(keeper)
+    pool = await anext(keeper)
+    pool.keeper = keeper
     with _lock:
-        _pools[id(loop)] = (loop, session, keeper)
-    return session
+        _pools[id(loop)] = pool
+    return pool
 
 
-async def _keep(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[aiohttp.ClientSession, None]:
+async def _keep(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[_Pool, None]:
     import aiohttp
 
     # No limit: how many runs there are at once is decided elsewhere, and one that waits for a connection looks hung.
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30.0)
     session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), read_bufsize=1 << 18)
+    pool = _Pool(loop, session)
     try:
-        yield session
+        yield pool
     finally:
+        pool.close()
         with _lock:
             _pools.pop(id(loop), None)
         await session.close()
@@ -419,7 +475,8 @@ def _forget(session: aiohttp.ClientSession) -> None:
 
 def _leave() -> None:
     """The process ends: close what is idle. A stream that is under way is left as it is, as its run is."""
-    for loop, session, _ in list(_pools.values()):
+    for pool in list(_pools.values()):
+        loop, session = pool.loop, pool.session
         if loop.is_running() and not getattr(session.connector, "_acquired", None):
             with suppress(Exception):
                 asyncio.run_coroutine_threadsafe(session.close(), loop).result(1.0)
@@ -432,7 +489,7 @@ def _after_fork() -> None:
     _lock = threading.Lock()  # it may be held by a thread that does not exist in the child
     for pool in _pools.values():
         # The sockets, and what watches them, are shared with the parent: closing them here would end its streams.
-        _forget(pool[1])
+        _forget(pool.session)
         _kept_for_ever.append(pool)
     _kept_for_ever.append(tuple(_draining))
     _draining.clear()

@@ -26,11 +26,23 @@ def list_price(provider: str, model: str, input_tokens: int = 0) -> Price | None
 
     `model` is the provider's own name for it, `provider` is LiteLLM's word for who is asked.
     """
+    steps = _steps(provider, model)
+    _, suffix = max((one for one in steps if input_tokens > one[0] * 1000), default=(0, "")) if steps else (0, "")
+    return _price(provider, model, suffix)
+
+
+@lru_cache(1024)
+def _steps(provider: str, model: str) -> tuple[tuple[int, str], ...]:
+    """From how many thousand tokens on a request costs more, and how its prices are called then."""
+    entry = _entry(provider, model) or {}
+    return tuple((int(found[2]), found[1]) for found in map(_LONG.fullmatch, entry) if found)
+
+
+@lru_cache(1024)
+def _price(provider: str, model: str, suffix: str) -> Price | None:
     entry = _entry(provider, model)
     if entry is None:
         return None
-    long = [(int(found[2]), found[1]) for found in map(_LONG.fullmatch, entry) if found]
-    _, suffix = max((one for one in long if input_tokens > one[0] * 1000), default=(0, ""))
 
     def usd(name: str) -> float | None:
         value = entry.get(name + suffix, entry.get(name))
@@ -42,6 +54,7 @@ def list_price(provider: str, model: str, input_tokens: int = 0) -> Price | None
     return Price(input_usd, output_usd, usd("cache_read_input_token_cost"))
 
 
+@lru_cache(1024)
 def listed_capabilities(provider: str, model: str, *, schema: bool = False, images: bool | None = None) -> Capabilities:
     """With what the list says of this model's limits, and of images where `images` is None. Without it: nothing is known."""
     entry = _entry(provider, model) or {}

@@ -13,13 +13,12 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final, Literal
 
 from turncell.core.budget import RESOURCES, Left, Limits, Resource, Spent, amount, exceeded, is_over
-from turncell.core.values import evolve
 from turncell.errors import UsageError
 
 
@@ -44,8 +43,10 @@ _NO_LIMITS: Final = Limits()
 class Reservation:
     """An amount that is set aside. It ends once, by `settle` or `release`; after that both change nothing."""
 
-    def __init__(self, budget: Budget, wanted: Spent) -> None:
-        self.wanted = wanted
+    __slots__ = ("_budget", "calls", "is_open", "steps", "tokens", "usd")
+
+    def __init__(self, budget: Budget, steps: int, tokens: int, usd: float, calls: int) -> None:
+        self.steps, self.tokens, self.usd, self.calls = steps, tokens, usd, calls
         self.is_open = True
         self._budget = budget
 
@@ -55,19 +56,34 @@ class Reservation:
         `tokens=None`: nobody said, the reserved ones count. `usd=None`: the cost is unknown; the reserved amount
         counts, being the best guess there is, and `spent.has_unknown_cost` says so.
         """
-        _not_negative(tokens=tokens, usd=0 if isinstance(usd, _Unchanged) else usd)
         is_unknown = usd is None
-        actual = evolve(
-            self.wanted,
-            tokens=self.wanted.tokens if tokens is None else tokens,
-            usd=self.wanted.usd if usd is None or isinstance(usd, _Unchanged) else usd,
-            has_unknown_cost=is_unknown,
-        )
-        self._budget._end(self, actual)
+        if tokens is None:
+            tokens = self.tokens
+        if usd is None or isinstance(usd, _Unchanged):
+            usd = self.usd
+        if not (0 <= tokens < math.inf and 0 <= usd < math.inf):
+            raise _not_an_amount(tokens=tokens, usd=usd)
+        self._budget._end(self, self.steps, tokens, usd, self.calls, is_unknown)
 
     def release(self) -> None:
         """Give back what was reserved: nothing was spent."""
-        self._budget._end(self, Spent())
+        self._budget._end(self, 0, 0, 0.0, 0, False)
+
+
+class _Account:
+    """Amounts that are added up in place: two for each budget, which every step and call of a run changes."""
+
+    __slots__ = ("calls", "has_unknown_cost", "steps", "tokens", "usd")
+
+    def __init__(self) -> None:
+        self.steps, self.tokens, self.usd, self.calls = 0, 0, 0.0, 0
+        self.has_unknown_cost = False
+
+    def add(self, steps: int, tokens: int, usd: float, calls: int) -> None:
+        self.steps += steps
+        self.tokens += tokens
+        self.usd += usd
+        self.calls += calls
 
 
 class Budget:
@@ -110,8 +126,9 @@ class Budget:
         self._has_limits = self._limits != _NO_LIMITS
         self._clock: Callable[[], float] = clock or (parent._clock if parent else time.monotonic)
         self._lock: threading.Lock = parent._lock if parent else threading.Lock()
-        self._settled = Spent()
-        self._reserved = Spent()
+        self._above: tuple[Budget, ...] = () if parent is None else (parent, *parent._above)
+        self._settled = _Account()
+        self._reserved = _Account()
         self._began_at: float | None = None
 
     def child(self, **limits: Any) -> Budget:
@@ -120,7 +137,7 @@ class Budget:
 
     def is_within(self, other: Budget) -> bool:
         """Whether what it spends is spent in `other` too: it is that one, or a child of it."""
-        return any(budget is other for budget in self._line())
+        return self is other or any(budget is other for budget in self._above)
 
     @property
     def limits(self) -> Limits:
@@ -130,7 +147,10 @@ class Budget:
     @property
     def is_limited(self) -> bool:
         """Whether tokens or US dollars are limited, here or above: only then is it worth guessing what a step takes."""
-        return any(b._limits.tokens is not None or b._limits.usd is not None for b in self._line())
+        for budget in (self, *self._above):
+            if budget._has_limits and (budget._limits.tokens is not None or budget._limits.usd is not None):
+                return True
+        return False
 
     @property
     def spent(self) -> Spent:
@@ -142,12 +162,13 @@ class Budget:
         """What can still be reserved: of the limits here and above, the narrowest; never below 0."""
         with self._lock:
             left: dict[str, Any] = {}
-            for budget in self._line():
-                taken = _sum(budget._spent(), budget._reserved)
+            for budget in (self, *self._above):
+                spent = budget._spent()
                 for name in RESOURCES:
                     limit = getattr(budget._limits, name)
                     if limit is not None:
-                        left[name] = min(left.get(name, math.inf), _minus(name, limit, getattr(taken, name)))
+                        taken = budget._taken(name, spent)
+                        left[name] = min(left.get(name, math.inf), _minus(name, limit, taken))
             return Left(**left)
 
     def set(self, **limits: Any) -> None:
@@ -162,36 +183,46 @@ class Budget:
 
     def reserve(self, *, steps: int = 0, tokens: int = 0, usd: float = 0.0, calls: int = 0) -> Reservation | Refusal:
         """Set aside what is about to be spent, or say why not. Never waits."""
-        _not_negative(steps=steps, tokens=tokens, usd=usd, calls=calls)
-        wanted = Spent(steps=steps, tokens=tokens, usd=usd, calls=calls)
+        if not (0 <= steps < math.inf and 0 <= tokens < math.inf and 0 <= usd < math.inf and 0 <= calls < math.inf):
+            raise _not_an_amount(steps=steps, tokens=tokens, usd=usd, calls=calls)
+        line = (self, *self._above)
         with self._lock:
-            for budget in self._line():
-                refusal = budget._refusal(wanted, "the budget" if budget is self else "the parent's budget")
-                if refusal is not None:
-                    return refusal
-            for budget in self._line():
+            for budget in line:
+                if budget._has_limits:
+                    wanted = Spent(steps=steps, tokens=tokens, usd=usd, calls=calls)
+                    refusal = budget._refusal(wanted, "the budget" if budget is self else "the parent's budget")
+                    if refusal is not None:
+                        return refusal
+            for budget in line:
                 if budget._began_at is None:
                     budget._began_at = budget._clock()
-                budget._reserved = _sum(budget._reserved, wanted)
-        return Reservation(self, wanted)
+                budget._reserved.add(steps, tokens, usd, calls)
+        return Reservation(self, steps, tokens, usd, calls)
 
     def charge(self, *, steps: int = 0, tokens: int = 0, usd: float | None = 0.0, calls: int = 0) -> None:
         """Count what was spent where this budget could not be asked (in another process), also beyond its limits.
 
         `usd=None`: nobody knows what it has cost.
         """
-        _not_negative(steps=steps, tokens=tokens, usd=usd, calls=calls)
-        spent = Spent(steps=steps, tokens=tokens, usd=usd or 0.0, calls=calls, has_unknown_cost=usd is None)
+        known_usd = 0.0 if usd is None else usd
+        if not (
+            0 <= steps < math.inf and 0 <= tokens < math.inf and 0 <= known_usd < math.inf and 0 <= calls < math.inf
+        ):
+            raise _not_an_amount(steps=steps, tokens=tokens, usd=known_usd, calls=calls)
         with self._lock:
-            for budget in self._line():
+            for budget in (self, *self._above):
                 if budget._began_at is None:
                     budget._began_at = budget._clock()
-                budget._settled = _sum(budget._settled, spent)
+                budget._settled.add(steps, tokens, known_usd, calls)
+                if usd is None:
+                    budget._settled.has_unknown_cost = True
 
     def overrun(self) -> str | None:
         """The sentence that says that the seconds are over, here or above; None while there are some left."""
         with self._lock:
-            for budget in self._line():
+            for budget in (self, *self._above):
+                if budget._limits.seconds is None:
+                    continue
                 message = exceeded(Limits(seconds=budget._limits.seconds), budget._spent())
                 if message is not None:
                     return message
@@ -205,18 +236,20 @@ class Budget:
 
     # The rest runs under the lock.
 
-    def _line(self) -> Iterator[Budget]:
-        budget: Budget | None = self
-        while budget is not None:
-            yield budget
-            budget = budget.parent
-
     def _spent(self) -> Spent:
-        return evolve(self._settled, seconds=0.0 if self._began_at is None else self._clock() - self._began_at)
+        settled = self._settled
+        return Spent(
+            steps=settled.steps, tokens=settled.tokens, usd=settled.usd, calls=settled.calls,
+            seconds=0.0 if self._began_at is None else self._clock() - self._began_at,
+            has_unknown_cost=settled.has_unknown_cost,
+        )  # fmt: skip
+
+    def _taken(self, name: Resource, spent: Spent) -> Any:
+        """What was spent or is reserved; seconds cannot be reserved."""
+        amount = getattr(spent, name)
+        return amount if name == "seconds" else amount + getattr(self._reserved, name)
 
     def _refusal(self, wanted: Spent, whose: str) -> Refusal | None:
-        if not self._has_limits:
-            return None
         limits = self._limits
         spent = self._spent()
         message = exceeded(limits, spent)
@@ -226,7 +259,7 @@ class Budget:
             limit, want = getattr(limits, name), getattr(wanted, name)
             if limit is None or not want:
                 continue
-            taken = getattr(spent, name) + getattr(self._reserved, name)
+            taken = self._taken(name, spent)
             if is_over(name, taken + want, limit):
                 left = amount(name, _minus(name, limit, taken))
                 be = "is" if name == "usd" or want == 1 else "are"
@@ -237,19 +270,22 @@ class Budget:
                 )
         return None
 
-    def _end(self, reservation: Reservation, actual: Spent) -> None:
+    def _end(self, reservation: Reservation, steps: int, tokens: int, usd: float, calls: int, is_unknown: bool) -> None:
+        """Take these amounts as spent, in the place of the reserved ones."""
         with self._lock:
             if not reservation.is_open:
                 return
             reservation.is_open = False
-            for budget in self._line():
-                budget._reserved = _sum(budget._reserved, reservation.wanted, -1)
-                budget._settled = _sum(budget._settled, actual)
+            for budget in (self, *self._above):
+                budget._reserved.add(-reservation.steps, -reservation.tokens, -reservation.usd, -reservation.calls)
+                budget._settled.add(steps, tokens, usd, calls)
+                if is_unknown:
+                    budget._settled.has_unknown_cost = True
 
 
 def limits_of(budget: Budget) -> dict[str, Any]:
     """The limits that apply, of its own and above, the narrowest of each: what `Budget(**limits)` takes."""
-    line = [one.limits for one in budget._line()]
+    line = [one.limits for one in (budget, *budget._above)]
     limits: dict[str, Any] = {}
     for name in RESOURCES:
         found = [limit for one in line if (limit := getattr(one, name)) is not None]
@@ -258,14 +294,6 @@ def limits_of(budget: Budget) -> dict[str, Any]:
     if limits and any(one.unknown_prices == "stop" for one in line):
         limits["unknown_prices"] = "stop"
     return limits
-
-
-def _sum(a: Spent, b: Spent, sign: Literal[1, -1] = 1) -> Spent:
-    return Spent(
-        steps=a.steps + sign * b.steps, tokens=a.tokens + sign * b.tokens, usd=a.usd + sign * b.usd,
-        seconds=a.seconds + sign * b.seconds, calls=a.calls + sign * b.calls,
-        has_unknown_cost=a.has_unknown_cost or b.has_unknown_cost,
-    )  # fmt: skip
 
 
 def _minus(name: Resource, limit: Any, taken: Any) -> Any:
@@ -281,7 +309,6 @@ def _passed(limits: Limits, spent: Spent) -> Resource:
     return "usd"
 
 
-def _not_negative(**amounts: float | None) -> None:
-    for name, value in amounts.items():
-        if value is not None and not 0 <= value < math.inf:
-            raise UsageError(f"{name} is {value!r}; use 0 or more")
+def _not_an_amount(**amounts: float) -> UsageError:
+    name, value = next((name, value) for name, value in amounts.items() if not 0 <= value < math.inf)
+    return UsageError(f"{name} is {value!r}; use 0 or more")

@@ -129,6 +129,8 @@ class Limiter:
 
 
 _limiters: dict[str, Limiter] = {}
+_FREE = Slot(None)
+"""Leave where nothing is paced: there is nothing to end, so that one is enough."""
 
 
 def of_model(name: str) -> Limiter:
@@ -138,7 +140,7 @@ def of_model(name: str) -> Limiter:
 
 async def slot(model: str) -> Slot:
     """A slot for a call of this model; at once where nothing is paced here."""
-    return await of_model(model).slot() if is_paced.get() else Slot(None)
+    return await of_model(model).slot() if is_paced.get() else _FREE
 
 
 if hasattr(os, "register_at_fork"):

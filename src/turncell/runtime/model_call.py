@@ -7,7 +7,6 @@ import inspect
 import math
 import random
 import time
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from turncell.core.deltas import CallFragment, Finished, ImageFragment, ReasoningFragment, TextFragment
@@ -31,6 +30,7 @@ from turncell.runtime.threads import in_thread
 from turncell.runtime.tokens import completed
 
 if TYPE_CHECKING:
+    from turncell.core.fold import RunState
     from turncell.runtime.driver import Driver
 
 import logging
@@ -38,6 +38,7 @@ import logging
 log = logging.getLogger("turncell")
 
 _ANY_STEP = StepInfo()
+_NO_USAGE = Usage()
 _REASONS = get_args(FinishReason)
 
 
@@ -47,13 +48,13 @@ async def call_model(driver: Driver, command: CallModel) -> None:
         # A little more than asked for, so that many runs do not come back at the same moment.
         await asyncio.sleep(command.wait_s * (1 + random.random() / 4))
     try:
-        request = _request(driver, command)
-        model = await _pick(driver, command, request)
+        run = driver.loop_state.run
+        request = _request(driver, command, run)
+        model = await _pick(driver, command, request, run)
         if not await make_room(driver, model, command, request):
             return
-        driver.telling.update(driver.loop_state.run)
         if driver.telling.messages is not request.messages:
-            request = _request(driver, command)
+            request = _request(driver, command, driver.loop_state.run)
         if driver.setup.hooks.has("before_model"):
             request = await driver.setup.hooks.ask("before_model", request, ModelRequest)
     except (UnknownModelError, HookFailed, Vetoed) as error:
@@ -78,11 +79,15 @@ async def call_model(driver: Driver, command: CallModel) -> None:
 
 async def _read(driver: Driver, call: Stream, slot: limiter.Slot, reserved: Reservation) -> None:
     try:
-        with inside(driver.watches, lambda watch: watch.asking(call.model, call.request)):
+        if driver.watches:
+            with inside(driver.watches, lambda watch: watch.asking(call.model, call.request)):
+                await call.read()
+        else:
             await call.read()
     finally:
-        slot.leave(*call.failed_with, is_made=call.counts)
-        if call.counts:
+        counts = call.counts
+        slot.leave(*call.failed_with, is_made=counts)
+        if counts:
             driver.heard_at = None
         if call.is_refused:
             reserved.release()  # a busy provider charges nothing, and trying again must not use up the steps
@@ -93,19 +98,19 @@ async def _read(driver: Driver, call: Stream, slot: limiter.Slot, reserved: Rese
             reserved.settle(tokens=spent_tokens(usage), usd=cost_usd)
 
 
-def _request(driver: Driver, command: CallModel) -> ModelRequest:
-    setup, run = driver.setup, driver.loop_state.run
-    specs = () if command.is_last_word else driver.specs
-    driver.telling.update(run)
-    options = {k: v for k, v in setup.options.items() if not (command.is_last_word and k == "output_schema")}
+def _request(driver: Driver, command: CallModel, run: RunState) -> ModelRequest:
+    telling, started, specs, options = driver.telling, run.started, driver.specs, driver.setup.options
+    telling.update(run)
+    if command.is_last_word:
+        specs, options = (), {name: value for name, value in options.items() if name != "output_schema"}
     return ModelRequest(
-        messages=driver.telling.messages, instructions=run.instructions, tools=specs,
-        run_id=run.run_id, step=command.step, **options,
+        messages=telling.messages, instructions=started.instructions, tools=specs,
+        run_id=started.run_id, step=command.step, **options,
     )  # fmt: skip
 
 
-async def _pick(driver: Driver, command: CallModel, request: ModelRequest) -> Model:
-    models, run = driver.setup.models, driver.loop_state.run
+async def _pick(driver: Driver, command: CallModel, request: ModelRequest, run: RunState) -> Model:
+    models = driver.setup.models
     info = StepInfo(
         step=command.step,
         prompt_chars=len(run.prompt.text) if run.prompt else 0,
@@ -159,37 +164,48 @@ def _odd(burst: Any) -> str | None:
         if type(fragment) is TextFragment and type(fragment.text) is str:
             continue
         if isinstance(fragment, (TextFragment, ReasoningFragment)):
-            is_odd = not isinstance(cast(object, fragment.text), str)
+            is_right = isinstance(cast(object, fragment.text), str)
         elif isinstance(fragment, CallFragment):
-            texts = (fragment.provider_id or "", fragment.name or "", fragment.arguments)
-            is_odd = not all(isinstance(text, str) for text in texts) or not _is_count(fragment.index)
+            call: Any = fragment
+            is_right = (
+                isinstance(call.provider_id or "", str)
+                and isinstance(call.name or "", str)
+                and isinstance(call.arguments, str)
+                and _are_counts(call.index)
+            )
         elif isinstance(fragment, ImageFragment):
-            is_odd = not isinstance(cast(object, fragment.data), str) or fragment.media_type not in (None, *IMAGE_TYPES)
+            is_right = isinstance(cast(object, fragment.data), str) and fragment.media_type in (None, *IMAGE_TYPES)
         elif isinstance(fragment, Finished):
-            is_odd = not _is_end(fragment)
+            is_right = _is_end(fragment)
         else:
             return f"{_shown(fragment)} where a fragment is wanted"
-        if is_odd:
+        if not is_right:
             return f"a fragment with values of a wrong kind: {_shown(fragment)}"
     return None
 
 
 def _is_end(end: Any) -> bool:
     usage = end.usage
-    if not isinstance(usage, Usage) or end.finish_reason not in _REASONS:
-        return False
-    tokens = (
-        usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens, usage.reasoning_tokens,
+    return (
+        isinstance(usage, Usage)
+        and end.finish_reason in _REASONS
+        and _is_cost(end.cost_usd)
+        and _are_counts(
+            usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens,
+            usage.reasoning_tokens,
+        )
     )  # fmt: skip
-    return _is_cost(end.cost_usd) and all(_is_count(count) for count in tokens)
 
 
 def _is_cost(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf)
 
 
-def _is_count(value: Any) -> bool:
-    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
+def _are_counts(*values: Any) -> bool:
+    for value in values:
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+            return False
+    return True
 
 
 def _shown(value: Any) -> str:
@@ -203,7 +219,11 @@ class Stream:
         self._driver, self.model, self.request = driver, model, request
         self.finished: Finished | None = None
         self._failure: tuple[str, str, float | None] | None = None
-        self._said = Usage()
+        self.failed_with: tuple[str | None, float | None] = (None, None)
+        """The kind of its failure, and after what time the provider may be asked again."""
+        self.is_refused = False
+        """The provider has failed before it said anything."""
+        self._said = _NO_USAGE
         """What a provider that failed had said of tokens."""
         self._spent: tuple[Usage, float | None, CostBasis] | None = None
         self._times: dict[str, Any] = {}
@@ -214,35 +234,28 @@ class Stream:
         """Whether it was not given up for its silence: one that ignores being cancelled may go on talking."""
         return self._driver.stream_task is self._task
 
-    @property
-    def is_refused(self) -> bool:
-        """The provider has failed before it said anything."""
-        return self._failure is not None and self._times.get("first_token_s") is None
-
-    @property
-    def failed_with(self) -> tuple[str | None, float | None]:
-        """The kind of its failure, and after what time the provider may be asked again."""
-        return (self._failure[0], self._failure[2]) if self._failure else (None, None)
-
     async def read(self) -> None:
-        driver, started = self._driver, time.monotonic()
+        driver, has_latency, started = self._driver, self._driver.setup.has_latency, time.monotonic()
         first_s: float | None = None
         gap_s = 0.0
         last = driver.heard_at = started
         if getattr(self.model, "is_cold", False) is True:
             driver.tell_warming_up()
         try:
-            async with aclosing(_opened(self.model, self.request)) as stream:
+            stream = _opened(self.model, self.request)
+            try:
                 async for burst in stream:
-                    if not self.counts:
+                    if driver.stream_task is not self._task:
                         return
                     now = driver.heard_at = time.monotonic()
                     if first_s is None:
                         first_s = now - started
-                        driver.tell_latency("first_token", first_s)
+                        if has_latency:
+                            driver.tell_latency("first_token", first_s)
                     elif now - last > gap_s:
                         gap_s = now - last
-                        driver.tell_latency("gap", gap_s)
+                        if has_latency:
+                            driver.tell_latency("gap", gap_s)
                     last = now
                     if (odd := _odd(burst)) is not None:
                         self._failure = ("protocol", f"the model {self.model.name} has sent {odd}", None)
@@ -257,17 +270,23 @@ class Stream:
                         driver.feed(Streamed(time.time(), fragments))
                     if self.finished is not None:
                         break
+            finally:
+                await stream.aclose()
         except ModelFailure as failure:
             self._failure = (failure.kind, failure.message, failure.retry_after_s)
-            self._said = failure.usage or Usage()
+            self._said = failure.usage or _NO_USAGE
         except Exception as error:
             log.exception("the model %s raised", self.model.name)
             self._failure = ("unknown", say(error), None)
         else:
             if self.finished is None and self._failure is None:
                 self._failure = ("protocol", f"the stream of {self.model.name} stopped before its end", None)
-        driver.tell_latency("model", time.monotonic() - started)
+        if has_latency:
+            driver.tell_latency("model", time.monotonic() - started)
         self._times = {"first_token_s": first_s, "longest_gap_s": gap_s if first_s is not None else None}
+        if self._failure is not None:
+            self.failed_with = (self._failure[0], self._failure[2])
+            self.is_refused = first_s is None
 
     async def hand_over(self, is_last_word: bool) -> None:
         """Feed what came of it, as the hooks leave it."""
@@ -285,7 +304,9 @@ class Stream:
                 )
             )  # fmt: skip
             return
-        end = evolve(end, usage=self._counted(end.usage))
+        usage = self._counted(end.usage)
+        if usage is not end.usage:
+            end = evolve(end, usage=usage)
         message = None
         if driver.setup.hooks.has("after_model"):
             try:

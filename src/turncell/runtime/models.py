@@ -154,15 +154,12 @@ class Choice:
     tier: Tier | None
     reason: str
     slot: _Slot
-
-    @property
-    def label(self) -> str:
-        """What it is for: "tier 'small'", "fallback 1"."""
-        return self.slot.label
+    label: str
+    """What it is for: "tier 'small'", "fallback 1"."""
 
     @property
     def is_built(self) -> bool:
-        return self.slot.is_built
+        return self.slot.built is not None
 
     def pick(self) -> Picked:
         """Builds it if it is picked for the first time. Raises UnknownModelError."""
@@ -206,11 +203,14 @@ class ModelSet:
                     "TURNCELL_MID_MODEL or TURNCELL_FRONTIER_MODEL"
                 )
         self._fallbacks = tuple(_Slot(f"fallback {number}", source) for number, source in enumerate(fallbacks, 1))
-
-    @property
-    def is_tiered(self) -> bool:
+        self.is_tiered = self._tiers is not None
         """Whether a router picks the model of each step."""
-        return self._tiers is not None
+        self.has_routes = bool(self._router.routes)
+        """Whether choosing calls code of other people."""
+        self._orders = {tier: self._order(tier) for tier in TIERS}
+        is_only = not self.is_tiered and not self._fallbacks
+        self._only = _choice(None, "", self._slots[None]) if is_only else None
+        """The choice, where there is none: most agents have one model."""
 
     @property
     def is_a_name(self) -> bool:
@@ -218,24 +218,19 @@ class ModelSet:
         return not self.is_tiered and not self._fallbacks and isinstance(self._slots[None].source, str)
 
     @property
-    def has_routes(self) -> bool:
-        """Whether choosing calls code of other people."""
-        return bool(self._router.routes)
-
-    @property
     def first(self) -> Model:
         """The model that is asked first; with tiers, that of the default tier. Raises UnknownModelError."""
-        return self._order(self._router.default)[0][1].model()
+        return self._orders[self._router.default][0][1].model()
 
     @property
     def name(self) -> str:
         """The name of `first`, without building it; of one that only building would tell, what it is for."""
-        return self._order(self._router.default)[0][1].name
+        return self._orders[self._router.default][0][1].name
 
     @property
     def count(self) -> int:
         """How many different models can be tried for a step. The same name, or the same object, is one model."""
-        return len(self._order("mid"))
+        return len(self._orders["mid"])
 
     def pick(self, step: StepInfo, attempt_model: int = 0) -> Picked:
         """The model of a step: 0 is the one that the router chose, 1 the first to fall back on, up to `count` - 1.
@@ -250,8 +245,10 @@ class ModelSet:
 
         With tiers an index would not do: what is first for one step is the second for another.
         """
+        if self._only is not None and not attempt_model and not given_up:
+            return self._only
         routed = self._router.route(step) if self._tiers else None
-        order = self._order(routed.tier if routed else "mid")
+        order = self._orders[routed.tier if routed else "mid"]
         places = [place for place, (_, slot) in enumerate(order) if slot.label not in given_up]
         if not 0 <= attempt_model < len(places):
             raise UsageError(f"attempt_model is {attempt_model!r}; there are {len(places)} models, counted from 0")
@@ -262,14 +259,14 @@ class ModelSet:
             reason += f"; {routed.tier} is not set, {tier} is the nearest"
         if place:
             reason = f"fallback {place} of {len(order) - 1}" + (f" ({reason})" if reason else "")
-        return Choice(tier, reason, slot)
+        return _choice(tier, reason, slot)
 
     def for_summaries(self) -> Choice | None:
         """The nearest there is to the small tier; None where there are no tiers."""
         if self._tiers is None:
             return None
-        tier, slot = self._order("small")[0]
-        return Choice(tier, "summaries are easy", slot)
+        tier, slot = self._orders["small"][0]
+        return _choice(tier, "summaries are easy", slot)
 
     def _order(self, chosen: Tier) -> list[tuple[Tier | None, _Slot]]:
         tiers: tuple[Tier | None, ...] = self._tiers.order(chosen) if self._tiers else (None,)
@@ -281,7 +278,11 @@ class ModelSet:
         return order
 
     def __repr__(self) -> str:
-        return f"ModelSet({', '.join(f'{slot.label}: {slot.source!r}' for _, slot in self._order('mid'))})"
+        return f"ModelSet({', '.join(f'{slot.label}: {slot.source!r}' for _, slot in self._orders['mid'])})"
+
+
+def _choice(tier: Tier | None, reason: str, slot: _Slot) -> Choice:
+    return Choice(tier, reason, slot, slot.label)
 
 
 class _Slot:
@@ -294,7 +295,7 @@ class _Slot:
             # Said now, and not when it is needed because another has failed.
             raise UsageError(f"{label} is {source!r}; use a name, a Model, or a function that returns one of them")
         self.label, self.source = label, source
-        self._model: Model | None = None
+        self.built: Model | None = None
         # One for each model: a slow one must not keep the others from being built.
         self._lock = threading.Lock()
 
@@ -304,22 +305,18 @@ class _Slot:
         return self.source is other.source
 
     @property
-    def is_built(self) -> bool:
-        return self._model is not None
-
-    @property
     def name(self) -> str:
         if isinstance(self.source, str):
             return self.source
-        return str(getattr(self._model or self.source, "name", self.label))
+        return str(getattr(self.built or self.source, "name", self.label))
 
     def model(self) -> Model:
-        if self._model is None:
+        if self.built is None:
             with self._lock:
-                if self._model is None:
-                    self._model = self._build()
+                if self.built is None:
+                    self.built = self._build()
         between = _between  # read once: another thread may end it
-        return self._model if between is None else between(self._model)
+        return self.built if between is None else between(self.built)
 
     def _build(self) -> Model:
         source = self.source

@@ -31,7 +31,7 @@ from turncell.core.context import (
     told,
     units_of,
 )
-from turncell.core.events import Pruned
+from turncell.core.events import Pruned, Retrieved
 from turncell.core.fold import RunState, StepState
 from turncell.core.parts import Message, Text
 from turncell.core.signals import CallModel, Cut, Found, ModelFailed, Signal, Summarised
@@ -106,8 +106,11 @@ def as_context(given: Any) -> Context:
 
 def window_of(context: Context, model: Model, refused: Mapping[str, int]) -> int | None:
     """The window of a model in tokens: the smallest of what it says, what was set, and what it has refused."""
-    said = (context.window_tokens, capabilities_of(model).context_tokens, refused.get(model.name))
-    return min((tokens for tokens in said if tokens is not None), default=None)
+    window: int | None = None
+    for tokens in (context.window_tokens, capabilities_of(model).context_tokens, refused.get(model.name)):
+        if tokens is not None and (window is None or tokens < window):
+            window = tokens
+    return window
 
 
 def room_in(context: Context, window_tokens: int, model: Model, max_tokens: int | None) -> Room:
@@ -183,33 +186,44 @@ class Telling:
         self.units: list[Unit] = []
         self.sizes: list[int] = []
         """Of the units, as estimated."""
+        self.tokens = 0
+        """Of all of them."""
         self.messages: tuple[Message, ...] = ()
         """Those of the units; the same object as long as nothing has changed."""
         self._raw = [unit for run in before for unit in known.units(run)]
-        self._known = 0
-        """How many steps of the run are among the units."""
-        self._made_of: tuple[object, ...] = ()
+        self._known = -1
+        """How many steps of the run are among the units; -1 as long as none were made."""
+        self._retrieved: Retrieved | None = None
+        self._edits = 0
         self._fixed: tuple[str, tuple[ToolSpec, ...], int] = ("", (), 0)
         self._ratios: dict[str, float] = {}
         """By model: what its last answer in an earlier run says."""
-        self._cuts: tuple[dict[str, int], frozenset[tuple[str, int]]] = ({}, frozenset())
+        self._cuts: tuple[dict[str, int], frozenset[tuple[str, int]]] | None = None
+        """None where nothing is cut."""
 
     def update(self, run: RunState) -> None:
-        made_of = (run.retrieved, len(run.edits), run.run_id)
-        if made_of != self._made_of:
+        if self._known < 0 or len(run.edits) != self._edits or run.retrieved is not self._retrieved:
             edits = edits_of((*self.before, run))
             raw = [*self._raw, prompt_unit(run)]
             raw += [step_unit(run, step, messages) for step, messages in enumerate(run.told, 1)]
             self.units = list(told(raw, edits, run.run_id))
             self.sizes = [self.known.size(unit) for unit in self.units]
+            self.tokens = sum(self.sizes)
             self.messages = messages_of(self.units)
-            self._made_of, self._known, self._cuts = made_of, len(run.told), cuts_of(edits)
+            self._known, self._retrieved, self._edits = len(run.told), run.retrieved, len(run.edits)
+            self._cuts = cuts_of(edits) if edits else None
+            return
+        if len(run.told) == self._known:
             return
         for step, messages in enumerate(run.told[self._known :], self._known + 1):
             if messages:
-                unit = shortened(step_unit(run, step, messages), *self._cuts)
+                unit = step_unit(run, step, messages)
+                if self._cuts is not None:
+                    unit = shortened(unit, *self._cuts)
+                size = _size(unit)
                 self.units.append(unit)
-                self.sizes.append(_size(unit))
+                self.sizes.append(size)
+                self.tokens += size
                 self.messages += unit.messages
         self._known = len(run.told)
 
@@ -243,8 +257,10 @@ class Telling:
 
 def _last_counted(run: RunState, model: str) -> StepState | None:
     """The last step of a run for which this model's provider has said how many tokens it was sent."""
-    counted = (s for s in reversed(run.steps) if s.model == model and s.usage.input_tokens and not s.usage.is_estimated)
-    return next(counted, None)
+    for step in reversed(run.steps):
+        if step.model == model and step.usage.input_tokens and not step.usage.is_estimated:
+            return step
+    return None
 
 
 def _size(unit: Unit) -> int:
@@ -252,53 +268,76 @@ def _size(unit: Unit) -> int:
 
 
 async def make_room(driver: Driver, model: Model, command: CallModel, request: ModelRequest) -> bool:
-    """Make what is told short enough for this model. False: it cannot be, and the step has failed."""
+    """Make what is told short enough for this model. False: it cannot be, and the step has failed.
+
+    `driver.telling` has what is told then.
+    """
     setup, telling, step = driver.setup, driver.telling, command.step
     if setup.repeats is not None and step < setup.repeats.until:
         for signal in setup.repeats.signals(step, driver.loop_state.run.run_id):
             driver.feed(signal)
+        telling.update(driver.loop_state.run)
         return True
-    await retrieve(driver, window_of(setup.context, model, setup.session.windows))
-    fixed = telling.fixed_tokens(request)
-    telling.update(driver.loop_state.run)
-    ratio = telling.ratio(driver.loop_state.run, model.name, fixed)
-    scaled = _scaled(ratio)
-    if command.refusal is not None:
-        # Whatever was known of its window: less than what it has just refused.
-        refused = int((fixed + sum(telling.sizes)) * ratio)
-        setup.session.windows[model.name] = min(refused, setup.session.windows.get(model.name, refused))
     window = window_of(setup.context, model, setup.session.windows)
-    is_refused, when_full = command.refusal, setup.context.when_full
-    summaries_left = MAX_SUMMARIES if when_full == "compact" else 0
-    if window is not None:
-        room = room_in(setup.context, window, model, request.max_tokens)
-        for _ in range(MAX_ROUNDS):
-            decision = plan(
-                telling.units, [int(size * ratio) for size in telling.sizes], room, scaled,
-                fixed_tokens=int(fixed * ratio), keep_recent=setup.context.keep_recent,
-                may_prune=when_full != "fail", may_compact=summaries_left > 0,
-            )  # fmt: skip
-            before = int((fixed + sum(telling.sizes)) * ratio)
-            if isinstance(decision, Fits):
-                break
-            if isinstance(decision, TooLong):
-                _give_up(driver, decision, room, is_refused)
-                return False
-            if isinstance(decision, Prune):
-                _cut(driver, decision, before, ratio, fixed)
-            else:
-                is_done = await _compact(driver, model, decision, room, scaled, before, int(window / ratio))
-                summaries_left = summaries_left - 1 if is_done else 0
-            if driver.is_over:
-                return False
-            telling.update(driver.loop_state.run)
-        else:
-            _give_up(driver, TooLong(before, int(fixed * ratio)), room, is_refused)
+    if setup.sources:
+        await retrieve(driver, window)
+    run = driver.loop_state.run
+    telling.update(run)
+    fixed = telling.fixed_tokens(request)
+    if window is not None or command.refusal is not None:
+        ratio = telling.ratio(run, model.name, fixed)
+        if command.refusal is not None:
+            # Whatever was known of its window: less than what it has just refused.
+            refused = int((fixed + telling.tokens) * ratio)
+            setup.session.windows[model.name] = min(refused, setup.session.windows.get(model.name, refused))
+            window = window_of(setup.context, model, setup.session.windows)
+        if window is not None and not await _fit(driver, model, command, request, window, fixed, ratio):
             return False
-        if is_refused is not None:
-            driver.note("retry", f"context_length: {is_refused}{WITH_LESS}")
-    telling.known.asked[driver.loop_state.run.run_id, step] = fixed + sum(telling.sizes)
+    telling.known.asked[run.started.run_id, step] = fixed + telling.tokens
     return True
+
+
+async def _fit(
+    driver: Driver, model: Model, command: CallModel, request: ModelRequest, window: int, fixed: int, ratio: float
+) -> bool:
+    setup, telling = driver.setup, driver.telling
+    is_refused, when_full = command.refusal, setup.context.when_full
+    room = room_in(setup.context, window, model, request.max_tokens)
+    if is_refused is None and fits_at_once(fixed + telling.tokens, ratio, room):
+        return True
+    scaled = _scaled(ratio)
+    summaries_left = MAX_SUMMARIES if when_full == "compact" else 0
+    for _ in range(MAX_ROUNDS):
+        decision = plan(
+            telling.units, [int(size * ratio) for size in telling.sizes], room, scaled,
+            fixed_tokens=int(fixed * ratio), keep_recent=setup.context.keep_recent,
+            may_prune=when_full != "fail", may_compact=summaries_left > 0,
+        )  # fmt: skip
+        before = int((fixed + telling.tokens) * ratio)
+        if isinstance(decision, Fits):
+            break
+        if isinstance(decision, TooLong):
+            _give_up(driver, decision, room, is_refused)
+            return False
+        if isinstance(decision, Prune):
+            _cut(driver, decision, before, ratio, fixed)
+        else:
+            is_done = await _compact(driver, model, decision, room, scaled, before, int(window / ratio))
+            summaries_left = summaries_left - 1 if is_done else 0
+        if driver.is_over:
+            return False
+        telling.update(driver.loop_state.run)
+    else:
+        _give_up(driver, TooLong(before, int(fixed * ratio)), room, is_refused)
+        return False
+    if is_refused is not None:
+        driver.note("retry", f"context_length: {is_refused}{WITH_LESS}")
+    return True
+
+
+def fits_at_once(tokens: int, ratio: float, room: Room) -> bool:
+    """Whether it fits without a look at the units: `plan` adds up the same, but each of them rounded down."""
+    return tokens * ratio <= room.limit_tokens
 
 
 def _scaled(ratio: float) -> Count:

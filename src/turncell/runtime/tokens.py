@@ -22,6 +22,7 @@ IMAGE_TOKENS = 1_200
 MESSAGE_TOKENS = 4
 """What stands around a message on the wire."""
 CALL_TOKENS = 8
+_SAID = (Text, Reasoning)
 LEAST_RATIO, MOST_RATIO = 0.5, 4.0
 """How far a provider's count moves an estimate: more than that is another mistake than that of an estimate."""
 
@@ -44,14 +45,21 @@ def text_tokens(text: str) -> int:
 def message_tokens(message: Message) -> int:
     tokens = MESSAGE_TOKENS
     for part in message.parts:
-        if isinstance(part, Text | Reasoning):
-            tokens += text_tokens(part.text)
+        texts: tuple[str, ...]
+        if isinstance(part, _SAID):
+            texts = (part.text,)
         elif isinstance(part, Image):
             tokens += IMAGE_TOKENS
+            continue
         elif isinstance(part, ToolCall):
-            tokens += CALL_TOKENS + text_tokens(part.name) + text_tokens(part.arguments_text)
+            tokens += CALL_TOKENS
+            texts = (part.name, part.arguments_text)
         else:
-            tokens += CALL_TOKENS + text_tokens(part.content) + IMAGE_TOKENS * len(part.images)
+            tokens += CALL_TOKENS + IMAGE_TOKENS * len(part.images)
+            texts = (part.content,)
+        for text in texts:
+            # The first line of `text_tokens`, which each message of each step would else call for each of its texts.
+            tokens += (len(text) + 3) // 4 if text.isascii() else text_tokens(text)
     return tokens
 
 
