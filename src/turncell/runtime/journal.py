@@ -32,7 +32,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from turncell.core import codec
 from turncell.core.events import SCHEMA_VERSION, Event, MessageAdded, Recorded, RecordedEvent
@@ -82,19 +82,15 @@ def to_records(events: Sequence[Any]) -> list[Record]:
         if len(payload) > codec.BLOB_BYTES or b'"$blob"' in payload:
             payload, blobs = codec.outline(payload)
         records.append(
-            Record(
-                event.session_id,
-                event.seq,
-                event.run_id,
-                event.step,
-                event.type,
-                event.at,
-                payload,
-                blobs,
-                SCHEMA_VERSION,
-            )
-        )
+            _of_fields((
+                event.session_id, event.seq, event.run_id, event.step, event.type, event.at, payload, blobs, SCHEMA_VERSION,
+            ))
+        )  # fmt: skip
     return records
+
+
+_of_fields = partial(tuple.__new__, Record)
+"""`Record._make` for a tuple of its fields, without a call of Python for each."""
 
 
 _NO_BLOBS: Mapping[str, bytes] = MappingProxyType({})
@@ -170,35 +166,21 @@ def read_whole(store: Store, **which: Any) -> Iterator[Record]:
             journal.found(session_id, damage)
 
 
-class _Failing(Protocol):
-    """What a job tells of its end: a Future, or an `_Unawaited`."""
-
-    def set_result(self, result: Any) -> None: ...
-    def set_exception(self, exception: Exception) -> None: ...
-
-
-class _Unawaited:
-    """In the place of a Future that nobody waits for: only a failure is told."""
-
-    __slots__ = ("_failed",)
-
-    def __init__(self, failed: Callable[[Exception], object]) -> None:
-        self._failed = failed
-
-    def set_result(self, result: None) -> None:
-        pass
-
-    def set_exception(self, exception: Exception) -> None:
-        self._failed(exception)
-
-
 @dataclass(slots=True)
 class _Job:
     records: list[Record]
-    done: _Failing
+    done: Future[Any] | None
+    """None where nobody waits for it."""
+    failed: Callable[[Exception], object] | None = None
     is_durable: bool = False
     may_wait: bool = False
     call: Callable[[Store], Any] | None = None
+
+    def fail(self, error: Exception) -> None:
+        if self.done is not None:
+            self.done.set_exception(error)
+        if self.failed is not None:
+            self.failed(error)
 
 
 class Journal:
@@ -231,23 +213,23 @@ class Journal:
         damaged: nothing may be begun that cannot be recorded.
         """
         done = _begun()
-        self._record([event for event in events if isinstance(event, Recorded)], done, durable)
+        recorded = [event for event in events if isinstance(event, Recorded)]
+        self._record(recorded, _Job([], done, None, durable, not durable))
         return done
 
     def queue(self, events: Sequence[RecordedEvent], failed: Callable[[Exception], object]) -> None:
         """`record` for what nobody waits for: `failed(error)` is called, on any thread, where it cannot be written."""
-        self._record(events, _Unawaited(failed), False)
+        self._record(events, _Job([], None, failed, False, True))
 
-    def _record(self, events: Sequence[RecordedEvent], done: _Failing, durable: bool) -> None:
-        records = to_records(events)
-        for record in records if self._damaged else ():
-            if damage := self._damaged.get(record.session_id):
-                done.set_exception(StoreError(str(damage)))
+    def _record(self, events: Sequence[RecordedEvent], job: _Job) -> None:
+        job.records = to_records(events)
+        for record in job.records:
+            if self._damaged and (damage := self._damaged.get(record.session_id)):
+                job.fail(StoreError(str(damage)))
                 return
-        may_wait = not durable
-        for event in events:
-            may_wait = may_wait and event.type not in _AT_ONCE
-        self._put(_Job(records, done, durable, may_wait))
+            if record.type in _AT_ONCE:
+                job.may_wait = False
+        self._put(job)
 
     def _put(self, job: _Job) -> None:
         if self.pid != os.getpid():  # nobody would ever take it
@@ -382,17 +364,18 @@ class Journal:
                     self._claimed.discard(record.session_id)
                 else:
                     self._broken.setdefault(record.session_id, failure)
-            batch[0].done.set_exception(failure)
+            batch[0].fail(failure)
         else:
             for job in batch:
-                job.done.set_result(None)
+                if job.done is not None:
+                    job.done.set_result(None)
 
     def _is_refused(self, job: _Job) -> bool:
         if not self._lost and not self._broken:
             return False
         lost = next((self._lost[r.session_id] for r in job.records if r.session_id in self._lost), None)
         if lost is not None:
-            job.done.set_exception(SessionBusy(str(lost)))
+            job.fail(SessionBusy(str(lost)))
             return True
         first = next((self._broken[r.session_id] for r in job.records if r.session_id in self._broken), None)
         if first is None:
@@ -402,7 +385,7 @@ class Journal:
             "record that is, or begin a new session"
         )
         refusal.__cause__ = first
-        job.done.set_exception(refusal)
+        job.fail(refusal)
         return True
 
     def _do(self, job: _Job, call: Callable[[Store], Any]) -> None:
@@ -410,9 +393,10 @@ class Journal:
             with _at_store:
                 result = call(self._opened())
         except Exception as error:
-            job.done.set_exception(error if isinstance(error, TurncellError) else _as_store_error(error))
+            job.fail(error if isinstance(error, TurncellError) else _as_store_error(error))
         else:
-            job.done.set_result(result)
+            if job.done is not None:
+                job.done.set_result(result)
 
     def _opened(self) -> Store:
         if self._store is None:
