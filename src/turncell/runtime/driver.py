@@ -67,7 +67,7 @@ from turncell.runtime.session import Session
 from turncell.runtime.sources import Source
 from turncell.runtime.step_policy import StepPolicy
 from turncell.runtime.telemetry import RunWatch, Watcher
-from turncell.runtime.threads import in_context
+from turncell.runtime.threads import finished, in_context
 from turncell.runtime.tools import Tool
 
 log = logging.getLogger("turncell")
@@ -293,7 +293,7 @@ class Driver:
             if not self._is_written_last:
                 self._written = self.setup.journal.submit(lambda _: None)
             if self._written is not None:
-                await asyncio.wrap_future(self._written)
+                await finished(self._written)
             if self._unwritten is not None:
                 raise self._unwritten
         except StoreError as error:
@@ -390,7 +390,8 @@ class Driver:
         try:
             if is_intent or is_last:
                 written = self._written = self.setup.journal.record(kept, durable=is_intent)
-                written.add_done_callback(self._fail_soon)
+                if not is_last:  # whose failure `_settle` sees
+                    written.add_done_callback(self._fail_soon)
             else:
                 self.setup.journal.queue(kept, self._cannot_record)
         except Exception as error:  # what JSON cannot hold, or a journal of another process

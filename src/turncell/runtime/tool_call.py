@@ -26,7 +26,7 @@ from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.output import Output, shorten, to_json, to_output
 from turncell.runtime.output_type import ANSWER_TOOL
 from turncell.runtime.telemetry import inside
-from turncell.runtime.threads import Work, in_thread
+from turncell.runtime.threads import Work, finished, in_thread
 from turncell.runtime.tools import Tool
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ async def run_call(driver: Driver, call: CallState, written: Future[None] | None
     """Run a call that may run. Ends in one CallReturned, or in a Stop."""
     if written is not None:
         try:
-            await asyncio.wrap_future(written)
+            await finished(written)
         except StoreError:
             return  # the driver ends the run; without a record of the intent nothing happens
     tool, writes = driver.setup.tools.get(call.name), driver.setup.writes
