@@ -12,7 +12,8 @@ import pytest
 
 from tests.runtime.pieces import LONG_S
 from turncell import Agent, Hooks, ToolUse, tool
-from turncell.runtime.threads import finished, in_context, within
+from turncell.runtime.loop import finished
+from turncell.runtime.threads import in_context, within
 from turncell.testing import ScriptedModel, call
 
 pytestmark = pytest.mark.feature("A10")

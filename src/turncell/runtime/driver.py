@@ -59,6 +59,7 @@ from turncell.runtime.budget import Budget
 from turncell.runtime.bus import Bus
 from turncell.runtime.hooks import HookFailed, HookSet, Vetoed
 from turncell.runtime.journal import Journal
+from turncell.runtime.loop import finished
 from turncell.runtime.models import ModelSet
 from turncell.runtime.output_type import OutputType
 from turncell.runtime.questions import MAX_QUESTIONS
@@ -67,7 +68,7 @@ from turncell.runtime.session import Session
 from turncell.runtime.sources import Source
 from turncell.runtime.step_policy import StepPolicy
 from turncell.runtime.telemetry import RunWatch, Watcher
-from turncell.runtime.threads import finished, in_context
+from turncell.runtime.threads import in_context
 from turncell.runtime.tools import Tool
 
 log = logging.getLogger("turncell")

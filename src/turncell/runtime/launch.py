@@ -21,10 +21,9 @@ from turncell.runtime.driver import Driver, Setup
 from turncell.runtime.hooks import called
 from turncell.runtime.inputs import Waiting
 from turncell.runtime.interrupted import told_of_before
-from turncell.runtime.loop import BackgroundLoop
+from turncell.runtime.loop import BackgroundLoop, finished
 from turncell.runtime.run import Run
 from turncell.runtime.telemetry import TelemetryWriter, record_of
-from turncell.runtime.threads import finished
 from turncell.runtime.tools import gather_tools
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -22,6 +23,31 @@ from turncell.errors import UsageError
 log = logging.getLogger("turncell")
 
 T = TypeVar("T")
+
+
+async def finished(future: Future[T]) -> T:
+    """Wait on any event loop for what another thread brings to its end. Whoever stops waiting leaves the future alone.
+
+    It is `shield(wrap_future(future))` in one turn of the loop instead of three, and in none where the future is done.
+    """
+    if not future.done():
+        loop = asyncio.get_running_loop()
+        waiting: asyncio.Future[None] = loop.create_future()
+
+        def go_on() -> None:
+            if not waiting.done():
+                waiting.set_result(None)
+
+        def wake(_: Future[T]) -> None:
+            with suppress(RuntimeError):  # the loop was closed: nobody waits there any more
+                loop.call_soon_threadsafe(go_on)
+
+        future.add_done_callback(wake)
+        await waiting
+    try:
+        return future.result()
+    except CancelledError as error:  # which is an error like any other, unlike that of asyncio
+        raise asyncio.CancelledError from error
 
 
 class BackgroundLoop:

@@ -33,11 +33,10 @@ from turncell.runtime import defaults
 from turncell.runtime.answering import Answering, Given
 from turncell.runtime.budget import Budget, limits_of
 from turncell.runtime.bus import Subscriber, Subscription
-from turncell.runtime.loop import BackgroundLoop
+from turncell.runtime.loop import BackgroundLoop, finished
 from turncell.runtime.options import number, text
 from turncell.runtime.prompts import Prompt, as_message, new_id
 from turncell.runtime.secrets import redactor
-from turncell.runtime.threads import finished
 
 if TYPE_CHECKING:
     from turncell.runtime.agent import Agent

@@ -33,7 +33,7 @@ from turncell.runtime.inputs import InputQueue
 from turncell.runtime.inside import doubtful_calls, events_inside, sessions_inside
 from turncell.runtime.interrupted import ended, was_cut_short
 from turncell.runtime.journal import Journal, read_whole, to_event
-from turncell.runtime.loop import BackgroundLoop
+from turncell.runtime.loop import BackgroundLoop, finished
 from turncell.runtime.options import text
 from turncell.runtime.ports import Damage, SessionInfo, Store, Writer
 from turncell.runtime.process import has_ended
@@ -41,7 +41,6 @@ from turncell.runtime.prompts import Prompt, new_id
 from turncell.runtime.rulebook import check_plain
 from turncell.runtime.secrets import redactor
 from turncell.runtime.stored_sessions import copy_runs, of_people
-from turncell.runtime.threads import finished
 
 if TYPE_CHECKING:
     from turncell.runtime.agent import Agent

@@ -14,7 +14,7 @@ import queue
 import threading
 import types
 from collections.abc import Callable, Coroutine, Generator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -102,31 +102,6 @@ def _hand(job: Callable[[], None]) -> None:
         worker = _Worker()
         worker.start()
     worker.jobs.put(job)
-
-
-async def finished(future: Future[T]) -> T:
-    """Wait on any event loop for what another thread brings to its end. Whoever stops waiting leaves the future alone.
-
-    It is `shield(wrap_future(future))` in one turn of the loop instead of three, and in none where the future is done.
-    """
-    if not future.done():
-        loop = asyncio.get_running_loop()
-        waiting: asyncio.Future[None] = loop.create_future()
-
-        def go_on() -> None:
-            if not waiting.done():
-                waiting.set_result(None)
-
-        def wake(_: Future[T]) -> None:
-            with suppress(RuntimeError):  # the loop was closed: nobody waits there any more
-                loop.call_soon_threadsafe(go_on)
-
-        future.add_done_callback(wake)
-        await waiting
-    try:
-        return future.result()
-    except CancelledError as error:  # which is an error like any other, unlike that of asyncio
-        raise asyncio.CancelledError from error
 
 
 async def in_context(context: contextvars.Context, coroutine: Coroutine[Any, Any, T]) -> T:

@@ -22,11 +22,11 @@ from turncell.runtime.approvals import judge
 from turncell.runtime.budget import Refusal, Reservation
 from turncell.runtime.context import Shown, ToolContext
 from turncell.runtime.hooks import HookFailed, ToolUse, Vetoed
-from turncell.runtime.loop import BackgroundLoop
+from turncell.runtime.loop import BackgroundLoop, finished
 from turncell.runtime.output import Output, shorten, to_json, to_output
 from turncell.runtime.output_type import ANSWER_TOOL
 from turncell.runtime.telemetry import inside
-from turncell.runtime.threads import Work, finished, in_thread
+from turncell.runtime.threads import Work, in_thread
 from turncell.runtime.tools import Tool
 
 if TYPE_CHECKING:
