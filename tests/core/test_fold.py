@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
+from tests.journals import play
 from tests.journals.play import (
     HERE,
     PLAYS,
@@ -25,9 +26,12 @@ from tests.journals.play import (
     two_requests,
 )
 from turncell.core import codec
-from turncell.core.events import PartialSaved, Recorded, RunEnded
-from turncell.core.fold import RunState, apply, fold, snapshot
+from turncell.core.events import MessageAdded, PartialSaved, Recorded, RunEnded, StepStarted
+from turncell.core.fold import CallState, RunState, StepState, apply, fold, snapshot, step_messages
+from turncell.core.loop_state import LoopState, Turn
 from turncell.core.parts import Message, ToolCall, ToolResult
+from turncell.core.reducer import reduce
+from turncell.core.signals import Signal
 from turncell.notebook.wire import RunView
 
 
@@ -218,3 +222,56 @@ def test_the_state_before_an_event_stays_as_it_was(make: type[Play]) -> None:
         before.append((state, vars(state).copy()))
         state = apply(state, event)
     assert before and all(vars(one) == told for one, told in before)
+
+
+@pytest.mark.parametrize("make", PLAYS)
+def test_the_state_before_a_signal_stays_as_it_was(make: type[Play], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transition changes its own copy more than once; whoever holds the state of before must not see it."""
+    before = []
+
+    def watched(state: LoopState, signal: Signal) -> object:
+        before.append((state, vars(state).copy()))
+        return reduce(state, signal)
+
+    monkeypatch.setattr(play, "reduce", watched)
+    make()
+    assert before and all(vars(one) == told for one, told in before)
+
+
+def test_a_transition_knows_the_names_of_the_state() -> None:
+    turn = Turn(LoopState(), 0.0)
+    turn.set(attempt=2)
+    assert turn.state.attempt == 2 and LoopState().attempt == 1
+    with pytest.raises(KeyError, match="no field"):
+        turn.set(atempt=3)
+    with pytest.raises(KeyError, match="no field"):
+        Turn(LoopState(), 0.0).set(atempt=3)
+
+
+def test_a_new_step_and_a_new_call_are_what_their_classes_make() -> None:
+    run = Play("go")
+    begun = run.events[-1]
+    assert isinstance(begun, StepStarted) and run.state.run.steps == (StepState(1, begun.model, begun.at),)
+    run.call("mail", to="ana")
+    run.finish("tool_calls")
+    step = run.state.run.steps[0]
+    said = next(event for event in reversed(run.events) if isinstance(event, MessageAdded))
+    assert step.calls == (
+        CallState(step.calls[0].call_id, 1, "mail", '{"to": "ana"}', status="proposed", proposed_at=said.at),
+    )
+
+
+def test_an_answer_that_ran_as_it_was_written_is_told_as_it_is() -> None:
+    step = fold(approved().events).steps[0]
+    answer, results = step_messages(step)
+    assert answer is step.message and [result.call_id for result in results.parts] == [
+        call.call_id for call in step.calls
+    ]
+    changed = fold(edited().events).steps[0]
+    assert changed.message is not None and step_messages(changed)[0].calls != changed.message.calls
+
+
+def test_a_run_and_its_session_are_those_of_its_beginning() -> None:
+    state = fold(approved().events)
+    assert (state.run_id, state.session_id) == (state.started.run_id, state.started.session_id) == ("run_1", "ses_1")
+    assert (RunState().run_id, RunState(started=state.started).session_id) == ("", "ses_1")

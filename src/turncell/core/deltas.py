@@ -131,12 +131,11 @@ class Assembly:
 
     def join(self, piece: CallFragment, call_id_prefix: str) -> tuple[Assembly, int]:
         """Put a piece of a call where it belongs. Returns the assembly and the block's number."""
-        number = self._find(piece)
+        calls = [(number, block) for number, block in enumerate(self.blocks) if block.kind == "call"]
+        number = _find(calls, piece) if calls else None
         if number is None:
-            calls = [block for block in self.blocks if block.kind == "call"]
-            name = piece.name or (
-                "" if piece.provider_id or not calls or calls[-1].index != piece.index else calls[-1].name
-            )
+            last = calls[-1][1] if calls else None
+            name = piece.name or ("" if piece.provider_id or last is None or last.index != piece.index else last.name)
             begun = (piece.arguments,) if piece.arguments else ()
             block = Block(
                 "call", begun, f"{call_id_prefix}{len(calls) + 1}", name, None, piece.index, piece.provider_id
@@ -158,24 +157,6 @@ class Assembly:
     def show(self, piece: ImageFragment) -> Assembly:
         return Assembly(self.blocks, (*self.images, Image(piece.data, piece.media_type)))
 
-    def _find(self, piece: CallFragment) -> int | None:
-        calls = [(number, block) for number, block in enumerate(self.blocks) if block.kind == "call"]
-        if not calls:
-            return None
-        at_index = [(n, b) for n, b in calls if piece.index is not None and b.index == piece.index]
-        candidates = at_index if piece.index is not None else calls
-        if piece.provider_id:
-            for number, block in calls:
-                if block.provider_id == piece.provider_id:
-                    return number
-            if candidates and candidates[-1][1].provider_id:
-                return candidates[-1][0] if _only_goes_on(candidates[-1][1], piece) else None
-        elif not candidates and calls[-1][1].index is None:
-            candidates = calls
-        if not candidates or _begins_another(candidates[-1][1], piece):
-            return None
-        return candidates[-1][0]
-
     def parts(self, *, with_calls: bool = True) -> tuple[Part, ...]:
         """The message's parts; empty text is no part. A call that never got a name keeps its empty one."""
         parts: list[Part] = []
@@ -192,6 +173,22 @@ class Assembly:
 
 NOTHING = Assembly()
 """Before a model has said anything."""
+
+
+def _find(calls: list[tuple[int, Block]], piece: CallFragment) -> int | None:
+    """The number of the block that the piece belongs to; None: it begins a call. There are calls already."""
+    candidates = calls if piece.index is None else [(n, b) for n, b in calls if b.index == piece.index]
+    if piece.provider_id:
+        for number, block in calls:
+            if block.provider_id == piece.provider_id:
+                return number
+        if candidates and candidates[-1][1].provider_id:
+            return candidates[-1][0] if _only_goes_on(candidates[-1][1], piece) else None
+    elif not candidates and calls[-1][1].index is None:
+        candidates = calls
+    if not candidates or _begins_another(candidates[-1][1], piece):
+        return None
+    return candidates[-1][0]
 
 
 def _only_goes_on(block: Block, piece: CallFragment) -> bool:

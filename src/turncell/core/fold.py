@@ -633,7 +633,9 @@ def _run_ended(state: RunState, e: ev.RunEnded) -> RunState:
 def _grow(state: RunState, number: int, kind: Literal["text", "reasoning"], text: str) -> RunState:
     blocks = state.steps[-1].blocks
     if number < len(blocks):
-        grown = evolve(blocks[number], rope=rope_add(blocks[number].rope, text))
+        old = blocks[number]
+        rope = rope_add(old.rope, text)
+        grown = Block(old.kind, rope, old.call_id, old.name, old.signature, old.index, old.provider_id)
         return _last(state, blocks=(*blocks[:number], grown, *blocks[number + 1 :]))
     return _last(state, blocks=(*blocks, Block(kind, (text,))))
 

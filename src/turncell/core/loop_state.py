@@ -27,7 +27,7 @@ class Saved:
 class LoopState:
     """The run as its events tell it, and what is in flight besides."""
 
-    run: RunState = field(default_factory=RunState)
+    run: RunState = RunState()
     assembly: Assembly = Assembly()
     is_streaming: bool = False
     is_judging: bool = False

@@ -35,7 +35,7 @@ from typing import Any
 from turncell.core import calls, steps, streaming
 from turncell.core import events as ev
 from turncell.core.deltas import Block
-from turncell.core.fold import CallState, RunState, apply
+from turncell.core.fold import CallState, apply
 from turncell.core.loop_state import LoopState, Turn
 from turncell.core.nucleus import Transition
 from turncell.core.parts import Message, Reasoning, Text, Usage
@@ -97,7 +97,7 @@ def _begin(turn: Turn, s: Begin) -> None:
         return
     turn.set(begin=s)
     turn.events.append(s.started)
-    turn.run = apply(RunState(), s.started)
+    turn.run = apply(turn.run, s.started)
     turn.record(ev.MessageAdded, message=s.message)
     for early in turn.state.early:
         turn.record(ev.Steered, input_id=early.input_id, message=early.message)

@@ -15,12 +15,13 @@ LAST_WORD = (
 
 
 def next_step(turn: Turn) -> None:
-    step = len(turn.run.steps) + 1
+    run = turn.run
+    steps = len(run.steps)
     # A step that a crash has cut short is begun again, and does not count: else a run of one step could not be resumed.
-    if 0 < turn.run.max_steps <= len(turn.run.steps) - turn.state.cut_short:
+    if 0 < run.started.max_steps <= steps - turn.state.cut_short:
         _limit(turn, None)
     else:
-        _call_model(turn, step)
+        _call_model(turn, steps + 1)
 
 
 def _limit(turn: Turn, text: str | None) -> None:
@@ -59,7 +60,8 @@ def _call_model(turn: Turn, step: int) -> None:
 
 def boundary(turn: Turn) -> None:
     """All calls of the step are closed."""
-    if _read_steering(turn):
+    if turn.run.queued:
+        _read_steering(turn)
         next_step(turn)
     elif turn.state.terminates:
         finish(turn)
@@ -72,7 +74,8 @@ def boundary(turn: Turn) -> None:
 
 def finish(turn: Turn) -> None:
     """The agent would stop here."""
-    if _read_steering(turn):
+    if turn.run.queued:
+        _read_steering(turn)
         next_step(turn)
     elif "finish" in turn.begin.reviews:
         turn.set(reviewing="finish")
@@ -81,14 +84,11 @@ def finish(turn: Turn) -> None:
         turn.end("completed")
 
 
-def _read_steering(turn: Turn) -> bool:
+def _read_steering(turn: Turn) -> None:
     queued = turn.run.queued
-    if not queued:
-        return False
     for steered in queued if turn.begin.reads_all else queued[:1]:
         turn.record(ev.MessageAdded, message=steered.message, by="steering", input_id=steered.input_id)
     turn.set(terminates=False)
-    return True
 
 
 def reviewed(turn: Turn, s: Reviewed) -> None:
@@ -97,7 +97,8 @@ def reviewed(turn: Turn, s: Reviewed) -> None:
     turn.set(reviewing=None)
     if s.failure is not None:
         turn.end("failed", *s.failure)
-    elif _read_steering(turn):
+    elif turn.run.queued:
+        _read_steering(turn)
         next_step(turn)
     elif s.message is not None:
         turn.record(ev.MessageAdded, message=s.message, by=s.by)

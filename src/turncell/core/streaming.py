@@ -24,10 +24,11 @@ BACKOFF_S = 0.5
 
 
 def streamed(turn: Turn, s: Streamed) -> None:
-    if not turn.state.is_streaming:
+    state = turn.state
+    if not state.is_streaming:
         return
     run_id, step = turn.run.run_id, len(turn.run.steps)
-    assembly, events, delta = turn.state.assembly, turn.events, ev.TextDelta
+    assembly, events, delta = state.assembly, turn.events, ev.TextDelta
     pending: list[str] = []
     number = -1
     for fragment in s.fragments:
@@ -54,12 +55,13 @@ def streamed(turn: Turn, s: Streamed) -> None:
     if pending:
         assembly, _ = assembly.add("text", "".join(pending))
     is_thinking = bool(assembly.blocks) and assembly.blocks[-1].kind == "reasoning"
-    if is_thinking == (turn.state.thinking_since is not None):
-        turn.set(assembly=assembly)
+    if is_thinking == (state.thinking_since is not None):
+        if assembly is not state.assembly:
+            turn.set(assembly=assembly)
     elif is_thinking:
         turn.set(assembly=assembly, thinking_since=s.at)
     else:
-        turn.set(assembly=assembly, thinking_since=None, thought_s=turn.state.reasoning_s(s.at))
+        turn.set(assembly=assembly, thinking_since=None, thought_s=state.reasoning_s(s.at))
     if is_save_due(turn):
         save_partial(turn)
 

@@ -1,7 +1,7 @@
 """`evolve`: what `dataclasses.replace` does, for the values of the core, at a tenth of its price.
 
-The loop makes some twenty-five such copies in a step, so this is most of what a step costs. The values that change often
-(the states) therefore have a `__dict__`, whose copy costs the same for thirty fields as for three; slotted values are
+The loop makes some twenty-five such copies in a step, a good part of what it costs. The values that change often (the
+states) therefore have a `__dict__`, whose copy costs the same for thirty fields as for three; slotted values are
 copied slot by slot. Neither runs `__init__`, which has nothing to check here: values are typed inside, and what comes
 from outside was validated.
 """
