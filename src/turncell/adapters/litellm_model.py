@@ -26,13 +26,13 @@ import importlib
 import inspect
 import os
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
-from turncell.adapters.chat_format import chat_messages, chat_tools, mark_prefixes
+from turncell.adapters.chat_format import Dialect, chat_messages, chat_tools, mark_prefixes
 from turncell.adapters.chat_reading import ChatReading
 from turncell.adapters.direct_anthropic_format import CacheTime
 from turncell.adapters.http_stream import Patience, Post
@@ -171,9 +171,9 @@ class LiteLLMModel:
                 built = self._built(litellm, request, key, provider)
             elif self._builds:
                 built = await asyncio.to_thread(self._first_built, litellm, request, key, provider)
-            if built is not None:
+            if built is not None and self._builder is not None:
                 # Closed here, at once: whoever leaves this generator does not wait for a collection of that one.
-                async with aclosing(self._read(litellm, built, provider)) as bursts:
+                async with aclosing(self._read(litellm, built, provider, self._builder.dialect)) as bursts:
                     async for burst in bursts:
                         yield burst
                 return
@@ -230,9 +230,11 @@ class LiteLLMModel:
             self._builder = RequestBuilder(litellm, self.name, provider, self.base_url, self._mark)
         return self._builder.build(request, key, self.extra | request.extra)
 
-    async def _read(self, litellm: Any, built: Built, provider: str) -> AsyncGenerator[list[Fragment], None]:
+    async def _read(
+        self, litellm: Any, built: Built, provider: str, dialect: Dialect
+    ) -> AsyncGenerator[list[Fragment], None]:
         """The answer to a request that LiteLLM has only built."""
-        reading = ChatReading(self.name, built.key, dialect_of(provider, self.name, self.base_url).details_by)
+        reading = ChatReading(self.name, built.key, dialect.details_by)
         async with Post(self.name, built.url, built.body, built.headers, key=built.key, patience=self.patience) as post:
             async for payloads in post:
                 if fragments := reading.read(payloads):
@@ -240,11 +242,11 @@ class LiteLLMModel:
                 if reading.failure is not None:
                     break
             reading.end()
-            usage = usage_object(litellm, reading)
-            yield [reading.finished(*self._cost(litellm, provider, reading, usage))]
+            cost = self._cost(litellm, provider, reading, lambda: usage_object(litellm, reading))
+            yield [reading.finished(*cost)]
 
     def _cost(
-        self, litellm: Any, provider: str, reading: ChatReading | Reading, usage: Any
+        self, litellm: Any, provider: str, reading: ChatReading | Reading, usage: Callable[[], Any]
     ) -> tuple[float | None, CostBasis]:
         if reading.cost_usd is None and self.price is not None:
             cost_usd = self.price.of(reading.usage)
@@ -305,7 +307,7 @@ class LiteLLMModel:
         finish_reason = reading.finish_reason
         if finish_reason is None:
             raise ModelFailure("protocol", f"{self.name}: the stream ended before the answer did; it may be incomplete")
-        cost_usd, basis = self._cost(litellm, provider, reading, reading.raw_usage)
+        cost_usd, basis = self._cost(litellm, provider, reading, lambda: reading.raw_usage)
         return Finished(finish_reason, reading.usage, cost_usd, basis, reading.answered_by)
 
 

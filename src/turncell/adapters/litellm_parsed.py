@@ -206,9 +206,11 @@ def has_listeners(litellm: Any) -> bool:
     LiteLLM notes "cache" among them for a cache of its own (Gemini's), and the note stays for all later calls of the process;
     it means nothing unless the user has set one.
     """
-    noted = {"cache"} if getattr(litellm, "cache", None) is None else set()
-    found = [one for name in _LISTENERS for one in getattr(litellm, name, None) or ()]
-    return any(not isinstance(one, str) or one not in noted for one in found)
+    for name in _LISTENERS:
+        for one in getattr(litellm, name, None) or ():
+            if not isinstance(one, str) or one != "cache" or getattr(litellm, "cache", None) is not None:
+                return True
+    return False
 
 
 async def parsed(litellm: Any, wrapper: Any, model: str, provider: str) -> Parsed | None:

@@ -7,6 +7,7 @@ that is what counts here. Without these attributes the chunks are believed as th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from turncell.adapters.chat_reading import ChatReading, made_image
@@ -158,13 +159,11 @@ def usage_object(litellm: Any, reading: ChatReading) -> Any:
 
 
 def cost_of(
-    litellm: Any, name: str, provider: str, said_usd: float | None, usage: Any
+    litellm: Any, name: str, provider: str, said_usd: float | None, usage: Callable[[], Any]
 ) -> tuple[float | None, CostBasis]:
-    """The provider's own figure, or what LiteLLM's price list makes of `usage` (LiteLLM's object)."""
+    """The provider's own figure, or what LiteLLM's price list makes of `usage` (makes LiteLLM's object, if it is needed)."""
     if said_usd is not None:
         return said_usd, "provider"
-    if usage is None:
-        return None, "none"
     short = name.split("/", 1)[-1]
     entries = (litellm.model_cost.get(key) for key in (name, f"{provider}/{short}", short))
     entry = next((entry for entry in entries if entry), None)
@@ -172,9 +171,12 @@ def cost_of(
         return None, "none"  # LiteLLM would ask the server for the prices of its models
     if entry is None and provider == "openai" and not short.startswith("ft:"):
         return None, "none"  # as LiteLLM would say after 0.3 ms
+    found = usage()
+    if found is None:
+        return None, "none"
     try:
         prompt_usd, completion_usd = litellm.cost_per_token(
-            model=name, custom_llm_provider=provider, usage_object=usage
+            model=name, custom_llm_provider=provider, usage_object=found
         )
     except Exception:
         return None, "none"

@@ -86,15 +86,11 @@ class RequestBuilder:
             return None
 
     def _build(self, request: ModelRequest, key: str | None, extra: Mapping[str, Any]) -> Built | None:
-        if any(getattr(self._litellm, name, None) for name in _SETTINGS) or any(map(os.environ.get, _VARIABLES)):
-            return None
-        if has_listeners(self._litellm):
-            return None
-        if getattr(self._litellm, "ssl_verify", True) is not True:
+        if _is_set_up(self._litellm) or has_listeners(self._litellm):
             return None
         frame_of = (
-            request.temperature, request.max_tokens, request.reasoning_effort, request.tools, key, encode(dict(extra)),
-            encode(request.output_schema),
+            request.temperature, request.max_tokens, request.reasoning_effort, request.tools, key,
+            encode(dict(extra)) if extra else b"", encode(request.output_schema) if request.output_schema else b"",
         )  # fmt: skip
         latest_of, frame = self._latest
         if frame_of != latest_of:
@@ -167,6 +163,14 @@ class RequestBuilder:
             del fields["messages"]
             frame.head = encode(fields)
         return frame
+
+
+def _is_set_up(litellm: Any) -> bool:
+    """Whether the user has set what only LiteLLM itself heeds."""
+    for name in _SETTINGS:
+        if getattr(litellm, name, None):
+            return True
+    return getattr(litellm, "ssl_verify", True) is not True or any(map(os.environ.get, _VARIABLES))
 
 
 class _Frame:
