@@ -58,7 +58,7 @@ def launch(
 
     async def turn() -> RunState:
         async with session.turn:
-            problems = await _connect(agent, run, driver)
+            problems = await _connect(agent, run, driver) if agent.tool_sources else []
             said = session.queue.begin(run_id)
             if said is None:
                 # Taken back; or joined with a run, which has had its turn by now.
@@ -107,14 +107,12 @@ def launch(
             run.finish(state)
 
     context = contextvars.copy_context()
-    session.when_asked_for(lambda: loop.begin(main(), context))
+    session.once_claimed(lambda: loop.begin(main(), context))
     return run
 
 
 async def _connect(agent: Agent, run: Run, driver: Driver) -> list[str]:
     """Let the run have the tools of its sources, and say what is missing. Given up when the run is taken back."""
-    if not agent.tool_sources:
-        return []
     gathering = asyncio.ensure_future(gather_tools(driver.setup.tools, agent.tool_sources))
     taken_back: asyncio.Future[Any] = asyncio.shield(asyncio.wrap_future(run.done))
     try:
