@@ -176,7 +176,7 @@ def _needs(agent: Agent, setup: Setup, limits: dict[str, Any]) -> tuple[str, ...
         "model": not agent.models.is_a_name, "rules": agent.rules, "hooks": agent.has_hooks,
         "output": setup.output is not None, "step_policy": agent.step_policy is not None,
         "budget": limits or agent.shares_budget, "timeout": setup.timeout_s is not None,
-        "options": {*agent.model_options.values()} != {None},
+        "options": not {*agent.model_options.values()} <= {None},
     }  # fmt: skip
     return tuple([name for name, has in found.items() if has])
 
