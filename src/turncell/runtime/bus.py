@@ -286,12 +286,16 @@ class Bus:
         await asyncio.gather(*(pump.done for pump in self._pumps), return_exceptions=True)
 
     def close(self) -> None:
-        """The run has ended: consumers get what is left and then the end."""
+        """The run has ended: consumers get what is left and then the end.
+
+        They are woken in the next turn of the loop: by then the run is done, and who waits for that next need not be
+        woken for it.
+        """
         self._end_silence()
         self.is_closed = True
-        for subscription in self._subscriptions:
-            subscription.wake()
-        self._subscriptions = []
+        if self._subscriptions:
+            self.loop.call_soon(_wake, self._subscriptions)
+            self._subscriptions = []
 
     def pump(
         self, subscriber: Subscriber, queue_loop: asyncio.AbstractEventLoop | None, so_far: Sequence[Event]
@@ -326,6 +330,11 @@ class Bus:
         if pump in self._pumps:
             self._pumps.remove(pump)
             pump.end()
+
+
+def _wake(subscriptions: Sequence[_Buffer]) -> None:
+    for subscription in subscriptions:
+        subscription.wake()
 
 
 def _is_async(call: Any) -> bool:

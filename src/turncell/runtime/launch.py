@@ -58,7 +58,7 @@ def launch(
 
     async def turn() -> RunState:
         async with session.turn:
-            problems = await _connect(agent, run, driver)
+            problems = await _connect(agent, run, driver) if agent.tool_sources else []
             said = session.queue.begin(run_id)
             if said is None:
                 # Taken back; or joined with a run, which has had its turn by now.
@@ -107,14 +107,12 @@ def launch(
             run.finish(state)
 
     context = contextvars.copy_context()
-    session.when_asked_for(lambda: loop.begin(main(), context))
+    session.once_claimed(lambda: loop.begin(main(), context))
     return run
 
 
 async def _connect(agent: Agent, run: Run, driver: Driver) -> list[str]:
     """Let the run have the tools of its sources, and say what is missing. Given up when the run is taken back."""
-    if not agent.tool_sources:
-        return []
     gathering = asyncio.ensure_future(gather_tools(driver.setup.tools, agent.tool_sources))
     taken_back: asyncio.Future[Any] = asyncio.shield(asyncio.wrap_future(run.done))
     try:
@@ -178,7 +176,7 @@ def _needs(agent: Agent, setup: Setup, limits: dict[str, Any]) -> tuple[str, ...
         "model": not agent.models.is_a_name, "rules": agent.rules, "hooks": agent.has_hooks,
         "output": setup.output is not None, "step_policy": agent.step_policy is not None,
         "budget": limits or agent.shares_budget, "timeout": setup.timeout_s is not None,
-        "options": {*agent.model_options.values()} != {None},
+        "options": not {*agent.model_options.values()} <= {None},
     }  # fmt: skip
     return tuple([name for name, has in found.items() if has])
 

@@ -71,9 +71,10 @@ def set_up(
         ),
         within.driver.setup.policy if within else None,
     )  # fmt: skip
+    tools, options = _with_output(agent, wanted)
     setup = Setup(
-        models=agent.models, tools=_tools(agent, wanted), policy=policy, session=session, journal=session.journal,
-        budget=account, options=agent.model_options | _schema(agent, wanted), hooks=agent.hooks, step_policy=agent.step_policy,
+        models=agent.models, tools=tools, policy=policy, session=session, journal=session.journal,
+        budget=account, options=options, hooks=agent.hooks, step_policy=agent.step_policy,
         output=wanted, output_attempts=agent.output_attempts, max_questions=agent.max_questions,
         context=agent.context, sources=agent.sources, repeats=agent.repeats, silence_s=agent.silence_s, timeout_s=timeout_s, has_latency=agent.debug_latency,
         watchers=watchers_of(agent.telemetry),
@@ -122,17 +123,13 @@ def _account(agent: Agent, budget: Budget | Mapping[str, Any] | None, within: tr
     return Budget(**own, parent=parent)
 
 
-def _tools(agent: Agent, output: OutputType | None) -> dict[str, Tool]:
-    if output is None or _has_schema_mode(agent):
-        return agent.tools
+def _with_output(agent: Agent, output: OutputType | None) -> tuple[dict[str, Tool], dict[str, Any]]:
+    """Its tools and the options of its model, with what brings out a value of this type."""
+    options = dict(agent.model_options)
+    if output is None:
+        return agent.tools, options
+    if not agent.models.is_tiered and agent.models.count == 1 and capabilities_of(agent.model).schema:
+        return agent.tools, options | {"output_schema": output.schema}
     from turncell.runtime.answer_tool import AnswerTool
 
-    return toolbox([*agent.tools.values(), AnswerTool(output)])
-
-
-def _schema(agent: Agent, output: OutputType | None) -> dict[str, Any]:
-    return {"output_schema": output.schema} if output is not None and _has_schema_mode(agent) else {}
-
-
-def _has_schema_mode(agent: Agent) -> bool:
-    return not agent.models.is_tiered and agent.models.count == 1 and capabilities_of(agent.model).schema
+    return toolbox([*agent.tools.values(), AnswerTool(output)]), options

@@ -162,11 +162,11 @@ class Session:
         self._all = {run_id: at_rest(run, doubtful_calls(store, run)) for run_id, run in folded if run.run_id}
         self.answers, self._rules = _answers_in(asking), tuple(rules)
 
-    def when_asked_for(self, begin: Callable[[], None]) -> None:
-        """Call `begin`, which puts a run on the loop: where a new session is to be claimed first, when that has been tried.
+    def once_claimed(self, begin: Callable[[], None]) -> None:
+        """Call `begin`, which puts a run on the loop: at once, or, where a new session is yet to be claimed, after that was tried.
 
-        So its first run wakes the loop once and not twice. Whether the claim was granted, `claimed` says. From any
-        thread; in the order in which it was asked for.
+        So its first run wakes the loop once and not twice. Whether the claim was granted is for `claimed` to say, which
+        the run still waits for. From any thread; what came first begins first.
         """
         with self._begins:
             if self._beginning is not None:
