@@ -148,7 +148,8 @@ class Post:
             return
         self._pool.posts.discard(self)
         if response.content.at_eof() and error is None:
-            response.release()
+            if response.connection is not None:  # at the end of the body aiohttp lets go of it
+                response.release()
         elif self.is_over and not isinstance(error, asyncio.CancelledError):
             task = self._pool.loop.create_task(_drain(response))
             _draining.add(task)
@@ -395,23 +396,24 @@ class _Pool:
         """Look after it, from now on and until it is no longer among `posts`."""
         self.posts.add(post)
         post._heard_at = now = self.loop.time()
-        self._look_again(post.look(now))
+        at = now + min(post.patience.first_s, post.patience.between_s)
+        if at < self._looks_at:
+            self._look_at(at)
 
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _look_again(self, at: float) -> None:
-        if at < self._looks_at:
-            self.close()
-            self._looks_at, self._timer = at, self.loop.call_at(at, self._look)
+    def _look_at(self, at: float) -> None:
+        self.close()
+        self._looks_at, self._timer = at, self.loop.call_at(at, self._look)
 
     def _look(self) -> None:
         self._looks_at, now = math.inf, self.loop.time()
-        if self.posts:
-            at = min([post.look(now) for post in tuple(self.posts)])
+        at = min([post.look(now) for post in tuple(self.posts)], default=math.inf)
+        if at < math.inf:
             # A thousand answers must not be looked at a thousand times in a second.
-            self._look_again(max(at, now + _LEAST_LOOK_S))
+            self._look_at(max(at, now + _LEAST_LOOK_S))
 
 
 _pools: dict[int, _Pool] = {}
