@@ -118,10 +118,10 @@ class Post:
         patience, task = self.patience, asyncio.current_task()
         if task is None:
             raise UsageError("a model is asked inside a task of asyncio; found none")
-        self._pool = pool = await _pool()
         self._entering, cancelling = task, task.cancelling()
-        pool.watch(self)
         try:
+            self._pool = pool = await _pool()
+            pool.watch(self)
             self._response = response = await pool.session.post(
                 self.url, data=self.body, headers=self.headers, timeout=_limits(patience.connect_s),
                 proxy=proxy_of(self.url), allow_redirects=False,
@@ -129,7 +129,8 @@ class Post:
             if response.status >= 300:
                 raise await self._refused(response)
         except BaseException as error:
-            pool.posts.discard(self)
+            if self._pool is not None:
+                self._pool.posts.discard(self)
             if self._response is not None:
                 self._response.close()
             # Whether it was cancelled by `look` and by nobody else besides: what `asyncio.timeout` asks, too.
