@@ -38,10 +38,11 @@ from turncell.adapters.litellm_model import LiteLLMModel, warm_up
 from turncell.adapters.sql_store import SQLStore
 from turncell.core.context import Fits, Room, Unit, plan, summary_text
 from turncell.core.events import Compacted, Pruned, Retrieved
+from turncell.core.fold import RunState, apply
 from turncell.core.parts import Text, ToolCall, ToolResult
 from turncell.runtime.journal import Journal
 from turncell.runtime.ports import Capabilities, ModelRequest
-from turncell.runtime.room import fits_at_once
+from turncell.runtime.room import Known, Telling, fits_at_once
 from turncell.runtime.summary import INSTRUCTIONS
 from turncell.runtime.tokens import message_tokens, text_tokens
 from turncell.testing import ScriptedModel, call, fault, reply, serve
@@ -233,6 +234,21 @@ class TestCounting:
         decision = plan(units, scaled, room, lambda _: 0, fixed_tokens=int(fixed * ratio))
         if fits_at_once(sum(sizes) + fixed, ratio, room):
             assert isinstance(decision, Fits)
+
+    @pytest.mark.parametrize("window", [None, 2_000])
+    def test_what_is_kept_between_steps_is_what_would_be_counted_anew(self, window: int | None) -> None:
+        run = run_of(looking(30), window=window)
+        assert bool(run.state.edits) == (window is not None)
+        kept, state = Telling((), Known()), RunState()
+        for event in run.events:
+            state = apply(state, event)
+            if state.steps:
+                kept.update(state)
+                anew = Telling((), Known())
+                anew.update(state)
+                assert (kept.messages, kept.sizes) == (anew.messages, anew.sizes)
+                assert kept.tokens == anew.tokens == sum(map(message_tokens, kept.messages))
+        assert len(kept.messages) > 4
 
     def test_a_message_has_the_tokens_of_its_texts_in_any_script(self) -> None:
         for text in ("", "four", "Быстрая лиса", "敏捷的棕色", "🦊🐕", "\ud800", "a fine day, 今日は"):

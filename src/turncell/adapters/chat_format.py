@@ -167,11 +167,15 @@ def _message(message: Message, ids: dict[str, str], dialect: Dialect) -> list[di
         chat.append(_assistant(message, ids, dialect))
     elif message.role != "tool":
         chat.append({"role": message.role, "content": _content(message.parts)})
+    has_images = False
     for part in message.parts:
         if isinstance(part, ToolResult):
             call_id = ids.get(part.call_id) or dialect.wire_id(part.provider_id or part.call_id)
             chat.append({"role": "tool", "tool_call_id": call_id, "content": clean(part.content)})
-    if (beside := beside_images(message)) is not None:
+            has_images = has_images or bool(part.images)
+        elif isinstance(part, Image):
+            has_images = True
+    if has_images and (beside := beside_images(message)) is not None:
         if dialect.answers_results and message.role == "tool":
             chat.append(_BETWEEN)
         chat.append({"role": "user", "content": _content(beside.parts)})

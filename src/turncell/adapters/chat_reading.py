@@ -28,6 +28,7 @@ _REASONS: dict[str, FinishReason] = {
     "tool_calls": "tool_calls", "tool_use": "tool_calls", "function_call": "tool_calls",
     "content_filter": "filter", "safety": "filter", "sensitive": "filter", "model_context_window_exceeded": "length",
 }  # fmt: skip
+_NO_COUNTS: dict[str, int] = {}
 _FAILED = {"error", "insufficient_system_resource", "network_error", "abort"}
 """Of OpenRouter, DeepSeek, Zhipu and vLLM: the answer is not whole, and asking again may help."""
 
@@ -118,9 +119,12 @@ class ChatReading:
 
     @property
     def usage(self) -> Usage:
-        raw = _counts(self.usage_json)
-        prompt = _counts(self.usage_json.get("prompt_tokens_details"))
-        completion = _counts(self.usage_json.get("completion_tokens_details"))
+        said_of = self.usage_json
+        raw, prompt, completion = _counts(said_of), _NO_COUNTS, _NO_COUNTS
+        if details := said_of.get("prompt_tokens_details"):
+            prompt = _counts(details)
+        if details := said_of.get("completion_tokens_details"):
+            completion = _counts(details)
         asked, said, total = raw.get("prompt_tokens"), raw.get("completion_tokens"), raw.get("total_tokens")
         # The first that is a count. The details are OpenAI's; the rest is DeepSeek's, Moonshot's and what speaks
         # Anthropic behind.

@@ -118,10 +118,10 @@ class Post:
         patience, task = self.patience, asyncio.current_task()
         if task is None:
             raise UsageError("a model is asked inside a task of asyncio; found none")
-        self._pool = pool = await _pool()
         self._entering, cancelling = task, task.cancelling()
-        pool.watch(self)
         try:
+            self._pool = pool = await _pool()
+            pool.watch(self)
             self._response = response = await pool.session.post(
                 self.url, data=self.body, headers=self.headers, timeout=_limits(patience.connect_s),
                 proxy=proxy_of(self.url), allow_redirects=False,
@@ -129,7 +129,8 @@ class Post:
             if response.status >= 300:
                 raise await self._refused(response)
         except BaseException as error:
-            pool.posts.discard(self)
+            if self._pool is not None:
+                self._pool.posts.discard(self)
             if self._response is not None:
                 self._response.close()
             # Whether it was cancelled by `look` and by nobody else besides: what `asyncio.timeout` asks, too.
@@ -148,7 +149,8 @@ class Post:
             return
         self._pool.posts.discard(self)
         if response.content.at_eof() and error is None:
-            response.release()
+            if response.connection is not None:  # at the end of the body aiohttp lets go of it
+                response.release()
         elif self.is_over and not isinstance(error, asyncio.CancelledError):
             task = self._pool.loop.create_task(_drain(response))
             _draining.add(task)
@@ -395,23 +397,24 @@ class _Pool:
         """Look after it, from now on and until it is no longer among `posts`."""
         self.posts.add(post)
         post._heard_at = now = self.loop.time()
-        self._look_again(post.look(now))
+        at = now + min(post.patience.first_s, post.patience.between_s)
+        if at < self._looks_at:
+            self._look_at(at)
 
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _look_again(self, at: float) -> None:
-        if at < self._looks_at:
-            self.close()
-            self._looks_at, self._timer = at, self.loop.call_at(at, self._look)
+    def _look_at(self, at: float) -> None:
+        self.close()
+        self._looks_at, self._timer = at, self.loop.call_at(at, self._look)
 
     def _look(self) -> None:
         self._looks_at, now = math.inf, self.loop.time()
-        if self.posts:
-            at = min([post.look(now) for post in tuple(self.posts)])
+        at = min([post.look(now) for post in tuple(self.posts)], default=math.inf)
+        if at < math.inf:
             # A thousand answers must not be looked at a thousand times in a second.
-            self._look_again(max(at, now + _LEAST_LOOK_S))
+            self._look_at(max(at, now + _LEAST_LOOK_S))
 
 
 _pools: dict[int, _Pool] = {}

@@ -48,12 +48,12 @@ async def call_model(driver: Driver, command: CallModel) -> None:
         # A little more than asked for, so that many runs do not come back at the same moment.
         await asyncio.sleep(command.wait_s * (1 + random.random() / 4))
     try:
-        run = driver.loop_state.run
+        telling, run = driver.telling, driver.loop_state.run
         request = _request(driver, command, run)
         model = await _pick(driver, command, request, run)
         if not await make_room(driver, model, command, request):
             return
-        if driver.telling.messages is not request.messages:
+        if telling.messages is not request.messages:
             request = _request(driver, command, driver.loop_state.run)
         if driver.setup.hooks.has("before_model"):
             request = await driver.setup.hooks.ask("before_model", request, ModelRequest)
@@ -61,7 +61,9 @@ async def call_model(driver: Driver, command: CallModel) -> None:
         _refused(driver, error)
         return
     slot = await limiter.slot(model.name)
-    reserved = reserve(driver.setup.budget, model, request)
+    is_as_told = request.messages is telling.messages  # no hook has put others in their place
+    messages_tokens = telling.tokens if is_as_told else None
+    reserved = reserve(driver.setup.budget, model, request, messages_tokens=messages_tokens)
     if isinstance(reserved, Refusal):
         slot.leave(is_made=False)
         driver.feed(Stop(time.time(), "budget", "budget", reserved.message))

@@ -11,11 +11,15 @@ OUTPUT_GUESS_TOKENS = 1_000
 """What is reserved for an answer whose length nothing bounds."""
 
 
-def reserve(budget: Budget, model: Model, request: ModelRequest, *, steps: int = 1) -> Reservation | Refusal:
-    """Input as it is estimated, output as bounded or guessed."""
+def reserve(
+    budget: Budget, model: Model, request: ModelRequest, *, steps: int = 1, messages_tokens: int | None = None
+) -> Reservation | Refusal:
+    """Input as it is estimated, output as bounded or guessed. `messages_tokens` where the messages were estimated before."""
     if not budget.is_limited:
         return budget.reserve(steps=steps)
-    input_tokens = sum(map(message_tokens, request.messages)) + text_tokens(request.instructions)
+    if messages_tokens is None:
+        messages_tokens = sum(map(message_tokens, request.messages))
+    input_tokens = messages_tokens + text_tokens(request.instructions)
     output_tokens = request.max_tokens or OUTPUT_GUESS_TOKENS
     price = getattr(model, "price_usd", None)
     tokens, usd = input_tokens + output_tokens, (price(input_tokens, output_tokens) if callable(price) else None) or 0.0
