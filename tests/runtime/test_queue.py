@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -284,3 +285,22 @@ def test_a_new_session_whose_first_run_is_taken_back_is_left_to_others_when_it_i
     again = slow.session.send("2")
     assert again.result(LONG_S).text == "a" and slow.writer() is not None
     slow.journal.close()
+
+
+@pytest.mark.feature("C7")
+def test_an_interrupt_while_a_new_session_is_claimed_holds_up_no_later_run(tmp_path: Path) -> None:
+    class Interrupted(Journal):
+        times = 1
+
+        def claim(self, session_id: str, *, takes_over: bool = False) -> Future[None]:
+            if self.times:
+                self.times -= 1
+                raise KeyboardInterrupt
+            return super().claim(session_id, takes_over=takes_over)
+
+    journal = Interrupted(lambda: SQLStore.sqlite(tmp_path / "interrupted.sqlite"))
+    session = Agent(ScriptedModel(["a", "b"]), journal=journal).session()
+    with pytest.raises(KeyboardInterrupt):
+        session.send("1")
+    assert session.send("2").result(LONG_S).text == "b"
+    journal.close()

@@ -96,7 +96,7 @@ class Session:
         """The claim of a new session, which its first run has asked for on its way to the loop."""
         self._beginning: builtins.list[Callable[[], None]] | None = None
         """What waits for that."""
-        self._begins = threading.Lock()
+        self._begins = threading.RLock()
         self._writer: Writer | None = None
         self._damage: Damage | None = None
 
@@ -175,15 +175,19 @@ class Session:
             if self._is_claimed or not self._is_new:
                 begin()
                 return
-            self._beginning = [begin]
-        self._claiming = self.journal.claim(self.id)
-        self._claiming.add_done_callback(self._begin)
+            try:
+                self._beginning = [begin]
+                self._claiming = self.journal.claim(self.id)
+                self._claiming.add_done_callback(self._begin)
+            except BaseException:  # Ctrl-C, too: whoever comes next must not wait for a claim that nobody makes
+                self._begin(None)
+                raise
 
     def _begin(self, _: object) -> None:
         with self._begins:
-            for begin in self._beginning or ():
+            waiting, self._beginning = self._beginning or (), None
+            for begin in waiting:
                 begin()
-            self._beginning = None
 
     async def claimed(self) -> None:
         """Be the one writer, and know all that was written before. Raises SessionBusy."""
