@@ -152,10 +152,6 @@ async def _laggard(driver: Driver) -> str | None:
     return None
 
 
-_NO_CONTEXT = ToolContext("", "", "")
-"""For the many tools that want none."""
-
-
 class _Running:
     """One call while it runs."""
 
@@ -196,7 +192,7 @@ class _Running:
         """("ok", value), ("timeout", error) or ("error", error)."""
         limit: asyncio.Timeout | None = None
         tool, arguments = self._tool, self._call.arguments or {}
-        context = self._context() if tool.takes_context else _NO_CONTEXT
+        context = self._context()
         try:
             if tool.timeout_s is None:
                 return "ok", await tool.call(arguments, context, on_background=self._on_background)

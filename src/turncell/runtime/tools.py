@@ -198,11 +198,6 @@ class Tool:
         """How the loop is to run its calls."""
         return Traits(self.concurrency, self.parallel, self.on_denied is not None)
 
-    @property
-    def takes_context(self) -> bool:
-        """Whether the function has a parameter for a ToolContext."""
-        return self._parameters.context is not None
-
     def validate(self, arguments: Mapping[str, Json]) -> dict[str, Json]:
         """The arguments as they will be passed, as JSON values. Raises ToolError that a model can act on."""
         return self._parameters.validate(arguments)
