@@ -3,7 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 KERNELS := .kernels/share/jupyter/kernels
-# Also read by the tests. The scenarios of a turn run on all of them, the rest and the browser on 6.31.0 and 7.4.0.
+# Also read by the tests. On all of them runs what hangs on how a kernel reads its messages, and the rest on 6.31.0 and
+# 7.4.0, or on 7.4.0 alone; with test-full every scenario of a turn and of its bridge runs on all.
 export TURNCELL_KERNELS ?= 6.29.5,6.31.0,7.0.1,7.4.0
 # Test files side by side. Many of them wait for kernels and browsers: two cores are busy with three.
 WORKERS ?= 3
