@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Error, Page, expect
+from playwright.sync_api import Page, expect
 
-from tests.browser.lab import CLOSE_ALL, Lab, jupyter_server
+from tests.browser.lab import Lab, jupyter_server
 
 VERSIONS = ("6.31.0", "7.4.0")
 expect.set_options(timeout=30_000)
@@ -54,28 +54,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     )
 
 
-@pytest.fixture(scope="session")
-def lab_context(browser: Browser, browser_context_args: dict[str, Any]) -> Iterator[BrowserContext]:
-    context = browser.new_context(**browser_context_args)
-    yield context
-    context.close()
-
-
 @pytest.fixture
-def lab_page(lab_context: BrowserContext) -> Iterator[Page]:
-    """A page that tests share, without the notebooks of others: to load JupyterLab takes longer than to open a notebook."""
-    page = lab_context.pages[0] if lab_context.pages else lab_context.new_page()
-    yield page
-    for other in lab_context.pages[1:]:
-        other.close()
-    try:
-        page.evaluate(CLOSE_ALL)
-    except Error:  # the next test gets another one
-        page.close()
-
-
-@pytest.fixture
-def lab(lab_page: Page, server: str, notebooks: Path, request: pytest.FixtureRequest) -> Callable[..., Lab]:
+def lab(page: Page, server: str, notebooks: Path, request: pytest.FixtureRequest) -> Callable[..., Lab]:
     """`lab(kernel_version, cells)`: a new notebook with these cells, open and its kernel idle."""
     count = 0
 
@@ -83,6 +63,6 @@ def lab(lab_page: Page, server: str, notebooks: Path, request: pytest.FixtureReq
         nonlocal count
         count += 1
         name = f"{request.node.name.replace('[', '-').replace(']', '')}-{count}.ipynb"
-        return Lab(lab_page, server, notebooks, name, f"py-{version}", cells)
+        return Lab(page, server, notebooks, name, f"py-{version}", cells)
 
     return open_notebook

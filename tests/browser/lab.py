@@ -104,16 +104,6 @@ HAS_KERNEL = """() => {
   return kernel?.connectionStatus === "connected" && kernel.status === "idle";
 }"""
 """Whether the open notebook's kernel does what it is told: one that is still being connected also looks idle."""
-CAN_OPEN = "() => Boolean(window.jupyterapp) && !document.querySelector('.jp-Dialog')"
-OPEN = "async (path) => { await window.jupyterapp.commands.execute('docmanager:open', { path }); }"
-CLOSE_ALL = """() => {
-  for (const widget of [...window.jupyterapp.shell.widgets("main")]) {
-    if (widget.context) widget.context.model.dirty = false;  // what nobody saved is not asked about
-    widget.sessionContext?.shutdown().catch(() => {});
-    widget.dispose();
-  }
-}"""
-"""Every notebook that is open, with its kernel."""
 IS_SAVED = "() => !window.jupyterapp.shell.currentWidget.context.model.dirty"
 
 
@@ -125,18 +115,10 @@ class Lab:
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         notebook.metadata["kernelspec"] = {"name": kernel, "display_name": kernel, "language": "python"}
         nbformat.write(notebook, folder / name)
-        if self.page.evaluate(CAN_OPEN):
-            self.page.evaluate(OPEN, name)
-            self._wait_until_open()
-        else:
-            self.open()
+        self.open()
 
     def open(self) -> None:
-        """In a page that is loaded for it."""
         self.page.goto(f"{self.url}/lab/tree/{self.name}?token={TOKEN}&reset")
-        self._wait_until_open()
-
-    def _wait_until_open(self) -> None:
         expect(self.page.locator(".jp-NotebookPanel-toolbar")).to_be_visible(timeout=60_000)
         expect(self.page.locator(".jp-Notebook .jp-CodeCell").first).to_be_visible(timeout=60_000)
         self.wait_until_idle()

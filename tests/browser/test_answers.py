@@ -20,7 +20,7 @@ def test_a_long_answer_of_prose_code_and_a_table_is_shown_whole_while_it_comes(
 text = "## Sales\n\n" + "".join(f"Store *{n}* sold `{n}` more, and **none** less.\n\n- as planned\n\n" for n in range(60))
 text += "| store | sold |\n| --- | ---: |\n" + "".join(f"| number {n} | {n} |\n" for n in range(80))
 text += "\n```python\n" + "".join(f"total += {n}\n" for n in range(150)) + "```\n\nThat is all of it."
-model = ScriptedModel([[say(text, delay_s=0.002, chunk=12), call("send_note", to="Ana", text="Done")], say("Sent.")])
+model = ScriptedModel([[say(text, delay_s=0.002, chunk=5), call("send_note", to="Ana", text="Done")], say("Sent.")])
 long = Agent(model, tools=[send_note])
 """
     notebook = lab(version, [TOOLS + long, "%%agent -a long\nWhat did they sell?"])

@@ -60,7 +60,7 @@ def is_running(page: Page) -> bool:
 @pytest.mark.feature("D1", "D2")
 @pytest.mark.every_kernel
 def test_text_arrives_while_the_cell_is_busy_and_its_pieces_are_the_answer(notebook: Kernel) -> None:
-    answer = "Ünïcödé words, 20 °C 🌦 and more. " * 4
+    answer = "Ünïcödé words, 20 °C 🌦 and more. " * 6
     notebook.run(f"script([think('Let me see.'), say({answer!r}, delay_s=0.02, chunk=3)])")
     page = Page(notebook, turn(notebook))
     page.hear(ev.TextDelta)
