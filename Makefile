@@ -3,7 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 KERNELS := .kernels/share/jupyter/kernels
-# Also read by the tests. The scenarios of a turn run on all of them, the rest and the browser on 6.31.0 and 7.4.0.
+# Also read by the tests. On all of them runs what hangs on how a kernel reads its messages, and the rest on 6.31.0 and
+# 7.4.0, or on 7.4.0 alone; with test-full every scenario of a turn and of its bridge runs on all.
 export TURNCELL_KERNELS ?= 6.29.5,6.31.0,7.0.1,7.4.0
 # Test files side by side. Many of them wait for kernels and browsers: two cores are busy with three.
 WORKERS ?= 3
@@ -17,11 +18,11 @@ export JUPYTER_PATH := $(CURDIR)/.kernels/share/jupyter
 export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
 export CHROMIUM_PATH ?= /usr/bin/chromium
 
-.PHONY: demo lab test test-full checks lint types test-js test-py bench peers bundle js wire kernels hosts system constraints clean help
+.PHONY: demo lab test test-full checks lint types test-js test-py test-notebooks bench peers bundle js wire kernels hosts system constraints clean help
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(BIN)/.ready bundle  ## a turn in the terminal, offline
 	$(BIN)/python notebooks/demo.py
@@ -29,12 +30,12 @@ demo: $(BIN)/.ready bundle  ## a turn in the terminal, offline
 lab: $(BIN)/.ready bundle  ## JupyterLab on the first notebook
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/01-first-turn.ipynb
 
-test: system  ## all checks and tests, with what they need
+test:  ## all checks and tests, with what they need
 	$(MAKE) -j2 --output-sync=target checks
 	$(MAKE) test-py
 
 # What does not wait for each other. Each answer is printed whole, when it is there.
-checks: types test-js lint kernels bundle
+checks: system types test-js lint kernels bundle test-notebooks
 
 test-full: export TURNCELL_FULL := 1
 test-full: export TURNCELL_KERNELS := 6.29.5,6.31.0,7.0.1,7.1.0,7.2.0,7.3.0,7.4.0
@@ -53,8 +54,10 @@ types: $(BIN)/.ready js/node_modules/.dev  ## mypy and tsc
 test-js: js/node_modules/.dev system  ## vitest, in a simulated DOM and in Chromium
 	npm --prefix js test
 
-test-py: $(BIN)/.ready bundle kernels $(if $(TURNCELL_FULL),hosts) system  ## pytest, then every notebook with nbval
+test-py: $(BIN)/.ready bundle kernels $(if $(TURNCELL_FULL),hosts) system  ## pytest
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+test-notebooks: $(BIN)/.ready bundle  ## every notebook, with nbval
 	TURNCELL_STORE=$(CURDIR)/artifacts/notebooks.sqlite TURNCELL_MODEL=embedded \
 	  $(BIN)/pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg notebooks
 
@@ -101,16 +104,14 @@ js/node_modules/.dev: js/package.json js/package-lock.json | $(BIN)/.ready
 	@touch $@
 
 system:
-	@command -v $(CHROMIUM_PATH) >/dev/null || { \
+	@missing=; \
+	command -v $(CHROMIUM_PATH) >/dev/null \
+	  || missing="chromium fonts-dejavu-core fonts-liberation fonts-noto-color-emoji"; \
+	command -v openssl >/dev/null || missing="$$missing openssl"; \
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || missing="$$missing postgresql"; \
+	[ -z "$$missing" ] || { \
 	  $(SUDO) apt-get update -q && \
-	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
-	    chromium fonts-dejavu-core fonts-liberation fonts-noto-color-emoji; }
-	@command -v openssl >/dev/null || { \
-	  $(SUDO) apt-get update -q && \
-	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends openssl; }
-	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || { \
-	  $(SUDO) apt-get update -q && \
-	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends postgresql; }
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; }
 
 constraints: $(BIN)/.ready  ## write down the versions that are installed now
 	@{ sed -n '/^#/p' constraints.txt; \

@@ -7,7 +7,6 @@ import importlib
 import os
 import pkgutil
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import get_args
@@ -15,6 +14,7 @@ from typing import get_args
 import pytest
 
 import turncell
+from tests.pytests import run_pytest
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -75,10 +75,8 @@ def test_the_conftest_of_the_guide_gives_each_test_a_cassette(tmp_path: Path) ->
         "    model = ScriptedModel(['Rain.'] if 'CASSETTES' in os.environ else [])\n"
         "    assert Agent(model).run_sync('How is the weather?').text == 'Rain.'\n"
     )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     for more in ({"CASSETTES": "record"}, {}):
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment | more)
+        done = run_pytest(tmp_path, "test_mine.py", **more)
         assert "1 passed" in done.stdout, done.stdout
     assert (tmp_path / "cassettes" / "test_weather.jsonl").exists()
 

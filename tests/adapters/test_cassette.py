@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.pytests import run_pytest
 from turncell import Agent, Image, Message, ModelFailure, Run, StoreError, Text, UsageError, cassette, compare, tool
 from turncell.adapters.litellm_model import LiteLLMModel
 from turncell.adapters.scripted_model import Entry, ScriptedModel, call, think
@@ -491,12 +491,9 @@ Say hello to everybody""",
         nbformat.write(book, tmp_path / "guide.ipynb")
         monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
         monkeypatch.setenv("OPENAI_API_BASE", "http://127.0.0.1:9/v1")
-        checked = subprocess.run(
-            [
-                sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env",
-                "--nbval-sanitize-with", str(SANITIZE), "guide.ipynb",
-            ],
-            cwd=tmp_path, capture_output=True, text=True,
+        checked = run_pytest(
+            tmp_path, "--nbval", "--nbval-current-env", "--nbval-sanitize-with", str(SANITIZE), "guide.ipynb",
+            plugins=["nbval.plugin", "pytest_timeout"],  # this project's settings name the limit
         )  # fmt: skip
         assert checked.returncode == 0, checked.stdout
         assert "4 passed" in checked.stdout

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -15,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.pytests import run_pytest
 from turncell import Agent, ModelFailure, UsageError, cassette
 from turncell.testing import ScriptedModel, no_cassette_left
 
@@ -201,7 +199,7 @@ def test_the_next():
     def test_one_that_is_forgotten_fails_the_test_that_forgot_it_and_no_other(self, path: Path) -> None:
         (path.parent / "conftest.py").write_text(self.CONFTEST)
         (path.parent / "test_mine.py").write_text(self.TESTS)
-        done = _pytest(path.parent, "test_mine.py")
+        done = run_pytest(path.parent, "test_mine.py")
         assert "2 passed, 1 error" in done.stdout, done.stdout
         assert "ERROR test_mine.py::test_one_that_forgets" in done.stdout
         assert "was left active; it was begun at" in done.stdout and "test_mine.py:6" in done.stdout
@@ -231,7 +229,7 @@ Agent(model).run_sync("How is the weather?").text"""
         nbformat.write(book, tmp_path / "weather.ipynb")
         for mode in ("record", "replay"):
             monkeypatch.setenv("ANSWERS", mode)
-            done = _pytest(tmp_path, "--nbval", "--nbval-current-env", "weather.ipynb")
+            done = run_pytest(tmp_path, "--nbval", "--nbval-current-env", "weather.ipynb", plugins=["nbval.plugin"])
             assert "2 passed" in done.stdout, done.stdout
         assert (tmp_path / "answers.jsonl").read_bytes().count(b"\n") == 2
 
@@ -241,9 +239,3 @@ Agent(model).run_sync("How is the weather?").text"""
             ask()
             assert repr(tape) == shown == "<cassette 'answers.jsonl'>"
         assert repr(cassette("kept/answers.jsonl")) == "<cassette 'kept/answers.jsonl'>"
-
-
-def _pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)

@@ -77,6 +77,7 @@ class Broken:
 
     def __init__(self, how: str) -> None:
         self._how = how
+        self._asked = 0
         if how == "it_has_a_name":
             self.capabilities = {"schema": True}
 
@@ -84,7 +85,8 @@ class Broken:
         if self._how == "lone_surrogates":
             repr(request).encode()
             "".join(part.text for one in request.messages for part in one.parts if part.type == "text").encode()
-        if self._how == "it_does_not_hold_up":
+        self._asked += 1
+        if self._how == "it_does_not_hold_up" and self._asked > 1:
             import time
 
             time.sleep(0.6)  # noqa: ASYNC251  (that is the point)
@@ -95,9 +97,10 @@ class Broken:
             await asyncio.sleep(0)
             if self._how != "an_answer_has" and self._how != "exactly_one":
                 yield [TextFragment("b")]
-        finally:
+        except GeneratorExit:
             if self._how == "a_stream_that_is_left":
                 await asyncio.sleep(1.1)
+            raise
         yield [Finished("stop")]
         if self._how == "exactly_one":
             yield [Finished("stop")]

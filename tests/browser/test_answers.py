@@ -121,7 +121,6 @@ def test_a_saved_notebook_shows_the_transcript_without_a_kernel(lab: Callable[..
 
 
 @pytest.mark.feature("D2")
-@pytest.mark.every_kernel
 def test_a_reloaded_page_gets_its_question_back(lab: Callable[..., Lab], version: str) -> None:
     notebook = lab(version, [TOOLS + SCRIPT, "%%agent -a demo\nTell Ana the weather in Oslo."])
     notebook.run_all()

@@ -112,7 +112,6 @@ def test_denying_with_a_reason_reaches_the_model(lab: Callable[..., Lab], versio
 
 
 @pytest.mark.feature("D4", "A11")
-@pytest.mark.every_kernel
 def test_the_interrupt_button_keeps_the_text_and_the_kernel(lab: Callable[..., Lab], version: str) -> None:
     endless = "endless = Agent(ScriptedModel([say('word ' * 5000, delay_s=0.05)]))"
     notebook = lab(version, [TOOLS + endless, "%%agent -a endless\nTalk.", "print('queued')"])

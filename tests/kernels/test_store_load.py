@@ -91,7 +91,7 @@ def numbers_of(path: Path) -> dict[str, list[int]]:
     return found
 
 
-@pytest.mark.parametrize("seconds", [10.0, pytest.param(60.0, marks=pytest.mark.full)])
+@pytest.mark.parametrize("seconds", [4.0, pytest.param(60.0, marks=pytest.mark.full)])
 def test_two_kernels_write_one_history_and_nothing_is_lost_doubled_or_locked(
     two_kernels: list[Kernel], own_history: Path, tmp_path: Path, seconds: float
 ) -> None:

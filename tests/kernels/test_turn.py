@@ -16,7 +16,8 @@ from turncell.core.fold import fold, snapshot
 from .conftest import Kernel, Message, keyboard_after
 from .page import Page, views
 
-pytestmark = pytest.mark.every_kernel
+pytestmark = pytest.mark.matrix
+"""But on each kernel what hangs on how it reads its messages: clicks and questions while a cell runs, and interrupts."""
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STATIC = {"text/plain", "text/markdown", "text/html"}
@@ -57,8 +58,9 @@ def is_running(page: Page) -> bool:
 
 
 @pytest.mark.feature("D1", "D2")
+@pytest.mark.every_kernel
 def test_text_arrives_while_the_cell_is_busy_and_its_pieces_are_the_answer(notebook: Kernel) -> None:
-    answer = "Ünïcödé words, 20 °C 🌦 and more. " * 12
+    answer = "Ünïcödé words, 20 °C 🌦 and more. " * 6
     notebook.run(f"script([think('Let me see.'), say({answer!r}, delay_s=0.02, chunk=3)])")
     page = Page(notebook, turn(notebook))
     page.hear(ev.TextDelta)
@@ -73,13 +75,13 @@ def test_text_arrives_while_the_cell_is_busy_and_its_pieces_are_the_answer(noteb
 
 @pytest.mark.feature("D1")
 def test_a_quick_stream_is_at_most_35_messages_a_second(notebook: Kernel) -> None:
-    notebook.run("script(say('word ' * 3000, delay_s=0.0005, chunk=5))")
+    notebook.run("script(say('word ' * 1500, delay_s=0.001, chunk=5))")
     page = answered_turn(notebook)
     times = [message["now"] for message in page.of_type("events")]
     assert times[-1] - times[0] > 1.2, "long enough to count"
     assert max(sum(start <= time < start + 1 for time in times) for start in times) <= 35
     assert len(times) > 12, "and not all at the end"
-    assert page.state.text == "word " * 3000
+    assert page.state.text == "word " * 1500
 
 
 @pytest.mark.feature("D2")
@@ -96,6 +98,7 @@ def test_everything_lands_in_the_cell_that_started_the_run(notebook: Kernel) -> 
 
 
 @pytest.mark.feature("D2", "B8")
+@pytest.mark.every_kernel
 def test_an_approval_reaches_the_running_cell_and_the_queued_cell_runs_after_it(notebook: Kernel) -> None:
     notebook.run("script([say('I write. '), call('send_note', to='Ana', text='rain')], say('Ana knows.', chunk=3))")
     cell = turn(notebook)
@@ -177,6 +180,7 @@ def test_all_questions_of_a_step_can_be_answered_in_any_order(notebook: Kernel) 
 
 
 @pytest.mark.feature("D2", "A5")
+@pytest.mark.every_kernel
 def test_stop_ends_the_turn_without_failing_the_cell_and_keeps_what_was_said(notebook: Kernel) -> None:
     notebook.run("script(say('word ' * 20_000, delay_s=0.005, chunk=5))")
     cell = turn(notebook)
@@ -206,6 +210,7 @@ def test_stop_while_a_person_is_asked_denies_nothing_and_runs_nothing(notebook: 
 
 
 @pytest.mark.feature("D4")
+@pytest.mark.every_kernel
 def test_an_interrupt_cancels_at_once_in_one_line_and_the_session_goes_on(notebook: Kernel) -> None:
     notebook.run("script(say('word ' * 20_000, delay_s=0.005, chunk=5), 'Again.')")
     cell = turn(notebook, "Count.")
@@ -231,6 +236,7 @@ def test_an_interrupt_cancels_at_once_in_one_line_and_the_session_goes_on(notebo
 
 
 @pytest.mark.feature("D4")
+@pytest.mark.every_kernel
 def test_an_interrupt_ends_the_run_however_early_it_comes(notebook: Kernel) -> None:
     notebook.run("script(*[call('send_note', to='Ana')] * 15)")
     for round_ in range(15):
@@ -260,6 +266,7 @@ def test_an_interrupt_while_a_person_is_asked(notebook: Kernel) -> None:
 
 
 @pytest.mark.feature("D5")
+@pytest.mark.every_kernel
 def test_at_the_end_a_static_transcript_stands_in_the_place_of_the_view(notebook: Kernel) -> None:
     texts = []
     for _ in range(2):
@@ -305,6 +312,7 @@ def test_keep_view_leaves_the_view_in_place_and_it_still_knows_the_run(notebook:
 
 
 @pytest.mark.feature("D6")
+@pytest.mark.every_kernel
 def test_where_nobody_can_answer_there_is_no_view_and_the_policy_denies_at_once(notebook: Kernel) -> None:
     notebook.run("script(call('send_note', to='Ana'), 'Nobody allowed it.')")
     began_s = time.monotonic()
@@ -320,13 +328,14 @@ def test_where_nobody_can_answer_there_is_no_view_and_the_policy_denies_at_once(
 
 
 @pytest.mark.feature("D7", "D2")
+@pytest.mark.every_kernel
 def test_without_a_hello_the_questions_come_to_the_keyboard(notebook: Kernel) -> None:
     notebook.run("script(call('send_note', to='Ana'), call('send_note', to='Bob'), 'One of two.')")
-    keyboard_after(notebook, 3.0)
+    keyboard_after(notebook, 1.0)
     began_s = time.monotonic()
     cell = turn(notebook)
     prompt = notebook.hear_input_request()["prompt"]
-    assert 2.5 < time.monotonic() - began_s < 50
+    assert 0.8 < time.monotonic() - began_s < 50
     assert "send_note" in prompt and '"to": "Ana"' in prompt
     notebook.hear_print(cell, "keyboard")  # by another socket than the question
     notebook.answer_input("y")
@@ -341,7 +350,7 @@ def test_without_a_hello_the_questions_come_to_the_keyboard(notebook: Kernel) ->
 def test_in_vs_code_the_keyboard_comes_with_what_is_known_of_it(notebook: Kernel) -> None:
     notebook.run("import os; os.environ['VSCODE_PID'] = '1'")
     notebook.run("script(call('send_note', to='Ana'), 'Done.')")
-    keyboard_after(notebook, 0.5)
+    keyboard_after(notebook, 0.1)
     cell = turn(notebook)
     notebook.hear_input_request()
     notebook.answer_input("y")
@@ -352,9 +361,10 @@ def test_in_vs_code_the_keyboard_comes_with_what_is_known_of_it(notebook: Kernel
 
 
 @pytest.mark.feature("D7", "D4")
+@pytest.mark.every_kernel
 def test_a_question_at_the_keyboard_can_be_interrupted(notebook: Kernel) -> None:
     notebook.run("script(call('send_note', to='Ana'), 'never said')")
-    keyboard_after(notebook, 0.5)
+    keyboard_after(notebook, 0.1)
     cell = turn(notebook)
     notebook.hear_input_request()
     pressed_s = time.monotonic()
@@ -385,7 +395,7 @@ def test_a_question_at_the_keyboard_is_given_up_when_it_was_answered_elsewhere(
         f"import time, pathlib; path = pathlib.Path({str(tmp_path)!r})\n"
         "threading.Thread(target=elsewhere, daemon=True).start()"
     )
-    keyboard_after(notebook, 0.5)
+    keyboard_after(notebook, 0.1)
     cell = turn(notebook, options="-a demo -o turn")
     notebook.hear_input_request()
     (tmp_path / "now").touch()
@@ -412,7 +422,7 @@ def test_a_question_at_the_keyboard_ends_with_its_time_limit(notebook: Kernel) -
 @pytest.mark.feature("D7", "B7")
 def test_ctrl_d_at_the_keyboard_denies_at_once(notebook: Kernel) -> None:
     notebook.run("script(call('send_note', to='Ana'), 'Not sent.')")
-    keyboard_after(notebook, 0.5)
+    keyboard_after(notebook, 0.1)
     cell = turn(notebook)
     notebook.hear_input_request()
     notebook.answer_input("\x04")
@@ -423,8 +433,8 @@ def test_ctrl_d_at_the_keyboard_denies_at_once(notebook: Kernel) -> None:
 
 @pytest.mark.feature("D2")
 def test_a_turn_that_asks_nothing_says_nothing_of_keyboards(notebook: Kernel) -> None:
-    notebook.run("script(say('word ' * 20, delay_s=0.1, chunk=5))")
-    keyboard_after(notebook, 0.5)
+    notebook.run("script(say('word ' * 20, delay_s=0.05, chunk=5))")
+    keyboard_after(notebook, 0.2)
     cell = turn(notebook)
     assert notebook.reply(cell)["status"] == "ok"
     notebook.idle(cell)
@@ -432,6 +442,7 @@ def test_a_turn_that_asks_nothing_says_nothing_of_keyboards(notebook: Kernel) ->
 
 
 @pytest.mark.feature("D2")
+@pytest.mark.every_kernel
 def test_whatever_a_page_says_the_moment_the_view_opens_is_never_lost(notebook: Kernel) -> None:
     notebook.run("script(*[say('word ' * 2000, delay_s=0.01)] * 20)")
     for _ in range(20):

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.forks import Fork
 from turncell import Agent, Session, StoreError, UsageError, rulebook, runs_df, tool
 from turncell.core.parts import Message, Text
 from turncell.errors import ModelFailure, SessionBusy, SessionInDoubt
@@ -40,6 +41,8 @@ def wait(condition):
     while not condition():
         time.sleep(0.01)
 
+"""
+HELD = """
 def held():
     print("ready", flush=True)
     sys.stdin.readline()
@@ -47,6 +50,7 @@ def held():
 """
 
 Program = Callable[..., "subprocess.Popen[str]"]
+Starts = Callable[..., Fork]
 
 
 @pytest.fixture
@@ -56,13 +60,13 @@ def outbox(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def program(own_history: Path, outbox: Path) -> Iterator[Program]:
-    """Starts a program on the same history; it waits where it says `held()` until it is told a line."""
+    """Starts a program on the same history; it waits where it says `held()` until it is told a line, and goes on."""
     started: list[subprocess.Popen[str]] = []
 
     def start(code: str, *arguments: str) -> subprocess.Popen[str]:
         env = os.environ | {"OUTBOX": str(outbox), "TURNCELL_STORE": str(own_history)}
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM + textwrap.dedent(code), *arguments],
+            [sys.executable, "-c", PROGRAM + HELD + textwrap.dedent(code), *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env,
         )  # fmt: skip
         started.append(process)
@@ -76,14 +80,24 @@ def program(own_history: Path, outbox: Path) -> Iterator[Program]:
         process.communicate()
 
 
+@pytest.fixture
+def fork(own_history: Path, outbox: Path) -> Iterator[Starts]:
+    """Starts a program on the same history that is killed where it says `held()`, at the latest after the test."""
+    started: list[Fork] = []
+
+    def start(code: str, *arguments: str) -> Fork:
+        env = os.environ | {"OUTBOX": str(outbox), "TURNCELL_STORE": str(own_history)}
+        started.append(Fork(PROGRAM + textwrap.dedent(code), arguments, env))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+
+
 def ends(process: subprocess.Popen[str]) -> None:
     process.communicate("go on\n", timeout=LONG_S)
     assert process.returncode == 0
-
-
-def dies(process: subprocess.Popen[str]) -> None:
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def speaker(*entries: Any, tools: list[Any] | None = None) -> tuple[Agent, ScriptedModel]:
@@ -135,9 +149,9 @@ def test_it_is_released_on_close_and_at_the_end(program: Program, how: str) -> N
 
 
 @pytest.mark.feature("C7")
-def test_a_dead_writer_is_replaced_without_asking(program: Program) -> None:
-    process = program(TALKS + "held()")
-    dies(process)
+def test_a_dead_writer_is_replaced_without_asking(fork: Starts) -> None:
+    process = fork(TALKS + "held()")
+    process.kill()
     session = the_session()
     assert session.journal.ask(lambda store: store.writer(session.id)) is not None
     agent, _ = speaker()
@@ -183,14 +197,14 @@ def test_what_another_process_has_said_meanwhile_is_read_before_the_next_run(pro
 
 
 @pytest.mark.feature("C7")
-def test_deleting_leaves_a_session_alone_that_another_process_writes(program: Program) -> None:
+def test_deleting_leaves_a_session_alone_that_another_process_writes(fork: Starts) -> None:
     from turncell.runtime.portable import prune
 
-    process = program(TALKS + "held()")
+    process = fork(TALKS + "held()")
     assert prune(0) == ()
     with pytest.raises(SessionBusy):
         the_session().delete()
-    dies(process)
+    process.kill()
     assert len(prune(0)) == 1 and Session.list() == ()
 
 
@@ -223,8 +237,8 @@ def mail_to(outbox: Path) -> Any:
 
 
 @pytest.mark.feature("B6", "B11", "C11")
-def test_a_run_that_waited_is_resumed_and_answered(program: Program, outbox: Path) -> None:
-    dies(program(ASKS, "bo"))
+def test_a_run_that_waited_is_resumed_and_answered(fork: Starts, outbox: Path) -> None:
+    fork(ASKS, "bo").kill()
     session = the_session()
     assert session.interrupted is not None and session.interrupted.status == "waiting"
     agent, model = speaker("all done", tools=[mail_to(outbox)])
@@ -241,8 +255,8 @@ def test_a_run_that_waited_is_resumed_and_answered(program: Program, outbox: Pat
 
 
 @pytest.mark.feature("B6", "B11")
-def test_a_run_that_waited_is_denied_where_nobody_attends(program: Program, outbox: Path) -> None:
-    dies(program(ASKS, "bo"))
+def test_a_run_that_waited_is_denied_where_nobody_attends(fork: Starts, outbox: Path) -> None:
+    fork(ASKS, "bo").kill()
     agent, _ = speaker("all done", tools=[mail_to(outbox)])
     run = the_session().resume(agent=agent).result()
     assert run.status == "completed" and [c.status for c in run.tool_calls] == ["ok", "denied"]
@@ -251,8 +265,8 @@ def test_a_run_that_waited_is_denied_where_nobody_attends(program: Program, outb
 
 @pytest.mark.feature("B6", "C11")
 @pytest.mark.parametrize("answer", ["again", "happened", "skip"])
-def test_a_write_in_doubt_is_decided_by_a_person(program: Program, outbox: Path, answer: str) -> None:
-    dies(program(ASKS, "hang"))
+def test_a_write_in_doubt_is_decided_by_a_person(fork: Starts, outbox: Path, answer: str) -> None:
+    fork(ASKS, "hang").kill()
     session = the_session()
     assert session.interrupted is not None and session.interrupted.status == "in_doubt"
     agent, _ = speaker("all done", tools=[mail_to(outbox)])
@@ -285,8 +299,8 @@ held()
 
 @pytest.mark.feature("A20", "B6", "C11")
 @pytest.mark.parametrize("answer", ["again", "happened", "nobody attends"])
-def test_a_call_is_in_doubt_where_an_agent_in_it_has_written(program: Program, outbox: Path, answer: str) -> None:
-    dies(program(DELEGATES, "hang"))
+def test_a_call_is_in_doubt_where_an_agent_in_it_has_written(fork: Starts, outbox: Path, answer: str) -> None:
+    fork(DELEGATES, "hang").kill()
     session = the_session()
     assert session.interrupted is not None and session.interrupted.status == "in_doubt"
     (listed,) = (info for info in Session.list() if info.session_id == session.id)
@@ -319,8 +333,8 @@ def records(session: Session) -> int:
 
 @pytest.mark.feature("B6", "C11")
 @pytest.mark.parametrize("how", ["say", "the same cell", "undo", "retry", "edit", "branch", "nobody attends"])
-def test_nothing_replaces_or_follows_a_write_in_doubt_unseen(program: Program, outbox: Path, how: str) -> None:
-    dies(program(ASKS, "hang"))
+def test_nothing_replaces_or_follows_a_write_in_doubt_unseen(fork: Starts, outbox: Path, how: str) -> None:
+    fork(ASKS, "hang").kill()
     session = the_session()
     before = records(session)
     agent, model = speaker(call("mail", to="hang"), "all done", tools=[mail_to(outbox)])
@@ -342,8 +356,8 @@ def test_nothing_replaces_or_follows_a_write_in_doubt_unseen(program: Program, o
 
 
 @pytest.mark.feature("B6", "C11")
-def test_a_message_that_waited_behind_a_write_in_doubt_is_refused(program: Program, outbox: Path) -> None:
-    dies(program(ASKS, "hang"))
+def test_a_message_that_waited_behind_a_write_in_doubt_is_refused(fork: Starts, outbox: Path) -> None:
+    fork(ASKS, "hang").kill()
     session = the_session()
     agent, model = speaker("all done", "next", tools=[mail_to(outbox)])
     run = session.resume(agent=agent, is_attended=True)
@@ -356,8 +370,8 @@ def test_a_message_that_waited_behind_a_write_in_doubt_is_refused(program: Progr
 
 @pytest.mark.feature("A11", "B6", "C11")
 @pytest.mark.parametrize("when", ["at once", "while it is asked", "by its time limit"])
-def test_no_stop_decides_what_is_in_doubt(program: Program, outbox: Path, when: str) -> None:
-    dies(program(ASKS, "hang"))
+def test_no_stop_decides_what_is_in_doubt(fork: Starts, outbox: Path, when: str) -> None:
+    fork(ASKS, "hang").kill()
     session = the_session()
     agent, model = speaker("all done", tools=[mail_to(outbox)])
     run = session.resume(agent=agent, is_attended=True, timeout_s=30 if when == "by its time limit" else None)
@@ -377,8 +391,8 @@ def test_no_stop_decides_what_is_in_doubt(program: Program, outbox: Path, when: 
 
 @pytest.mark.feature("C11")
 @pytest.mark.parametrize("how", ["say", "undo", "retry", "the same cell"])
-def test_an_interrupted_run_is_closed_when_something_else_is_done(program: Program, outbox: Path, how: str) -> None:
-    dies(program(ASKS.replace('"go", ', '"go", cell_id="c1", '), "bo"))
+def test_an_interrupted_run_is_closed_when_something_else_is_done(fork: Starts, outbox: Path, how: str) -> None:
+    fork(ASKS.replace('"go", ', '"go", cell_id="c1", '), "bo").kill()
     session = the_session()
     agent, model = speaker("all done", tools=[mail_to(outbox)])
     if how == "say":
@@ -403,8 +417,8 @@ def test_an_interrupted_run_is_closed_when_something_else_is_done(program: Progr
 
 
 @pytest.mark.feature("C11")
-def test_a_model_that_fails_at_once_leaves_the_run_to_be_resumed_again(program: Program, outbox: Path) -> None:
-    dies(program(ASKS, "bo"))
+def test_a_model_that_fails_at_once_leaves_the_run_to_be_resumed_again(fork: Starts, outbox: Path) -> None:
+    fork(ASKS, "bo").kill()
     agent, _ = speaker(ModelFailure("auth", "no key"), tools=[mail_to(outbox)])
     session = the_session()
     run = session.resume(agent=agent).result()
@@ -419,9 +433,9 @@ def test_a_model_that_fails_at_once_leaves_the_run_to_be_resumed_again(program: 
 
 @pytest.mark.feature("C11")
 def test_an_agent_without_the_tool_of_an_open_call_is_refused_and_the_run_left_as_it_was(
-    program: Program, outbox: Path
+    fork: Starts, outbox: Path
 ) -> None:
-    dies(program(ASKS, "hang"))
+    fork(ASKS, "hang").kill()
     session = the_session()
     before = records(session)
     with pytest.raises(UsageError, match="has open calls of mail, and this agent has no such tool"):
@@ -430,12 +444,12 @@ def test_an_agent_without_the_tool_of_an_open_call_is_refused_and_the_run_left_a
 
 
 @pytest.mark.feature("C7", "C11")
-def test_a_run_that_goes_on_in_another_process_is_not_called_interrupted(program: Program, outbox: Path) -> None:
-    process = program(ASKS, "bo")
+def test_a_run_that_goes_on_in_another_process_is_not_called_interrupted(fork: Starts, outbox: Path) -> None:
+    process = fork(ASKS, "bo")
     session = the_session()
     assert session.interrupted is None and session.writer is not None and session.writer.pid == process.pid
     assert [info.left for info in Session.list()] == ["running"]
-    dies(process)
+    process.kill()
     assert session.interrupted is not None and session.writer is None
     assert [info.left for info in Session.list()] == ["waiting"]
 
@@ -462,8 +476,8 @@ def test_a_new_process_tells_the_model_once_that_variables_are_gone(program: Pro
 
 
 @pytest.mark.feature("C11")
-def test_a_run_that_has_been_gone_on_with_elsewhere_is_not_resumed_twice(program: Program, outbox: Path) -> None:
-    dies(program(ASKS, "bo"))
+def test_a_run_that_has_been_gone_on_with_elsewhere_is_not_resumed_twice(fork: Starts, outbox: Path) -> None:
+    fork(ASKS, "bo").kill()
     stale = the_session()
     agent, _ = speaker("all done", "again", tools=[mail_to(outbox)])
     the_session().resume(agent=agent).result()
@@ -475,8 +489,8 @@ def test_a_run_that_has_been_gone_on_with_elsewhere_is_not_resumed_twice(program
 
 
 @pytest.mark.feature("C9", "B6")
-def test_a_fork_leaves_out_the_run_that_is_still_going_on(program: Program, outbox: Path) -> None:
-    process = program(ASKS, "bo")
+def test_a_fork_leaves_out_the_run_that_is_still_going_on(fork: Starts, outbox: Path) -> None:
+    process = fork(ASKS, "bo")
     session = the_session()
     fork = session.fork()
     assert fork.runs == () and fork.interrupted is None
@@ -485,11 +499,11 @@ def test_a_fork_leaves_out_the_run_that_is_still_going_on(program: Program, outb
     agent, _ = speaker("x", tools=[mail_to(outbox)])
     with pytest.raises(SessionBusy):
         session.resume(agent=agent).result()
-    dies(process)
+    process.kill()
 
 
 @pytest.mark.feature("C11")
-def test_text_that_was_on_the_screen_is_told_after_a_crash(program: Program) -> None:
+def test_text_that_was_on_the_screen_is_told_after_a_crash(fork: Starts) -> None:
     code = """
     model = ScriptedModel([[say("It is a fine day. ", chunk=100), say("x" * 5, delay_s=50)]])
     session = Agent(model).session("stream")
@@ -498,7 +512,7 @@ def test_text_that_was_on_the_screen_is_told_after_a_crash(program: Program) -> 
     session.journal.flush()
     held()
     """
-    dies(program(code))
+    fork(code).kill()
     session = the_session()
     agent, model = speaker("so it is")
     agent.start("Again?", session=session).result()
@@ -521,8 +535,8 @@ def test_two_histories_of_one_process_keep_each_other_out(own_history: Path) -> 
 
 
 @pytest.mark.feature("B7", "C11")
-def test_what_a_person_asked_to_remember_is_known_after_a_crash(program: Program, outbox: Path) -> None:
-    dies(program("""
+def test_what_a_person_asked_to_remember_is_known_after_a_crash(fork: Starts, outbox: Path) -> None:
+    fork("""
     from turncell import Rule
     script = [call("mail", to="ana"), call("mail", to="bo"), call("mail", to="hang")]
     run = Agent(ScriptedModel(script), tools=[tool(mail, trusted=True)]).start("go", is_attended=True)
@@ -534,15 +548,15 @@ def test_what_a_person_asked_to_remember_is_known_after_a_crash(program: Program
     run.approve(scope="always", where={"to": "bo"})
     wait(lambda: open(outbox).read() == "ana\\nbo\\nhang\\n")
     held()
-    """))  # fmt: skip
+    """).kill()  # fmt: skip
     assert [str(rule) for rule in the_session().rules] == ["allow mail(to=[!b]*)"]
     assert [str(kept.rule) for kept in rulebook().rules()] == ["allow mail(to=bo)"]
 
 
 @pytest.mark.feature("B6", "C11")
 @pytest.mark.parametrize("kind", ["tool", "output"])
-def test_a_call_that_ends_the_run_does_so_after_a_crash(program: Program, outbox: Path, kind: str) -> None:
-    dies(program("""
+def test_a_call_that_ends_the_run_does_so_after_a_crash(fork: Starts, outbox: Path, kind: str) -> None:
+    fork("""
     import sys
     @tool(effect="read", terminate=True)
     def finish() -> str:
@@ -556,7 +570,7 @@ def test_a_call_that_ends_the_run_does_so_after_a_crash(program: Program, outbox
     wait(lambda: run.tool_calls and run.tool_calls[0].status == "ok" and os.path.exists(outbox) and open(outbox).read())
     run.session.journal.flush()
     held()
-    """, kind))  # fmt: skip
+    """, kind).kill()  # fmt: skip
 
     @tool
     def mail(to: str) -> str:
