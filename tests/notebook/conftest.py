@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import signal
 from collections.abc import Iterator
 
@@ -14,7 +15,9 @@ from turncell.notebook.context import CellErrors
 
 
 @pytest.fixture
-def shell() -> Iterator[InteractiveShell]:
+def shell(monkeypatch: pytest.MonkeyPatch) -> Iterator[InteractiveShell]:
+    # Doctests leave one behind, and a shell keeps its own `_` away from it.
+    monkeypatch.delattr(builtins, "_", raising=False)
     config = Config()
     config.HistoryManager.hist_file = ":memory:"
     # A shell starts what it puts into the background with SIGINT ignored, and so would these tests be.
