@@ -8,16 +8,19 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.forks import Fork
-from turncell import Agent, Session, StoreError, UsageError, rulebook, runs_df, tool
+from turncell import Agent, Run, Session, StoreError, UsageError, rulebook, runs_df, tool
 from turncell.core.parts import Message, Text
 from turncell.errors import ModelFailure, SessionBusy, SessionInDoubt
+from turncell.runtime.loop import BackgroundLoop
 from turncell.testing import ScriptedModel, call
 
 from .pieces import LONG_S, skip, told, until
@@ -387,6 +390,28 @@ def test_no_stop_decides_what_is_in_doubt(fork: Starts, outbox: Path, when: str)
     run.wait_request(LONG_S)
     run.reply("it was sent")
     assert run.result().status == "completed" and outbox.read_text().split() == ["ana", "hang"]
+
+
+@pytest.mark.feature("A11", "C11")
+def test_a_resumed_run_that_is_taken_back_leaves_the_next_one_its_turn(fork: Starts, outbox: Path) -> None:
+    fork(ASKS, "bo").kill()
+    session = the_session()
+    agent, _ = speaker("all done", tools=[mail_to(outbox)])
+    is_busy = threading.Event()
+    BackgroundLoop.current().call(lambda: is_busy.wait(LONG_S))
+    first = session.resume(agent=agent, is_attended=True)
+    again: Future[Run] = Future()
+    # The moment that it is taken back, which is before the loop has come to it.
+    first.done.add_done_callback(lambda _: again.set_result(session.resume(agent=agent, is_attended=True)))
+    taking_back = threading.Thread(target=first.cancel)
+    taking_back.start()
+    until(lambda: not len(session.queue))
+    is_busy.set()
+    taking_back.join(LONG_S)
+    second = again.result(LONG_S)
+    second.wait_request(LONG_S)
+    second.approve()
+    assert second.result(LONG_S).status == "completed" and first.result(LONG_S).status == "cancelled"
 
 
 @pytest.mark.feature("C11")

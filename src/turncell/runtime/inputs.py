@@ -64,10 +64,13 @@ class InputQueue:
         """How many there were."""
         return sum(self.remove(waiting.input_id) for waiting in self)
 
-    def begin(self, input_id: str) -> Message | None:
-        """The message of the run whose turn it is, with mode "all" joined with all that wait; None: it was taken."""
+    def begin(self, run: Run) -> Message | None:
+        """The message of the run whose turn it is, with mode "all" joined with all that wait; None: it was taken.
+
+        Not by its id: a run that is resumed, taken back and resumed again waits twice under the same one.
+        """
         with self._lock:
-            mine = next((waiting for waiting in self._waiting if waiting.input_id == input_id), None)
+            mine = next((waiting for waiting in self._waiting if waiting.run is run), None)
             if mine is None:
                 return None
             taken = [mine]

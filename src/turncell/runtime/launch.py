@@ -59,7 +59,7 @@ def launch(
     async def turn() -> RunState:
         async with session.turn:
             problems = await _connect(agent, run, driver) if agent.tool_sources else []
-            said = session.queue.begin(run_id)
+            said = session.queue.begin(run)
             if said is None:
                 # Taken back; or joined with a run, which has had its turn by now.
                 return await finished(run.done)
