@@ -49,7 +49,9 @@ def put_line(path: Path, line: str) -> None:
 
 
 def lines_of(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
+    """The whole ones: who reads while another process writes may get the beginning of a line."""
+    text = path.read_text() if path.exists() else ""
+    return text[: text.rfind("\n") + 1].splitlines()
 
 
 class Scene:
