@@ -97,6 +97,20 @@ def test_a_system_message_may_lose_its_place_at_the_front() -> None:
         assert encode(messages_body(request, "m", "5m", talks)) == encode(messages_body(request, "m"))
 
 
+def test_a_talk_stays_as_it_is_where_others_go_on_from_it() -> None:
+    """Several threads may go on from the latest at once."""
+    first, *more = (Message(role, (Text(role),)) for role in ("user", "assistant", "user"))
+    for begun, encoded in ((Turns(), lambda talk: talk.encoded(b"").data), (Items(), lambda talk: talk.encoded().data)):
+        talk: Any = begun
+        talk.add(first, None)
+        before, further = encoded(talk), [talk.copy(), talk.copy()]
+        for message in more:
+            for one in further:
+                one.add(message, None)
+        assert encoded(talk) == before
+        assert encoded(further[0]) == encoded(further[1]) != before
+
+
 class Counted:
     """A talk that counts what it makes."""
 

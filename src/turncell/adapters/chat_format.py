@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import orjson
 
-from turncell.adapters.kept_bytes import Encoded, Kept, KeptTalks
+from turncell.adapters.kept_bytes import Encoded, Kept, KeptTalks, encoded_list
 from turncell.adapters.seals import ANTHROPIC, REDACTED, THOUGHT, seal_of
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from turncell.runtime.ports import ToolSpec
@@ -90,15 +90,14 @@ class MessageBytes:
         self._system = "", b""
 
     def encode(self, messages: Sequence[Message], instructions: str = "") -> bytes:
-        data = self._talks.tell(messages).data()
+        pieces = self._talks.tell(messages).pieces
         if not instructions:
-            return b"".join((b"[", data, b"]"))
+            return encoded_list(pieces).data
         said, system = self._system
         if said != instructions:
             system = encode(_system(instructions))
             self._system = instructions, system
-        # One copy: what is long gets new pages from the system each time.
-        return b"".join((b"[", system, b"," if data else b"", data, b"]"))
+        return encoded_list((system, *pieces)).data
 
     def tools(self, tools: Sequence[ToolSpec]) -> bytes:
         return self._talks.tools(tools, lambda tools: encode(chat_tools(tools)))
@@ -112,14 +111,14 @@ class _Chat:
         ids: Mapping[str, str] | None = None,
         before: Message | None = None,
     ) -> None:
-        self._dialect, self._pieces, self._ids, self._before = dialect, list(pieces), dict(ids or {}), before
+        self._dialect, self.pieces, self._ids, self._before = dialect, list(pieces), dict(ids or {}), before
 
     def copy(self) -> _Chat:
-        return _Chat(self._dialect, self._pieces, self._ids, self._before)
+        return _Chat(self._dialect, self.pieces, self._ids, self._before)
 
     def add(self, message: Message, kept: Kept[bytes] | None) -> Kept[bytes]:
         if self._dialect.answers_results and _is_gap(self._before, message):
-            self._pieces.append(encode(_BETWEEN))
+            self.pieces.append(encode(_BETWEEN))
         self._before = message
         if kept is None:
             ids = {} if message.role == "assistant" else self._ids
@@ -128,13 +127,8 @@ class _Chat:
         if kept.ids:
             self._ids.update(kept.ids)
         if kept.made:
-            self._pieces.append(kept.made)
+            self.pieces.append(kept.made)
         return kept
-
-    def data(self) -> bytes:
-        data = b",".join(self._pieces)
-        self._pieces = [data] if data else []
-        return data
 
 
 def encode(value: Json) -> bytes:

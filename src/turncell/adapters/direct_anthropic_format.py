@@ -21,7 +21,7 @@ from turncell.adapters.chat_format import (
     without_last_thoughts,
 )
 from turncell.adapters.direct_format import WireIds, image_url, joined, schema_in_words, strict_schema
-from turncell.adapters.kept_bytes import Encoded, Kept, KeptTalks
+from turncell.adapters.kept_bytes import Encoded, Kept, KeptTalks, encoded_list
 from turncell.adapters.seals import ANTHROPIC
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from turncell.runtime.ports import ModelRequest, ToolSpec
@@ -182,13 +182,13 @@ class Turns:
 
     def encoded(self, mark: bytes) -> Encoded:
         if self._last is None:
-            return Encoded(b"[]")
+            return encoded_list(())
         turns = [*self._over, self._last.encoded()]
         asked = len(turns) - 1 if self._last.role == "user" else len(turns) - 2
         for at in (asked, asked - 2):
             if at >= 0:
                 turns[at] = _marked(turns[at], mark, b"}]}")
-        return Encoded(b"".join((b"[", b",".join(turns), b"]")))
+        return encoded_list(turns)
 
     def called_without_thinking(self) -> bool:
         """Whether the answer that goes on here called tools without a thought."""

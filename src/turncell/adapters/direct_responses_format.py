@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from turncell.adapters.chat_format import arguments_text, beside_images, clean, encode
 from turncell.adapters.direct_format import WireIds, image_url, strict_schema
-from turncell.adapters.kept_bytes import Encoded, Kept, KeptTalks
+from turncell.adapters.kept_bytes import Encoded, Kept, KeptTalks, encoded_list
 from turncell.adapters.seals import PHASE, RESPONSES, seal_of
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from turncell.runtime.ports import ModelRequest, ToolSpec
@@ -81,9 +81,7 @@ class Items:
         return kept
 
     def encoded(self) -> Encoded:
-        data = b",".join(self._pieces)
-        self._pieces = [data] if data else []
-        return Encoded(b"".join((b"[", data, b"]")))
+        return encoded_list(self._pieces)
 
 
 def _items(message: Message, ids: Mapping[str, str], sealed_by: str) -> list[dict[str, Json]]:

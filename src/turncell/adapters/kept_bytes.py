@@ -7,7 +7,7 @@ summarised), it is told anew from what was kept of each message.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import is_
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
@@ -22,6 +22,17 @@ class Encoded:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
+
+
+def encoded_list(pieces: Iterable[bytes]) -> Encoded:
+    """What was encoded before, as a list."""
+    # Each further copy of what is long gets new pages from the system: some 80 µs for 140 kB.
+    whole = list(pieces)
+    if not whole:
+        return Encoded(b"[]")
+    whole[0] = b"[" + whole[0]
+    whole[-1] += b"]"
+    return Encoded(b",".join(whole))
 
 
 MadeT = TypeVar("MadeT")
@@ -56,7 +67,7 @@ TalkT = TypeVar("TalkT", bound=Talk[Any])
 
 
 class KeptTalks(Generic[TalkT]):
-    """The conversations of one model.
+    """The conversations with one model.
 
     Kept is what the last requests were made of: some `limit_bytes`, and however much one request needs.
     """
