@@ -2,7 +2,8 @@
 
 `POST /<deltas>/<gap_ms>/<kind>/v1/chat/completions` streams that many deltas of five characters: all at once where
 `gap_ms` is 0, else one write after each gap. `kind` is "text", or "tool": a call of the tool `nothing`; both in OpenAI's
-format. "gemini" is text in Gemini's, whatever stands after it in the path.
+format. "gemini" is text in Gemini's, "anthropic" and "responses" are such a call in Anthropic's and in that of OpenAI's
+responses, whatever stands after it in the path.
 """
 
 from __future__ import annotations
@@ -29,11 +30,35 @@ def _gemini(text: str, **more: Any) -> bytes:
     return b"data: " + json.dumps(event, separators=(",", ":")).encode() + b"\r\n\r\n"
 
 
+_ITEM = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "nothing", "arguments": '{"n": 1}'}
+_USAGE = {"input_tokens": 10, "output_tokens": 2}
+_CALLS: dict[str, list[dict[str, Any]]] = {
+    "anthropic": [
+        {"type": "message_start", "message": {"model": "bench", "usage": _USAGE}},
+        {"type": "content_block_start", "index": 0,
+         "content_block": {"type": "tool_use", "id": "toolu_1", "name": "nothing", "input": {}}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": '{"n": 1}'}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": _USAGE},
+        {"type": "message_stop"},
+    ],
+    "responses": [
+        {"type": "response.output_item.added", "output_index": 0, "item": {**_ITEM, "arguments": ""}},
+        {"type": "response.function_call_arguments.delta", "output_index": 0, "delta": '{"n": 1}'},
+        {"type": "response.output_item.done", "output_index": 0, "item": _ITEM},
+        {"type": "response.completed",
+         "response": {"model": "bench", "status": "completed", "output": [_ITEM], "usage": _USAGE}},
+    ],
+}  # fmt: skip
+
+
 @cache
 def pieces(deltas: int, kind: str) -> tuple[bytes, ...]:
     """The response, headers first; then one piece for each delta, and the end."""
     if kind == "gemini":
         body = [*(_gemini(f"{number:5d}") for number in range(deltas)), _gemini("", finishReason="STOP")]
+    elif kind in _CALLS:
+        body = [b"data: " + json.dumps(event, separators=(",", ":")).encode() + b"\n\n" for event in _CALLS[kind]]
     else:
         body = _chat(deltas, kind)
     length = sum(map(len, body))

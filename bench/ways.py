@@ -368,6 +368,20 @@ class TurncellDirect(Turncell):
         return DirectChat("openai/bench", base_url=f"{self._base}{path}/v1")
 
 
+class TurncellAnthropic(Turncell):
+    def model(self, path: str) -> Any:
+        from turncell.adapters.direct_anthropic import DirectAnthropic
+
+        return DirectAnthropic("bench", base_url=f"{self._base}{path.replace('/tool', '/anthropic')}")
+
+
+class TurncellResponses(Turncell):
+    def model(self, path: str) -> Any:
+        from turncell.adapters.direct_responses import DirectResponses
+
+        return DirectResponses("bench", base_url=f"{self._base}{path.replace('/tool', '/responses')}/v1")
+
+
 class TurncellLiteLLM(Turncell):
     is_whole = False
 
@@ -408,3 +422,9 @@ TEXT_WAYS: dict[str, Callable[[str], Way]] = {
 }
 """Only for `turn`."""
 BARE_GEMINI, PARSED = TEXT_WAYS
+
+STEP_WAYS: dict[str, Callable[[str], Way]] = {
+    "turncell direct, Anthropic's format": TurncellAnthropic,
+    "turncell direct, OpenAI's responses": TurncellResponses,
+}
+"""Only for `steps`."""

@@ -239,7 +239,7 @@ class TestTheBody:
             ((hm, Text("x"), more), ["thinking", "text"]),
         ):
             talk = (*ask().messages, Message("assistant", parts), *ask("Go on.").messages)
-            turns = messages_body(ModelRequest(messages=talk), "claude-sonnet-4-5")["messages"]
+            turns = json.loads(messages_body(ModelRequest(messages=talk), "claude-sonnet-4-5")["messages"].data)
             said = [[block["type"] for block in turn["content"]] for turn in turns]
             assert said == ([["text"], kinds, ["text"]] if kinds else [["text", "text"]])
             chat = chat_messages(talk)[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 from hypothesis import given, settings
@@ -166,8 +167,8 @@ class TestTheBody:
 
     def test_what_openai_has_sealed_goes_back_to_openai_alone(self) -> None:
         def thoughts(base_url: str | None) -> list[str]:
-            items = DirectResponses("gpt-5", base_url=base_url)._body(ModelRequest(messages=HISTORY))["input"]
-            return [one["id"] for one in items if one["type"] == "reasoning"]
+            body = DirectResponses("gpt-5", base_url=base_url)._body(ModelRequest(messages=HISTORY))
+            return [one["id"] for one in json.loads(body["input"].data) if one["type"] == "reasoning"]
 
         assert thoughts("https://api.openai.com/v1") == ["rs_9"]
         assert thoughts("https://team.openai.azure.com/openai/v1") == []

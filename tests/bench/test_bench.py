@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from bench.__main__ import Bench, server
 from bench.report import Target
+from bench.ways import STEP_WAYS
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,6 +28,13 @@ def test_it_prints_tables_and_targets(case: str, told: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=110)
     assert done.returncode == 0, done.stderr
     assert all(text in done.stdout for text in [*told, "targets met."]), done.stdout
+
+
+@pytest.mark.parametrize("way", STEP_WAYS)
+def test_its_server_speaks_each_format(way: str) -> None:
+    with server() as base:
+        found = Bench(base, True, dict(os.environ)).child("steps", "measure", base=base, way=way, count=8, times=1)
+    assert min(found.values()) > 0
 
 
 def test_an_unknown_case_is_refused_by_name() -> None:

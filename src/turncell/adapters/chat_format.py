@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
-from operator import is_
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import orjson
 
+from turncell.adapters.kept_bytes import Encoded, Kept, KeptTalks, encoded_list
 from turncell.adapters.seals import ANTHROPIC, REDACTED, THOUGHT, seal_of
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from turncell.runtime.ports import ToolSpec
@@ -83,77 +83,72 @@ def _is_gap(before: Message | None, message: Message) -> bool:
 
 
 class MessageBytes:
-    """`chat_messages` as JSON, each message encoded once for as long as the runtime gives the same object again.
-
-    Kept is what the last requests were made of: some `limit_bytes`, and however much one request needs.
-    """
+    """`chat_messages` as JSON, each message encoded once; see `KeptTalks`."""
 
     def __init__(self, dialect: Dialect = LITELLM, limit_bytes: int = 16 << 20) -> None:
-        self._dialect, self._limit_bytes = dialect, limit_bytes
-        self._new: dict[int, _Encoded] = {}
-        self._old: dict[int, _Encoded] = {}
-        self._new_bytes = 0
-        self._last: _Told | None = None
-        """The latest request: the next one of the same run goes on from it."""
+        self._talks = KeptTalks(lambda: _Chat(dialect), limit_bytes)
+        self._system = "", b""
 
     def encode(self, messages: Sequence[Message], instructions: str = "") -> bytes:
-        start, pieces, ids = 0, [encode(_system(instructions))] if instructions else [], {}
-        last = self._last
-        if last is not None and last.instructions == instructions and last.begins(messages):
-            start, pieces, ids = len(last.messages), [last.data], dict(last.ids)
-        before, answers_results = messages[start - 1] if start else None, self._dialect.answers_results
-        for message in messages[start:]:
-            if answers_results and _is_gap(before, message):
-                pieces.append(encode(_BETWEEN))
-            before = message
-            found = self._new.get(id(message))
-            # An id is that of another message once its own is gone; what is kept here cannot be gone.
-            if found is None:
-                found = self._old.get(id(message)) or self._encoded(message, ids)
-                self._new[id(message)] = found
-                self._new_bytes += len(found[1])
-            if found[2]:
-                ids.update(found[2])
-            if found[1]:
-                pieces.append(found[1])
-        if self._new_bytes > self._limit_bytes:
-            self._old, self._new, self._new_bytes = self._new, {}, 0
-        data = b",".join(pieces)
-        self._last = _Told(tuple(messages), instructions, data, ids) if data else None
-        return b"[" + data + b"]"
+        pieces = self._talks.tell(messages).pieces
+        if not instructions:
+            return encoded_list(pieces).data
+        said, system = self._system
+        if said != instructions:
+            system = encode(_system(instructions))
+            self._system = instructions, system
+        return encoded_list((system, *pieces)).data
 
-    def _encoded(self, message: Message, ids: dict[str, str]) -> _Encoded:
-        own = dict(ids) if message.role != "assistant" else {}
-        chat = _message(message, own, self._dialect)
-        return message, b",".join(map(encode, chat)), own if message.role == "assistant" else {}
+    def tools(self, tools: Sequence[ToolSpec]) -> bytes:
+        return self._talks.tools(tools, lambda tools: encode(chat_tools(tools)))
 
 
-class _Told(NamedTuple):
-    """What a request was made of. `ids` are those on the wire of the calls in it."""
+class _Chat:
+    def __init__(
+        self,
+        dialect: Dialect,
+        pieces: Iterable[bytes] = (),
+        ids: Mapping[str, str] | None = None,
+        before: Message | None = None,
+    ) -> None:
+        self._dialect, self.pieces, self._ids, self._before = dialect, list(pieces), dict(ids or {}), before
 
-    messages: tuple[Message, ...]
-    instructions: str
-    data: bytes
-    ids: dict[str, str]
+    def copy(self) -> _Chat:
+        return _Chat(self._dialect, self.pieces, self._ids, self._before)
 
-    def begins(self, messages: Sequence[Message]) -> bool:
-        """Whether these are the same messages (the objects), and perhaps more."""
-        mine = self.messages
-        if len(messages) < len(mine) or (mine and messages[len(mine) - 1] is not mine[-1]):
-            return False
-        return all(map(is_, mine, messages))
-
-
-_Encoded: TypeAlias = tuple[Message, bytes, dict[str, str]]
-"""The message (kept, so that no other gets its id), its bytes, and the ids on the wire of the calls in it."""
+    def add(self, message: Message, kept: Kept[bytes] | None) -> Kept[bytes]:
+        if self._dialect.answers_results and _is_gap(self._before, message):
+            self.pieces.append(encode(_BETWEEN))
+        self._before = message
+        if kept is None:
+            ids = {} if message.role == "assistant" else self._ids
+            data = b",".join(map(encode, _message(message, ids, self._dialect)))
+            kept = Kept(message, data, len(data), ids if message.role == "assistant" else {})
+        if kept.ids:
+            self._ids.update(kept.ids)
+        if kept.made:
+            self.pieces.append(kept.made)
+        return kept
 
 
 def encode(value: Json) -> bytes:
-    """JSON; lone surrogates are replaced, and integers may be of any size."""
+    """JSON; lone surrogates are replaced, and integers may be of any size. What is `Encoded` stays as it is."""
     try:
-        return orjson.dumps(value)
+        return orjson.dumps(value, default=_as_it_is)
     except TypeError:
-        return clean(json.dumps(value, ensure_ascii=False)).encode()
+        return clean(json.dumps(value, ensure_ascii=False, default=_decoded)).encode()
+
+
+def _as_it_is(value: object) -> orjson.Fragment:
+    if isinstance(value, Encoded):
+        return orjson.Fragment(value.data)
+    raise TypeError
+
+
+def _decoded(value: object) -> Json:
+    if isinstance(value, Encoded):
+        return json.loads(value.data)
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
 def _system(instructions: str) -> dict[str, Json]:

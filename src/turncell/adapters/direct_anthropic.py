@@ -6,9 +6,10 @@ from typing import Any, ClassVar, Unpack, get_args
 
 import orjson
 
-from turncell.adapters.direct_anthropic_format import CacheTime, has_schema_mode, messages_body
+from turncell.adapters.direct_anthropic_format import CacheTime, Turns, has_schema_mode, messages_body
 from turncell.adapters.direct_format import count
 from turncell.adapters.direct_model import DirectModel, EventReading, Options
+from turncell.adapters.kept_bytes import KeptTalks
 from turncell.adapters.price import Price
 from turncell.adapters.provider_failures import said_failure
 from turncell.adapters.seals import ANTHROPIC, REDACTED, seal, sealer_at
@@ -55,9 +56,10 @@ class DirectAnthropic(DirectModel):
         super().__init__(name, **options)
         # Others speak the format and sign their thoughts; each refuses those of another.
         self._sealed_by = ANTHROPIC if self._is_own or "claude" in self.model else sealer_at(self.base_url)
+        self._talks = KeptTalks(lambda: Turns(self._sealed_by))
 
     def _body(self, request: ModelRequest) -> dict[str, Json]:
-        return messages_body(request, self.model, self.prompt_cache, self._sealed_by)
+        return messages_body(request, self.model, self.prompt_cache, self._talks)
 
     def _reading(self, key: str | None) -> MessagesReading:
         return MessagesReading(self.name, key, self._sealed_by)

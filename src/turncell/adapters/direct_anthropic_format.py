@@ -9,17 +9,30 @@ was written; a lookup walks back only twenty blocks, fewer than one step can add
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Literal, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple, TypeAlias
 
-from turncell.adapters.chat_format import arguments_of, beside_images, clean, thinking_block, without_last_thoughts
+from turncell.adapters.chat_format import (
+    arguments_of,
+    beside_images,
+    clean,
+    encode,
+    thinking_block,
+    without_last_thoughts,
+)
 from turncell.adapters.direct_format import WireIds, image_url, joined, schema_in_words, strict_schema
+from turncell.adapters.kept_bytes import Encoded, Kept, KeptTalks, encoded_list
 from turncell.adapters.seals import ANTHROPIC
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
-from turncell.runtime.ports import ModelRequest
+from turncell.runtime.ports import ModelRequest, ToolSpec
 
 CacheTime: TypeAlias = Literal["5m", "1h", "off"]
 
+_MARKS: dict[CacheTime, bytes] = {
+    "5m": b',"cache_control":{"type":"ephemeral"}',
+    "1h": b',"cache_control":{"type":"ephemeral","ttl":"1h"}',
+    "off": b"",
+}
 _NAME = re.compile(r"claude-(?:[a-z]+-)?(\d+)(?:[-.](\d{1,2})(?!\d))?")
 _BUDGETS_TOKENS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384, "xhigh": 24_576, "max": 31_000}
 _LEAST_TOKENS = 1024
@@ -46,15 +59,17 @@ def has_schema_mode(name: str) -> bool:
 
 
 def messages_body(
-    request: ModelRequest, model: str, cache: CacheTime = "5m", sealed_by: str = ANTHROPIC
+    request: ModelRequest, model: str, cache: CacheTime = "5m", talks: KeptTalks[Turns] | None = None
 ) -> dict[str, Json]:
     """The body of a streaming request to `model` (as the provider names it), without anybody's extras.
 
-    Thoughts go back with a seal of `sealed_by` alone.
+    `talks` has what is kept of the requests before; without it all is made anew.
     """
-    version = version_of(model)
-    system, messages = _conversation(request.messages, sealed_by)
-    system = joined(clean(request.instructions), system)
+    if talks is None:
+        talks = KeptTalks(Turns)
+    version, mark = version_of(model), _MARKS[cache]
+    turns = talks.tell(request.messages)
+    system = joined(clean(request.instructions), *turns.system)
     output: dict[str, Json] = {}
     if request.output_schema is not None:
         schema = strict_schema(request.output_schema)
@@ -68,21 +83,16 @@ def messages_body(
         "stream": True,
     }
     if request.tools:
-        body["tools"] = [
-            {"name": tool.name, "description": clean(tool.description), "input_schema": tool.schema}
-            for tool in request.tools
-        ]
+        body["tools"] = Encoded(_marked(talks.tools(request.tools, _tools), mark, b"}]"))
     if system:
-        body["system"] = [{"type": "text", "text": system}]
-    body["messages"] = messages
+        body["system"] = Encoded(_marked(encode([{"type": "text", "text": system}]), mark, b"}]"))
+    body["messages"] = turns.encoded(mark)
     if request.temperature is not None:
         body["temperature"] = request.temperature
     if request.reasoning_effort not in (None, "none"):
-        _think(body, output, request.reasoning_effort or "", version)
+        _think(body, output, request.reasoning_effort or "", version, turns)
     if output:
         body["output_config"] = output
-    if cache != "off":
-        _mark(body, cache)
     return body
 
 
@@ -93,7 +103,7 @@ def _most_tokens(version: tuple[int, int]) -> int:
     return 4096 if (3, 0) <= version < (3, 5) else 8192
 
 
-def _think(body: dict[str, Json], output: dict[str, Json], effort: str, version: tuple[int, int]) -> None:
+def _think(body: dict[str, Json], output: dict[str, Json], effort: str, version: tuple[int, int], turns: Turns) -> None:
     if version >= (4, 6):
         # Later ones omit what they thought unless it is asked for.
         body["thinking"] = {"type": "adaptive", "display": "summarized"}
@@ -101,50 +111,125 @@ def _think(body: dict[str, Json], output: dict[str, Json], effort: str, version:
         return
     budget_tokens = min(_BUDGETS_TOKENS.get(effort, _LEAST_TOKENS), body["max_tokens"] - _LEAST_TOKENS)
     # Refused otherwise: a turn that called tools without thinking must go on without.
-    if budget_tokens >= _LEAST_TOKENS and not _called_without_thinking(body["messages"]):
+    if budget_tokens >= _LEAST_TOKENS and not turns.called_without_thinking():
         body["thinking"] = {"type": "enabled", "budget_tokens": budget_tokens}
 
 
-def _called_without_thinking(messages: list[dict[str, Json]]) -> bool:
-    for message in reversed(messages):
-        if message["role"] == "assistant":
-            first = message["content"][0]["type"]
-            has_calls = any(block["type"] == "tool_use" for block in message["content"])
-            return has_calls and first not in ("thinking", "redacted_thinking")
-        if not any(block["type"] == "tool_result" for block in message["content"]):
-            return False
-    return False
+def _tools(tools: Sequence[ToolSpec]) -> bytes:
+    return encode(
+        [{"name": tool.name, "description": clean(tool.description), "input_schema": tool.schema} for tool in tools]
+    )
 
 
-def _conversation(messages: Iterable[Message], sealed_by: str) -> tuple[str, list[dict[str, Json]]]:
-    """The system texts that stand first, and the messages, each of another role than the one before."""
-    system: list[str] = []
-    turns: list[dict[str, Json]] = []
-    ids = WireIds()
-    for message in messages:
-        if message.role == "system" and not turns:
-            system.append(clean(message.text))
-            continue
-        role = "assistant" if message.role == "assistant" else "user"
-        parts = without_last_thoughts(message.parts) if role == "assistant" else message.parts
-        blocks = [block for part in parts if (block := _block(part, role, ids, sealed_by)) is not None]
-        _add(turns, role, blocks)
-        made = beside_images(message) if role == "assistant" else None
-        _add(turns, "user", [] if made is None else [_block(part, "user", ids, sealed_by) for part in made.parts])
-    for turn in turns:
-        # Results are refused anywhere but first.
-        turn["content"].sort(key=lambda block: block["type"] != "tool_result" if turn["role"] == "user" else 0)
-    return joined(*system), turns
+class _Turn(NamedTuple):
+    """What one side says before the other does. Its blocks are JSON, with commas between."""
+
+    role: str
+    results: bytes
+    """A user's blocks with results, which are refused anywhere but first."""
+    blocks: bytes
+    begins_with_thought: bool
+    has_calls: bool
+
+    def and_then(self, more: _Turn) -> _Turn:
+        return _Turn(
+            self.role, _listed(self.results, more.results), _listed(self.blocks, more.blocks), self.begins_with_thought,
+            self.has_calls or more.has_calls,
+        )  # fmt: skip
+
+    def encoded(self) -> bytes:
+        return b"".join((b'{"role":"', self.role.encode(), b'","content":[', _listed(self.results, self.blocks), b"]}"))
 
 
-def _add(turns: list[dict[str, Json]], role: str, blocks: list[Json]) -> None:
-    if blocks and turns and turns[-1]["role"] == role:
-        turns[-1]["content"] += blocks
-    elif blocks:
-        turns.append({"role": role, "content": blocks})
+class Turns:
+    """The messages as turns, each of another role than the one before. Only the last can still get longer.
+
+    Thoughts go back with a seal of `sealed_by` alone.
+    """
+
+    def __init__(self, sealed_by: str = ANTHROPIC) -> None:
+        self.system: list[str] = []
+        """The system texts that stand first."""
+        self._sealed_by, self._ids = sealed_by, WireIds()
+        self._over: list[bytes] = []
+        """All turns but the last."""
+        self._before: _Turn | None = None
+        self._last: _Turn | None = None
+
+    def copy(self) -> Turns:
+        turns = Turns(self._sealed_by)
+        turns.system, turns._ids, turns._over = self.system.copy(), self._ids.copy(), self._over.copy()
+        turns._before, turns._last = self._before, self._last
+        return turns
+
+    def add(self, message: Message, kept: Kept[tuple[_Turn, ...]] | None) -> Kept[tuple[_Turn, ...]]:
+        ids = self._ids.of(message)
+        if kept is None or kept.ids != ids:
+            made = tuple(_turns(message, ids, self._sealed_by))
+            kept = Kept(message, made, sum(len(turn.results) + len(turn.blocks) for turn in made), ids)
+        if message.role == "system" and self._last is None:
+            self.system.append(clean(message.text))
+            return kept
+        for turn in kept.made:
+            if self._last is None:
+                self._last = turn
+            elif self._last.role == turn.role:
+                self._last = self._last.and_then(turn)
+            else:
+                self._over.append(self._last.encoded())
+                self._before, self._last = self._last, turn
+        return kept
+
+    def encoded(self, mark: bytes) -> Encoded:
+        if self._last is None:
+            return encoded_list(())
+        turns = [*self._over, self._last.encoded()]
+        asked = len(turns) - 1 if self._last.role == "user" else len(turns) - 2
+        for at in (asked, asked - 2):
+            if at >= 0:
+                turns[at] = _marked(turns[at], mark, b"}]}")
+        return encoded_list(turns)
+
+    def called_without_thinking(self) -> bool:
+        """Whether the answer that goes on here called tools without a thought."""
+        turn = self._last
+        if turn is not None and turn.role == "user":
+            turn = self._before if turn.results else None
+        return turn is not None and turn.has_calls and not turn.begins_with_thought
 
 
-def _block(part: Part, role: str, ids: WireIds, sealed_by: str) -> dict[str, Json] | None:
+def _turns(message: Message, ids: Mapping[str, str], sealed_by: str) -> Iterator[_Turn]:
+    """`ids` are those on the wire of the calls and results in it."""
+    role = "assistant" if message.role == "assistant" else "user"
+    parts = without_last_thoughts(message.parts) if role == "assistant" else message.parts
+    blocks = [block for part in parts if (block := _block(part, role, ids, sealed_by)) is not None]
+    if blocks:
+        yield _turn(role, blocks)
+    made = beside_images(message) if role == "assistant" else None
+    if made is not None:
+        yield _turn("user", [_block(part, "user", ids, sealed_by) for part in made.parts])
+
+
+def _turn(role: str, blocks: list[Json]) -> _Turn:
+    kinds = [block["type"] for block in blocks]
+    results: list[Json] = []
+    if role == "user" and "tool_result" in kinds:
+        results = [block for block in blocks if block["type"] == "tool_result"]
+        blocks = [block for block in blocks if block["type"] != "tool_result"]
+    begins_with_thought = kinds[0] in ("thinking", "redacted_thinking")
+    return _Turn(role, _inner(results), _inner(blocks), begins_with_thought, "tool_use" in kinds)
+
+
+def _inner(blocks: list[Json]) -> bytes:
+    return encode(blocks)[1:-1] if blocks else b""
+
+
+def _listed(*some: bytes) -> bytes:
+    """Blocks with commas between."""
+    return b",".join(filter(None, some))
+
+
+def _block(part: Part, role: str, ids: Mapping[str, str], sealed_by: str) -> dict[str, Json] | None:
     """None for what the API refuses (blank text) or has not sealed."""
     if isinstance(part, Text):
         text = clean(part.text)
@@ -154,7 +239,7 @@ def _block(part: Part, role: str, ids: WireIds, sealed_by: str) -> dict[str, Jso
     if isinstance(part, Image):
         return _image(part) if role == "user" else None
     if isinstance(part, ToolCall):
-        return {"type": "tool_use", "id": ids.of_call(part), "name": part.name, "input": arguments_of(part)}
+        return {"type": "tool_use", "id": ids[part.call_id], "name": part.name, "input": arguments_of(part)}
     return _result(part, ids)
 
 
@@ -164,8 +249,8 @@ def _image(part: Image) -> dict[str, Json]:
     return {"type": "image", "source": {"type": "base64", "media_type": part.media_type, "data": part.data}}
 
 
-def _result(part: ToolResult, ids: WireIds) -> dict[str, Json]:
-    result: dict[str, Json] = {"type": "tool_result", "tool_use_id": ids.of_result(part)}
+def _result(part: ToolResult, ids: Mapping[str, str]) -> dict[str, Json]:
+    result: dict[str, Json] = {"type": "tool_result", "tool_use_id": ids[part.call_id]}
     if part.content.strip():
         result["content"] = clean(part.content)
     if part.images:
@@ -174,9 +259,6 @@ def _result(part: ToolResult, ids: WireIds) -> dict[str, Json]:
     return result | {"is_error": True} if part.is_error else result
 
 
-def _mark(body: dict[str, Json], cache: CacheTime) -> None:
-    mark: dict[str, Json] = {"type": "ephemeral"} if cache == "5m" else {"type": "ephemeral", "ttl": cache}
-    asked = [message["content"] for message in body["messages"] if message["role"] == "user"]
-    for blocks in (body.get("tools"), body.get("system"), *asked[-2:]):
-        if blocks:
-            blocks[-1]["cache_control"] = mark
+def _marked(data: bytes, mark: bytes, end: bytes) -> bytes:
+    """With the mark in the last block of `data`, which ends with `end`."""
+    return data.removesuffix(end) + mark + end if mark else data

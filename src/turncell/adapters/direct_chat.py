@@ -6,9 +6,9 @@ A request is JSON that is joined from messages encoded before; an answer is byte
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar, Literal, Unpack
+from typing import ClassVar, Literal, Unpack
 
-from turncell.adapters.chat_format import Dialect, MessageBytes, chat_tools, encode, is_mistral
+from turncell.adapters.chat_format import Dialect, MessageBytes, encode, is_mistral
 from turncell.adapters.chat_reading import ChatReading
 from turncell.adapters.direct_format import openai_has_schema_mode, strict_schema
 from turncell.adapters.direct_model import DirectModel, Options
@@ -57,7 +57,6 @@ class DirectChat(DirectModel):
                 answers_results=is_mistral(self.model),
             )
         )
-        self._tools: tuple[Any, bytes] = ((), b"")
 
     def _body(self, request: ModelRequest) -> dict[str, Json]:
         fields: dict[str, Json] = {
@@ -81,14 +80,12 @@ class DirectChat(DirectModel):
         head = encode(self._fields(self._body(request), request))
         messages = self._messages.encode(request.messages, request.instructions)
         # What changes from step to step comes last.
-        return head[:-1] + self._tool_bytes(request) + b',"messages":' + messages + b"}"
+        return b"".join((head[:-1], self._tool_bytes(request), b',"messages":', messages, b"}"))
 
     def _tool_bytes(self, request: ModelRequest) -> bytes:
         if not request.tools or "tools" in self.extra_body or "tools" in request.extra:
             return b""
-        if self._tools[0] is not request.tools:
-            self._tools = (request.tools, b',"tools":' + encode(chat_tools(request.tools)))
-        return self._tools[1]
+        return b',"tools":' + self._messages.tools(request.tools)
 
     def _reading(self, key: str | None) -> ChatReading:
         return ChatReading(self.name, key, self._sealed_by)

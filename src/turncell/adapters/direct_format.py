@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from turncell.adapters.chat_format import legal_id
-from turncell.core.parts import Image, Json, ToolCall, ToolResult
+from turncell.core.parts import Image, Json, Message, ToolCall, ToolResult
 
 _UNSUPPORTED = {
     "title", "default", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength",
@@ -39,16 +39,28 @@ class WireIds:
         self._by_call: dict[str, str] = {}
         self._taken: set[str] = set()
 
-    def of_call(self, call: ToolCall) -> str:
+    def copy(self) -> WireIds:
+        ids = WireIds()
+        ids._by_call, ids._taken = self._by_call.copy(), self._taken.copy()
+        return ids
+
+    def of(self, message: Message) -> dict[str, str]:
+        """By `call_id`, those of the calls and results in a message, which comes after all that this was asked for before."""
+        found: dict[str, str] = {}
+        for part in message.parts:
+            if isinstance(part, ToolCall):
+                found[part.call_id] = self._of_call(part)
+            elif isinstance(part, ToolResult):
+                found[part.call_id] = self._by_call.get(part.call_id) or legal_id(part.provider_id or part.call_id)
+        return found
+
+    def _of_call(self, call: ToolCall) -> str:
         wire_id = legal_id(call.provider_id or call.call_id)
         if wire_id in self._taken:
             wire_id = legal_id(call.call_id)
         self._taken.add(wire_id)
         self._by_call[call.call_id] = wire_id
         return wire_id
-
-    def of_result(self, result: ToolResult) -> str:
-        return self._by_call.get(result.call_id) or legal_id(result.provider_id or result.call_id)
 
 
 def image_url(image: Image) -> str:

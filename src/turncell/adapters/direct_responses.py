@@ -9,7 +9,8 @@ import orjson
 from turncell.adapters.chat_reading import packed_image
 from turncell.adapters.direct_format import count, openai_has_schema_mode
 from turncell.adapters.direct_model import DirectModel, EventReading, Options
-from turncell.adapters.direct_responses_format import responses_body
+from turncell.adapters.direct_responses_format import Items, responses_body
+from turncell.adapters.kept_bytes import KeptTalks
 from turncell.adapters.provider_failures import said_failure
 from turncell.adapters.seals import PHASE, RESPONSES, seal, sealer_at
 from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
@@ -47,9 +48,10 @@ class DirectResponses(DirectModel):
         self.reasoning_summary = reasoning_summary
         super().__init__(name, **options)
         self._sealed_by = RESPONSES if self._is_own else sealer_at(self.base_url)
+        self._talks = KeptTalks(lambda: Items(self._sealed_by))
 
     def _body(self, request: ModelRequest) -> dict[str, Json]:
-        return responses_body(request, self.model, self.reasoning_summary, self._sealed_by)
+        return responses_body(request, self.model, self.reasoning_summary, self._talks)
 
     def _reading(self, key: str | None) -> ResponsesReading:
         return ResponsesReading(self.name, key, self._sealed_by)

@@ -7,35 +7,34 @@ thought comes along sealed, as it was given. A reasoning item is refused without
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from turncell.adapters.chat_format import arguments_text, beside_images, clean
+from turncell.adapters.chat_format import arguments_text, beside_images, clean, encode
 from turncell.adapters.direct_format import WireIds, image_url, strict_schema
+from turncell.adapters.kept_bytes import Encoded, Kept, KeptTalks, encoded_list
 from turncell.adapters.seals import PHASE, RESPONSES, seal_of
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
-from turncell.runtime.ports import ModelRequest
+from turncell.runtime.ports import ModelRequest, ToolSpec
 
 _REASONS = re.compile(r"(?:^|/)(?:o\d|gpt-(?:[5-9]|\d\d)(?!.*chat)|codex)")
 """Models that reason; others refuse to be asked for what they thought."""
 
 
 def responses_body(
-    request: ModelRequest, model: str, summary: str | None = "auto", sealed_by: str = RESPONSES
+    request: ModelRequest, model: str, summary: str | None = "auto", talks: KeptTalks[Items] | None = None
 ) -> dict[str, Json]:
     """The body of a streaming request to `model` (as the provider names it), without anybody's extras.
 
-    Thoughts go back with a seal of `sealed_by` alone.
+    `talks` has what is kept of the requests before; without it all is made anew.
     """
+    if talks is None:
+        talks = KeptTalks(Items)
     body: dict[str, Json] = {"model": model, "stream": True, "store": False}
     if request.instructions:
         body["instructions"] = clean(request.instructions)
     if request.tools:
-        body["tools"] = [
-            {"type": "function", "name": tool.name, "description": clean(tool.description), "parameters": tool.schema,
-             "strict": False}
-            for tool in request.tools
-        ]  # fmt: skip
-    body["input"] = _items(request.messages, sealed_by)
+        body["tools"] = Encoded(talks.tools(request.tools, _tools))
+    body["input"] = talks.tell(request.messages).encoded()
     if request.temperature is not None:
         body["temperature"] = request.temperature
     if request.max_tokens is not None:
@@ -53,24 +52,54 @@ def responses_body(
     return body
 
 
-def _items(messages: Iterable[Message], sealed_by: str) -> list[dict[str, Json]]:
-    items: list[dict[str, Json]] = []
-    ids = WireIds()
-    for message in messages:
-        if message.role == "assistant":
-            items += _said(message, ids, sealed_by)
-            if (made := beside_images(message)) is not None:
-                items.append({"type": "message", "role": "user", "content": _content(made.parts)})
-            continue
-        items += [_result(part, ids) for part in message.parts if isinstance(part, ToolResult)]
-        content = _content(message.parts)
-        if content:
-            role = "user" if message.role == "tool" else message.role
-            items.append({"type": "message", "role": role, "content": content})
+def _tools(tools: Sequence[ToolSpec]) -> bytes:
+    return encode(
+        [
+            {"type": "function", "name": tool.name, "description": clean(tool.description), "parameters": tool.schema,
+             "strict": False}
+            for tool in tools
+        ]
+    )  # fmt: skip
+
+
+class Items:
+    """The messages as items. Thoughts go back with a seal of `sealed_by` alone."""
+
+    def __init__(self, sealed_by: str = RESPONSES, pieces: Iterable[bytes] = (), ids: WireIds | None = None) -> None:
+        self._sealed_by, self._pieces, self._ids = sealed_by, list(pieces), ids or WireIds()
+
+    def copy(self) -> Items:
+        return Items(self._sealed_by, self._pieces, self._ids.copy())
+
+    def add(self, message: Message, kept: Kept[bytes] | None) -> Kept[bytes]:
+        ids = self._ids.of(message)
+        if kept is None or kept.ids != ids:
+            data = encode(_items(message, ids, self._sealed_by))[1:-1]
+            kept = Kept(message, data, len(data), ids)
+        if kept.made:
+            self._pieces.append(kept.made)
+        return kept
+
+    def encoded(self) -> Encoded:
+        return encoded_list(self._pieces)
+
+
+def _items(message: Message, ids: Mapping[str, str], sealed_by: str) -> list[dict[str, Json]]:
+    """`ids` are those on the wire of the calls and results in it."""
+    if message.role == "assistant":
+        items = _said(message, ids, sealed_by)
+        if (made := beside_images(message)) is not None:
+            items.append({"type": "message", "role": "user", "content": _content(made.parts)})
+        return items
+    items = [_result(part, ids) for part in message.parts if isinstance(part, ToolResult)]
+    content = _content(message.parts)
+    if content:
+        role = "user" if message.role == "tool" else message.role
+        items.append({"type": "message", "role": role, "content": content})
     return items
 
 
-def _said(message: Message, ids: WireIds, sealed_by: str) -> list[dict[str, Json]]:
+def _said(message: Message, ids: Mapping[str, str], sealed_by: str) -> list[dict[str, Json]]:
     items: list[dict[str, Json]] = []
     phase: dict[str, Json] = {}
     for part in message.parts:
@@ -88,15 +117,15 @@ def _said(message: Message, ids: WireIds, sealed_by: str) -> list[dict[str, Json
     return items
 
 
-def _call(part: ToolCall, ids: WireIds) -> dict[str, Json]:
-    call_id = ids.of_call(part)
-    return {"type": "function_call", "call_id": call_id, "name": part.name, "arguments": arguments_text(part)}
+def _call(part: ToolCall, ids: Mapping[str, str]) -> dict[str, Json]:
+    call_id, arguments = ids[part.call_id], arguments_text(part)
+    return {"type": "function_call", "call_id": call_id, "name": part.name, "arguments": arguments}
 
 
-def _result(part: ToolResult, ids: WireIds) -> dict[str, Json]:
+def _result(part: ToolResult, ids: Mapping[str, str]) -> dict[str, Json]:
     # A list only where it must be: servers that speak this format often know texts alone.
     output = _content((Text(part.content), *part.images)) if part.images else clean(part.content)
-    return {"type": "function_call_output", "call_id": ids.of_result(part), "output": output}
+    return {"type": "function_call_output", "call_id": ids[part.call_id], "output": output}
 
 
 def _thought(part: Reasoning, seal: str) -> dict[str, Json]:

@@ -100,7 +100,7 @@ class RequestBuilder:
             return None
         if frame.head is not None:
             messages = self._messages.encode(request.messages, request.instructions)
-            body = frame.head[:-1] + b',"messages":' + messages + b"}"
+            body = b"".join((frame.head[:-1], b',"messages":', messages, b"}"))
         else:
             chat = chat_messages(request.messages, request.instructions, self.dialect)
             if self._cache_mark is not None:
