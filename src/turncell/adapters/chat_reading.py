@@ -67,7 +67,7 @@ class ChatReading:
                 break
             if not isinstance(chunk, dict):
                 continue
-            choices = chunk.get("choices")
+            choices, is_plain = chunk.get("choices"), False
             if choices and isinstance(choices, list):
                 choice = choices[0]
                 if isinstance(choice, dict):
@@ -78,19 +78,21 @@ class ChatReading:
                         # Nearly every chunk is only this.
                         if text and len(delta) == 1 and isinstance(text, str):
                             fragments.append(TextFragment(text))
+                            is_plain = True
                         else:
                             _read_delta(delta, fragments, self._sealed_by)
                     if choice.get("finish_reason"):
                         self.reason = str(choice["finish_reason"])
                         if self.reason in _FAILED:
                             self._failed_with = str(choice.get("native_finish_reason") or self.reason)
-                    if choice.get("usage"):
+                    if "usage" in choice and choice["usage"]:  # noqa: RUF019  # unlike `get` it is no call, for each chunk
                         self._add_usage(choice["usage"])
-            if chunk.get("usage"):
+            if "usage" in chunk and chunk["usage"]:  # noqa: RUF019
                 self._add_usage(chunk["usage"])
-            elif chunk.get("x_groq"):
+            elif "x_groq" in chunk:
                 self._add_usage(_dict(chunk["x_groq"]).get("usage"))
-            if chunk.get("error") or chunk.get("object") == "error" or chunk.get("type") == "error":
+            is_failure = "error" in chunk and bool(chunk["error"])
+            if is_failure or (not is_plain and "error" in (chunk.get("object"), chunk.get("type"))):
                 self.failure = said_failure(self._model, chunk, key=self._key)
                 break
             if self.answered_by is None and isinstance(chunk.get("model"), str):
