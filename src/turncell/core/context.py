@@ -142,7 +142,6 @@ def messages_of(units: Iterable[Unit]) -> tuple[Message, ...]:
 
 def told(units: Sequence[Unit], edits: Sequence[Edit], running: str = "") -> tuple[Unit, ...]:
     """The units as they are told after these edits. `running` is the run whose prompt belongs to the floor."""
-    heads, left_out = cuts_of(edits)
     marked = list(units)
     for place, unit in enumerate(units):
         if not unit.step and (not place or unit.run_id == running):
@@ -156,6 +155,9 @@ def told(units: Sequence[Unit], edits: Sequence[Edit], running: str = "") -> tup
             if not unit.step and (not place or unit.run_id in (summary.run_id, running))
         )
         marked = [first, summary, *later, *marked[end:]]
+    if not edits:
+        return tuple([unit for unit in marked if unit.messages])
+    heads, left_out = cuts_of(edits)
     return tuple([shortened(unit, heads, left_out) for unit in marked if unit.messages])
 
 

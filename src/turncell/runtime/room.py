@@ -7,7 +7,7 @@ event of the open step, and only then a change of what is told: what a run has c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -164,17 +164,28 @@ class Known:
         self._units: dict[str, tuple[RunState, tuple[Unit, ...]]] = {}
         self._sizes: dict[int, tuple[Unit, int]] = {}
         """By the identity of a unit, which is therefore kept."""
+        self._last: tuple[tuple[RunState, ...], tuple[Unit, ...]] = ((), ())
+        """The runs that were before the last one, and their units."""
 
-    def units(self, run: RunState) -> tuple[Unit, ...]:
+    def units(self, before: tuple[RunState, ...]) -> tuple[Unit, ...]:
+        """The units of all these runs; of those that were asked for the last time, nothing is looked at again."""
+        last, units = self._last
+        if before[: len(last)] != last:
+            last, units = (), ()
+        units += tuple([unit for run in before[len(last) :] for unit in self._units_of(run)])
+        self._last = (before, units)
+        return units
+
+    def _units_of(self, run: RunState) -> tuple[Unit, ...]:
         known = self._units.get(run.run_id)
         if known is None or known[0] is not run:
             known = self._units[run.run_id] = (run, units_of(run))
             self._sizes |= {id(unit): (unit, _size(unit)) for unit in known[1]}
         return known[1]
 
-    def size(self, unit: Unit) -> int:
-        known = self._sizes.get(id(unit))
-        return known[1] if known is not None else _size(unit)
+    def sizes(self, units: Iterable[Unit]) -> list[int]:
+        known = self._sizes.get
+        return [found[1] if (found := known(id(unit))) is not None else _size(unit) for unit in units]
 
 
 class Telling:
@@ -190,7 +201,7 @@ class Telling:
         """Of all of them."""
         self.messages: tuple[Message, ...] = ()
         """Those of the units; the same object as long as nothing has changed."""
-        self._raw = [unit for run in before for unit in known.units(run)]
+        self._raw = known.units(before)
         self._known = -1
         """How many steps of the run are among the units; -1 as long as none were made."""
         self._retrieved: Retrieved | None = None
@@ -207,7 +218,7 @@ class Telling:
             raw = [*self._raw, prompt_unit(run)]
             raw += [step_unit(run, step, messages) for step, messages in enumerate(run.told, 1)]
             self.units = list(told(raw, edits, run.run_id))
-            self.sizes = [self.known.size(unit) for unit in self.units]
+            self.sizes = self.known.sizes(self.units)
             self.tokens = sum(self.sizes)
             self.messages = messages_of(self.units)
             self._known, self._retrieved, self._edits = len(run.told), run.retrieved, len(run.edits)
@@ -250,7 +261,7 @@ class Telling:
             if step is not None:
                 asked = self.known.asked.get((runs[-1].run_id, step.step))
                 # Asked by another process: what was sent then is folded anew.
-                estimate = asked or fixed_tokens + sum(map(self.known.size, conversation(runs, step.step)))
+                estimate = asked or fixed_tokens + sum(self.known.sizes(conversation(runs, step.step)))
             self._ratios[model] = ratio_of(step.usage.input_tokens, estimate) if step is not None else 1.0
         return self._ratios[model]
 

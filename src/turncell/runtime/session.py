@@ -89,6 +89,8 @@ class Session:
         self._has_new_rules = False
         """There is no run yet to record them with: the first one does."""
         self._all: dict[str, RunState] = {}
+        self._open: dict[str, RunState] = {}
+        """Those of them that have not ended."""
         self._turn: asyncio.Lock | None = None
         self._is_claimed = False
         self._is_new = False
@@ -159,7 +161,9 @@ class Session:
         self._writer = held if held is not None and held.token != self.journal.writer.token else None
         self._damage = self.journal.known_damage(self.id)
         folded = ((run_id, fold(of_run)) for run_id, of_run in events.items())
+        # One whose beginning is lost (a damaged record) has no id: it cannot be gone on with.
         self._all = {run_id: at_rest(run, doubtful_calls(store, run)) for run_id, run in folded if run.run_id}
+        self._open = {run_id: run for run_id, run in self._all.items() if not run.is_ended}
         self.answers, self._rules = _answers_in(asking), tuple(rules)
 
     def once_claimed(self, begin: Callable[[], None]) -> None:
@@ -311,11 +315,8 @@ class Session:
     @property
     def left_open(self) -> RunState | None:
         """`interrupted`, also for the run that is about to go on with it, or to end it."""
-        for run in reversed(self._all.values()):
-            # One whose beginning is lost (a damaged record) cannot be gone on with.
-            if not run.is_ended and run.run_id:
-                return run
-        return None
+        found = list(self._open.values())  # at once: another thread may be ending one
+        return found[-1] if found else None
 
     def add(self, run: RunState) -> None:
         """A run has ended."""
@@ -326,6 +327,10 @@ class Session:
         if run_id not in self._all:
             self.conversation = arrange(self.conversation, run.started)
         self._all[run_id] = run
+        if run.is_ended:
+            self._open.pop(run_id, None)
+        else:
+            self._open[run_id] = run
         self.seq = max(self.seq, run.seq)
 
     @property
@@ -475,7 +480,8 @@ class Session:
         self.journal.ask(
             lambda store: store.delete([self.id, *(info.session_id for info in sessions_inside(store, self.id))])
         )
-        self._all, self.conversation, self._is_claimed, self.seq, self._rules = {}, Conversation(), False, 0, ()
+        self._all, self._open, self.conversation = {}, {}, Conversation()
+        self._is_claimed, self.seq, self._rules = False, 0, ()
 
     def fork(self, upto: str | None = None, title: str = "") -> Session:
         """A new session that begins with copies of this one's runs, up to and with `upto` (None: all that have ended).
