@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any, ClassVar
 
 PROMPT = "Count."
-DISTRIBUTIONS = ("exoclaw-turn", "tiny-agent-os", "pydantic-ai-slim")
+DISTRIBUTIONS = ("exoclaw-turn", "exoclaw-provider-litellm", "tiny-agent-os", "pydantic-ai-slim")
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 
 
@@ -136,6 +136,22 @@ class Exoclaw(Peer):
         await run_turn(provider=self._provider(url), message=PROMPT, tools=[Nothing()], max_iterations=count + 1)
 
 
+class ExoclawDocumented(Exoclaw):
+    """With the provider of its documentation; the text comes when all of it is there."""
+
+    def _provider(self, url: str, take: Callable[[str], None] = lambda text: None) -> Any:
+        from exoclaw_provider_litellm.provider import LiteLLMProvider
+
+        class Telling(LiteLLMProvider):
+            async def chat(self, *arguments: Any, **options: Any) -> Any:
+                response = await super().chat(*arguments, **options)
+                if response.content:
+                    take(response.content)
+                return response
+
+        return Telling(api_key="none", api_base=url, default_model="openai/bench", stream=True)
+
+
 class PydanticAI(Peer):
     _models: ClassVar[dict[str, Any]] = {}
 
@@ -170,7 +186,9 @@ class PydanticAI(Peer):
             await agent.run(PROMPT, event_stream_handler=see, usage_limits=UsageLimits(request_limit=count + 1))
 
 
-PEERS: dict[str, type[Peer]] = dict(zip(DISTRIBUTIONS, (Exoclaw, TinyAgent, PydanticAI), strict=True))
+PEERS: dict[str, type[Peer]] = dict(
+    zip(DISTRIBUTIONS, (Exoclaw, ExoclawDocumented, TinyAgent, PydanticAI), strict=True)
+)
 
 
 async def measure(name: str, base: str, count: int, times: int) -> dict[str, Any]:
@@ -208,7 +226,8 @@ async def measure(name: str, base: str, count: int, times: int) -> dict[str, Any
 def make(folder: Path) -> None:
     venv.create(folder, with_pip=True)
     pip = [folder / "bin" / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    subprocess.run([*pip, *DISTRIBUTIONS, "openai", "aiohttp", "orjson"], check=True)
+    # Without mcp, LiteLLM takes no tools.
+    subprocess.run([*pip, *DISTRIBUTIONS, "openai", "aiohttp", "orjson", "mcp"], check=True)
 
 
 if __name__ == "__main__":

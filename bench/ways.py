@@ -6,6 +6,7 @@ Each has `turn(path)` (one answer), `turns(paths)` (at once) and `steps(path, co
 from __future__ import annotations
 
 import asyncio
+import json
 import selectors
 import socket
 import time
@@ -78,13 +79,16 @@ class _RawAnswer:
         self.buffer = lines.pop()
         for line in lines:
             if line != b"data: [DONE]":
-                for choice in orjson.loads(line[6:])["choices"]:
-                    delta = choice["delta"]
-                    if text := delta.get("content"):
-                        self.pieces.append(text)
-                    elif "tool_calls" in delta:
-                        self.calls += 1
+                self.take(orjson.loads(line[6:]))
         return self.left == 0
+
+    def take(self, chunk: dict[str, Any]) -> None:
+        for choice in chunk["choices"]:
+            delta = choice["delta"]
+            if text := delta.get("content"):
+                self.pieces.append(text)
+            elif "tool_calls" in delta:
+                self.calls += 1
 
 
 class Raw:
@@ -138,6 +142,32 @@ class Raw:
             self._ask(self._request(path, messages, tools=[TOOL]))
             _step(messages, number)
         return [*marks, time.process_time()]
+
+
+class RawLines(Raw):
+    """A socket read line by line, and `json`: a raw client as it is usually written."""
+
+    def __init__(self, base: str) -> None:
+        super().__init__(base)
+        self._file = self._socket.makefile("rb")
+
+    def _ask(self, request: bytes) -> tuple[_RawAnswer, float]:
+        began = time.process_time()
+        first = 0.0
+        self._socket.sendall(request)
+        while self._file.readline() != b"\r\n":
+            pass
+        answer = _RawAnswer()
+        while (line := self._file.readline()) != b"data: [DONE]\n":
+            if line != b"\n":
+                answer.take(json.loads(line[6:]))
+                if not first and answer.pieces:
+                    first = time.process_time() - began
+        self._file.readline()
+        return answer, first
+
+    def turns(self, paths: Sequence[str]) -> int:
+        raise NotImplementedError("one at a time")
 
 
 async def _events(response: Any) -> AsyncIterator[list[dict[str, Any]]]:
@@ -415,6 +445,10 @@ WAYS: dict[str, Callable[[str], Way]] = {
     "turncell through LiteLLM whole": TurncellLiteLLMWhole,
 }
 RAW, AIOHTTP, MINIMAL, DIRECT, BARE, THROUGH, WHOLE = WAYS
+
+LINES = "raw socket by lines + json"
+LINE_WAY: dict[str, Callable[[str], Way]] = {LINES: RawLines}
+"""Only for `turn` and `steps`."""
 
 TEXT_WAYS: dict[str, Callable[[str], Way]] = {
     "litellm.acompletion, Gemini's format": LiteLLMGemini,

@@ -6,7 +6,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from bench.report import Target, table
-from bench.ways import BARE, DIRECT, RAW, STEP_WAYS, THROUGH, WAYS, WHOLE, TurncellDirect
+from bench.ways import BARE, DIRECT, LINE_WAY, RAW, STEP_WAYS, THROUGH, WAYS, WHOLE, TurncellDirect
 
 if TYPE_CHECKING:
     from bench.__main__ import Bench
@@ -16,7 +16,7 @@ WRITE = "turncell direct, a tool that writes"
 
 def measure(base: str, way: str, count: int, times: int) -> dict[str, float]:
     """CPU seconds of a step of 2 to 20, of a step of the second half, and of all of the first fifty."""
-    reader = TurncellDirect(base, "write") if way == WRITE else (WAYS | STEP_WAYS)[way](base)
+    reader = TurncellDirect(base, "write") if way == WRITE else (WAYS | LINE_WAY | STEP_WAYS)[way](base)
     reader.steps("/2/0/tool", 3)
     runs = [reader.steps("/2/0/tool", count) for _ in range(times)]
     early, half, fifty = min(20, count // 4), count // 2, min(50, count)
@@ -31,7 +31,10 @@ def report(bench: Bench) -> list[Target]:
     count, times = (20, 1) if bench.is_quick else (200, 3)
     found = bench.ways(
         "steps",
-        {way: {"count": count, "times": 1 if way in (BARE, WHOLE) else times} for way in (*WAYS, WRITE, *STEP_WAYS)},
+        {
+            way: {"count": count, "times": 1 if way in (BARE, WHOLE) else times}
+            for way in (*LINE_WAY, *WAYS, WRITE, *STEP_WAYS)
+        },
     )
     raw, direct, through = found[RAW], found[DIRECT], found[THROUGH]
     header = ("", "ms/step, 2–20", "ms/step, 100–200", "late / early", "50 steps, ms", "× raw")
