@@ -360,6 +360,18 @@ class Turncell:
         # Not `Runner.run`, which sets signal handlers each time.
         return lambda: self._runner.get_loop().run_until_complete(turn())
 
+    def conversation(self, path: str, count: int) -> list[float]:
+        """CPU of the process at the start of each turn of one session, and at the end."""
+        from turncell import Agent
+
+        agent = Agent(self.model(path))
+        session = agent.session()
+        marks = []
+        for _ in range(count):
+            marks.append(time.process_time())
+            self._runner.get_loop().run_until_complete(self._watch(agent.start(PROMPT, session=session), marks[-1]))
+        return [*marks, time.process_time()]
+
     def turns(self, paths: Sequence[str]) -> int:
         from turncell import Agent
 

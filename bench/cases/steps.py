@@ -1,7 +1,8 @@
-"""Steps with a no-op tool: an early one, a late one, fifty."""
+"""Steps with a no-op tool: an early one, a late one, fifty; turns of one session: an early one, a late one."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,14 @@ def measure(base: str, way: str, count: int, times: int) -> dict[str, float]:
     }
 
 
+def turns(base: str, count: int) -> dict[str, float]:
+    """CPU seconds of a turn of the first and of the last tenth of a session."""
+    marks = TurncellDirect(base).conversation("/20/0/text", count)
+    cost = [after - before for before, after in pairwise(marks)]
+    tenth = count // 10
+    return {"early": median(cost[1 : tenth + 1]), "late": median(cost[-tenth:])}
+
+
 def report(bench: Bench) -> list[Target]:
     count, times = (20, 1) if bench.is_quick else (200, 3)
     found = bench.ways(
@@ -46,7 +55,13 @@ def report(bench: Bench) -> list[Target]:
         for way, one in found.items()
     ]  # fmt: skip
     print(table(header, rows))
+    long = 50 if bench.is_quick else 500
+    session = bench.child("steps", "turns", base=bench.base, count=long)
+    print(
+        f"\nA turn of 20 deltas in a session of {long}: {session['early'] * 1e3:.3g} ms early, {session['late'] * 1e3:.3g} late."
+    )
     return [
+        Target(f"direct, a late turn of {long}", session["late"] / session["early"], 2, " × early"),
         Target("direct, 50 steps", direct["fifty"] / raw["fifty"], 8, " × raw"),
         Target("direct, late step", direct["late"] / direct["early"], 2, " × early"),
         *(Target(f"{way}, late step", found[way]["late"] / found[way]["early"], 2, " × early") for way in STEP_WAYS),

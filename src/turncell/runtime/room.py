@@ -7,7 +7,7 @@ event of the open step, and only then a change of what is told: what a run has c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,7 +32,7 @@ from turncell.core.context import (
     units_of,
 )
 from turncell.core.events import Pruned, Retrieved
-from turncell.core.fold import RunState, StepState
+from turncell.core.fold import Edit, RunState, StepState
 from turncell.core.parts import Message, Text
 from turncell.core.signals import CallModel, Cut, Found, ModelFailed, Signal, Summarised
 from turncell.core.values import evolve
@@ -155,37 +155,47 @@ class Repeats:
         return signals
 
 
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Runs that have ended, as long as nothing of them is cut."""
+
+    runs: tuple[RunState, ...] = ()
+    units: tuple[Unit, ...] = ()
+    said: tuple[Unit, ...] = ()
+    """Those of the units that have messages, as `told` gives them."""
+    sizes: tuple[int, ...] = ()
+    """Of what is said, as estimated."""
+    tokens: int = 0
+    messages: tuple[Message, ...] = ()
+    edits: tuple[Edit, ...] = ()
+
+    def and_then(self, runs: Sequence[RunState]) -> Whole:
+        units = tuple([unit for run in runs for unit in units_of(run)])
+        said = tuple([unit for unit in units if unit.messages]) if self.runs else told(units, ())
+        sizes = tuple(map(_size, said))
+        return Whole(
+            (*self.runs, *runs), self.units + units, self.said + said, self.sizes + sizes, self.tokens + sum(sizes),
+            self.messages + messages_of(said), self.edits + edits_of(runs),
+        )  # fmt: skip
+
+
 class Known:
     """What a session keeps of the runs that have ended, so that a late turn costs what an early one does."""
 
     def __init__(self) -> None:
         self.asked: dict[tuple[str, int], int] = {}
         """By run and step: the estimate of what was sent."""
-        self._units: dict[str, tuple[RunState, tuple[Unit, ...]]] = {}
-        self._sizes: dict[int, tuple[Unit, int]] = {}
-        """By the identity of a unit, which is therefore kept."""
-        self._last: tuple[tuple[RunState, ...], tuple[Unit, ...]] = ((), ())
-        """The runs that were before the last one, and their units."""
+        self._whole = Whole()
 
-    def units(self, before: tuple[RunState, ...]) -> tuple[Unit, ...]:
-        """The units of all these runs; of those that were asked for the last time, nothing is looked at again."""
-        last, units = self._last
-        if before[: len(last)] != last:
-            last, units = (), ()
-        units += tuple([unit for run in before[len(last) :] for unit in self._units_of(run)])
-        self._last = (before, units)
-        return units
-
-    def _units_of(self, run: RunState) -> tuple[Unit, ...]:
-        known = self._units.get(run.run_id)
-        if known is None or known[0] is not run:
-            known = self._units[run.run_id] = (run, units_of(run))
-            self._sizes |= {id(unit): (unit, _size(unit)) for unit in known[1]}
-        return known[1]
-
-    def sizes(self, units: Iterable[Unit]) -> list[int]:
-        known = self._sizes.get
-        return [found[1] if (found := known(id(unit))) is not None else _size(unit) for unit in units]
+    def whole(self, runs: tuple[RunState, ...]) -> Whole:
+        """Of these runs; those that were asked for the last time are not looked at again."""
+        whole = self._whole
+        if runs[: len(whole.runs)] != whole.runs:
+            whole = Whole()
+        if runs != whole.runs:
+            whole = whole.and_then(runs[len(whole.runs) :])
+        self._whole = whole
+        return whole
 
 
 class Telling:
@@ -194,6 +204,7 @@ class Telling:
     def __init__(self, before: tuple[RunState, ...], known: Known) -> None:
         self.before = before
         self.known = known
+        self._whole = known.whole(before)
         self.units: list[Unit] = []
         self.sizes: list[int] = []
         """Of the units, as estimated."""
@@ -201,7 +212,6 @@ class Telling:
         """Of all of them."""
         self.messages: tuple[Message, ...] = ()
         """Those of the units; the same object as long as nothing has changed."""
-        self._raw = known.units(before)
         self._known = -1
         """How many steps of the run are among the units; -1 as long as none were made."""
         self._retrieved: Retrieved | None = None
@@ -214,13 +224,22 @@ class Telling:
 
     def update(self, run: RunState) -> None:
         if self._known < 0 or len(run.edits) != self._edits or run.retrieved is not self._retrieved:
-            edits = edits_of((*self.before, run))
-            raw = [*self._raw, prompt_unit(run)]
-            raw += [step_unit(run, step, messages) for step, messages in enumerate(run.told, 1)]
-            self.units = list(told(raw, edits, run.run_id))
-            self.sizes = self.known.sizes(self.units)
-            self.tokens = sum(self.sizes)
-            self.messages = messages_of(self.units)
+            whole, edits = self._whole, self._whole.edits + run.edits
+            new = [prompt_unit(run)]
+            new += [step_unit(run, step, messages) for step, messages in enumerate(run.told, 1)]
+            if edits:
+                sizes = {id(unit): size for unit, size in zip(whole.said, whole.sizes, strict=True)}
+                self.units = list(told((*whole.units, *new), edits, run.run_id))
+                self.sizes = [sizes[id(unit)] if id(unit) in sizes else _size(unit) for unit in self.units]
+                self.tokens = sum(self.sizes)
+                self.messages = messages_of(self.units)
+            else:
+                said = told(new, (), run.run_id)
+                sizes_of_new = list(map(_size, said))
+                self.units = [*whole.said, *said]
+                self.sizes = [*whole.sizes, *sizes_of_new]
+                self.tokens = whole.tokens + sum(sizes_of_new)
+                self.messages = whole.messages + messages_of(said)
             self._known, self._retrieved, self._edits = len(run.told), run.retrieved, len(run.edits)
             self._cuts = cuts_of(edits) if edits else None
             return
@@ -261,7 +280,7 @@ class Telling:
             if step is not None:
                 asked = self.known.asked.get((runs[-1].run_id, step.step))
                 # Asked by another process: what was sent then is folded anew.
-                estimate = asked or fixed_tokens + sum(self.known.sizes(conversation(runs, step.step)))
+                estimate = asked or fixed_tokens + sum(map(_size, conversation(runs, step.step)))
             self._ratios[model] = ratio_of(step.usage.input_tokens, estimate) if step is not None else 1.0
         return self._ratios[model]
 
