@@ -50,6 +50,7 @@ export function emptyRun(): RunView {
     depth: 0,
     cell_id: null,
     agent: "",
+    is_imported: false,
     prompt: "",
     steps: [],
     queued: [],
@@ -311,7 +312,7 @@ function change(run: RunView, e: Event, touch: Touch): boolean {
 
 function started(e: RunStarted): RunView {
   const { run_id, session_id, seq, model, mode, max_steps, tools, is_attended, previous } = e;
-  const { parent_run_id, depth, cell_id, agent, budget } = e;
+  const { parent_run_id, depth, cell_id, agent, is_imported, budget } = e;
   const known = { run_id, session_id, seq, model, mode, max_steps, tools: [...tools], is_attended, previous };
   const place = {
     root_run_id: e.root_run_id || run_id,
@@ -319,6 +320,7 @@ function started(e: RunStarted): RunView {
     depth,
     cell_id,
     agent,
+    is_imported,
     budget,
     started_at: e.at,
   };
@@ -530,5 +532,7 @@ export function mergeRun(run: RunView, from: RunView, touch: Touch): void {
     return old;
   });
   Object.assign(run, from, { steps });
+  // Nobody knows how long a step took that was held elsewhere.
+  if (from.is_imported) for (const step of steps) closed.add(step);
   touch(run);
 }

@@ -19,6 +19,7 @@ from tests.journals.play import (
     cancelled,
     closed,
     edited,
+    held_elsewhere,
     invalid,
     queued,
     steered,
@@ -35,7 +36,7 @@ from turncell.core.signals import Signal
 from turncell.notebook.wire import RunView
 
 
-@pytest.mark.parametrize("make", [*PLAYS, asked_again], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [*PLAYS, asked_again, held_elsewhere], ids=lambda make: make.__name__)
 class TestEveryPlay:
     def test_folding_the_recorded_events_gives_the_state_of_the_loop(self, make: type[Play]) -> None:
         play = make()

@@ -94,7 +94,7 @@ def expected_run(run: RunState, events: list[Any]) -> dict[str, Any]:
     bases = {s.cost_basis for s in run.steps} if run.cost_usd is not None else {"none"}
     return {
         "run_id": run.run_id, "session_id": run.session_id, "previous": run.previous,
-        "copy_of": run.started.copy_of, "parent_run_id": run.parent_run_id,
+        "copy_of": run.started.copy_of, "is_imported": run.started.is_imported, "parent_run_id": run.parent_run_id,
         "root_run_id": run.root_run_id, "depth": run.depth, "agent": run.agent, "is_tainted": run.is_tainted,
         "provider": run.model.partition("/")[0] if "/" in run.model else "",
         "tier": next((s.tier for s in reversed(run.steps) if s.tier), ""), "status": run.status, "model": run.model, "mode": run.mode, "is_attended": run.is_attended,

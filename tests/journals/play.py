@@ -16,8 +16,9 @@ from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFrag
 from turncell.core.digest import call_digest
 from turncell.core.events import EndStatus, Event, File, FinishReason, NoteKind, Option, Passage, Recorded, RunStarted
 from turncell.core.fold import at_rest, fold, snapshot
+from turncell.core.imported import imported
 from turncell.core.loop_state import LoopState
-from turncell.core.parts import Json, Message, Text, Usage
+from turncell.core.parts import Json, Message, Reasoning, Text, ToolCall, ToolResult, Usage
 from turncell.core.policy import Rule
 from turncell.core.reducer import reduce
 from turncell.core.signals import (
@@ -652,8 +653,22 @@ PLAYS: tuple[Callable[[], Play], ...] = (
 )  # fmt: skip
 
 
+def held_elsewhere() -> Play:
+    """Brought in as messages: no reducer has written it."""
+    play = Play("", is_begun=False)
+    said = (
+        Message("user", (Text("What do I wear in Oslo?"),)),
+        Message("assistant", (Reasoning("Two calls."), *(ToolCall(f"c{n}", "weather", "{}", f"c{n}") for n in (1, 2)))),
+        Message("tool", (ToolResult("c2", "weather", "rain"),)),
+        Message("assistant", (Text("An umbrella."),)),
+    )
+    play.events = list(imported(said, session_id="ses_1", run_ids=["run_1"], at=play.at))
+    play.state = LoopState(run=fold(play.events))
+    return play
+
+
 def main() -> None:
-    for make in (*PLAYS, asked_again):
+    for make in (*PLAYS, asked_again, held_elsewhere):
         play = make()
         journal = {"events": play.events, "snapshot": snapshot(fold(play.events))}
         plain = codec.decode_json(codec.encode(journal))

@@ -32,9 +32,9 @@ export function footView(context: Context, scope: Scope): HTMLElement {
     if (foot.hidden) return;
     for (const step of run.steps) store.read(step);
     const time = duration((run.ended_at ?? 0) - run.started_at);
+    const took = run.status === "cancelled" ? `stopped after ${time}` : time;
     const words = [
-      readable(run.model),
-      run.status === "cancelled" ? `stopped after ${time}` : time,
+      ...(run.is_imported ? ["held elsewhere"] : [readable(run.model), took]),
       ...tokens([...run.steps, ...run.summaries].map((one) => one.usage)),
       ...(run.steps.length > 0 ? [cost(totalCost(run)), stepsOf(run)] : []),
       ...budget(run),

@@ -81,7 +81,7 @@ export function headView(context: Context, scope: Scope): HTMLElement {
   });
   scope.text(time, () => {
     const run = store.read(store.run);
-    if (run.started_at === 0) return "";
+    if (run.started_at === 0 || run.is_imported) return "";
     if (isEnded(run)) return duration((run.ended_at ?? 0) - run.started_at);
     // Of a run that nobody follows any more we do not know how long it took.
     return isOpen(context) ? duration(clock.value - run.started_at) : "";

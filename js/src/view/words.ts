@@ -201,7 +201,7 @@ export function ending(run: RunView): { who: string; tone: Tone } {
     case "failed":
       return { who: "Stopped by an error", tone: "error" };
     case "cancelled":
-      return { who: "Stopped", tone: "stopped" };
+      return { who: run.is_imported ? "No answer" : "Stopped", tone: "stopped" };
     case "max_steps":
       return { who: "Stopped at the step limit", tone: "stopped" };
     case "budget":

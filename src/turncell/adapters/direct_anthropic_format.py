@@ -171,6 +171,8 @@ class Turns:
             self.system.append(clean(message.text))
             return kept
         for turn in kept.made:
+            if self._last is None and turn.role == "assistant":
+                self._last = _BEGUN
             if self._last is None:
                 self._last = turn
             elif self._last.role == turn.role:
@@ -222,6 +224,10 @@ def _turn(role: str, blocks: list[Json]) -> _Turn:
 
 def _inner(blocks: list[Json]) -> bytes:
     return encode(blocks)[1:-1] if blocks else b""
+
+
+_BEGUN = _turn("user", [{"type": "text", "text": "[the conversation begins]"}])
+"""Stands before a greeting: some who serve this format want the user to speak first."""
 
 
 def _listed(*some: bytes) -> bytes:

@@ -50,10 +50,12 @@ AnyTool = Tool | Callable[..., Any]
 def cassette_of(source: Session | Iterable[Event]) -> Recordings:
     """What the models said in a session, or in the events of one or several runs of one, oldest first.
 
+    Without runs that were held elsewhere: what their models were asked is not known.
     `write_cassette` makes a file of it, for tests: tools, options and the model's name then fit anything.
     """
     runs = source.runs if isinstance(source, Session) else _runs(source)
-    return Recordings(recording for run in runs for recording in recordings_of(run, _before(runs, run)))
+    known = [run for run in runs if not run.started.is_imported]
+    return Recordings(recording for run in known for recording in recordings_of(run, _before(runs, run)))
 
 
 def recordings_of(run: RunState, before: Sequence[RunState] = ()) -> list[Recording]:
@@ -113,7 +115,8 @@ def replayed_tools(tools: Iterable[AnyTool] | None, run: RunState | Run) -> list
 def replay(session: Session, *, tools: Iterable[AnyTool] | None = None) -> list[Run]:
     """Run every run of a session again from its record: no provider is asked, no tool runs, nothing is stored. Blocks.
 
-    `compare(run, again)` says where one differs from its record. `tools` are those whose schemas and validation count;
+    Runs that were held elsewhere (`is_imported`) have no record to run from and are left out; UsageError where there are
+    no others. `compare(run, again)` says where one differs from its record. `tools` are those whose schemas and validation count;
     None makes them from the record.
 
     >>> from turncell import compare
@@ -124,7 +127,16 @@ def replay(session: Session, *, tools: Iterable[AnyTool] | None = None) -> list[
     ('It is a fine day.', None)
     """
     tools = None if tools is None else list(tools)
-    return [_again(session, run, tools).result() for run in session.runs]
+    known = [run for run in session.runs if not run.started.is_imported]
+    if session.runs and not known:
+        raise UsageError(f"{session!r} {_NO_RECORD}")
+    return [_again(session, run, tools).result() for run in known]
+
+
+_NO_RECORD = (
+    "was held elsewhere and brought in as messages, so there is no recording of what its models were asked; "
+    "session.retry(run_id) asks a prompt of it again"
+)
 
 
 def reask(
@@ -168,6 +180,8 @@ def _again(
 ) -> Run:
     if run.prompt is None:
         raise UsageError(f"run {run.run_id!r} has no message in its record, so there is nothing to ask again")
+    if run.started.is_imported:
+        raise UsageError(f"run {run.run_id!r} {_NO_RECORD}")
     record = _Record(run, until, is_live=live is not None and tools is not None)
     before = _before(session.all_runs, run)
     model: Model = CassetteModel(recordings_of(run, before), run.model)

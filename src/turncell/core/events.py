@@ -71,6 +71,8 @@ class RunStarted(Recorded):
     """The run whose place in the conversation this one takes; those after it keep theirs."""
     copy_of: str | None = None
     """The run of another session that this is a copy of: what it cost is counted there."""
+    is_imported: bool = False
+    """Held elsewhere and brought in as messages: its times, tokens and costs are not known (see `core.imported`)."""
     root_run_id: str = ""
     parent_run_id: str | None = None
     parent_call_id: str | None = None

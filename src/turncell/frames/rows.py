@@ -275,10 +275,18 @@ class RunRow:
         first = next((step for step in steps if step.first_token_s is not None), None)
         began_at = started["at"]
         provider, slash, _ = started["model"].partition("/")
+        is_imported = started.get("is_imported", False)
+        spent_s: tuple[float | None, ...] = (
+            sum(step.duration_s or 0.0 for step in steps),
+            self.tools.total_s,
+            self.waiting.total_s,
+        )
+        if is_imported:  # what happened elsewhere took its time, and nobody knows which
+            spent_s = (None, None, None)
         closing = self.end.get("text")
         text = next(filter(None, (s.answer() for s in reversed(steps))), "") if closing is None else closing
         return (
-            self.run_id, self.session_id, started.get("previous"), started.get("copy_of"), started.get("parent_run_id"),
+            self.run_id, self.session_id, started.get("previous"), started.get("copy_of"), is_imported, started.get("parent_run_id"),
             started.get("root_run_id") or self.run_id, started.get("depth", 0), started.get("agent", ""),
             self.status(), started["model"], provider if slash else "",
             next((step.tier for step in reversed(steps) if step.tier), ""), started["mode"],
@@ -288,9 +296,8 @@ class RunRow:
             *(_total(one.usage.get(name) for one in paid) for name in TOKENS),
             any(one.usage.get("is_estimated", False) for one in paid), cost_usd,
             bases.pop() if len(bases) == 1 else "mixed", began_at, self.ended_at,
-            None if self.ended_at is None else self.ended_at - began_at,
-            None if first is None else first.started_at - began_at + (first.first_token_s or 0.0),
-            sum(step.duration_s or 0.0 for step in steps), self.tools.total_s, self.waiting.total_s,
+            None if self.ended_at is None or is_imported else self.ended_at - began_at,
+            None if first is None else first.started_at - began_at + (first.first_token_s or 0.0), *spent_s,
             self.end.get("kind"), self.end.get("message"), started.get("cell_id"),
         )  # fmt: skip
 

@@ -213,6 +213,8 @@ def ending(run: RunState) -> tuple[str, str, Tone] | None:
     if run.status == "failed":
         return _FAILURES.get(run.error_kind or "", "Stopped by an error"), run.error or "", "err"
     title, tone = _STOPS[run.status]
+    if run.started.is_imported:
+        return "No answer", run.error or "", tone
     return title, run.error or "", tone
 
 
@@ -350,10 +352,11 @@ def json_text(value: Json) -> str:
 
 def footer(run: RunState) -> list[str]:
     """Model, time, tokens and cost. A cost that nobody knows is said to be unknown, never shown as 0."""
-    items = [visible(run.model)]
+    is_imported = run.started.is_imported
+    items = ["held elsewhere" if is_imported else visible(run.model)]
     if len(run.steps) > 1:
         items.append(steps_of(run))
-    if run.ended_at is not None:
+    if run.ended_at is not None and not is_imported:
         time = duration(run.ended_at - run.started_at)
         items.append(f"stopped after {time}" if run.status == "cancelled" else time)
     usage, about = run.usage, "≈ " if run.usage.is_estimated else ""

@@ -113,6 +113,7 @@ class RunView:
     depth: int
     cell_id: str | None
     agent: str
+    is_imported: bool
     prompt: str
     steps: list[StepView]
     queued: list[QueuedView]

@@ -246,13 +246,29 @@ class Agent:
         """The most that an answer may take."""
         return cast("int | None", self.model_options["max_tokens"])
 
-    def session(self, title: str = "") -> Session:
-        """A new session, in which this agent answers what is sent."""
+    def session(self, title: str = "", *, messages: Iterable[Any] | None = None) -> Session:
+        """A new session, in which this agent answers what is sent.
+
+        messages    a conversation held elsewhere, to go on with: dicts (or objects with `model_dump()`) as OpenAI and
+                    Anthropic have them, or Messages of ours. Each message of the user becomes a run; nothing is executed
+
+        Those runs are marked (`is_imported`): what they cost, and when they were, is not known. Instructions are the
+        agent's: a system message that says something else is refused. UsageError, with the index of the message, for what
+        cannot be read.
+
+        >>> from turncell.testing import ScriptedModel
+        >>> said = [{"role": "user", "content": "I am Ana."}, {"role": "assistant", "content": "Hello, Ana."}]
+        >>> session = Agent(ScriptedModel(["You are Ana."])).session(messages=said)
+        >>> session.send("Who am I?").result().text, len(session.runs)
+        ('You are Ana.', 2)
+        """
+        title = text("title", title)
+        told = () if messages is None else defaults.read_messages(messages, self.instructions)
         within = trace.current_trace()
         around = within.driver.setup.journal if within is not None else None
         # What an unrecorded run starts is not recorded either.
         journal = around if isinstance(around, Unrecorded) else self.journal
-        session = Session.new(journal, text("title", title))
+        session = Session.new(journal, title, told)
         session.agent = self
         return session
 

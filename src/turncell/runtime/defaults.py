@@ -17,6 +17,7 @@ from turncell.runtime.ports import Damage, Model, Record, SessionInfo, Store
 if TYPE_CHECKING:
     from turncell.adapters.mcp_schema import ForeignSchema
     from turncell.core.fold import RunState
+    from turncell.core.parts import Message
     from turncell.runtime.agent import Agent
     from turncell.runtime.run import Run
     from turncell.runtime.session import Session
@@ -149,6 +150,13 @@ def read_document(file: BinaryIO) -> Iterator[tuple[int, SessionInfo, str, Itera
     from turncell.adapters.markdown_document import read
 
     return read(file)
+
+
+def read_messages(given: Any, instructions: str) -> tuple[Message, ...]:
+    """See `foreign_messages.read_messages`."""
+    from turncell.adapters.foreign_messages import read_messages
+
+    return read_messages(given, instructions)
 
 
 def replay(session: Session, tools: Iterable[Tool | Callable[..., Any]] | None) -> list[Run]:

@@ -49,7 +49,7 @@ def as_message(prompt: Prompt) -> Message:
         if any(isinstance(item, Message | Mapping) for item in prompt):
             raise UsageError(
                 "a prompt is what is said now, and this list has messages; what was said before is in a session: "
-                "session = agent.session(), then session.send(...) for each prompt"
+                "session = agent.session(messages=[...]), then session.send(...) for each prompt"
             )
         message: Any = Message("user", as_parts(prompt))
     else:

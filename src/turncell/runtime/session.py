@@ -7,9 +7,12 @@ import builtins
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,16 +22,18 @@ from turncell.core.conversation import Conversation, arrange
 from turncell.core.events import (
     Arranged,
     Event,
+    RecordedEvent,
     RequestAnswered,
     RequestOpened,
     RulesChanged,
 )
 from turncell.core.fold import CallState, RunState, at_rest, fold
+from turncell.core.imported import imported
 from turncell.core.parts import Message, Usage
 from turncell.core.policy import Rule
 from turncell.core.values import evolve
 from turncell.errors import SessionInDoubt, StoreError, UsageError
-from turncell.runtime import defaults, owners
+from turncell.runtime import defaults, owners, secrets
 from turncell.runtime.inputs import InputQueue
 from turncell.runtime.inside import doubtful_calls, events_inside, sessions_inside
 from turncell.runtime.interrupted import ended, was_cut_short
@@ -103,14 +108,28 @@ class Session:
         self._damage: Damage | None = None
 
     @classmethod
-    def new(cls, journal: Journal, title: str = "") -> Session:
-        """An empty session, in the current folder."""
+    def new(cls, journal: Journal, title: str = "", messages: Sequence[Message] = ()) -> Session:
+        """A session in the current folder: empty, or with the runs that these messages make (see `core.imported`)."""
+        if messages:
+            secrets.refresh()
+            title = title or next((message.text[:80] for message in messages if message.role == "user"), "")
         title = redactor().text(title)
         session = cls(new_id("ses"), journal, title)
         session._is_new = True
         at, project = time.time(), os.getcwd()
         journal.submit(lambda store: store.create_session(session.id, title=title, project=project, at=at))
+        if messages:
+            ids = iter(partial(new_id, "run"), None)
+            told = imported(messages, session_id=session.id, run_ids=ids, at=at)
+            session._take_in([secrets.without_secrets(event) for event in told])
         return session
+
+    def _take_in(self, told: builtins.list[RecordedEvent]) -> None:
+        """Record whole runs that were held elsewhere: all of them, or none."""
+        self.journal.record(told).result()
+        self._is_new = False  # whoever claims it reads it first
+        for _, events in groupby(told, attrgetter("run_id")):
+            self.add(fold(events))
 
     @classmethod
     def load(cls, session_id: str, journal: Journal | None = None) -> Session:
