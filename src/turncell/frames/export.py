@@ -221,6 +221,8 @@ def _timeline(runs: list[RunState]) -> str:
         bar = f"margin-left:{(run.started_at - began) / whole_s:.2%};width:{length_s / whole_s:.2%}"
         asked = one_line(run.prompt.text if run.prompt else "", 120)
         time = words.duration(length_s) if run.ended_at is not None else "open"
+        if run.started.is_imported:
+            time = "held elsewhere"
         rows.append(
             f'<li><a href="#turn-{number}"><span class="tc-at">{datetime.fromtimestamp(run.started_at, UTC):%H:%M:%S}</span> '
             f'<span class="tc-asked" dir="auto">{escape(asked)}</span> <span class="tc-track"><span style="{bar}"></span></span> '

@@ -128,8 +128,9 @@ def footer(run: RunState) -> str:
     >>> footer(RunState())
     'running · 0 steps · tokens unknown · cost unknown'
     """
-    parts = [run.model, run.status, steps_of(run)]
-    if run.ended_at is not None:
+    is_imported = run.started.is_imported
+    parts = ["held elsewhere" if is_imported else run.model, run.status, steps_of(run)]
+    if run.ended_at is not None and not is_imported:
         parts.append(f"{run.ended_at - run.started_at:.1f} s")
     usage = run.usage
     if usage.input_tokens is None and usage.output_tokens is None:
