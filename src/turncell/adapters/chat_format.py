@@ -13,7 +13,7 @@ import orjson
 from turncell.adapters.kept_bytes import Encoded, Kept, KeptTalks, encoded_list
 from turncell.adapters.seals import ANTHROPIC, REDACTED, THOUGHT, seal_of
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
-from turncell.runtime.ports import ToolSpec
+from turncell.runtime.ports import TOOL_CHOICES, ToolSpec
 
 _LEGAL_ID = re.compile(r"[A-Za-z0-9_-]{1,40}")
 """OpenAI's chat completions refuse more, others from 64 on; vLLM makes longer ones itself."""
@@ -231,6 +231,14 @@ def chat_tools(tools: Sequence[ToolSpec]) -> list[dict[str, Json]]:
         }
         for t in tools
     ]
+
+
+def chat_tool_choice(choice: str) -> Json:
+    """
+    >>> chat_tool_choice("required"), chat_tool_choice("add")
+    ('required', {'type': 'function', 'function': {'name': 'add'}})
+    """
+    return choice if choice in TOOL_CHOICES else {"type": "function", "function": {"name": choice}}
 
 
 def clean(text: str) -> str:

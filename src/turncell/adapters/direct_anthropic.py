@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Unpack, get_args
 
 import orjson
 
-from turncell.adapters.direct_anthropic_format import CacheTime, Turns, has_schema_mode, messages_body
+from turncell.adapters.direct_anthropic_format import CacheTime, Turns, check_forced, has_schema_mode, messages_body
 from turncell.adapters.direct_format import count
 from turncell.adapters.direct_model import DirectModel, EventReading, Options
 from turncell.adapters.kept_bytes import KeptTalks
@@ -60,6 +60,13 @@ class DirectAnthropic(DirectModel):
 
     def _body(self, request: ModelRequest) -> dict[str, Json]:
         return messages_body(request, self.model, self.prompt_cache, self._talks)
+
+    def _fields(self, fields: dict[str, Json], request: ModelRequest) -> dict[str, Json]:
+        fields = super()._fields(fields, request)
+        thinking = fields.get("thinking")
+        if request.tools and isinstance(thinking, dict) and thinking.get("type") != "disabled":
+            check_forced(self.name, request.tool_choice)
+        return fields
 
     def _reading(self, key: str | None) -> MessagesReading:
         return MessagesReading(self.name, key, self._sealed_by)

@@ -24,6 +24,7 @@ from turncell.adapters.direct_format import WireIds, image_url, joined, schema_i
 from turncell.adapters.kept_bytes import Encoded, Kept, KeptTalks, encoded_list
 from turncell.adapters.seals import ANTHROPIC
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
+from turncell.errors import ModelFailure
 from turncell.runtime.ports import ModelRequest, ToolSpec
 
 CacheTime: TypeAlias = Literal["5m", "1h", "off"]
@@ -84,6 +85,8 @@ def messages_body(
     }
     if request.tools:
         body["tools"] = Encoded(_marked(talks.tools(request.tools, _tools), mark, b"}]"))
+        if request.tool_choice is not None:
+            body["tool_choice"] = _choice(request.tool_choice)
     if system:
         body["system"] = Encoded(_marked(encode([{"type": "text", "text": system}]), mark, b"}]"))
     body["messages"] = turns.encoded(mark)
@@ -113,6 +116,25 @@ def _think(body: dict[str, Json], output: dict[str, Json], effort: str, version:
     # Refused otherwise: a turn that called tools without thinking must go on without.
     if budget_tokens >= _LEAST_TOKENS and not turns.called_without_thinking():
         body["thinking"] = {"type": "enabled", "budget_tokens": budget_tokens}
+
+
+def _choice(choice: str) -> dict[str, Json]:
+    kind = {"auto": "auto", "none": "none", "required": "any"}.get(choice)
+    return {"type": "tool", "name": choice} if kind is None else {"type": kind}
+
+
+def check_forced(name: str, choice: str | None) -> None:
+    """ModelFailure for a call that is demanded of a model that thinks: Anthropic's refuse it, and at some providers no
+    longer think, unasked.
+
+    Source: https://platform.claude.com/docs/en/build-with-claude/extended-thinking, extended thinking with tool use.
+    """
+    if choice not in (None, "auto", "none"):
+        raise ModelFailure(
+            "bad_request",
+            f"{name}: a model that thinks cannot be made to call a tool, and tool_choice is {choice!r}; "
+            "use tool_choice='auto' and say so in the instructions, or leave out the reasoning",
+        )
 
 
 def _tools(tools: Sequence[ToolSpec]) -> bytes:

@@ -21,6 +21,7 @@ from turncell.adapters.chat_format import (
     Dialect,
     MessageBytes,
     chat_messages,
+    chat_tool_choice,
     chat_tools,
     encode,
     is_mistral,
@@ -89,7 +90,8 @@ class RequestBuilder:
         if _is_set_up(self._litellm) or has_listeners(self._litellm):
             return None
         frame_of = (
-            request.temperature, request.max_tokens, request.reasoning_effort, request.tools, key,
+            request.temperature, request.max_tokens, request.reasoning_effort, request.tool_choice, request.tools,
+            key,
             encode(dict(extra)) if extra else b"", encode(request.output_schema) if request.output_schema else b"",
         )  # fmt: skip
         latest_of, frame = self._latest
@@ -137,6 +139,7 @@ class RequestBuilder:
         given = {
             "temperature": request.temperature, "max_tokens": request.max_tokens,
             "reasoning_effort": request.reasoning_effort, "tools": tools,
+            "tool_choice": tool_choice_of(request),
             "response_format": None if request.output_schema is None else response_format(request.output_schema),
         }  # fmt: skip
         given = {name: value for name, value in given.items() if value is not None} | extra
@@ -209,6 +212,10 @@ def dialect_of(provider: str, name: str, base_url: str | None) -> Dialect:
 
 def _signed_id(text: str) -> str:
     return text if THOUGHT in text else legal_id(text)
+
+
+def tool_choice_of(request: ModelRequest) -> Json:
+    return None if request.tool_choice is None or not request.tools else chat_tool_choice(request.tool_choice)
 
 
 def response_format(schema: dict[str, Json]) -> dict[str, Json]:
