@@ -11,7 +11,7 @@ from typing import NamedTuple
 import orjson
 
 from turncell.adapters.kept_bytes import Encoded, Kept, KeptTalks, encoded_list
-from turncell.adapters.seals import ANTHROPIC, REDACTED, THOUGHT, seal_of
+from turncell.adapters.seals import ANTHROPIC, NO_SIGNATURE, REDACTED, THOUGHT, seal_of
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from turncell.runtime.ports import TOOL_CHOICES, ToolSpec
 
@@ -44,6 +44,8 @@ class Dialect(NamedTuple):
     """The field in which thoughts go back as text."""
     has_signed_calls: bool = False
     """Google's, which refuses a call without the signature that it came with."""
+    wants_signatures: bool = False
+    """Gemini's from 3 on, which refuses a step whose first call has none: those of other models get a stand-in."""
     wire_id: Callable[[str], str] = legal_id
     """Makes the id of a tool call from the provider's own."""
     answers_results: bool = False
@@ -52,6 +54,7 @@ class Dialect(NamedTuple):
 
 LITELLM = Dialect(ANTHROPIC)
 _MISTRAL = re.compile(r"(mis|minis|magis|devs|codes|mix|pix|vox)tral", re.I)
+_GEMINI = re.compile(r"gemini-(\d+)")
 _BETWEEN: dict[str, Json] = {"role": "assistant", "content": "OK."}
 
 
@@ -61,6 +64,15 @@ def is_mistral(model: str) -> bool:
     (True, False)
     """
     return _MISTRAL.search(model) is not None
+
+
+def wants_signatures(model: str) -> bool:
+    """
+    >>> [wants_signatures(name) for name in ("google/gemini-3.1-pro-preview", "gemini-2.5-pro", "gpt-5")]
+    [True, False, False]
+    """
+    found = _GEMINI.search(model)
+    return found is not None and int(found[1]) >= 3
 
 
 def chat_messages(
@@ -276,7 +288,7 @@ def _assistant(message: Message, ids: dict[str, str], dialect: Dialect) -> dict[
                 call_id = legal_id(call.call_id)
             taken.add(call_id)
             ids[call.call_id] = call_id
-            calls.append(_call(call, call_id, dialect))
+            calls.append(_call(call, call_id, dialect, is_first=not calls))
     if thoughts:
         told = without_last_thoughts(message.parts)
         if blocks := [block for part in told if (block := thinking_block(part, dialect.sealed_by)) is not None]:
@@ -291,9 +303,11 @@ def _assistant(message: Message, ids: dict[str, str], dialect: Dialect) -> dict[
     return chat
 
 
-def _call(call: ToolCall, call_id: str, dialect: Dialect) -> dict[str, Json]:
+def _call(call: ToolCall, call_id: str, dialect: Dialect, *, is_first: bool) -> dict[str, Json]:
     said = {"id": call_id, "type": "function", "function": {"name": call.name, "arguments": arguments_text(call)}}
     signature = (call.provider_id or "").partition(THOUGHT)[2] if dialect.has_signed_calls else ""
+    if not signature and is_first and dialect.wants_signatures:
+        signature = NO_SIGNATURE
     return said | {"extra_content": {"google": {"thought_signature": signature}}} if signature else said
 
 

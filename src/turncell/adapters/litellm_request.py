@@ -27,6 +27,7 @@ from turncell.adapters.chat_format import (
     is_mistral,
     legal_id,
     mark_prefixes,
+    wants_signatures,
 )
 from turncell.adapters.direct_format import strict_schema
 from turncell.adapters.litellm_parsed import has_listeners
@@ -205,6 +206,7 @@ def dialect_of(provider: str, name: str, base_url: str | None) -> Dialect:
         details_by=sealer_at(base_url) if base_url else provider,
         thoughts_in="reasoning_content" if provider in ("deepseek", "moonshot") else None,
         has_signed_calls="gemini" in name and not is_google,
+        wants_signatures=wants_signatures(name) and not is_google,  # there LiteLLM sees to it
         wire_id=_signed_id if is_google else legal_id,
         answers_results=is_mistral(name),
     )

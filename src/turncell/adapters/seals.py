@@ -23,6 +23,12 @@ REDACTED = "redacted:"
 THOUGHT = "__thought__"
 """After this word the id of a call has Gemini's signature of it, as LiteLLM keeps them; nobody else wants it."""
 
+NO_SIGNATURE = "skip_thought_signature_validator"
+"""What Google takes in place of a signature, for calls that its model has not made.
+
+Source: https://ai.google.dev/gemini-api/docs/thought-signatures, the questions about other models at its end.
+"""
+
 
 def seal(by: str, text: str) -> str:
     """
