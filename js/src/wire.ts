@@ -205,7 +205,7 @@ export interface StepView {
   duration_s: number | null;
   error: string | null;
   error_kind: string | null;
-  finish_reason: ("stop" | "length" | "tool_calls" | "filter" | "other") | null;
+  finish_reason: ("stop" | "length" | "tool_calls" | "filter" | "paused" | "other") | null;
   first_token_s: number | null;
   images: ImageView[];
   longest_gap_s: number | null;
@@ -343,10 +343,10 @@ export interface ImageView {
   media_type: string | null;
 }
 /**
- * Tokens of one model call. `None` is "not said by the provider", which is not zero.
+ * Tokens of one model call. None is unknown, which is not zero.
  *
  * `input_tokens` includes what was read from and written to the provider's cache; `output_tokens` includes
- * `reasoning_tokens`. `is_estimated` marks numbers that were counted here.
+ * `reasoning_tokens`. `is_estimated`: some of the counts were estimated here, not said by the provider.
  *
  * This interface was referenced by `Wire`'s JSON-Schema
  * via the `definition` "Usage".
@@ -460,7 +460,10 @@ export interface Steered {
   type: "Steered";
 }
 /**
- * One message of a conversation. `is_partial` marks an answer that was cut off.
+ * One message of a conversation.
+ *
+ * `role` is "user", "assistant", "tool" or "system"; `parts` are Text, Image, reasoning, tool calls and tool results;
+ * `is_partial` marks an answer that was cut off.
  *
  * This interface was referenced by `Wire`'s JSON-Schema
  * via the `definition` "Message".
@@ -471,6 +474,8 @@ export interface Message {
   role: "system" | "user" | "assistant" | "tool";
 }
 /**
+ * A piece of text in a message.
+ *
  * This interface was referenced by `Wire`'s JSON-Schema
  * via the `definition` "Text".
  */
@@ -490,7 +495,7 @@ export interface Reasoning {
   type: "reasoning";
 }
 /**
- * An image: `data` is base64 when `media_type` is set, otherwise an https URL.
+ * An image: `data` is base64 when `media_type` is set, otherwise a URL.
  *
  * This interface was referenced by `Wire`'s JSON-Schema
  * via the `definition` "Image".
@@ -588,7 +593,7 @@ export interface StepFinished {
   cost_basis: "provider" | "prices" | "user" | "none";
   cost_usd: number | null;
   duration_s: number;
-  finish_reason: "stop" | "length" | "tool_calls" | "filter" | "other";
+  finish_reason: "stop" | "length" | "tool_calls" | "filter" | "paused" | "other";
   first_token_s: number | null;
   longest_gap_s: number | null;
   reasoning_s: number | null;
@@ -837,12 +842,16 @@ export interface RulesChanged {
   type: "RulesChanged";
 }
 /**
- * One line of a policy.
+ * What happens to calls of some tools: `Rule("send_*", "deny", {"to": "*@rival.example"})`.
  *
- * `tool` is a glob over tool names; `where` maps argument names to globs over their text (a string as it is,
- * anything else as JSON would write it). All of them must match, upper and lower case told apart.
- * `tainted=True`: an allow of this rule stands also after untrusted output was read.
- * Raises UsageError for what is none of these.
+ * tool     a glob over tool names
+ * verdict  "allow", "deny" or "ask"
+ * where    names of arguments and globs over their text (other values as JSON writes them); all must match. Upper and
+ *          lower case differ
+ * reason   what the person and the model are told
+ * tainted  whether an allow holds also after the model has read untrusted output
+ *
+ * UsageError for anything else.
  *
  * >>> Rule("mail", "alow")
  * Traceback (most recent call last):
@@ -939,10 +948,10 @@ export interface Compacted {
   usage: Usage1;
 }
 /**
- * Tokens of one model call. `None` is "not said by the provider", which is not zero.
+ * Tokens of one model call. None is unknown, which is not zero.
  *
  * `input_tokens` includes what was read from and written to the provider's cache; `output_tokens` includes
- * `reasoning_tokens`. `is_estimated` marks numbers that were counted here.
+ * `reasoning_tokens`. `is_estimated`: some of the counts were estimated here, not said by the provider.
  */
 export interface Usage1 {
   cache_read_tokens: number | null;

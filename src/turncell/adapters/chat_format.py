@@ -11,7 +11,7 @@ from typing import NamedTuple
 import orjson
 
 from turncell.adapters.kept_bytes import Encoded, Kept, KeptTalks, encoded_list
-from turncell.adapters.seals import ANTHROPIC, NO_SIGNATURE, REDACTED, THOUGHT, seal_of
+from turncell.adapters.seals import ANTHROPIC, BLOCK, NO_SIGNATURE, REDACTED, THOUGHT, seal_of
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from turncell.runtime.ports import TOOL_CHOICES, ToolSpec
 
@@ -351,12 +351,15 @@ def _detail(part: Reasoning, by: str) -> dict[str, Json] | None:
     return detail | {"text": clean(part.text)} if detail.get("type") == "reasoning.text" else detail
 
 
-def without_last_thoughts(parts: Sequence[Part]) -> Sequence[Part]:
-    """Anthropic refuses an answer that ends with a thought, such as one that was cut while it thought."""
+def without_last_thoughts(parts: Sequence[Part], served_by: str = "") -> Sequence[Part]:
+    """Anthropic refuses an answer that ends with a thought, such as one that was cut while it thought. Blocks that are
+    sealed by `served_by` are none."""
     said = [
         at
         for at, part in enumerate(parts, 1)
-        if isinstance(part, ToolCall) or (isinstance(part, Text) and part.text.strip())
+        if isinstance(part, ToolCall)
+        or (isinstance(part, Text) and part.text.strip())
+        or (served_by and served_block(part, served_by) is not None)
     ]
     return parts[: said[-1]] if said else ()
 
@@ -364,11 +367,23 @@ def without_last_thoughts(parts: Sequence[Part]) -> Sequence[Part]:
 def thinking_block(part: Part, sealed_by: str = ANTHROPIC) -> dict[str, Json] | None:
     """A thought as Anthropic's format has it; None for what is none, or is not sealed by them."""
     signature = seal_of(part, sealed_by) if isinstance(part, Reasoning) else None
-    if not isinstance(part, Reasoning) or signature is None:
+    if not isinstance(part, Reasoning) or signature is None or signature.startswith(BLOCK):
         return None
     if signature.startswith(REDACTED):
         return {"type": "redacted_thinking", "data": signature.removeprefix(REDACTED)}
     return {"type": "thinking", "thinking": clean(part.text), "signature": signature}
+
+
+def served_block(part: Part, sealed_by: str = ANTHROPIC) -> dict[str, Json] | None:
+    """What a tool that runs at the provider was asked or has said, in Anthropic's format; None for what is none, or another's."""
+    signature = seal_of(part, sealed_by) if isinstance(part, Reasoning) else None
+    if signature is None or not signature.startswith(BLOCK):
+        return None
+    try:
+        block: dict[str, Json] = orjson.loads(signature.removeprefix(BLOCK))
+    except orjson.JSONDecodeError:  # a secret was taken out of it
+        return None
+    return block
 
 
 def _content(parts: Sequence[Part]) -> Json:

@@ -144,6 +144,8 @@ def _resume(turn: Turn, s: Resume) -> None:
     elif unjudged:
         turn.set(is_judging=True)
         turn.commands.append(Judge(unjudged))
+    elif not turn.calls and turn.run.steps[-1].finish_reason == "paused":
+        steps.go_on(turn)
     elif not turn.calls and (last := turn.run.steps[-1]).message is not None and last.error_kind != INTERRUPTED:
         if last.message.is_partial:
             turn.end("truncated", "length", "the answer was cut at the model's output limit")
