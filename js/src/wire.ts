@@ -206,7 +206,7 @@ export interface StepView {
   duration_s: number | null;
   error: string | null;
   error_kind: string | null;
-  finish_reason: ("stop" | "length" | "tool_calls" | "filter" | "other") | null;
+  finish_reason: ("stop" | "length" | "tool_calls" | "filter" | "paused" | "other") | null;
   first_token_s: number | null;
   images: ImageView[];
   longest_gap_s: number | null;
@@ -595,7 +595,7 @@ export interface StepFinished {
   cost_basis: "provider" | "prices" | "user" | "none";
   cost_usd: number | null;
   duration_s: number;
-  finish_reason: "stop" | "length" | "tool_calls" | "filter" | "other";
+  finish_reason: "stop" | "length" | "tool_calls" | "filter" | "paused" | "other";
   first_token_s: number | null;
   longest_gap_s: number | null;
   reasoning_s: number | null;

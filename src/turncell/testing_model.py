@@ -28,7 +28,7 @@ from turncell.core.deltas import CallFragment, Finished, Fragment, ImageFragment
 from turncell.core.events import CostBasis, FinishReason
 from turncell.core.parts import Image, Message, Reasoning, Text, ToolCall, ToolResult, Usage
 from turncell.errors import FailureKind, ModelFailure, UsageError
-from turncell.runtime.ports import Capabilities, Model, ModelRequest, ToolSpec, capabilities_of
+from turncell.runtime.ports import TOOL_CHOICES, Capabilities, Model, ModelRequest, ToolSpec, capabilities_of
 
 MakeModel: TypeAlias = Callable[[], Model]
 ModelClause: TypeAlias = Callable[[MakeModel], None]
@@ -306,6 +306,11 @@ def an_output_schema_is_no_failure_if_it_says_that_it_holds_one(make: MakeModel)
         _answers(make, _ask(output_schema=schema))
 
 
+def a_tool_choice_is_no_failure(make: MakeModel) -> None:
+    """A model need not heed it."""
+    _answers(make, *(_ask(tools=(_ADD, _NOTHING), tool_choice=choice) for choice in (*TOOL_CHOICES, "now")))
+
+
 MODEL_CLAUSES: tuple[ModelClause, ...] = (
     it_has_a_name_and_what_it_can_do_has_the_right_shape,
     bursts_are_lists_of_fragments_and_never_empty,
@@ -323,6 +328,7 @@ MODEL_CLAUSES: tuple[ModelClause, ...] = (
     a_history_may_be_long_and_of_any_shape,
     images_are_no_failure_unless_it_says_that_it_sees_none,
     an_output_schema_is_no_failure_if_it_says_that_it_holds_one,
+    a_tool_choice_is_no_failure,
 )
 
 

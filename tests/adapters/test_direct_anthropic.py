@@ -18,13 +18,14 @@ from pydantic import BaseModel, Field
 from tests.adapters.direct import Direct, DirectRuns
 from tests.adapters.streams import ADD, KEY, ask, content, cut, hear, names, play
 from turncell import Agent, ModelFailure, UsageError, tool
-from turncell.adapters.chat_format import chat_messages
+from turncell.adapters.chat_format import chat_messages, encode
 from turncell.adapters.direct_anthropic import DirectAnthropic, MessagesReading
 from turncell.adapters.direct_anthropic_format import messages_body
+from turncell.adapters.direct_responses_format import responses_body
 from turncell.adapters.price import Price
 from turncell.adapters.price_list import list_price
 from turncell.core.deltas import Finished
-from turncell.core.parts import Image, Message, Part, Reasoning, Text, ToolCall, ToolResult, Usage
+from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult, Usage
 from turncell.errors import UnknownModelError
 from turncell.runtime import defaults
 from turncell.runtime.ports import Model, ModelRequest, capabilities_of
@@ -37,6 +38,29 @@ SIGNATURE = "EqQBCgIYAhIM1gbcDa9GJwZA2b3hGgxBdjrkzLoky3dl1pkiMOYds+/=="
 
 model = Direct(DirectAnthropic, "anthropic/claude-sonnet-4-5", has_v1=False, said_after=4)
 answer = model.answer
+
+
+def served(block: Json) -> Reasoning:
+    """A block of a tool that runs at the provider, as it is kept."""
+    return Reasoning("", "anthropic:block:" + json.dumps(block, ensure_ascii=False, separators=(",", ":")))
+
+
+def found(call_id: str, title: str, url: str, sealed: str) -> Json:
+    page = {"type": "web_search_result", "title": title, "url": url, "encrypted_content": sealed, "page_age": None}
+    return {"type": "web_search_tool_result", "tool_use_id": call_id, "content": [page]}
+
+
+PAUSED: list[Json] = [
+    {"type": "thinking", "thinking": "Search.", "signature": "c2VhbA=="},
+    {"type": "text", "text": "I search. "},
+    {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "weather NYC"}},
+    found("srvtoolu_1", "Weather", "https://example.org/Weather", "Ev0D"),
+    {"type": "server_tool_use", "id": "srvtoolu_2", "name": "web_search", "input": {"query": "weather Oslo"}},
+]
+"""What paused.sse says, whole."""
+CONTINUED: list[Json] = [
+    found("srvtoolu_2", "Oslo", "https://example.org/Oslo", "Ew0E"), {"type": "text", "text": "Both are wet."},
+]  # fmt: skip
 
 ANSWERS: dict[str, tuple[tuple[Part, ...], str, Usage]] = {
     "text": ((Text("Grüße, 🌦!"),), "stop", Usage(25, 15)),
@@ -77,7 +101,22 @@ ANSWERS: dict[str, tuple[tuple[Part, ...], str, Usage]] = {
         Usage(25, 15),
     ),
     "omitted_thinking": ((Reasoning("", "anthropic:RXJzdGVz"), Text("21")), "stop", Usage(25, 40, reasoning_tokens=37)),
-    "server_tool": ((Text("I'll check. It is 19°."),), "stop", Usage(10682, 510, 0, 0)),
+    "server_tool": (
+        (
+            Text("I'll check."),
+            served({"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "weather NYC"}}),
+            served(found("srvtoolu_1", "Weather", "https://example.org", "Ev0D")),
+            Text(" It is 19°."),
+        ),
+        "stop",
+        Usage(10682, 510, 0, 0),
+    ),
+    "paused": (
+        (Reasoning("Search.", "anthropic:c2VhbA=="), Text("I search. "), *map(served, PAUSED[2:])),
+        "paused",
+        Usage(25, 15),
+    ),
+    "continued": ((served(CONTINUED[0]), Text("Both are wet.")), "stop", Usage(25, 15)),
     "cached": ((Text("Yes."),), "stop", Usage(100298, 503, 100000, 248)),
     "empty_arguments": ((ToolCall("call_1", "now", "", "toolu_1"),), "tool_calls", Usage(25, 15)),
     "whole_arguments": (
@@ -259,6 +298,82 @@ class TestTheBody:
     def test_an_answer_always_has_a_limit(self) -> None:
         limits = [messages_body(ask(), name)["max_tokens"] for name in ("claude-sonnet-4-5", "claude-3-haiku-20240307")]
         assert limits == [32_000, 4096]
+
+
+def sent_of(*messages: Message) -> list[Any]:
+    """Role and blocks of each turn, without marks."""
+    body = messages_body(ModelRequest(messages=messages), "claude-sonnet-4-5", "off")
+    return [(turn["role"], turn["content"]) for turn in json.loads(encode(body))["messages"]]
+
+
+def said_by(stream: str) -> Message:
+    parts, _ = play(MessagesReading("m"), [content("anthropic", stream)])
+    return Message("assistant", parts)
+
+
+def user(text: str) -> Message:
+    return Message("user", (Text(text),))
+
+
+@pytest.mark.feature("A3")
+class TestATurnThatIsPaused:
+    """https://platform.claude.com/docs/en/build-with-claude/handling-stop-reasons, pause_turn: what was said goes back as it is."""
+
+    def test_it_goes_on_with_what_was_said_and_nothing_else(self) -> None:
+        script = [raw(content("anthropic", one).decode()) for one in ("paused", "continued")]
+        search = {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}
+        with serve([*script, "Yes."]) as server:
+            session = Agent(model(server, extra_body=search), reasoning_effort="low").session()
+            run = session.send("Where does it rain?").result()
+            assert session.send("Sure?").result().text == "Yes."
+            first, second, third = [json.loads(json.dumps(body), object_hook=_unmarked) for body in server.requests]
+        assert (run.status, run.text) == ("completed", "Both are wet.")
+        assert [step.finish_reason for step in run.state.steps] == ["paused", "stop"]
+        assert second["messages"] == [*first["messages"], {"role": "assistant", "content": PAUSED}]
+        assert second["tools"] == first["tools"] and second["thinking"] == first["thinking"]
+        assert third["messages"][1] == {"role": "assistant", "content": [*PAUSED, *CONTINUED]}, "one turn, as it was"
+
+    def test_it_is_not_given_back_for_ever(self) -> None:
+        paused = raw(content("anthropic", "paused").decode())
+        with serve([paused] * 20) as server:
+            run = Agent(model(server)).run_sync("Where does it rain?")
+            assert len(server.requests) == 11
+        assert (run.status, run.text) == ("truncated", "I search. ")
+        assert "paused the answer 11 times in a row" in str(run.state.error)
+
+    def test_each_time_is_a_step_within_the_limit(self) -> None:
+        paused = raw(content("anthropic", "paused").decode())
+        with serve([paused, paused, "That is all."]) as server:
+            run = Agent(model(server), max_steps=2).run_sync("Where does it rain?")
+            last = server.requests[2]["messages"]
+        assert (run.status, run.text) == ("max_steps", "That is all.")
+        assert [block.get("id") for block in last[1]["content"] if block["type"] == "server_tool_use"] == [
+            "srvtoolu_1"
+        ] * 2
+
+    def test_a_call_without_a_result_is_left_out_where_something_else_is_said_next(self) -> None:
+        """It is refused there: "tool use was found without a corresponding result block"."""
+        told = (user("Where?"), said_by("paused"))
+        assert sent_of(*told)[1] == ("assistant", PAUSED)
+        assert sent_of(*told, user("Stop."))[1] == ("assistant", PAUSED[:-1])
+        assert sent_of(*told, said_by("continued"), user("And?"))[1] == ("assistant", [*PAUSED, *CONTINUED])
+        only = Message("assistant", (served(PAUSED[-1]),))
+        assert sent_of(user("Where?"), only, user("Stop."))[1] == ("assistant", [{"type": "text", "text": "(nothing)"}])
+
+    def test_a_result_without_its_call_is_left_out(self) -> None:
+        """The step with the call may have been summarised."""
+        assert sent_of(user("So far: ..."), said_by("continued"), user("And?"))[1] == ("assistant", CONTINUED[1:])
+
+    def test_nobody_else_is_given_such_blocks(self) -> None:
+        [chat] = chat_messages([said_by("paused")])
+        assert chat["content"] == "I search. " and len(chat["thinking_blocks"]) == 1
+        body = responses_body(ModelRequest(messages=(said_by("paused"),)), "gpt-5")
+        assert b"srvtoolu" not in encode(body)
+        torn = Message("assistant", (Reasoning("", "anthropic:block:{torn"), Text("Fine.")))
+        assert sent_of(user("Hm?"), torn) == [
+            ("user", [{"type": "text", "text": "Hm?"}]),
+            ("assistant", [{"type": "text", "text": "Fine."}]),
+        ]
 
 
 @pytest.mark.feature("C6")

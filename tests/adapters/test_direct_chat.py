@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.adapters.byte_server import byte_server, plain
-from turncell import Agent, tool
+from turncell import Agent, Route, Router, Tiers, tool
 from turncell.adapters.chat_format import Dialect, MessageBytes, chat_messages, encode
 from turncell.adapters.chat_reading import ChatReading
 from turncell.adapters.direct_chat import DirectChat
@@ -28,7 +28,7 @@ from turncell.core.parts import Image, Message, Part, Reasoning, Text, ToolCall,
 from turncell.errors import ModelFailure, UnknownModelError, UsageError
 from turncell.runtime import defaults
 from turncell.runtime.ports import Model, ModelRequest, ToolSpec
-from turncell.testing import fault, raw, reply, serve
+from turncell.testing import ScriptedModel, call, fault, raw, reply, serve
 
 pytestmark = pytest.mark.feature("G2")
 
@@ -276,6 +276,34 @@ def test_what_a_server_has_sealed_goes_back_to_it(
         if field == "tool_calls"
         else said[field] == expected
     )
+
+
+@pytest.mark.parametrize("kind", [DirectChat, LiteLLMModel])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("openai/gemini-3-flash-preview", ["skip_thought_signature_validator", None]),
+        ("openai/google/gemini-3.1-pro", ["skip_thought_signature_validator", None]),
+        ("openai/gemini-2.5-flash", [None, None]),
+        ("openai/gpt-4o-mini", [None, None]),
+    ],
+)
+def test_gemini_3_goes_on_with_what_another_model_has_called(
+    kind: type[DirectChat | LiteLLMModel], name: str, expected: list[str | None]
+) -> None:
+    """From 3 on it refuses, in the running turn, a step whose first call has no signature, and takes this word in its place
+    (https://ai.google.dev/gemini-api/docs/thought-signatures, validation, and the questions at its end)."""
+    both = [call("weather", city="Oslo"), call("weather", city="Bergen")]
+    with serve([reply(calls=[call("weather", city="Rome")]), reply("Wet.")]) as server:
+        tiers = Tiers(small=ScriptedModel([both]), frontier=kind(name, base_url=server.base_url, api_key="k"))
+        router = Router([Route("small", lambda step: step.step == 1)], default="frontier")
+        assert Agent(tiers, tools=[rain], router=router).run_sync("?").text == "Wet."
+        first, second = ([one for one in body["messages"] if "tool_calls" in one] for body in server.requests)
+    signed = [
+        [one.get("extra_content", {}).get("google", {}).get("thought_signature") for one in message["tool_calls"]]
+        for message in (*first, *second)
+    ]
+    assert signed == [expected, expected, expected[:1]], "that of a gateway that has left it out, too"
 
 
 def test_what_another_has_sealed_does_not() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
 from collections.abc import AsyncIterator
@@ -11,12 +12,14 @@ from typing import Any
 import pytest
 
 from tests.adapters.byte_server import Answer, byte_server, plain
-from tests.adapters.streams import KEY, Played, ask, content, hear, names, quickest, seconds_until_gone
+from tests.adapters.streams import ADD, KEY, Played, ask, content, hear, names, quickest, seconds_until_gone
 from turncell.adapters import litellm_parsed
 from turncell.adapters.litellm_model import LiteLLMModel, warm_up
+from turncell.adapters.seals import NO_SIGNATURE
 from turncell.core.deltas import Finished
-from turncell.core.parts import Text, ToolCall, Usage
+from turncell.core.parts import Message, Text, ToolCall, ToolResult, Usage
 from turncell.errors import ModelFailure
+from turncell.runtime.ports import ModelRequest
 from turncell.testing import fault, raw, reply, serve
 
 pytestmark = pytest.mark.feature("G1")
@@ -93,6 +96,31 @@ def test_geminis_format_is_read() -> None:
         assert isinstance(end, Finished) and isinstance(added, ToolCall)
         assert (text, added.name, json.loads(added.arguments_text)) == (Text("I add."), "add", {"a": 1})
         assert (end.finish_reason, end.usage.input_tokens, end.usage.output_tokens) == ("tool_calls", 9, 4)
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_gemini_3_itself_is_given_a_stand_in_for_the_signature_of_another_models_call(is_whole: bool) -> None:
+    """LiteLLM sees to it, in base64, which is what Google's own format has bytes in. Real signatures go back as they came."""
+    calls = (ToolCall("c1", "add", '{"a": 1}', "call_1"), ToolCall("c2", "add", '{"a": 2}', "call_2"))
+    signed = ToolCall("c3", "add", "{}", "call_3__thought__c2VhbA==")
+    talk: list[Message] = []
+    for made in (calls, (signed,)):
+        talk += [
+            Message("assistant", made),
+            Message("tool", tuple(ToolResult(one.call_id, "add", "2") for one in made)),
+        ]
+    request = ModelRequest(messages=(Message("user", (Text("hi"),)), *talk), tools=(ADD,))
+
+    async def main(name: str) -> list[list[str | None]]:
+        async with byte_server(gemini(END)) as server:
+            await hear(LiteLLMModel(name, api_key=KEY, base_url=server.url, timeout_s=20, is_whole=is_whole), request)
+            body = json.loads(server.requests[0][1])
+        said = [one["parts"] for one in body["contents"] if one["role"] == "model"]
+        return [[part.get("thoughtSignature") for part in parts] for parts in said]
+
+    stand_in = base64.b64encode(NO_SIGNATURE.encode()).decode()
+    assert asyncio.run(main("gemini/gemini-3-pro-preview")) == [[stand_in, None], ["c2VhbA=="]]
+    assert asyncio.run(main(GEMINI)) == [[None, None], ["c2VhbA=="]]
 
 
 END = said({"text": ""}, finishReason="STOP") | {"usageMetadata": USED}

@@ -40,6 +40,7 @@ from turncell.core.parts import Message, Text, Usage
 from turncell.core.signals import (
     Answered,
     Asked,
+    CallModel,
     CallReturned,
     Chosen,
     Clock,
@@ -130,7 +131,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.feed(Streamed(self.play.at, [CallFragment(index, id, name, text)]))
 
     @precondition(lambda self: self.is_late)
-    @rule(reason=st.sampled_from(["stop", "length", "tool_calls", "other"]))
+    @rule(reason=st.sampled_from(["stop", "length", "tool_calls", "paused", "other"]))
     def model_finishes(self, reason: Any) -> None:
         self.feed(ModelFinished(self.play.at, Finished(reason, Usage(1, 1))))
 
@@ -417,3 +418,17 @@ def test_signals_after_the_end_are_no_ops() -> None:
     play.feed(lambda at: Stop(at))
     assert (play.state, len(play.events)) == before
     assert reducer.reduce(play.state, Clock(1.0)).terminal
+
+
+def test_a_paused_answer_goes_on_after_a_crash() -> None:
+    play = Play("go")
+    play.say("half an ")
+    play.feed(lambda at: ModelFinished(at, Finished("paused", Usage(1, 1))))
+    kinds = [event.type for event in play.events]
+    assert kinds[-2:] == ["StepFinished", "StepStarted"] and isinstance(play.commands[-1], CallModel)
+    assert play.state.begin is not None
+    rest = at_rest(fold([event for event in play.events[:-1] if isinstance(event, Recorded)]))
+    begin, play.state, play.events = play.state.begin, LoopState(), []
+    play.feed(lambda at: Resume(at, begin, rest, rest.seq, {}))
+    assert [event.type for event in play.events] == ["Resumed", "MessageAdded", "StepStarted"]
+    assert play.commands[-1] == CallModel(2)

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import orjson
 
 from turncell.adapters.kept_bytes import Encoded, Kept, KeptTalks, encoded_list
-from turncell.adapters.seals import ANTHROPIC, REDACTED, THOUGHT, seal_of
+from turncell.adapters.seals import ANTHROPIC, BLOCK, NO_SIGNATURE, REDACTED, THOUGHT, seal_of
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
-from turncell.runtime.ports import ToolSpec
+from turncell.runtime.ports import TOOL_CHOICES, ToolSpec
 
 _LEGAL_ID = re.compile(r"[A-Za-z0-9_-]{1,40}")
 """OpenAI's chat completions refuse more, others from 64 on; vLLM makes longer ones itself."""
@@ -44,6 +44,8 @@ class Dialect(NamedTuple):
     """The field in which thoughts go back as text."""
     has_signed_calls: bool = False
     """Google's, which refuses a call without the signature that it came with."""
+    wants_signatures: bool = False
+    """Gemini's from 3 on, which refuses a step whose first call has none: those of other models get a stand-in."""
     wire_id: Callable[[str], str] = legal_id
     """Makes the id of a tool call from the provider's own."""
     answers_results: bool = False
@@ -52,6 +54,7 @@ class Dialect(NamedTuple):
 
 LITELLM = Dialect(ANTHROPIC)
 _MISTRAL = re.compile(r"(mis|minis|magis|devs|codes|mix|pix|vox)tral", re.I)
+_GEMINI = re.compile(r"gemini-(\d+)")
 _BETWEEN: dict[str, Json] = {"role": "assistant", "content": "OK."}
 
 
@@ -61,6 +64,15 @@ def is_mistral(model: str) -> bool:
     (True, False)
     """
     return _MISTRAL.search(model) is not None
+
+
+def wants_signatures(model: str) -> bool:
+    """
+    >>> [wants_signatures(name) for name in ("google/gemini-3.1-pro-preview", "gemini-2.5-pro", "gpt-5")]
+    [True, False, False]
+    """
+    found = _GEMINI.search(model)
+    return found is not None and int(found[1]) >= 3
 
 
 def chat_messages(
@@ -233,6 +245,14 @@ def chat_tools(tools: Sequence[ToolSpec]) -> list[dict[str, Json]]:
     ]
 
 
+def chat_tool_choice(choice: str) -> Json:
+    """
+    >>> chat_tool_choice("required"), chat_tool_choice("add")
+    ('required', {'type': 'function', 'function': {'name': 'add'}})
+    """
+    return choice if choice in TOOL_CHOICES else {"type": "function", "function": {"name": choice}}
+
+
 def clean(text: str) -> str:
     """The text with lone surrogates replaced: they cannot be encoded, and one would fail every later request.
 
@@ -268,7 +288,7 @@ def _assistant(message: Message, ids: dict[str, str], dialect: Dialect) -> dict[
                 call_id = legal_id(call.call_id)
             taken.add(call_id)
             ids[call.call_id] = call_id
-            calls.append(_call(call, call_id, dialect))
+            calls.append(_call(call, call_id, dialect, is_first=not calls))
     if thoughts:
         told = without_last_thoughts(message.parts)
         if blocks := [block for part in told if (block := thinking_block(part, dialect.sealed_by)) is not None]:
@@ -283,9 +303,11 @@ def _assistant(message: Message, ids: dict[str, str], dialect: Dialect) -> dict[
     return chat
 
 
-def _call(call: ToolCall, call_id: str, dialect: Dialect) -> dict[str, Json]:
+def _call(call: ToolCall, call_id: str, dialect: Dialect, *, is_first: bool) -> dict[str, Json]:
     said = {"id": call_id, "type": "function", "function": {"name": call.name, "arguments": arguments_text(call)}}
     signature = (call.provider_id or "").partition(THOUGHT)[2] if dialect.has_signed_calls else ""
+    if not signature and is_first and dialect.wants_signatures:
+        signature = NO_SIGNATURE
     return said | {"extra_content": {"google": {"thought_signature": signature}}} if signature else said
 
 
@@ -329,12 +351,15 @@ def _detail(part: Reasoning, by: str) -> dict[str, Json] | None:
     return detail | {"text": clean(part.text)} if detail.get("type") == "reasoning.text" else detail
 
 
-def without_last_thoughts(parts: Sequence[Part]) -> Sequence[Part]:
-    """Anthropic refuses an answer that ends with a thought, such as one that was cut while it thought."""
+def without_last_thoughts(parts: Sequence[Part], served_by: str = "") -> Sequence[Part]:
+    """Anthropic refuses an answer that ends with a thought, such as one that was cut while it thought. Blocks that are
+    sealed by `served_by` are none."""
     said = [
         at
         for at, part in enumerate(parts, 1)
-        if isinstance(part, ToolCall) or (isinstance(part, Text) and part.text.strip())
+        if isinstance(part, ToolCall)
+        or (isinstance(part, Text) and part.text.strip())
+        or (served_by and served_block(part, served_by) is not None)
     ]
     return parts[: said[-1]] if said else ()
 
@@ -342,11 +367,23 @@ def without_last_thoughts(parts: Sequence[Part]) -> Sequence[Part]:
 def thinking_block(part: Part, sealed_by: str = ANTHROPIC) -> dict[str, Json] | None:
     """A thought as Anthropic's format has it; None for what is none, or is not sealed by them."""
     signature = seal_of(part, sealed_by) if isinstance(part, Reasoning) else None
-    if not isinstance(part, Reasoning) or signature is None:
+    if not isinstance(part, Reasoning) or signature is None or signature.startswith(BLOCK):
         return None
     if signature.startswith(REDACTED):
         return {"type": "redacted_thinking", "data": signature.removeprefix(REDACTED)}
     return {"type": "thinking", "thinking": clean(part.text), "signature": signature}
+
+
+def served_block(part: Part, sealed_by: str = ANTHROPIC) -> dict[str, Json] | None:
+    """What a tool that runs at the provider was asked or has said, in Anthropic's format; None for what is none, or another's."""
+    signature = seal_of(part, sealed_by) if isinstance(part, Reasoning) else None
+    if signature is None or not signature.startswith(BLOCK):
+        return None
+    try:
+        block: dict[str, Json] = orjson.loads(signature.removeprefix(BLOCK))
+    except orjson.JSONDecodeError:  # a secret was taken out of it
+        return None
+    return block
 
 
 def _content(parts: Sequence[Part]) -> Json:

@@ -6,13 +6,20 @@ from typing import Any, ClassVar, Unpack, get_args
 
 import orjson
 
-from turncell.adapters.direct_anthropic_format import CacheTime, Turns, has_schema_mode, messages_body
+from turncell.adapters.direct_anthropic_format import (
+    CacheTime,
+    Turns,
+    check_forced,
+    has_schema_mode,
+    is_served,
+    messages_body,
+)
 from turncell.adapters.direct_format import count
 from turncell.adapters.direct_model import DirectModel, EventReading, Options
 from turncell.adapters.kept_bytes import KeptTalks
 from turncell.adapters.price import Price
 from turncell.adapters.provider_failures import said_failure
-from turncell.adapters.seals import ANTHROPIC, REDACTED, seal, sealer_at
+from turncell.adapters.seals import ANTHROPIC, BLOCK, REDACTED, seal, sealer_at
 from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
 from turncell.core.events import FinishReason
 from turncell.core.parts import Json, Usage
@@ -22,7 +29,7 @@ from turncell.runtime.ports import ModelRequest
 
 _REASONS: dict[str, FinishReason] = {
     "end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "model_context_window_exceeded": "length",
-    "tool_use": "tool_calls", "refusal": "filter",
+    "tool_use": "tool_calls", "refusal": "filter", "pause_turn": "paused",
 }  # fmt: skip
 
 
@@ -61,6 +68,13 @@ class DirectAnthropic(DirectModel):
     def _body(self, request: ModelRequest) -> dict[str, Json]:
         return messages_body(request, self.model, self.prompt_cache, self._talks)
 
+    def _fields(self, fields: dict[str, Json], request: ModelRequest) -> dict[str, Json]:
+        fields = super()._fields(fields, request)
+        thinking = fields.get("thinking")
+        if request.tools and isinstance(thinking, dict) and thinking.get("type") != "disabled":
+            check_forced(self.name, request.tool_choice)
+        return fields
+
     def _reading(self, key: str | None) -> MessagesReading:
         return MessagesReading(self.name, key, self._sealed_by)
 
@@ -95,6 +109,8 @@ class MessagesReading(EventReading):
         self._kinds: dict[Any, str] = {}
         self._seals: dict[Any, str] = {}
         self._inputs: dict[Any, str] = {}
+        self._served: dict[Any, dict[str, Json]] = {}
+        """Blocks of tools that run at the provider, which go back as they came; their arguments are in `_inputs`."""
         self._tokens: dict[str, Json] = {}
         self._reason: str | None = None
 
@@ -157,10 +173,14 @@ class MessagesReading(EventReading):
         kind = self._kinds[index] = block["type"]
         self._seals.pop(index, None)
         self._inputs.pop(index, None)
+        self._served.pop(index, None)
         if kind == "tool_use":
             # A server that does not stream arguments has them here; Anthropic has `{}`, which they replace.
             self._inputs[index] = orjson.dumps(block["input"]).decode() if block.get("input") else ""
             return [CallFragment(index, block["id"], block["name"])]
+        if is_served(kind):
+            self._served[index] = block
+            return []
         if kind == "redacted_thinking":
             return [ReasoningFragment("", seal(self._sealed_by, REDACTED + block["data"]))]
         if kind == "thinking":
@@ -176,14 +196,19 @@ class MessagesReading(EventReading):
             return [ReasoningFragment(delta["thinking"])] if delta["thinking"] else []
         if kind == "signature_delta":
             self._seals[index] = self._seals.get(index, "") + delta["signature"]
+        elif kind == "input_json_delta" and index in self._served:
+            self._inputs[index] = self._inputs.get(index, "") + delta["partial_json"]
         elif kind == "input_json_delta" and self._kinds.get(index) == "tool_use" and delta["partial_json"]:
-            # Other blocks with arguments are tools that run at the provider.
             self._inputs[index] = ""
             return [CallFragment(index, None, None, delta["partial_json"])]
         return []
 
     def _stop(self, index: Any) -> list[Fragment]:
         whole, sealed = self._inputs.pop(index, ""), self._seals.pop(index, "")
+        if (served := self._served.pop(index, None)) is not None:
+            if whole:
+                served["input"] = orjson.loads(whole)
+            return [ReasoningFragment("", seal(self._sealed_by, BLOCK + orjson.dumps(served).decode()))]
         if whole:
             return [CallFragment(index, None, None, whole)]
         return [ReasoningFragment("", seal(self._sealed_by, sealed))] if sealed else []

@@ -17,6 +17,7 @@ from turncell.adapters.chat_format import (
     beside_images,
     clean,
     encode,
+    served_block,
     thinking_block,
     without_last_thoughts,
 )
@@ -24,6 +25,7 @@ from turncell.adapters.direct_format import WireIds, image_url, joined, schema_i
 from turncell.adapters.kept_bytes import Encoded, Kept, KeptTalks, encoded_list
 from turncell.adapters.seals import ANTHROPIC
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
+from turncell.errors import ModelFailure
 from turncell.runtime.ports import ModelRequest, ToolSpec
 
 CacheTime: TypeAlias = Literal["5m", "1h", "off"]
@@ -84,6 +86,8 @@ def messages_body(
     }
     if request.tools:
         body["tools"] = Encoded(_marked(talks.tools(request.tools, _tools), mark, b"}]"))
+        if request.tool_choice is not None:
+            body["tool_choice"] = _choice(request.tool_choice)
     if system:
         body["system"] = Encoded(_marked(encode([{"type": "text", "text": system}]), mark, b"}]"))
     body["messages"] = turns.encoded(mark)
@@ -115,10 +119,42 @@ def _think(body: dict[str, Json], output: dict[str, Json], effort: str, version:
         body["thinking"] = {"type": "enabled", "budget_tokens": budget_tokens}
 
 
+def _choice(choice: str) -> dict[str, Json]:
+    kind = {"auto": "auto", "none": "none", "required": "any"}.get(choice)
+    return {"type": "tool", "name": choice} if kind is None else {"type": kind}
+
+
+def check_forced(name: str, choice: str | None) -> None:
+    """ModelFailure for a call that is demanded of a model that thinks: Anthropic's refuse it, and at some providers no
+    longer think, unasked.
+
+    Source: https://platform.claude.com/docs/en/build-with-claude/extended-thinking, extended thinking with tool use.
+    """
+    if choice not in (None, "auto", "none"):
+        raise ModelFailure(
+            "bad_request",
+            f"{name}: a model that thinks cannot be made to call a tool, and tool_choice is {choice!r}; "
+            "use tool_choice='auto' and say so in the instructions, or leave out the reasoning",
+        )
+
+
 def _tools(tools: Sequence[ToolSpec]) -> bytes:
     return encode(
         [{"name": tool.name, "description": clean(tool.description), "input_schema": tool.schema} for tool in tools]
     )
+
+
+_NOTHING = b'{"type":"text","text":"(nothing)"}'
+"""An answer of which nothing is left, since no content is refused."""
+
+
+class _Served(NamedTuple):
+    """A block of a tool that runs at the provider."""
+
+    id: str
+    """Of the call."""
+    is_result: bool
+    data: bytes
 
 
 class _Turn(NamedTuple):
@@ -130,15 +166,32 @@ class _Turn(NamedTuple):
     blocks: bytes
     begins_with_thought: bool
     has_calls: bool
+    served: tuple[_Served, ...] = ()
 
     def and_then(self, more: _Turn) -> _Turn:
         return _Turn(
             self.role, _listed(self.results, more.results), _listed(self.blocks, more.blocks), self.begins_with_thought,
-            self.has_calls or more.has_calls,
+            self.has_calls or more.has_calls, self.served + more.served,
         )  # fmt: skip
 
-    def encoded(self) -> bytes:
-        return b"".join((b'{"role":"', self.role.encode(), b'","content":[', _listed(self.results, self.blocks), b"]}"))
+    def encoded(self, *, is_last: bool = False) -> bytes:
+        blocks = self.blocks
+        for one in self._unpaired(is_last) if self.served else ():
+            before, _, after = blocks.partition(one.data)
+            blocks = _listed(before.removesuffix(b","), after.removeprefix(b","))
+        content = _listed(self.results, blocks) or _NOTHING
+        return b"".join((b'{"role":"', self.role.encode(), b'","content":[', content, b"]}"))
+
+    def _unpaired(self, is_last: bool) -> list[_Served]:
+        """Calls without a result, which are refused anywhere but at the end, where they are run; results without a call,
+        which was summarised."""
+        asked = {one.id for one in self.served if not one.is_result}
+        said = {one.id for one in self.served if one.is_result}
+        return [
+            one
+            for one in self.served
+            if one.id not in (asked if one.is_result else said) and not (is_last and not one.is_result)
+        ]
 
 
 class Turns:
@@ -185,7 +238,7 @@ class Turns:
     def encoded(self, mark: bytes) -> Encoded:
         if self._last is None:
             return encoded_list(())
-        turns = [*self._over, self._last.encoded()]
+        turns = [*self._over, self._last.encoded(is_last=True)]
         asked = len(turns) - 1 if self._last.role == "user" else len(turns) - 2
         for at in (asked, asked - 2):
             if at >= 0:
@@ -203,7 +256,7 @@ class Turns:
 def _turns(message: Message, ids: Mapping[str, str], sealed_by: str) -> Iterator[_Turn]:
     """`ids` are those on the wire of the calls and results in it."""
     role = "assistant" if message.role == "assistant" else "user"
-    parts = without_last_thoughts(message.parts) if role == "assistant" else message.parts
+    parts = without_last_thoughts(message.parts, sealed_by) if role == "assistant" else message.parts
     blocks = [block for part in parts if (block := _block(part, role, ids, sealed_by)) is not None]
     if blocks:
         yield _turn(role, blocks)
@@ -219,7 +272,23 @@ def _turn(role: str, blocks: list[Json]) -> _Turn:
         results = [block for block in blocks if block["type"] == "tool_result"]
         blocks = [block for block in blocks if block["type"] != "tool_result"]
     begins_with_thought = kinds[0] in ("thinking", "redacted_thinking")
-    return _Turn(role, _inner(results), _inner(blocks), begins_with_thought, "tool_use" in kinds)
+    served = tuple(
+        _Served(block.get("tool_use_id") or block.get("id") or "", "tool_use_id" in block, encode(block))
+        for block in blocks
+        if is_served(block["type"])
+    )
+    # Each for itself where one may have to be taken out again.
+    inner = b",".join(map(encode, blocks)) if served else _inner(blocks)
+    return _Turn(role, _inner(results), inner, begins_with_thought, "tool_use" in kinds, served)
+
+
+def is_served(kind: str) -> bool:
+    """Whether a block is of a tool that runs at the provider.
+
+    >>> is_served("server_tool_use"), is_served("web_search_tool_result"), is_served("tool_use")
+    (True, True, False)
+    """
+    return kind in ("server_tool_use", "mcp_tool_use") or kind.endswith("_tool_result")
 
 
 def _inner(blocks: list[Json]) -> bytes:
@@ -241,7 +310,9 @@ def _block(part: Part, role: str, ids: Mapping[str, str], sealed_by: str) -> dic
         text = clean(part.text)
         return {"type": "text", "text": text} if text.strip() else None
     if isinstance(part, Reasoning):
-        return thinking_block(part, sealed_by) if role == "assistant" else None
+        if role != "assistant":
+            return None
+        return served_block(part, sealed_by) or thinking_block(part, sealed_by)
     if isinstance(part, Image):
         return _image(part) if role == "user" else None
     if isinstance(part, ToolCall):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import ClassVar, Literal, Unpack
 
-from turncell.adapters.chat_format import Dialect, MessageBytes, encode, is_mistral
+from turncell.adapters.chat_format import Dialect, MessageBytes, chat_tool_choice, encode, is_mistral, wants_signatures
 from turncell.adapters.chat_reading import ChatReading
 from turncell.adapters.direct_format import openai_has_schema_mode, strict_schema
 from turncell.adapters.direct_model import DirectModel, Options
@@ -54,6 +54,7 @@ class DirectChat(DirectModel):
                 details_by=self._sealed_by,
                 thoughts_in=reasoning_field or field_of_thoughts(self._sealed_by),
                 has_signed_calls="gemini" in self.model,
+                wants_signatures=wants_signatures(self.model),
                 answers_results=is_mistral(self.model),
             )
         )
@@ -68,6 +69,8 @@ class DirectChat(DirectModel):
             fields[self._max_tokens_field] = request.max_tokens
         if request.reasoning_effort is not None:
             fields["reasoning_effort"] = request.reasoning_effort
+        if request.tools and request.tool_choice is not None:
+            fields["tool_choice"] = chat_tool_choice(request.tool_choice)
         if request.output_schema is not None:
             # A server of one's own may hold more than OpenAI's grammar can: there the schema stays as it is.
             strict = strict_schema(request.output_schema) if self._is_own else None

@@ -14,7 +14,7 @@ from turncell.adapters.direct_format import WireIds, image_url, strict_schema
 from turncell.adapters.kept_bytes import Encoded, Kept, KeptTalks, encoded_list
 from turncell.adapters.seals import PHASE, RESPONSES, seal_of
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
-from turncell.runtime.ports import ModelRequest, ToolSpec
+from turncell.runtime.ports import TOOL_CHOICES, ModelRequest, ToolSpec
 
 _REASONS = re.compile(r"(?:^|/)(?:o\d|gpt-(?:[5-9]|\d\d)(?!.*chat)|codex)")
 """Models that reason; others refuse to be asked for what they thought."""
@@ -34,6 +34,8 @@ def responses_body(
         body["instructions"] = clean(request.instructions)
     if request.tools:
         body["tools"] = Encoded(talks.tools(request.tools, _tools))
+        if (choice := request.tool_choice) is not None:
+            body["tool_choice"] = choice if choice in TOOL_CHOICES else {"type": "function", "name": choice}
     body["input"] = talks.tell(request.messages).encoded()
     if request.temperature is not None:
         body["temperature"] = request.temperature

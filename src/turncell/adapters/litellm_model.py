@@ -34,13 +34,13 @@ from typing import Any, get_args
 
 from turncell.adapters.chat_format import Dialect, chat_messages, chat_tools, mark_prefixes
 from turncell.adapters.chat_reading import ChatReading
-from turncell.adapters.direct_anthropic_format import CacheTime
+from turncell.adapters.direct_anthropic_format import CacheTime, check_forced
 from turncell.adapters.http_stream import Patience, Post
 from turncell.adapters.keys import Key, has_keyring, host_of, key_of, keyring_key
 from turncell.adapters.litellm_failures import to_failure
 from turncell.adapters.litellm_parsed import parsed
 from turncell.adapters.litellm_reading import Reading, cost_of, usage_object
-from turncell.adapters.litellm_request import Built, RequestBuilder, dialect_of, response_format
+from turncell.adapters.litellm_request import Built, RequestBuilder, dialect_of, response_format, tool_choice_of
 from turncell.adapters.price import Price, as_price
 from turncell.adapters.price_list import is_listed_to, list_price, listed_capabilities
 from turncell.adapters.provider_failures import hide_keys
@@ -166,6 +166,9 @@ class LiteLLMModel:
         has_begun = False
         with _quiet(litellm):
             provider = self._provider_of(litellm)
+            thinks = request.reasoning_effort not in (None, "none")
+            if request.tools and thinks and sealer(provider, self.name) == ANTHROPIC:
+                check_forced(self.name, request.tool_choice)
             built: Built | None = None
             if self._builds and (_has_built or _is_warm):
                 built = self._built(litellm, request, key, provider)
@@ -299,6 +302,7 @@ class LiteLLMModel:
         optional = {
             "api_key": key, "base_url": self.base_url, "temperature": request.temperature,
             "max_tokens": request.max_tokens, "reasoning_effort": request.reasoning_effort,
+            "tool_choice": tool_choice_of(request),
         }  # fmt: skip
         arguments |= {name: value for name, value in optional.items() if value is not None}
         return arguments | self.extra | request.extra

@@ -21,11 +21,13 @@ from turncell.adapters.chat_format import (
     Dialect,
     MessageBytes,
     chat_messages,
+    chat_tool_choice,
     chat_tools,
     encode,
     is_mistral,
     legal_id,
     mark_prefixes,
+    wants_signatures,
 )
 from turncell.adapters.direct_format import strict_schema
 from turncell.adapters.litellm_parsed import has_listeners
@@ -89,7 +91,8 @@ class RequestBuilder:
         if _is_set_up(self._litellm) or has_listeners(self._litellm):
             return None
         frame_of = (
-            request.temperature, request.max_tokens, request.reasoning_effort, request.tools, key,
+            request.temperature, request.max_tokens, request.reasoning_effort, request.tool_choice, request.tools,
+            key,
             encode(dict(extra)) if extra else b"", encode(request.output_schema) if request.output_schema else b"",
         )  # fmt: skip
         latest_of, frame = self._latest
@@ -137,6 +140,7 @@ class RequestBuilder:
         given = {
             "temperature": request.temperature, "max_tokens": request.max_tokens,
             "reasoning_effort": request.reasoning_effort, "tools": tools,
+            "tool_choice": tool_choice_of(request),
             "response_format": None if request.output_schema is None else response_format(request.output_schema),
         }  # fmt: skip
         given = {name: value for name, value in given.items() if value is not None} | extra
@@ -202,6 +206,7 @@ def dialect_of(provider: str, name: str, base_url: str | None) -> Dialect:
         details_by=sealer_at(base_url) if base_url else provider,
         thoughts_in="reasoning_content" if provider in ("deepseek", "moonshot") else None,
         has_signed_calls="gemini" in name and not is_google,
+        wants_signatures=wants_signatures(name) and not is_google,  # there LiteLLM sees to it
         wire_id=_signed_id if is_google else legal_id,
         answers_results=is_mistral(name),
     )
@@ -209,6 +214,10 @@ def dialect_of(provider: str, name: str, base_url: str | None) -> Dialect:
 
 def _signed_id(text: str) -> str:
     return text if THOUGHT in text else legal_id(text)
+
+
+def tool_choice_of(request: ModelRequest) -> Json:
+    return None if request.tool_choice is None or not request.tools else chat_tool_choice(request.tool_choice)
 
 
 def response_format(schema: dict[str, Json]) -> dict[str, Json]:

@@ -199,6 +199,7 @@ class _RunSpans:
             "gen_ai.request.temperature": request.temperature,
             "gen_ai.request.max_tokens": request.max_tokens,
             "turncell.reasoning_effort": request.reasoning_effort,
+            "turncell.tool_choice": request.tool_choice,
             "gen_ai.output.type": "json" if request.output_schema is not None else None,
             "turncell.step": request.step,
         }

@@ -55,7 +55,7 @@ def request_as_json(request: ModelRequest, model: str) -> dict[str, Json]:
     """
     options: dict[str, Json] = {
         name: value
-        for name in ("temperature", "max_tokens", "reasoning_effort", "output_schema")
+        for name in ("temperature", "max_tokens", "reasoning_effort", "tool_choice", "output_schema")
         if (value := getattr(request, name)) is not None
     }
     if request.extra:

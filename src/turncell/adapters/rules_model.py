@@ -77,7 +77,7 @@ def _respond(request: ModelRequest) -> tuple[str, str, list[Wish]]:
     """(reasoning, text, calls) for a request."""
     message, pairs, steps_done = _since_prompt(request.messages)
     prompt = excerpt(message)
-    tools = request.tools
+    tools = () if request.tool_choice == "none" else request.tools
     names = ", ".join(tool.name for tool in tools) or "none"
     if not pairs and _WHO.search(prompt) and not any(tool.name.lower() in prompt.lower() for tool in tools):
         return "I am asked about myself.", rules_answer.introduce(tools), []

@@ -19,9 +19,17 @@ PHASE = "phase"
 """What OpenAI's responses called the text that follows ("commentary", "final_answer"): no seal, but wanted back as one."""
 REDACTED = "redacted:"
 """Begins the seal of a block that Anthropic sent sealed as a whole: the rest is its data."""
+BLOCK = "block:"
+"""Begins the seal of a block of a tool that runs at Anthropic, its call or its result: the rest is the block, as JSON."""
 
 THOUGHT = "__thought__"
 """After this word the id of a call has Gemini's signature of it, as LiteLLM keeps them; nobody else wants it."""
+
+NO_SIGNATURE = "skip_thought_signature_validator"
+"""What Google takes in place of a signature, for calls that its model has not made.
+
+Source: https://ai.google.dev/gemini-api/docs/thought-signatures, the questions about other models at its end.
+"""
 
 
 def seal(by: str, text: str) -> str:

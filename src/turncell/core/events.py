@@ -24,7 +24,8 @@ from turncell.core.policy import Effect, Rule, Verdict
 
 SCHEMA_VERSION = 1
 
-FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "filter", "other"]
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "filter", "paused", "other"]
+"""`paused`: the provider wants the answer back as it is so far, and then goes on with it."""
 CostBasis: TypeAlias = Literal["provider", "prices", "user", "none"]
 """Where a cost comes from: the provider's own figure, a price table, the user's prices, or nowhere (unknown)."""
 EndStatus: TypeAlias = Literal["completed", "failed", "cancelled", "max_steps", "budget", "timeout", "truncated"]

@@ -15,6 +15,7 @@ What must hold, whatever the order of the signals (tests/core/test_invariants.py
 * a model call is tried again only while nothing of its answer was seen; a run that has been told something is never
   told it twice; a conversation that is too long for the provider is made shorter and sent again, a bounded number of
   times;
+* an answer that the provider has paused goes on in the next step, a bounded number of times in a row;
 * a steered message is recorded when it comes and read once, at the next boundary: no call begins between the two;
 * a signal that comes late (a result of a closed call, a second answer, a fragment of an ended stream) changes nothing;
 * cancellation is one transition: it closes every open call, keeps the partial text and ends the run; whoever drives
@@ -144,6 +145,8 @@ def _resume(turn: Turn, s: Resume) -> None:
     elif unjudged:
         turn.set(is_judging=True)
         turn.commands.append(Judge(unjudged))
+    elif not turn.calls and turn.run.steps[-1].finish_reason == "paused":
+        steps.go_on(turn)
     elif not turn.calls and (last := turn.run.steps[-1]).message is not None and last.error_kind != INTERRUPTED:
         if last.message.is_partial:
             turn.end("truncated", "length", "the answer was cut at the model's output limit")

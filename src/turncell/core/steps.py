@@ -13,6 +13,9 @@ LAST_WORD = (
     "and what is left to do."
 )
 
+MAX_PAUSES = 10
+"""How often in a row a provider may pause an answer. Each costs as much as a step, which it is."""
+
 
 def next_step(turn: Turn) -> None:
     run = turn.run
@@ -70,6 +73,19 @@ def boundary(turn: Turn) -> None:
         turn.commands.append(AskReviewers("step"))
     else:
         next_step(turn)
+
+
+def go_on(turn: Turn) -> None:
+    """The provider has paused its answer: it goes on in the next step, which begins with what was said."""
+    pauses = 0
+    for step in reversed(turn.run.steps):
+        if step.finish_reason != "paused":
+            break
+        pauses += 1
+    if pauses > MAX_PAUSES and not turn.run.queued:
+        turn.end("truncated", "paused", f"the provider has paused the answer {pauses} times in a row")
+    else:
+        boundary(turn)
 
 
 def finish(turn: Turn) -> None:

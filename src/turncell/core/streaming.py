@@ -169,6 +169,8 @@ def model_finished(turn: Turn, s: ModelFinished) -> None:
         turn.commands.append(Judge(turn.calls))
     elif is_cut and not turn.run.queued:
         turn.end("truncated", "length", "the answer was cut at the model's output limit")
+    elif end.finish_reason == "paused":
+        steps.go_on(turn)
     elif end.finish_reason == "filter" and not turn.run.queued:
         turn.end("failed", "filter", "the provider's filter has ended the answer")
     elif not message.text.strip() and not turn.run.queued and not any(isinstance(p, Image) for p in message.parts):

@@ -71,6 +71,8 @@ class Agent:
     attempts      how often each model is tried if it fails for a passing reason
     router        picks the tier of each step (with Tiers)
     temperature, max_tokens, reasoning_effort  as the provider takes them
+    tool_choice   whether the model calls a tool: "auto", "none", "required", or the name of the one it must call. What must
+                  be called holds for the first answer of a run, and then it is "auto"
     context       how a conversation is kept within the model's window: a Context, or a mapping of its fields
     sources       functions that find texts for a prompt (see `Source`)
 
@@ -113,6 +115,7 @@ class Agent:
         temperature: float | None = None,
         max_tokens: int | None = None,
         reasoning_effort: str | None = None,
+        tool_choice: str | None = None,
         fallbacks: Iterable[str | Model] = (),
         router: Router | None = None,
         attempts: int = 3,
@@ -171,13 +174,15 @@ class Agent:
         self.steering = one_of("steering", steering, ("all", "one"))
         self.telemetry = tuple(as_writer(one) for one in items("telemetry", telemetry, (TelemetryWriter, Watcher)))
         self.debug_latency = bool(debug_latency)
-        self.model_options = {
+        self.model_options: dict[str, Any] = {
             "temperature": number("temperature", temperature, has_zero=True),
             "max_tokens": max_tokens if max_tokens is None else whole("max_tokens", max_tokens, least=1),
             "reasoning_effort": reasoning_effort
             if reasoning_effort is None
             else text("reasoning_effort", reasoning_effort),
         }
+        if tool_choice is not None:
+            self.model_options["tool_choice"] = text("tool_choice", tool_choice)
         if not isinstance(journal, Journal | None):
             raise UsageError(f"journal is {journal!r}; use a Journal, such as Journal(lambda: SQLStore.sqlite(path))")
         self._journal = journal
@@ -281,6 +286,7 @@ class Agent:
         mode: Mode | None = None,
         max_steps: int | None = None,
         output: Any = None,
+        tool_choice: str | None = None,
         budget: Budget | Mapping[str, Any] | None = None,
         timeout_s: float | None = None,
         cell_id: str | None = None,
@@ -291,7 +297,8 @@ class Agent:
         `is_attended=True` says that somebody will answer requests (`run.approve()`, `run.deny()`, a view). Inside a
         tool of another run this one is its child: attended if that is, on its budget, cancelled with it. With
         `replaces` (the id of a run), or for a `cell_id` that has a run in the conversation already, it takes that run's
-        place: the model is told what was before it, and the runs after it keep their places.
+        place: the model is told what was before it, and the runs after it keep their places. `tool_choice` goes over
+        that of the agent.
         """
         secrets.refresh()
         within = trace.current_trace()
@@ -302,7 +309,7 @@ class Agent:
             session.check_decided()
         title = message.text[:80] if session is None else ""
         setup, limit, terms = set_up(
-            self, within, session, title, is_attended, mode, max_steps, output, budget, timeout_s
+            self, within, session, title, is_attended, mode, max_steps, output, tool_choice, budget, timeout_s
         )
         session = setup.session
         if replaces is not None and replaces not in session.conversation.path:
@@ -325,6 +332,7 @@ class Agent:
         mode: Mode | None = None,
         max_steps: int | None = None,
         output: Any = None,
+        tool_choice: str | None = None,
         budget: Budget | Mapping[str, Any] | None = None,
         timeout_s: float | None = None,
         cell_id: str | None = None,
@@ -336,7 +344,7 @@ class Agent:
         if session is not None:
             if not session.is_busy:
                 session.check_decided()
-            set_up(self, within, session, "", is_attended, mode, max_steps, output, budget, timeout_s)
+            set_up(self, within, session, "", is_attended, mode, max_steps, output, tool_choice, budget, timeout_s)
         return message
 
     def resume(
@@ -347,6 +355,7 @@ class Agent:
         mode: Mode | None = None,
         max_steps: int | None = None,
         output: Any = None,
+        tool_choice: str | None = None,
         budget: Budget | Mapping[str, Any] | None = None,
         timeout_s: float | None = None,
     ) -> Run:
@@ -358,7 +367,9 @@ class Agent:
         that fails before it has said anything leaves the run interrupted, and it can be resumed again.
         """
         check_session(session, None)
-        setup, limit, terms = set_up(self, None, session, "", is_attended, mode, max_steps, output, budget, timeout_s)
+        setup, limit, terms = set_up(
+            self, None, session, "", is_attended, mode, max_steps, output, tool_choice, budget, timeout_s
+        )
         left = session.left_open if session.running is None else None
         if left is None:
             raise UsageError(f"nothing was interrupted in session {session.id}; use session.send(message) to go on")

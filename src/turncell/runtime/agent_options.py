@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, cast
 
 from turncell.core.budget import RESOURCES
 from turncell.core.policy import Rule
 from turncell.errors import UsageError
 from turncell.runtime.hooks import Hooks
+from turncell.runtime.ports import TOOL_CHOICES
 from turncell.runtime.step_policy import StepPolicy
 from turncell.runtime.telemetry import TelemetryWriter, Watcher
 from turncell.runtime.tools import ToolSource
@@ -65,3 +66,12 @@ def as_limits(budget: Any) -> dict[str, Any]:
     if unknown := [name for name in budget if name not in known]:
         raise UsageError(f"a budget has no limit called {', '.join(map(repr, unknown))}; use {', '.join(known)}")
     return dict(budget)
+
+
+def check_tool_choice(choice: str | None, tools: Collection[str]) -> None:
+    """UsageError for one that these tools cannot fulfil."""
+    if choice is None or choice in ("auto", "none") or choice in tools or (choice == "required" and tools):
+        return
+    words = ", ".join(map(repr, TOOL_CHOICES))
+    has = f"; it has {', '.join(tools)}" if tools else ", and it has none"
+    raise UsageError(f"tool_choice is {choice!r}; use {words} or the name of a tool of this run{has}")

@@ -14,6 +14,7 @@ from turncell.core.parts import Message
 from turncell.core.signals import Begin, Resume, Review
 from turncell.errors import SessionBusy, StoreError, TurncellError, UsageError
 from turncell.runtime import secrets, telemetry, trace
+from turncell.runtime.agent_options import check_tool_choice
 from turncell.runtime.budget import limits_of
 from turncell.runtime.bus import Bus
 from turncell.runtime.caller_loop import called_from, running_loop
@@ -140,6 +141,8 @@ def beginning(
     problems: Iterable[str],
 ) -> Begin:
     """What a run begins with: what was said before it is known, because its turn has come."""
+    if agent.tool_sources:
+        check_tool_choice(setup.options.get("tool_choice"), setup.tools)
     session = setup.session
     before = session.run_before(replaces)
     session.before = session.runs_before(replaces)
@@ -176,7 +179,7 @@ def _needs(agent: Agent, setup: Setup, limits: dict[str, Any]) -> tuple[str, ...
         "model": not agent.models.is_a_name, "rules": agent.rules, "hooks": agent.has_hooks,
         "output": setup.output is not None, "step_policy": agent.step_policy is not None,
         "budget": limits or agent.shares_budget, "timeout": setup.timeout_s is not None,
-        "options": not {*agent.model_options.values()} <= {None},
+        "options": any(value is not None for name, value in setup.options.items() if name != "output_schema"),
     }  # fmt: skip
     return tuple([name for name, has in found.items() if has])
 

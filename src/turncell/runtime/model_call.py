@@ -22,7 +22,7 @@ from turncell.runtime.hooks import HookFailed, Vetoed
 from turncell.runtime.images import as_seen_by
 from turncell.runtime.models import StepInfo
 from turncell.runtime.output import shorten
-from turncell.runtime.ports import Model, ModelRequest
+from turncell.runtime.ports import Model, ModelRequest, ToolSpec
 from turncell.runtime.room import make_room
 from turncell.runtime.spending import reserve, spent_tokens
 from turncell.runtime.telemetry import inside
@@ -104,11 +104,27 @@ def _request(driver: Driver, command: CallModel, run: RunState) -> ModelRequest:
     telling, started, specs, options = driver.telling, run.started, driver.specs, driver.setup.options
     telling.update(run)
     if command.is_last_word:
-        specs, options = (), {name: value for name, value in options.items() if name != "output_schema"}
+        specs, options = (), {n: value for n, value in options.items() if n not in ("output_schema", "tool_choice")}
+    elif "tool_choice" in options:
+        specs, options = _of_choice(driver, run)
     return ModelRequest(
         messages=telling.messages, instructions=started.instructions, tools=specs,
         run_id=started.run_id, step=command.step, **options,
     )  # fmt: skip
+
+
+def _of_choice(driver: Driver, run: RunState) -> tuple[tuple[ToolSpec, ...], dict[str, Any]]:
+    """The tools and options of a step whose agent says whether tools are to be called."""
+    specs, options = driver.specs, dict(driver.setup.options)
+    choice = options["tool_choice"]
+    answers = tuple(tool.spec for tool in driver.setup.tools.values() if tool.is_answer) if choice == "none" else ()
+    if answers:
+        specs = answers  # the answer is given by a call, too
+        del options["tool_choice"]
+    elif choice not in ("auto", "none") and any(step.finish_reason for step in run.steps):
+        # Else it would call tools until its steps are used up.
+        del options["tool_choice"]
+    return specs, options
 
 
 async def _pick(driver: Driver, command: CallModel, request: ModelRequest, run: RunState) -> Model:

@@ -15,6 +15,9 @@ from turncell.core.deltas import Fragment
 from turncell.core.events import SCHEMA_VERSION
 from turncell.core.parts import Json, Message
 
+TOOL_CHOICES = ("auto", "none", "required")
+"""What `ModelRequest.tool_choice` may be, besides the name of a tool."""
+
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
@@ -35,6 +38,8 @@ class ModelRequest:
     temperature: float | None = None
     max_tokens: int | None = None
     reasoning_effort: str | None = None
+    tool_choice: str | None = None
+    """"auto", "none", "required", or the name of the tool that must be called. Without `tools` it means nothing."""
     output_schema: dict[str, Json] | None = None
     """The JSON Schema (type object) of the answer, for models that can be held to one (`Capabilities.schema`)."""
     run_id: str = ""

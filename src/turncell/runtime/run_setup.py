@@ -11,11 +11,11 @@ from turncell import settings
 from turncell.core.policy import MODES, Mode
 from turncell.errors import StoreError, UsageError
 from turncell.runtime import trace
-from turncell.runtime.agent_options import as_limits
+from turncell.runtime.agent_options import as_limits, check_tool_choice
 from turncell.runtime.approvals import Policy
 from turncell.runtime.budget import Budget, limits_of
 from turncell.runtime.driver import Setup
-from turncell.runtime.options import number, one_of, whole
+from turncell.runtime.options import number, one_of, text, whole
 from turncell.runtime.output_type import OutputType
 from turncell.runtime.ports import capabilities_of
 from turncell.runtime.rulebook import rulebook
@@ -40,6 +40,7 @@ def set_up(
     mode: Mode | None,
     max_steps: int | None,
     output: Any,
+    tool_choice: str | None,
     budget: Budget | Mapping[str, Any] | None,
     timeout_s: float | None,
 ) -> tuple[Setup, int, tuple[object, ...]]:
@@ -52,6 +53,11 @@ def set_up(
     judged_by: Mode = one_of("mode", agent.mode if mode is None else mode, MODES)
     timeout_s = agent.timeout_s if timeout_s is None else number("timeout_s", timeout_s)
     wanted = agent.output if output is None else OutputType(output)
+    tools, options = _with_output(agent, wanted)
+    if tool_choice is not None:
+        options["tool_choice"] = text("tool_choice", tool_choice)
+    if not agent.tool_sources:  # whose tools are not known yet
+        check_tool_choice(options.get("tool_choice"), tools)
     account = _account(agent, budget, within)
     if session is None:
         session = agent.session(title)
@@ -71,7 +77,6 @@ def set_up(
         ),
         within.driver.setup.policy if within else None,
     )  # fmt: skip
-    tools, options = _with_output(agent, wanted)
     setup = Setup(
         models=agent.models, tools=tools, policy=policy, session=session, journal=session.journal,
         budget=account, options=options, hooks=agent.hooks, step_policy=agent.step_policy,
@@ -82,7 +87,7 @@ def set_up(
         writes=within.writes if within else asyncio.Lock(),
         outermost=(within.driver.setup.outermost or within.driver) if within else None,
     )  # fmt: skip
-    terms = (agent, judged_by, limit, is_attended, output, budget, timeout_s, within and within.chain)
+    terms = (agent, judged_by, limit, is_attended, output, tool_choice, budget, timeout_s, within and within.chain)
     return setup, limit, terms
 
 

@@ -33,6 +33,7 @@ async def run_turn(
     temperature: float | None = None,
     max_tokens: int | None = None,
     reasoning_effort: str | None = None,
+    tool_choice: str | None = None,
     step_policy: StepPolicy | None = None,
     on_progress: Callable[[Event], Any] | None = None,
     **options: Any,
@@ -55,7 +56,7 @@ async def run_turn(
     limits: dict[str, Any] = {"step_policy": step_policy} if step_policy is not None else {"max_steps": max_steps}
     agent = Agent(
         model, tools=tools or (), instructions=system or "", temperature=temperature, max_tokens=max_tokens,
-        reasoning_effort=reasoning_effort, journal=Unrecorded(), **limits, **options,
+        reasoning_effort=reasoning_effort, tool_choice=tool_choice, journal=Unrecorded(), **limits, **options,
     )  # fmt: skip
     run = agent.start(message)
     telling: asyncio.Task[None] | None = None
