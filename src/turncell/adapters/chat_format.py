@@ -12,6 +12,7 @@ import orjson
 
 from turncell.adapters.kept_bytes import Encoded, Kept, KeptTalks, encoded_list
 from turncell.adapters.seals import ANTHROPIC, BLOCK, NO_SIGNATURE, REDACTED, THOUGHT, seal_of
+from turncell.core.codec import decode_finite
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from turncell.runtime.ports import TOOL_CHOICES, ToolSpec
 
@@ -329,17 +330,10 @@ def arguments_text(call: ToolCall) -> str:
 
 def _object(text: str) -> dict[str, Json] | None:
     try:
-        found = _DECODER.decode(text)
+        found = decode_finite(text)  # NaN and the infinities cannot be sent
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def _no_constant(name: str) -> Json:
-    raise ValueError(name)  # NaN and the infinities, which cannot be sent
-
-
-_DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _detail(part: Reasoning, by: str) -> dict[str, Json] | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias, get_args
 
+from turncell.core import codec
 from turncell.core.digest import call_digest, canonical_json
 from turncell.core.fold import CallState, RunState
 from turncell.core.parts import MAX_DEPTH, Json, depth
@@ -252,7 +252,7 @@ def parse_arguments(text: str, tool: str) -> dict[str, Json]:
     if not text.strip():
         return {}
     try:
-        value = _JSON.decode(text)
+        value = codec.decode_finite(text)
     except ValueError as error:
         raise ToolError(f"the arguments of {tool} are not valid JSON ({error}): {text[:200]!r}") from error
     except RecursionError as error:
@@ -266,14 +266,6 @@ def parse_arguments(text: str, tool: str) -> dict[str, Json]:
 
 def _too_deep(text: str, tool: str) -> str:
     return f"the arguments of {tool} are nested too deeply, more than {MAX_DEPTH} levels: {text[:200]!r}"
-
-
-def _no_constant(name: str) -> Json:
-    raise ValueError(f"{name} is not JSON")
-
-
-_JSON = json.JSONDecoder(parse_constant=_no_constant)
-"""`json.loads` would make one for each call."""
 
 
 async def _preview(tool: Tool, arguments: Mapping[str, Json]) -> str | None:
