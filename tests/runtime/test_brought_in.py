@@ -207,6 +207,7 @@ class TestAnOrdinarySession:
         )
         said = session.export(tmp_path / "s.jsonl").read_text() + session.title + repr(session.messages)
         assert "battery" not in said and "a1a1" not in said and said.count("[redacted") >= 4
+        assert "correct" not in talk([user("-" * 60 + " correct horse battery staple")]).title, "nor a part of one"
 
 
 @tool

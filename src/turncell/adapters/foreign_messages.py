@@ -183,7 +183,9 @@ def _answer_parts(shape: Shape) -> tuple[Part, ...]:
         )
         thoughts = [Reasoning(clean(said))] if said.strip() else []
     if shape.get("audio"):
-        raise UsageError("it has audio, which cannot come in; put what is said there into its content, and leave it out")
+        raise UsageError(
+            "it has audio, which cannot come in; put what is said there into its content, and leave it out"
+        )
     refusal = shape.get("refusal")
     refused = (Text(clean(refusal)),) if isinstance(refusal, str) and refusal else ()
     calls: list[Part] = []
