@@ -387,6 +387,21 @@ class TestATurnThatIsPaused:
         """The step with the call may have been summarised."""
         assert sent_of(user("So far: ..."), said_by("continued"), user("And?"))[1] == ("assistant", CONTINUED[1:])
 
+    def test_what_was_found_counts_for_the_window(self) -> None:
+        long = (
+            content("anthropic", "paused")
+            .decode()
+            .replace("pause_turn", "end_turn")
+            .replace('"input_tokens": 25, ', "")
+        )
+        finds = raw(long.replace("Ev0D", "Ev0D" * 10_000))
+        with serve([finds, finds, "It rains.", "Yes."]) as server:
+            session = Agent(model(server), context={"window_tokens": 24_000, "keep_recent": 1}).session()
+            for message in ("Where does it rain?", "Look again.", "Sure?"):
+                run = session.send(message).result()
+            found = [json.dumps(body).count("Ev0D" * 10_000) for body in server.requests]
+        assert run.text == "Yes." and found == [0, 1, 0, 1], "the third has made room"
+
     def test_nobody_else_is_given_such_blocks(self) -> None:
         [chat] = chat_messages([said_by("paused")])
         assert chat["content"] == "I search. " and len(chat["thinking_blocks"]) == 1

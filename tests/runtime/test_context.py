@@ -39,7 +39,7 @@ from turncell.adapters.sql_store import SQLStore
 from turncell.core.context import Fits, Room, Unit, plan, summary_text
 from turncell.core.events import Compacted, Pruned, Retrieved
 from turncell.core.fold import RunState, apply
-from turncell.core.parts import Text, ToolCall, ToolResult
+from turncell.core.parts import Reasoning, Text, ToolCall, ToolResult
 from turncell.runtime.journal import Journal
 from turncell.runtime.ports import Capabilities, ModelRequest
 from turncell.runtime.room import Known, Telling, fits_at_once
@@ -256,6 +256,8 @@ class TestCounting:
             assert message_tokens(Message("user", (Text(text), Text(text)))) == 4 + 2 * tokens
             assert message_tokens(Message("assistant", (ToolCall("c", text, text),))) == 4 + 8 + 2 * tokens
             assert message_tokens(Message("tool", (ToolResult("c", "f", text),))) == 4 + 8 + tokens
+            assert message_tokens(Message("assistant", (Reasoning(text), Reasoning("", text)))) == 4 + 2 * tokens
+            assert message_tokens(Message("assistant", (Reasoning("four", text),))) == 4 + 1
 
     @pytest.mark.parametrize(
         ("text", "low", "high"),
