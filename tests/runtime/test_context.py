@@ -250,6 +250,15 @@ class TestCounting:
                 assert kept.tokens == anew.tokens == sum(map(message_tokens, kept.messages))
         assert len(kept.messages) > 4
 
+    def test_a_session_that_was_read_anew_is_not_compared_with_what_was_there_before_in_every_turn(self) -> None:
+        session = Agent(ScriptedModel(["a", "b", "c", "d"])).session()
+        for number in range(4):
+            if number == 2:
+                session.close()
+            session.send(f"{number}").result()
+        assert session.known is not None
+        assert all(kept is now for kept, now in zip(session.known.whole(session.runs).runs, session.runs, strict=True))
+
     def test_a_message_has_the_tokens_of_its_texts_in_any_script(self) -> None:
         for text in ("", "four", "Быстрая лиса", "敏捷的棕色", "🦊🐕", "\ud800", "a fine day, 今日は"):
             tokens = text_tokens(text)
