@@ -49,9 +49,8 @@ def message_tokens(message: Message) -> int:
         if isinstance(part, _SAID):
             texts = (part.text,)
             if not part.text and isinstance(part, Reasoning):
-                texts = (
-                    part.signature or "",
-                )  # all there is of it, such as pages that a provider's own tool has found
+                # All there is of it, such as pages that a provider's own tool has found.
+                texts = (part.signature or "",)
         elif isinstance(part, Image):
             tokens += IMAGE_TOKENS
             continue
