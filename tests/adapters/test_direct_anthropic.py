@@ -360,9 +360,47 @@ class TestATurnThatIsPaused:
         only = Message("assistant", (served(PAUSED[-1]),))
         assert sent_of(user("Where?"), only, user("Stop."))[1] == ("assistant", [{"type": "text", "text": "(nothing)"}])
 
+    def test_what_is_left_then_does_not_end_with_a_thought(self) -> None:
+        """It is refused, too: "the final block in an assistant message cannot be thinking"."""
+        thought, asks = Reasoning("Hm.", "anthropic:c2VhbA=="), served(PAUSED[-1])
+        for parts, left in [
+            ((Text("I look."), thought, thought, asks), [{"type": "text", "text": "I look."}]),
+            ((thought, asks), [{"type": "text", "text": "(nothing)"}]),
+            (
+                (served(found("srvtoolu_0", "Rome", "https://example.org/Rome", "Ew")), thought, asks),
+                [{"type": "text", "text": "(nothing)"}],
+            ),
+        ]:
+            said = Message("assistant", parts)
+            assert sent_of(user("Where?"), said, user("Stop."))[1] == ("assistant", left)
+            assert sent_of(user("Where?"), said, said_by("continued"))[1][1][-4:] == [
+                {"type": "thinking", "thinking": "Hm.", "signature": "c2VhbA=="}, PAUSED[-1], *CONTINUED,
+            ]  # fmt: skip
+
+    def test_an_answer_may_be_cut_in_the_middle_of_a_call(self) -> None:
+        stream = content("anthropic", "paused").decode().replace('weather Oslo\\"}', "wea")
+        assert stream.count("Oslo") == 0
+        parts, end = play(MessagesReading("m"), [stream.replace("pause_turn", "max_tokens").encode()])
+        assert parts == ANSWERS["paused"][0][:-1] and isinstance(end, Finished) and end.finish_reason == "length"
+
     def test_a_result_without_its_call_is_left_out(self) -> None:
         """The step with the call may have been summarised."""
         assert sent_of(user("So far: ..."), said_by("continued"), user("And?"))[1] == ("assistant", CONTINUED[1:])
+
+    def test_what_was_found_counts_for_the_window(self) -> None:
+        long = (
+            content("anthropic", "paused")
+            .decode()
+            .replace("pause_turn", "end_turn")
+            .replace('"input_tokens": 25, ', "")
+        )
+        finds = raw(long.replace("Ev0D", "Ev0D" * 10_000))
+        with serve([finds, finds, "It rains.", "Yes."]) as server:
+            session = Agent(model(server), context={"window_tokens": 24_000, "keep_recent": 1}).session()
+            for message in ("Where does it rain?", "Look again.", "Sure?"):
+                run = session.send(message).result()
+            found = [json.dumps(body).count("Ev0D" * 10_000) for body in server.requests]
+        assert run.text == "Yes." and found == [0, 1, 0, 1], "the third has made room"
 
     def test_nobody_else_is_given_such_blocks(self) -> None:
         [chat] = chat_messages([said_by("paused")])

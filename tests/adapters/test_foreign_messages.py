@@ -197,6 +197,8 @@ WRONG: list[tuple[Any, str]] = [
     ([asks(function("c", arguments="{city: Oslo}"))], r"messages\[0\]: it has a call of weather whose arguments are no JSON object: '\{city: Oslo\}'; put"),
     ([asks(function("c", arguments="[1]"))], r"messages\[0\]: .* arguments are no JSON object: '\[1\]'"),
     ([asks(function("c", arguments='{"a": NaN}'))], r"messages\[0\]: .* arguments are no JSON object"),
+    ([asks(function("c", arguments='{"a": [1e999]}'))], r"messages\[0\]: .* arguments are no JSON object"),
+    ([{"role": "assistant", "content": None, "audio": {"id": "audio_1"}}], r"messages\[0\]: it has audio, which cannot come in; put what is said there"),
     ([asks(function("c", arguments={"a": float("nan")}))], r"messages\[0\]: .* arguments are no JSON"),
     ([asks(function("c", arguments='{"a":' * 200 + "1" + "}" * 200))], r"messages\[0\]: .* arguments are no JSON object"),
     ([asks(function("c", name=""))], r"messages\[0\]: it has a call whose tool is ''; a tool has a name"),

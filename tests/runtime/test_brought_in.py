@@ -207,6 +207,7 @@ class TestAnOrdinarySession:
         )
         said = session.export(tmp_path / "s.jsonl").read_text() + session.title + repr(session.messages)
         assert "battery" not in said and "a1a1" not in said and said.count("[redacted") >= 4
+        assert "correct" not in talk([user("-" * 60 + " correct horse battery staple")]).title, "nor a part of one"
 
 
 @tool
@@ -331,6 +332,8 @@ class TestGoingOn:
 def test_what_is_refused_leaves_nothing_behind() -> None:
     with pytest.raises(UsageError, match=r"messages\[1\]: it is the result of call 'c9'"):
         talk([user("Hi"), returned("c9")])
+    with pytest.raises(UsageError, match=r"messages\[1\]: .* arguments are no JSON object"):
+        talk([user("Hi"), {"role": "assistant", "tool_calls": [function("c1", arguments='{"usd": 1e999}')]}])
     with pytest.raises(UsageError, match=r"messages are empty"):
         talk([])
     assert stored() == 0

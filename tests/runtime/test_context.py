@@ -39,7 +39,7 @@ from turncell.adapters.sql_store import SQLStore
 from turncell.core.context import Fits, Room, Unit, plan, summary_text
 from turncell.core.events import Compacted, Pruned, Retrieved
 from turncell.core.fold import RunState, apply
-from turncell.core.parts import Text, ToolCall, ToolResult
+from turncell.core.parts import Reasoning, Text, ToolCall, ToolResult
 from turncell.runtime.journal import Journal
 from turncell.runtime.ports import Capabilities, ModelRequest
 from turncell.runtime.room import Known, Telling, fits_at_once
@@ -250,12 +250,23 @@ class TestCounting:
                 assert kept.tokens == anew.tokens == sum(map(message_tokens, kept.messages))
         assert len(kept.messages) > 4
 
+    def test_a_session_that_was_read_anew_is_not_compared_with_what_was_there_before_in_every_turn(self) -> None:
+        session = Agent(ScriptedModel(["a", "b", "c", "d"])).session()
+        for number in range(4):
+            if number == 2:
+                session.close()
+            session.send(f"{number}").result()
+        assert session.known is not None
+        assert all(kept is now for kept, now in zip(session.known.whole(session.runs).runs, session.runs, strict=True))
+
     def test_a_message_has_the_tokens_of_its_texts_in_any_script(self) -> None:
         for text in ("", "four", "Быстрая лиса", "敏捷的棕色", "🦊🐕", "\ud800", "a fine day, 今日は"):
             tokens = text_tokens(text)
             assert message_tokens(Message("user", (Text(text), Text(text)))) == 4 + 2 * tokens
             assert message_tokens(Message("assistant", (ToolCall("c", text, text),))) == 4 + 8 + 2 * tokens
             assert message_tokens(Message("tool", (ToolResult("c", "f", text),))) == 4 + 8 + tokens
+            assert message_tokens(Message("assistant", (Reasoning(text), Reasoning("", text)))) == 4 + 2 * tokens
+            assert message_tokens(Message("assistant", (Reasoning("four", text),))) == 4 + 1
 
     @pytest.mark.parametrize(
         ("text", "low", "high"),

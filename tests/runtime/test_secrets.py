@@ -74,6 +74,13 @@ def test_a_key_that_is_being_written_is_not_saved_in_halves(history: Path, monke
     assert b"a1B2c3" not in bytes_of(history)
 
 
+def test_the_title_of_a_session_has_no_half_of_one(history: Path) -> None:
+    journal = Journal(lambda: SQLStore.sqlite(history))
+    run = Agent(ScriptedModel(["Yes."]), journal=journal).run_sync("-" * 60 + f" {SHAPED} is my key.")
+    journal.close()
+    assert "sk-" not in run.session.title and b"a1B2c3" not in bytes_of(history)
+
+
 def test_what_people_declare_and_their_patterns_are_secrets_too(history: Path) -> None:
     redact("opensesame-1001", patterns=[r"patient [A-Z]\d{5}"])
     journal = Journal(lambda: SQLStore.sqlite(history))

@@ -207,7 +207,10 @@ class MessagesReading(EventReading):
         whole, sealed = self._inputs.pop(index, ""), self._seals.pop(index, "")
         if (served := self._served.pop(index, None)) is not None:
             if whole:
-                served["input"] = orjson.loads(whole)
+                try:
+                    served["input"] = orjson.loads(whole)
+                except orjson.JSONDecodeError:  # cut at the output limit: nobody will run it
+                    return []
             return [ReasoningFragment("", seal(self._sealed_by, BLOCK + orjson.dumps(served).decode()))]
         if whole:
             return [CallFragment(index, None, None, whole)]

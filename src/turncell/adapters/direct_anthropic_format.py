@@ -144,6 +144,7 @@ def _tools(tools: Sequence[ToolSpec]) -> bytes:
     )
 
 
+_THOUGHTS = ("thinking", "redacted_thinking")
 _NOTHING = b'{"type":"text","text":"(nothing)"}'
 """An answer of which nothing is left, since no content is refused."""
 
@@ -167,11 +168,13 @@ class _Turn(NamedTuple):
     begins_with_thought: bool
     has_calls: bool
     served: tuple[_Served, ...] = ()
+    thoughts: tuple[bytes, ...] = ()
+    """Those that may come to stand last where blocks of such tools are left out."""
 
     def and_then(self, more: _Turn) -> _Turn:
         return _Turn(
             self.role, _listed(self.results, more.results), _listed(self.blocks, more.blocks), self.begins_with_thought,
-            self.has_calls or more.has_calls, self.served + more.served,
+            self.has_calls or more.has_calls, self.served + more.served, self.thoughts + more.thoughts,
         )  # fmt: skip
 
     def encoded(self, *, is_last: bool = False) -> bytes:
@@ -179,6 +182,8 @@ class _Turn(NamedTuple):
         for one in self._unpaired(is_last) if self.served else ():
             before, _, after = blocks.partition(one.data)
             blocks = _listed(before.removesuffix(b","), after.removeprefix(b","))
+        for thought in reversed(self.thoughts):
+            blocks = blocks.removesuffix(thought).removesuffix(b",")
         content = _listed(self.results, blocks) or _NOTHING
         return b"".join((b'{"role":"', self.role.encode(), b'","content":[', content, b"]}"))
 
@@ -271,7 +276,7 @@ def _turn(role: str, blocks: list[Json]) -> _Turn:
     if role == "user" and "tool_result" in kinds:
         results = [block for block in blocks if block["type"] == "tool_result"]
         blocks = [block for block in blocks if block["type"] != "tool_result"]
-    begins_with_thought = kinds[0] in ("thinking", "redacted_thinking")
+    begins_with_thought = kinds[0] in _THOUGHTS
     served = tuple(
         _Served(block.get("tool_use_id") or block.get("id") or "", "tool_use_id" in block, encode(block))
         for block in blocks
@@ -279,7 +284,8 @@ def _turn(role: str, blocks: list[Json]) -> _Turn:
     )
     # Each for itself where one may have to be taken out again.
     inner = b",".join(map(encode, blocks)) if served else _inner(blocks)
-    return _Turn(role, _inner(results), inner, begins_with_thought, "tool_use" in kinds, served)
+    thoughts = tuple(encode(block) for block in blocks if served and block["type"] in _THOUGHTS)
+    return _Turn(role, _inner(results), inner, begins_with_thought, "tool_use" in kinds, served, thoughts)
 
 
 def is_served(kind: str) -> bool:

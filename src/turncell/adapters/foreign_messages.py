@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias, cast
 
 from turncell.adapters.seals import ANTHROPIC, REDACTED, RESPONSES, THOUGHT, seal
+from turncell.core.digest import canonical_json
 from turncell.core.parts import MAX_DEPTH, Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult, depth
 from turncell.core.values import evolve
 from turncell.errors import UsageError
@@ -181,6 +182,10 @@ def _answer_parts(shape: Shape) -> tuple[Part, ...]:
             (shape[name] for name in ("reasoning_content", "reasoning") if isinstance(shape.get(name), str)), ""
         )
         thoughts = [Reasoning(clean(said))] if said.strip() else []
+    if shape.get("audio"):
+        raise UsageError(
+            "it has audio, which cannot come in; put what is said there into its content, and leave it out"
+        )
     refusal = shape.get("refusal")
     refused = (Text(clean(refusal)),) if isinstance(refusal, str) and refusal else ()
     calls: list[Part] = []
@@ -302,6 +307,7 @@ def _call(outer: Shape, inner: Shape, id_name: str = "id") -> ToolCall:
 def _check_arguments(call: ToolCall) -> None:
     try:
         found = json.loads(call.arguments_text or "{}", parse_constant=_no_constant)
+        canonical_json(found)  # not of an infinite number, such as 1e999
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or depth(found) > MAX_DEPTH:

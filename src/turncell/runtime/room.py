@@ -189,10 +189,10 @@ class Known:
 
     def whole(self, runs: tuple[RunState, ...]) -> Whole:
         """Of these runs; those that were asked for the last time are not looked at again."""
-        whole = self._whole
-        if runs[: len(whole.runs)] != whole.runs:
-            whole = Whole()
-        if runs != whole.runs:
+        whole, known = self._whole, runs[: len(self._whole.runs)]
+        # With the runs as they are now: where the session was read anew, those of before would be compared word by word.
+        whole = evolve(whole, runs=known) if known == whole.runs else Whole()
+        if len(runs) > len(whole.runs):
             whole = whole.and_then(runs[len(whole.runs) :])
         self._whole = whole
         return whole

@@ -110,18 +110,21 @@ class Session:
     @classmethod
     def new(cls, journal: Journal, title: str = "", messages: Sequence[Message] = ()) -> Session:
         """A session in the current folder: empty, or with the runs that these messages make (see `core.imported`)."""
+        session_id, at, project = new_id("ses"), time.time(), os.getcwd()
+        told: builtins.list[RecordedEvent] = []
         if messages:
             secrets.refresh()
-            title = title or next((message.text[:80] for message in messages if message.role == "user"), "")
-        title = redactor().text(title)
-        session = cls(new_id("ses"), journal, title)
-        session._is_new = True
-        at, project = time.time(), os.getcwd()
-        journal.submit(lambda store: store.create_session(session.id, title=title, project=project, at=at))
-        if messages:
             ids = iter(partial(new_id, "run"), None)
-            told = imported(messages, session_id=session.id, run_ids=ids, at=at)
-            session._take_in([secrets.without_secrets(event) for event in told])
+            brought_in = imported(messages, session_id=session_id, run_ids=ids, at=at)
+            told = [secrets.without_secrets(event) for event in brought_in]
+            asked = next((message.text for message in messages if message.role == "user"), "")
+            title = title or redactor().text(asked)[:80]
+        title = redactor().text(title)
+        session = cls(session_id, journal, title)
+        session._is_new = True
+        journal.submit(lambda store: store.create_session(session_id, title=title, project=project, at=at))
+        if told:
+            session._take_in(told)
         return session
 
     def _take_in(self, told: builtins.list[RecordedEvent]) -> None:
