@@ -307,8 +307,7 @@ class Agent:
         check_session(session, within)
         if session is not None and not session.is_busy:
             session.check_decided()
-        # A secret that is cut is not known any more.
-        title = secrets.redactor().text(message.text)[:80] if session is None else ""
+        title = secrets.title_of(message.text) if session is None else ""
         setup, limit, terms = set_up(
             self, within, session, title, is_attended, mode, max_steps, output, tool_choice, budget, timeout_s
         )

@@ -184,6 +184,15 @@ def without_secrets(value: V, encoded: bytes | None = None, *, is_clean: bool = 
     return value
 
 
+def title_of(text: str) -> str:
+    """The beginning of a message, as the title of a session: without secrets, also where one would be cut in the middle.
+
+    >>> title_of("Hello")
+    'Hello'
+    """
+    return redactor().text(text)[:80]
+
+
 def _with_text(event: Delta, text: str) -> Delta:
     if isinstance(event, ArgumentsDelta):
         return ArgumentsDelta(event.run_id, event.step, event.block, text, event.call_id, event.name)

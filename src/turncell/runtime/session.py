@@ -118,7 +118,7 @@ class Session:
             brought_in = imported(messages, session_id=session_id, run_ids=ids, at=at)
             told = [secrets.without_secrets(event) for event in brought_in]
             asked = next((message.text for message in messages if message.role == "user"), "")
-            title = title or redactor().text(asked)[:80]
+            title = title or secrets.title_of(asked)
         title = redactor().text(title)
         session = cls(session_id, journal, title)
         session._is_new = True
