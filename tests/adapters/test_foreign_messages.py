@@ -43,6 +43,8 @@ def returned(call_id: str, content: Any = "rain") -> dict[str, Any]:
 
 
 OSLO = ToolCall("call-1", "weather", '{"city": "Oslo"}', "c1")
+SEARCHED = '{"type":"server_tool_use","id":"s1","name":"web_search","input":{"query":"Oslo"}}'
+SEARCH_RESULT = '{"type":"web_search_tool_result","tool_use_id":"s1","content":[]}'
 RAIN = ToolResult("call-1", "weather", "rain", provider_id="c1")
 ASKED = Message("assistant", (OSLO,))
 TOLD = Message("tool", (RAIN,))
@@ -100,6 +102,8 @@ FORMATS: dict[str, tuple[list[Any], list[Message]]] = {
                 "content": [
                     {"type": "thinking", "thinking": "Look.", "signature": "c2VhbA=="},
                     {"type": "redacted_thinking", "data": "b3BhcXVl"},
+                    {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {"query": "Oslo"}},
+                    {"type": "web_search_tool_result", "tool_use_id": "s1", "content": []},
                     SimpleNamespace(model_dump=lambda: {"type": "text", "text": "I look.", "citations": None}),
                     {"type": "tool_use", "id": "c1", "name": "weather", "input": {"city": "Oslo"}},
                 ],
@@ -118,7 +122,11 @@ FORMATS: dict[str, tuple[list[Any], list[Message]]] = {
             Message("user", (Image(PNG, "image/png"),)),
             Message(
                 "assistant",
-                (Reasoning("Look.", "anthropic:c2VhbA=="), Reasoning("", "anthropic:redacted:b3BhcXVl"), Text("I look."), OSLO),
+                (
+                    Reasoning("Look.", "anthropic:c2VhbA=="), Reasoning("", "anthropic:redacted:b3BhcXVl"),
+                    Reasoning("", f"anthropic:block:{SEARCHED}"), Reasoning("", f"anthropic:block:{SEARCH_RESULT}"),
+                    Text("I look."), OSLO,
+                ),
             ),
             Message("tool", (ToolResult("call-1", "weather", "no", True, "c1", (Image(PNG, "image/png"),)),)),
             Message("user", (Text("Well?"),)),

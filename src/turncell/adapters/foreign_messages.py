@@ -17,7 +17,10 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias, cast
 
-from turncell.adapters.seals import ANTHROPIC, REDACTED, RESPONSES, THOUGHT, seal
+import orjson
+
+from turncell.adapters.direct_anthropic_format import is_served
+from turncell.adapters.seals import ANTHROPIC, BLOCK, REDACTED, RESPONSES, THOUGHT, seal
 from turncell.core.digest import canonical_json
 from turncell.core.parts import MAX_DEPTH, Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult, depth
 from turncell.core.values import evolve
@@ -243,6 +246,11 @@ def _part(one: Any) -> Part:
         return Reasoning(_text(block, "thinking"), seal(ANTHROPIC, str(signature)) if signature else None)
     if kind == "redacted_thinking":
         return Reasoning("", seal(ANTHROPIC, REDACTED + _text(block, "data")))
+    if isinstance(kind, str) and is_served(kind):
+        try:
+            return Reasoning("", seal(ANTHROPIC, BLOCK + orjson.dumps(dict(block)).decode()))
+        except TypeError as error:
+            raise UsageError(f"it has a part of the type {kind!r:.80} that is no JSON: {error}") from error
     if kind == "tool_use":
         return _call(block, {"name": block.get("name"), "arguments": block.get("input")})
     if kind == "tool_result":
