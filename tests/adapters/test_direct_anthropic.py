@@ -17,10 +17,10 @@ from pydantic import BaseModel, Field
 
 from tests.adapters.direct import Direct, DirectRuns
 from tests.adapters.streams import ADD, KEY, ask, content, cut, hear, names, play
-from turncell import Agent, ModelFailure, UsageError, tool
+from turncell import Agent, ModelFailure, UsageError, export_markdown, tool
 from turncell.adapters.chat_format import chat_messages, encode
 from turncell.adapters.direct_anthropic import DirectAnthropic, MessagesReading
-from turncell.adapters.direct_anthropic_format import messages_body
+from turncell.adapters.direct_anthropic_format import messages_body, served_text
 from turncell.adapters.direct_responses_format import responses_body
 from turncell.adapters.price import Price
 from turncell.adapters.price_list import list_price
@@ -42,7 +42,9 @@ answer = model.answer
 
 def served(block: Json) -> Reasoning:
     """A block of a tool that runs at the provider, as it is kept."""
-    return Reasoning("", "anthropic:block:" + json.dumps(block, ensure_ascii=False, separators=(",", ":")))
+    return Reasoning(
+        served_text(block), "anthropic:block:" + json.dumps(block, ensure_ascii=False, separators=(",", ":"))
+    )
 
 
 def found(call_id: str, title: str, url: str, sealed: str) -> Json:
@@ -332,6 +334,15 @@ class TestATurnThatIsPaused:
         assert second["messages"] == [*first["messages"], {"role": "assistant", "content": PAUSED}]
         assert second["tools"] == first["tools"] and second["thinking"] == first["thinking"]
         assert third["messages"][1] == {"role": "assistant", "content": [*PAUSED, *CONTINUED]}, "one turn, as it was"
+
+    def test_people_see_what_was_searched_and_found(self) -> None:
+        with serve([raw(content("anthropic", one).decode()) for one in ("paused", "continued")]) as server:
+            run = Agent(model(server)).run_sync("Where does it rain?")
+        shown = export_markdown(run)
+        searched = 'web_search {"query":"weather NYC"}'
+        assert searched in [block.text for block in run.state.steps[0].blocks] and "weather NYC" in shown
+        assert "Weather https://example.org/Weather" in [block.text for block in run.state.steps[0].blocks]
+        assert "https://example.org/Oslo" in shown
 
     def test_it_is_not_given_back_for_ever(self) -> None:
         paused = raw(content("anthropic", "paused").decode())

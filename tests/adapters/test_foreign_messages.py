@@ -124,7 +124,8 @@ FORMATS: dict[str, tuple[list[Any], list[Message]]] = {
                 "assistant",
                 (
                     Reasoning("Look.", "anthropic:c2VhbA=="), Reasoning("", "anthropic:redacted:b3BhcXVl"),
-                    Reasoning("", f"anthropic:block:{SEARCHED}"), Reasoning("", f"anthropic:block:{SEARCH_RESULT}"),
+                    Reasoning('web_search {"query":"Oslo"}', f"anthropic:block:{SEARCHED}"),
+                    Reasoning("", f"anthropic:block:{SEARCH_RESULT}"),
                     Text("I look."), OSLO,
                 ),
             ),

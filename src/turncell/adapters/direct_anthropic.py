@@ -13,6 +13,7 @@ from turncell.adapters.direct_anthropic_format import (
     has_schema_mode,
     is_served,
     messages_body,
+    served_text,
 )
 from turncell.adapters.direct_format import count
 from turncell.adapters.direct_model import DirectModel, EventReading, Options
@@ -211,7 +212,8 @@ class MessagesReading(EventReading):
                     served["input"] = orjson.loads(whole)
                 except orjson.JSONDecodeError:  # cut at the output limit: nobody will run it
                     return []
-            return [ReasoningFragment("", seal(self._sealed_by, BLOCK + orjson.dumps(served).decode()))]
+            sealed = seal(self._sealed_by, BLOCK + orjson.dumps(served).decode())
+            return [ReasoningFragment(served_text(served), sealed)]
         if whole:
             return [CallFragment(index, None, None, whole)]
         return [ReasoningFragment("", seal(self._sealed_by, sealed))] if sealed else []

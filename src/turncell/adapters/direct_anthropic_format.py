@@ -297,6 +297,25 @@ def is_served(kind: str) -> bool:
     return kind in ("server_tool_use", "mcp_tool_use") or kind.endswith("_tool_result")
 
 
+def served_text(block: Mapping[str, Json]) -> str:
+    """What people are shown of such a block: what the tool was asked, and where it has found what.
+
+    >>> served_text({"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {"query": "Oslo"}})
+    'web_search {"query":"Oslo"}'
+    >>> served_text({"tool_use_id": "s1", "content": [{"title": "Oslo", "url": "https://example.org"}]})
+    'Oslo https://example.org'
+    """
+    if "tool_use_id" not in block:
+        return f"{block.get('name')} {encode(block.get('input')).decode()}"
+    content = block.get("content")
+    lines = [
+        " ".join(str(one[name]) for name in ("title", "url", "text", "stdout", "stderr", "error_code") if one.get(name))
+        for one in (content if isinstance(content, list) else [content])
+        if isinstance(one, dict)
+    ]
+    return "\n".join(filter(None, lines))
+
+
 def _inner(blocks: list[Json]) -> bytes:
     return encode(blocks)[1:-1] if blocks else b""
 

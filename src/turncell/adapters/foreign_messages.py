@@ -19,7 +19,7 @@ from typing import Any, TypeAlias, cast
 
 import orjson
 
-from turncell.adapters.direct_anthropic_format import is_served
+from turncell.adapters.direct_anthropic_format import is_served, served_text
 from turncell.adapters.seals import ANTHROPIC, BLOCK, REDACTED, RESPONSES, THOUGHT, seal
 from turncell.core.digest import canonical_json
 from turncell.core.parts import MAX_DEPTH, Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult, depth
@@ -248,7 +248,7 @@ def _part(one: Any) -> Part:
         return Reasoning("", seal(ANTHROPIC, REDACTED + _text(block, "data")))
     if isinstance(kind, str) and is_served(kind):
         try:
-            return Reasoning("", seal(ANTHROPIC, BLOCK + orjson.dumps(dict(block)).decode()))
+            return Reasoning(clean(served_text(block)), seal(ANTHROPIC, BLOCK + orjson.dumps(dict(block)).decode()))
         except TypeError as error:
             raise UsageError(f"it has a part of the type {kind!r:.80} that is no JSON: {error}") from error
     if kind == "tool_use":

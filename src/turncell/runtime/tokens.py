@@ -48,9 +48,9 @@ def message_tokens(message: Message) -> int:
         texts: tuple[str, ...]
         if isinstance(part, _SAID):
             texts = (part.text,)
-            if not part.text and isinstance(part, Reasoning):
-                # All there is of it, such as pages that a provider's own tool has found.
-                texts = (part.signature or "",)
+            if isinstance(part, Reasoning):
+                # What goes back of it may be much longer: pages that a provider's own tool has found.
+                texts = (max(part.text, part.signature or "", key=len),)
         elif isinstance(part, Image):
             tokens += IMAGE_TOKENS
             continue
