@@ -21,8 +21,9 @@ import orjson
 
 from turncell.adapters.direct_anthropic_format import is_served, served_text
 from turncell.adapters.seals import ANTHROPIC, BLOCK, REDACTED, RESPONSES, THOUGHT, seal
+from turncell.core.codec import decode_finite
 from turncell.core.digest import canonical_json
-from turncell.core.parts import MAX_DEPTH, Image, Json, Message, Part, Reasoning, Text, ToolCall, ToolResult, depth
+from turncell.core.parts import MAX_DEPTH, Image, Message, Part, Reasoning, Text, ToolCall, ToolResult, depth
 from turncell.core.values import evolve
 from turncell.errors import UsageError
 from turncell.runtime.images import image
@@ -314,7 +315,7 @@ def _call(outer: Shape, inner: Shape, id_name: str = "id") -> ToolCall:
 
 def _check_arguments(call: ToolCall) -> None:
     try:
-        found = json.loads(call.arguments_text or "{}", parse_constant=_no_constant)
+        found = decode_finite(call.arguments_text or "{}")
         canonical_json(found)  # not of an infinite number, such as 1e999
     except (ValueError, RecursionError):
         found = None
@@ -323,10 +324,6 @@ def _check_arguments(call: ToolCall) -> None:
             f"it has a call of {call.name} whose arguments are no JSON object: {_shown(call.arguments_text)}; put an object "
             "there, such as '{}'"
         )
-
-
-def _no_constant(name: str) -> Json:
-    raise ValueError(name)
 
 
 def _text(block: Shape, name: str) -> str:
