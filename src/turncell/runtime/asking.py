@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from turncell.core.events import Answer, RequestAnswered, RequestOpened
 from turncell.core.policy import Rule
@@ -33,12 +34,19 @@ class Asking:
         """The runs that were started inside calls of this one."""
         self.adopted: list[Callable[[Run, str], None]] = []
         """Told of each of them and its call, on the loop; must return at once."""
-        self._driver = driver
+        self._owner = ref(driver)
         self._asked = 0
         self._keys = itertools.count(1)
         self._replies: dict[int, asyncio.Future[Answered]] = {}
         self._turns: dict[str, asyncio.Lock] = {}
         self._mirrors: dict[str, tuple[Run, str]] = {}
+
+    @property
+    def _driver(self) -> Driver:
+        """Not held, since it holds this: who calls here holds it."""
+        driver = self._owner()
+        assert driver is not None
+        return driver
 
     def reply(self, command: Reply) -> None:
         """Tell a running call what was answered."""
@@ -69,7 +77,8 @@ class Asking:
             if not done.done():
                 done.set_exception(Declined("the run was stopped"))
 
-        self._driver.bus.loop.call_soon_threadsafe(lambda: self._driver.start(main()).add_done_callback(stopped))
+        driver = self._driver
+        driver.bus.loop.call_soon_threadsafe(lambda: driver.start(main()).add_done_callback(stopped))
         return done
 
     async def _ask(self, call_id: str, question: Question, timeout_s: float | None) -> Answered:
@@ -123,8 +132,9 @@ class Asking:
 
     def adopt(self, child: Run, call_id: str) -> None:
         """On the loop: a run that was started inside a call of this one. Its requests are shown and answered here."""
+        driver = self._driver
         self.children.append(child)
-        if self._driver.is_over:
+        if driver.is_over:
             child.cancel("the run that started it has ended")
             return
         for tell in self.adopted:
@@ -134,10 +144,10 @@ class Asking:
         def watch(events: Any) -> None:
             for event in events:
                 if isinstance(event, RequestOpened):
-                    self._driver.start(self._mirror(child, call_id, event, opened))
+                    driver.start(self._mirror(child, call_id, event, opened))
                 elif isinstance(event, RequestAnswered) and (mirror := opened.pop(event.request_id, None)) is not None:
                     self._mirrors.pop(mirror, None)
-                    self._driver.feed(Answered(
+                    driver.feed(Answered(
                         at=event.at, request_id=mirror, answer=event.answer, by=event.by, reason=event.reason,
                         arguments=event.arguments, digest=event.digest, result=event.result, scope=event.scope,
                     ))  # fmt: skip

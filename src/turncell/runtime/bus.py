@@ -231,7 +231,8 @@ class Bus:
 
     def attach(self, sink: Callable[[Sequence[Event]], None]) -> None:
         """A sink of our own (journal, view): called with each burst, on the loop; it must return at once."""
-        self._sinks.append(sink)
+        if not self.is_closed:
+            self._sinks.append(sink)
 
     def publish(self, events: Sequence[Event]) -> None:
         if self._is_silent:
@@ -293,6 +294,7 @@ class Bus:
         """
         self._end_silence()
         self.is_closed = True
+        self._sinks = []  # which hold who watches, and what that holds
         if self._subscriptions:
             self.loop.call_soon(_wake, self._subscriptions)
             self._subscriptions = []
@@ -316,6 +318,7 @@ class Bus:
             done = in_background(blocking.feed, take)
             pump = _Pump(subscriber, asyncio.wrap_future(done, loop=self.loop), blocking.close)
         self._pumps.append(pump)
+        pump.done.add_done_callback(lambda _: self._forget(pump))
         return lambda: self._end(pump)
 
     def unpump(self, subscriber: Subscriber) -> None:
@@ -327,9 +330,15 @@ class Bus:
                 self._end(pump)
 
     def _end(self, pump: _Pump) -> None:
-        if pump in self._pumps:
-            self._pumps.remove(pump)
+        if self._forget(pump):
             pump.end()
+
+    def _forget(self, pump: _Pump) -> bool:
+        """Whether it was known."""
+        is_known = pump in self._pumps
+        if is_known:
+            self._pumps.remove(pump)
+        return is_known
 
 
 def _wake(subscriptions: Sequence[_Buffer]) -> None:

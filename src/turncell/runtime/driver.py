@@ -22,7 +22,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from turncell.core.events import CostBasis, Event, Latency, Recorded, RecordedEvent, RequestAnswered, WarmingUp
 from turncell.core.fold import CallState, RunState
@@ -112,8 +112,8 @@ class Setup:
     """The run around it has read untrusted output, and may have passed it on."""
     writes: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by the write that runs: shared by runs inside one another, which would else write at once."""
-    outermost: Driver | None = None
-    """Of the run that a person sees, where this one is inside it."""
+    outermost: ref[Driver] | None = None
+    """Of the run that a person sees, where this one is inside it. Not held: it holds the runs inside it."""
 
 
 class Driver:
@@ -191,6 +191,11 @@ class Driver:
         return self.setup.chain
 
     @property
+    def outermost(self) -> Driver | None:
+        """That of the run which a person sees, where this one is inside it."""
+        return None if self.setup.outermost is None else self.setup.outermost()
+
+    @property
     def is_tainted(self) -> bool:
         """Whether the model may be speaking for somebody outside."""
         return self.loop_state.run.is_tainted or self.setup.session.is_tainted or self.setup.is_tainted
@@ -250,7 +255,14 @@ class Driver:
                     watch.end(self.state)
                 except Exception:
                     log.exception("telemetry: %r raised", watch)
+            self._let_go()
         return self.state
+
+    def _let_go(self) -> None:
+        """Of what holds this driver, or that of a run around it: what nobody has any more is gone then, without Python's
+        having to look for cycles, which takes as long as a hundred turns."""
+        self._context, self._ticking, self.stream_task = contextvars.Context(), None, None
+        self.asking.adopted.clear()
 
     def _be_watched(self, watcher: Watcher, begin: Begin | Resume) -> None:
         try:
@@ -481,7 +493,7 @@ class Driver:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._is_leaving or task in self._given_up:
-                raise
+                return  # a task that ends as cancelled keeps the frames in which it was
             # Code of other people: a hook that cancels the task it runs in must not leave a run that never ends.
             self.stop("failed", "internal", "a task of the run was cancelled from outside")
         except BaseException as error:

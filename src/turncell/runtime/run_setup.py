@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from turncell import settings
 from turncell.core.policy import MODES, Mode
@@ -85,7 +86,7 @@ def set_up(
         watchers=watchers_of(agent.telemetry),
         chain=(*within.chain,) if within else (), is_tainted=within is not None and within.driver.is_tainted,
         writes=within.writes if within else asyncio.Lock(),
-        outermost=(within.driver.setup.outermost or within.driver) if within else None,
+        outermost=(within.driver.setup.outermost or ref(within.driver)) if within else None,
     )  # fmt: skip
     terms = (agent, judged_by, limit, is_attended, output, tool_choice, budget, timeout_s, within and within.chain)
     return setup, limit, terms

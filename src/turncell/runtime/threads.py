@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import operator
 import os
 import queue
 import threading
@@ -42,7 +43,7 @@ class Work(Generic[T]):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._landing: asyncio.Future[T] = loop.create_future()
+        self._landing: asyncio.Future[T] | None = None
         self._is_over = False
 
     def done(self) -> bool:
@@ -63,17 +64,20 @@ class Work(Generic[T]):
             self._is_over = True
             with suppress(RuntimeError):  # the loop was closed: nobody is there to be told
                 self._loop.call_soon_threadsafe(self._land, *landed)
+            del landed  # an error knows this frame
 
+        landing = self._landing = self._loop.create_future()
         _hand(job)
-        return self._landing
+        return landing
 
     def _land(self, result: T, error: BaseException | None) -> None:
-        if self._landing.cancelled():
+        landing, self._landing = self._landing, None  # which would hold an error that knows this work
+        if landing is None or landing.cancelled():
             return
         if error is not None:
-            self._landing.set_exception(error)
+            landing.set_exception(error)
         else:
-            self._landing.set_result(result)
+            landing.set_result(result)
 
 
 def in_background(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -107,27 +111,27 @@ def _hand(job: Callable[[], None]) -> None:
 async def in_context(context: contextvars.Context, coroutine: Coroutine[Any, Any, T]) -> T:
     """Await a coroutine in a context of its own, in the task that is there already."""
     try:
-        awaited = context.run(coroutine.send, None)
+        rest = _rest(coroutine, context.run(coroutine.send, None), context.run)
     except StopIteration as end:
         value: T = end.value
         return value
-    return await _rest(coroutine, awaited, context.run)
+    return await rest
 
 
 async def within(limit_s: float, coroutine: Coroutine[Any, Any, T]) -> T:
     """Await it for at most so many seconds, else TimeoutError. What never waits (most checks only look) costs no timer."""
     try:
-        awaited = coroutine.send(None)
+        rest = _rest(coroutine, coroutine.send(None))
     except StopIteration as end:
         value: T = end.value
         return value
     async with asyncio.timeout(limit_s):
-        return await _rest(coroutine, awaited)
+        return await rest
 
 
 @types.coroutine
 def _rest(
-    coroutine: Coroutine[Any, Any, T], awaited: Any, run: Callable[..., Any] = lambda step, given: step(given)
+    coroutine: Coroutine[Any, Any, T], awaited: Any, run: Callable[..., Any] = operator.call
 ) -> Generator[Any, Any, T]:
     """What is left of a coroutine that waits for something already; `run` takes each step of it."""
     resume: Callable[[Any], Any] = coroutine.send
@@ -138,11 +142,15 @@ def _rest(
             resume = coroutine.send
         except BaseException as error:
             given, resume = error, coroutine.throw
+        # An error knows this frame, which must not know the error, nor what has it.
+        awaited = None
         try:
             awaited = run(resume, given)
         except StopIteration as end:
             value: T = end.value
             return value
+        finally:
+            given = None
 
 
 class _Worker(threading.Thread):

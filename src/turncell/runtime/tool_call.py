@@ -166,6 +166,12 @@ class _Running:
 
     async def run(self) -> None:
         self._driver.pauses[self._call.call_id] = self._pause
+        try:
+            await self._to_its_end()
+        finally:
+            del self._driver.pauses[self._call.call_id]
+
+    async def _to_its_end(self) -> None:
         started = time.monotonic()
         for attempt in range(self._tool.retries + 1):
             status, value = await self._try()
@@ -186,7 +192,6 @@ class _Running:
             await self._hand_over("timeout", Output(content))
         else:
             await self._raised(value)
-        del self._driver.pauses[self._call.call_id]
 
     async def _try(self) -> tuple[str, Any]:
         """("ok", value), ("timeout", error) or ("error", error)."""
@@ -244,7 +249,7 @@ class _Running:
         def notice(text: str) -> None:
             said = shorten(str(text))
             soon(driver.note, "notice", said, call_id)
-            if (outermost := driver.setup.outermost) is not None:  # the run inside has no next message of a person
+            if (outermost := driver.outermost) is not None:  # the run inside has no next message of a person
                 soon(outermost.note, "notice", said)
 
         def put(question: Question, timeout_s: float | None) -> Future[str]:
