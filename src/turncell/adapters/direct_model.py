@@ -148,7 +148,7 @@ class DirectModel(ABC):
         self.name = name
         self.model = next((name.removeprefix(one) for one in self._prefixes if name.startswith(one)), name)
         """As the provider names it."""
-        if not self.model or any(char.isspace() for char in name):
+        if not self.model or name.split() != [name]:
             raise UnknownModelError(f"a model is written {self._prefixes[0] + 'name'!r}; found {name!r}")
         self.base_url = check_url(base_url or os.environ.get(self._url_variable) or self._url)
         self.headers = dict(headers or {})

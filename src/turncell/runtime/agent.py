@@ -25,7 +25,7 @@ from turncell.runtime.agent_options import (
 from turncell.runtime.approvals import RuleFunction, warn_of_idle
 from turncell.runtime.budget import Budget
 from turncell.runtime.driver import Setup
-from turncell.runtime.hooks import Hooks, HookSet
+from turncell.runtime.hooks import NO_HOOKS, Hooks, HookSet
 from turncell.runtime.interrupted import check_resumable
 from turncell.runtime.journal import Journal, Unrecorded
 from turncell.runtime.launch import beginning, launch
@@ -158,7 +158,7 @@ class Agent:
         self.output = None if output is None else OutputType(output)
         self.output_attempts = whole("output_attempts", output_attempts, least=1)
         given = tuple(as_hooks(hook) for hook in items("hooks", hooks, Hooks))
-        self.hooks, self.has_hooks = HookSet(given), bool(given)
+        self.hooks, self.has_hooks = HookSet(given) if given else NO_HOOKS, bool(given)
         self.budget = budget if isinstance(budget, Budget | None) else Budget(**as_limits(budget))
         self.shares_budget = isinstance(budget, Budget)
         """Its runs spend from one Budget, not from one each."""

@@ -17,6 +17,8 @@ from turncell.runtime.tools import ToolSource
 
 def items(name: str, given: Any, single: Any = None) -> tuple[Any, ...]:
     """The items of an iterable; one item alone is taken as such where `single` says what that is."""
+    if type(given) is tuple or type(given) is list:  # to ask whether something fits a Protocol takes long
+        return tuple(given)
     is_list = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
     if single is not None and (isinstance(given, single) or not is_list):
         return (given,)  # what it must be instead, whoever looks at the items says

@@ -285,8 +285,10 @@ class Budget:
 
 def limits_of(budget: Budget) -> dict[str, Any]:
     """The limits that apply, of its own and above, the narrowest of each: what `Budget(**limits)` takes."""
-    line = [one.limits for one in (budget, *budget._above)]
+    line = [one.limits for one in (budget, *budget._above) if one._has_limits]
     limits: dict[str, Any] = {}
+    if not line:
+        return limits
     for name in RESOURCES:
         found = [limit for one in line if (limit := getattr(one, name)) is not None]
         if found:

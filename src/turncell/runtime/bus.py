@@ -226,13 +226,13 @@ class Bus:
         """Nothing was said yet, and nobody who listens has moved elsewhere."""
         self._silence = threading.Lock()
         self._subscriptions: list[_Buffer] = []
-        self._sinks: list[Callable[[Sequence[Event]], None]] = []
+        self._sinks: tuple[Callable[[Sequence[Event]], None], ...] = ()
         self._pumps: list[_Pump] = []
 
     def attach(self, sink: Callable[[Sequence[Event]], None]) -> None:
         """A sink of our own (journal, view): called with each burst, on the loop; it must return at once."""
         if not self.is_closed:
-            self._sinks.append(sink)
+            self._sinks += (sink,)
 
     def publish(self, events: Sequence[Event]) -> None:
         if self._is_silent:
@@ -276,7 +276,7 @@ class Bus:
         self._subscriptions += other._subscriptions
         self._sinks += other._sinks
         self._pumps += other._pumps
-        other._subscriptions, other._sinks, other._pumps = [], [], self._pumps
+        other._subscriptions, other._sinks, other._pumps = [], (), self._pumps
 
     def drop(self, subscription: _Buffer) -> None:
         if subscription in self._subscriptions:
@@ -294,7 +294,7 @@ class Bus:
         """
         self._end_silence()
         self.is_closed = True
-        self._sinks = []  # which hold who watches, and what that holds
+        self._sinks = ()  # which hold who watches, and what that holds
         if self._subscriptions:
             self.loop.call_soon(_wake, self._subscriptions)
             self._subscriptions = []

@@ -22,7 +22,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
-from weakref import WeakSet, ref
+from weakref import ref
 
 from turncell.core.events import CostBasis, Event, Latency, Recorded, RecordedEvent, RequestAnswered, WarmingUp
 from turncell.core.fold import CallState, RunState
@@ -154,7 +154,7 @@ class Driver:
         self._inbox: deque[Signal] = deque()
         self._is_feeding = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._given_up: WeakSet[asyncio.Task[Any]] = WeakSet()
+        self._given_up: set[asyncio.Task[Any]] = set()
         """Those that were cancelled here while the run goes on."""
         self._is_leaving = False
         """The run is over, and all its tasks are cancelled."""
@@ -172,7 +172,7 @@ class Driver:
         self._is_looked_at = setup.hooks.has("before_journal") or setup.hooks.has("after_journal")
         """Hooks want to see what is recorded."""
         self._unrecorded: RunState | None = None
-        self._ended = asyncio.Event()
+        self._ended: asyncio.Future[None] = bus.loop.create_future()
         self._ticking: asyncio.TimerHandle | None = None
         self.asking = Asking(self)
 
@@ -234,7 +234,7 @@ class Driver:
         self._ticking = self.bus.loop.call_later(TICK_S, self._tick, time.monotonic())
         limit = self._limit_time()
         try:
-            await self._ended.wait()
+            await self._ended
         finally:
             self._ticking.cancel()
             if limit is not None:
@@ -262,6 +262,7 @@ class Driver:
         """Of what holds this driver, or that of a run around it: what nobody has any more is gone then, without Python's
         having to look for cycles, which takes as long as a hundred turns."""
         self._context, self._ticking, self.stream_task = contextvars.Context(), None, None
+        self._given_up.clear()
         self.asking.adopted.clear()
 
     def _be_watched(self, watcher: Watcher, begin: Begin | Resume) -> None:
@@ -367,7 +368,7 @@ class Driver:
             if not isinstance(signal, Stop):
                 self._inbox.appendleft(Stop(time.time(), "failed", "internal", f"{type(error).__name__}: {error}"))
             else:
-                self._ended.set()
+                self._end()
             return
         written: Future[None] | None = None
         if transition.events:
@@ -387,7 +388,11 @@ class Driver:
         for command in transition.commands:
             self._fulfil(command, written)
         if transition.terminal:
-            self._ended.set()
+            self._end()
+
+    def _end(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
 
     def _record(self, recorded: list[Any], is_intent: bool, is_last: bool) -> Future[None] | None:
         """Only the intent of a write and the end of the run are waited for: they give what is done when they are written."""

@@ -192,6 +192,9 @@ class HookSet:
             raise HookFailed(f"{_named(name, hook)} raised {say(error)}") from error
 
 
+NO_HOOKS = HookSet()
+
+
 async def called(fn: Callable[..., Any], *values: Any) -> Any:
     """Call people's code, sync in a thread or async here, within HOOK_TIMEOUT_S. Raises what it raises, or TimeoutError."""
     if _is_async(fn):

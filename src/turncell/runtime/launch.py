@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from turncell.core import events as ev
 from turncell.core.fold import RunState
@@ -36,13 +36,15 @@ _late_writers: set[asyncio.Task[None]] = set()
 RECOVERIES = 2
 """How often a run makes its conversation shorter because a provider has refused it."""
 
+_Begin: TypeAlias = Callable[[str, Message, Setup, list[str]], Begin | Resume]
+
 
 def launch(
     agent: Agent,
     setup: Setup,
     run_id: str,
     message: Message,
-    begin: Callable[[str, Message, Setup, list[str]], Begin | Resume],
+    begin: _Begin,
     terms: tuple[object, ...],
     within: trace.Trace | None,
     is_resumed: bool = False,
@@ -57,59 +59,64 @@ def launch(
     if within is not None:
         loop.call(lambda: within.driver.asking.adopt(run, within.call_id)).result()
 
-    async def turn() -> RunState:
-        async with session.turn:
-            problems = await _connect(agent, run, driver) if agent.tool_sources else []
-            said = session.queue.begin(run)
-            if said is None:
-                # Taken back; or joined with a run, which has had its turn by now.
-                return await finished(run.done)
-            session.running = run
-            try:
-                await session.claimed()
-                session.check_whole()
-                if not is_resumed:
-                    session.leave_behind()
-                first = begin(run_id, said, driver.setup, problems)
-            except TurncellError as error:  # whoever watches it must hear of its end
-                session.running = None
-                driver.withdrawn(str(error), is_refused=True)
-                raise
-            try:
-                state = await driver.drive(first)
-            finally:
-                session.running = None
-            session.add(state)
-            return state
-
-    async def guarded() -> RunState:
-        try:
-            state = await turn()
-        except (asyncio.CancelledError, SessionBusy, UsageError):
-            raise
-        except StoreError:
-            state = driver.state  # it is failed, and says so
-        except BaseException as error:
-            log.exception("a run could not be driven to its end")
-            state = driver.failed(error)
-        if agent.telemetry and driver.has_begun and state.is_ended:
-            await _tell(agent, state)
-        return state
-
-    async def main() -> None:
-        try:
-            state = await guarded()
-        except asyncio.CancelledError:
-            run.finish(RuntimeError("the background loop was stopped"))
-            raise
-        except BaseException as error:
-            run.finish(error)
-        else:
-            run.finish(state)
-
     context = contextvars.copy_context()
-    session.once_claimed(lambda: loop.begin(main(), context))
+    session.once_claimed(lambda: loop.begin(_live(agent, run, driver, begin, is_resumed), context))
     return run
+
+
+async def _live(agent: Agent, run: Run, driver: Driver, begin: _Begin, is_resumed: bool) -> None:
+    """From its place in the queue to its end, which the run is told."""
+    try:
+        state = await _guarded(agent, run, driver, begin, is_resumed)
+    except asyncio.CancelledError:
+        run.finish(RuntimeError("the background loop was stopped"))
+        raise
+    except BaseException as error:
+        run.finish(error)
+    else:
+        run.finish(state)
+
+
+async def _guarded(agent: Agent, run: Run, driver: Driver, begin: _Begin, is_resumed: bool) -> RunState:
+    try:
+        state = await _turn(agent, run, driver, begin, is_resumed)
+    except (asyncio.CancelledError, SessionBusy, UsageError):
+        raise
+    except StoreError:
+        state = driver.state  # it is failed, and says so
+    except BaseException as error:
+        log.exception("a run could not be driven to its end")
+        state = driver.failed(error)
+    if agent.telemetry and driver.has_begun and state.is_ended:
+        await _tell(agent, state)
+    return state
+
+
+async def _turn(agent: Agent, run: Run, driver: Driver, begin: _Begin, is_resumed: bool) -> RunState:
+    session, run_id = driver.setup.session, run.id
+    async with session.turn:
+        problems = await _connect(agent, run, driver) if agent.tool_sources else []
+        said = session.queue.begin(run)
+        if said is None:
+            # Taken back; or joined with a run, which has had its turn by now.
+            return await finished(run.done)
+        session.running = run
+        try:
+            await session.claimed()
+            session.check_whole()
+            if not is_resumed:
+                session.leave_behind()
+            first = begin(run_id, said, driver.setup, problems)
+        except TurncellError as error:  # whoever watches it must hear of its end
+            session.running = None
+            driver.withdrawn(str(error), is_refused=True)
+            raise
+        try:
+            state = await driver.drive(first)
+        finally:
+            session.running = None
+        session.add(state)
+        return state
 
 
 async def _connect(agent: Agent, run: Run, driver: Driver) -> list[str]:

@@ -188,7 +188,7 @@ class ModelSet:
         if not isinstance(router, Router | None):
             raise UsageError(f"router is {router!r}; use Router([Route(tier, when), ...])")
         self._tiers = primary if isinstance(primary, Tiers) else None
-        self._router = router or Router()
+        self._router = router or _ALWAYS_MID
         self._slots: dict[Tier | None, _Slot] = {}
         if not isinstance(primary, Tiers):
             if router is not None:
@@ -207,7 +207,9 @@ class ModelSet:
         """Whether a router picks the model of each step."""
         self.has_routes = bool(self._router.routes)
         """Whether choosing calls code of other people."""
-        self._orders = {tier: self._order(tier) for tier in TIERS}
+        self._orders = (
+            {tier: self._order(tier) for tier in TIERS} if self._tiers else dict.fromkeys(TIERS, self._order("mid"))
+        )
         is_only = not self.is_tiered and not self._fallbacks
         self._only = _choice(None, "", self._slots[None]) if is_only else None
         """The choice, where there is none: most agents have one model."""
@@ -341,3 +343,6 @@ def _check_tier(what: str, tier: Tier) -> Tier:
     if tier not in TIERS:
         raise UsageError(f"{what} is {tier!r}; use one of {', '.join(TIERS)}")
     return tier
+
+
+_ALWAYS_MID = Router()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
+import os
+import random
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, cast
@@ -19,6 +20,8 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 """The digits of 10 bits."""
 
+_chance = random.Random()
+"""Seeded by the system once: to ask it each time hands Python over to another thread, which takes longer than the rest."""
 
 _EMPTY = "the prompt is empty; write what you want the agent to do"
 
@@ -26,11 +29,15 @@ _EMPTY = "the prompt is empty; write what you want the agent to do"
 def new_id(prefix: str) -> str:
     """An id that sorts by the time it was made: milliseconds and 40 random bits in Crockford's base 32.
 
-    Source: the ULID specification's alphabet and order, with fewer random bits.
+    Source: the ULID specification's alphabet and order, with fewer random bits. They keep ids apart, and nothing secret.
     """
-    number = (time.time_ns() // 1_000_000) << 40 | secrets.randbits(40)
+    number = (time.time_ns() // 1_000_000) << 40 | _chance.getrandbits(40)
     digits = "".join([_PAIRS[number >> bits & 1023] for bits in (80, 70, 60, 50, 40, 30, 20, 10, 0)])
     return f"{prefix}_{digits.lstrip('0')}"
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_chance.seed)  # else it would make the ids of its parent
 
 
 def as_message(prompt: Prompt) -> Message:

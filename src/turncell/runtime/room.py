@@ -92,10 +92,13 @@ class Context:
         whole("keep_recent", self.keep_recent, least=1)
 
 
+_DEFAULT = Context()
+
+
 def as_context(given: Any) -> Context:
     """What `Agent(context=...)` takes: a Context, a mapping of its fields, or None."""
     if given is None or isinstance(given, Context):
-        return given or Context()
+        return given or _DEFAULT
     if not isinstance(given, Mapping):
         raise UsageError(f"context is {given!r}; use a Context or a mapping such as {{'window_tokens': 32_000}}")
     known = [field.name for field in fields(Context)]
