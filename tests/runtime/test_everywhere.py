@@ -269,6 +269,19 @@ print(all(one[:3] == ("fine", "completed", True) for one in said), len(said))
         )
         assert in_a_process(code) == "True 5\n"
 
+    def test_no_child_gives_an_id_that_another_process_gives(self) -> None:
+        code = """
+import multiprocessing
+from turncell.runtime.prompts import new_id
+
+def chance(_): return [new_id("run")[-8:] for _ in range(100)]
+
+chance(0)
+with multiprocessing.get_context("fork").Pool(4) as pool: said = pool.map(chance, range(4), chunksize=1)
+print(len({one for each in (*said, chance(0)) for one in each}))
+"""
+        assert in_a_process(code) == "500\n"
+
 
 @pytest.mark.feature("A6")
 class TestTurnsAsFunctionCalls:
