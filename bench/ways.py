@@ -280,7 +280,7 @@ class LocalModel:
     async def stream(self, request: Any) -> AsyncIterator[list[Any]]:
         import aiohttp
 
-        from turncell.core.deltas import CallFragment, Finished, TextFragment
+        from turncell.core.deltas import CallFragment, Finished
 
         if LocalModel._session is None:
             LocalModel._session = aiohttp.ClientSession(self._base, connector=aiohttp.TCPConnector(limit=0))
@@ -292,7 +292,7 @@ class LocalModel:
                     for choice in chunk["choices"]:
                         delta = choice["delta"]
                         if text := delta.get("content"):
-                            burst.append(TextFragment(text))
+                            burst.append(text)
                         for call in delta.get("tool_calls") or ():
                             function = call["function"]
                             burst.append(

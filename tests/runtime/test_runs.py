@@ -29,7 +29,7 @@ from turncell import (
     tool,
 )
 from turncell.adapters.scripted_model import Call, ScriptedModel, call, say
-from turncell.core.deltas import Finished, Fragment, TextFragment
+from turncell.core.deltas import Finished, Fragment
 from turncell.core.events import Event, RunEnded, TextDelta
 from turncell.core.fold import RunState
 from turncell.runtime.bus import merge_deltas
@@ -540,7 +540,7 @@ class TestEnds:
             name = "endless"
 
             async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
-                yield [TextFragment("half an ans")]
+                yield ["half an ans"]
 
         run = Agent(Endless()).run_sync("go")
         assert (run.status, run.state.error_kind, run.text) == ("failed", "protocol", "half an ans")
@@ -550,7 +550,7 @@ class TestEnds:
             name = "cut"
 
             async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
-                yield [TextFragment("half an ans"), Finished("length")]
+                yield ["half an ans", Finished("length")]
 
         assert Agent(Cut()).run_sync("go").status == "truncated"
 
@@ -748,7 +748,7 @@ def test_bursts_that_are_merged_while_another_thread_takes_them_arrive_once() ->
 
         async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
             for number in range(0, 60_000, 600):
-                yield [TextFragment(f"{n} ") for n in range(number, number + 600)]
+                yield [f"{n} " for n in range(number, number + 600)]
                 await asyncio.sleep(0)
             yield [Finished("stop")]
 

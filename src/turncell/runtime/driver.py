@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakSet
 
-from turncell.core.events import CostBasis, Event, Latency, Recorded, RecordedEvent, RequestAnswered, WarmingUp
+from turncell.core.events import CostBasis, Event, Latency, Recorded, RecordedEvent, RequestAnswered, Said, WarmingUp
 from turncell.core.fold import CallState, RunState
 from turncell.core.loop_state import LoopState
 from turncell.core.nucleus import Nucleus
@@ -150,7 +150,7 @@ class Driver:
         self._complained: set[str] = set()
         self.loop_state = LoopState()
         """After the last signal."""
-        self._nucleus: Nucleus[LoopState, Signal, Event] = Nucleus(self.loop_state, reduce)
+        self._nucleus: Nucleus[LoopState, Signal, Said] = Nucleus(self.loop_state, reduce)
         self._inbox: deque[Signal] = deque()
         self._is_feeding = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -336,7 +336,7 @@ class Driver:
             run = self.loop_state.run
             self.bus.publish([WarmingUp(run.run_id, len(run.steps))])
 
-    def _tell_waiting(self, events: Iterable[Event]) -> None:
+    def _tell_waiting(self, events: Iterable[Said]) -> None:
         for event in events:
             if not isinstance(event, RequestAnswered):
                 continue

@@ -22,7 +22,9 @@ from turncell.core.events import (
     MessageAdded,
     PartialSaved,
     RequestKind,
+    Said,
     Scope,
+    one_by_one,
 )
 from turncell.core.fold import CallState, RequestState, RunState, as_deltas
 from turncell.core.parts import Json, Message, Usage
@@ -220,7 +222,7 @@ class Run:
             self._loop.call(lambda: self._driver.bus.add(subscription, self.so_far()))
         try:
             while events := await subscription.burst():
-                for event in events:
+                for event in one_by_one(events):
                     yield event
         finally:
             if not self._driver.bus.is_closed:
@@ -256,7 +258,7 @@ class Run:
             async with asyncio.timeout(timeout_s):
                 await finished(self._loop.spawn(self._driver.bus.drain()))
 
-    def attach(self, sink: Callable[[Sequence[Event]], None]) -> None:
+    def attach(self, sink: Callable[[Sequence[Said]], None]) -> None:
         """A sink of our own views: called with each burst on the background loop; it must return at once."""
         self._loop.call(lambda: self._driver.bus.attach(sink)).result()
 
