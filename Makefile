@@ -17,6 +17,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export JUPYTER_PATH := $(CURDIR)/.kernels/share/jupyter
 export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
 export CHROMIUM_PATH ?= /usr/bin/chromium
+# Where nothing may be kept, each of the many processes would compile Jupyter and LiteLLM anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo lab test test-full checks lint types test-js test-py test-notebooks bench peers bundle js wire kernels hosts system constraints clean help
 .DEFAULT_GOAL := help

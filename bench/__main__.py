@@ -76,6 +76,8 @@ def main() -> None:
         parser.error(f"no such case: {', '.join(unknown)}; there are {', '.join(CASES)}")
     # Nobody's network, prices or history has a part in this.
     environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
+    # Installed packages come with their bytecode: what Python takes to compile them is no part of any figure.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     print("# Speed\n")
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, LiteLLM {version('litellm')}. CPU is user and")
     print("system time of the measuring process, medians; only the ratios travel between machines.")

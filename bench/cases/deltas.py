@@ -7,7 +7,20 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from bench.report import Target, table
-from bench.ways import BARE, BARE_GEMINI, DIRECT, LINE_WAY, PARSED, RAW, TEXT_WAYS, THROUGH, WAYS, WHOLE
+from bench.ways import (
+    BARE,
+    BARE_GEMINI,
+    DIRECT,
+    LINE_WAY,
+    PARSED,
+    PARTS,
+    PARTS_WAY,
+    RAW,
+    TEXT_WAYS,
+    THROUGH,
+    WAYS,
+    WHOLE,
+)
 
 if TYPE_CHECKING:
     from bench.__main__ import Bench
@@ -15,7 +28,7 @@ if TYPE_CHECKING:
 
 def measure(base: str, way: str, deltas: int, times: int, gap_ms: float) -> dict[str, float]:
     """CPU of answers of `deltas` deltas, and of short ones of 20."""
-    reader = (WAYS | LINE_WAY | TEXT_WAYS)[way](base)
+    reader = (WAYS | LINE_WAY | PARTS_WAY | TEXT_WAYS)[way](base)
     found: dict[str, Any] = {}
     slow = max(60, deltas // 4)
     for name, count, gap, repeats in (
@@ -42,7 +55,7 @@ def measure(base: str, way: str, deltas: int, times: int, gap_ms: float) -> dict
 def report(bench: Bench) -> list[Target]:
     deltas, times = (400, 1) if bench.is_quick else (4000, 15)
     # LiteLLM's way costs a hundred times as much: fewer runs are steady enough.
-    less = {way: 5 if way in (BARE, WHOLE, BARE_GEMINI) else 1 for way in (*LINE_WAY, *WAYS, *TEXT_WAYS)}
+    less = {way: 5 if way in (BARE, WHOLE, BARE_GEMINI) else 1 for way in (*LINE_WAY, *PARTS_WAY, *WAYS, *TEXT_WAYS)}
     found = bench.ways(
         "deltas",
         {way: {"deltas": deltas // less[way], "times": max(1, times // less[way]), "gap_ms": 2} for way in less},
@@ -61,6 +74,11 @@ def report(bench: Bench) -> list[Target]:
             row += [one[name] * unit, one[name] / raw[name]]
         rows.append(row)
     print(table(header, rows))
+    parts = found[PARTS]
+    print(
+        f"\nThe parts of a turn alone ({PARTS}) cost {parts['short'] / raw['short']:.3g} × raw, "
+        f"turncell {direct['short'] / parts['short']:.3g} × the parts."
+    )
     return [
         Target("direct, delta", direct["per_delta"] / raw["per_delta"], 2, " × raw"),
         Target("direct, 20-delta turn", direct["short"] / raw["short"], 4, " × raw"),

@@ -7,7 +7,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from bench.report import Target, table
-from bench.ways import BARE, DIRECT, RAW, WAYS, WHOLE
+from bench.ways import BARE, DIRECT, LINE_WAY, RAW, WAYS, WHOLE
 
 if TYPE_CHECKING:
     from bench.__main__ import Bench
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def measure(base: str, way: str, turns: int, deltas: int, times: int, gap_ms: float) -> dict[str, float]:
     """Deltas for each CPU second, and the time on the wall over the provider's."""
-    reader = WAYS[way](base)
+    reader = (LINE_WAY | WAYS)[way](base)
     reader.turn("/20/0/text")
     rates, walls = [], []
     for _ in range(times):
@@ -33,14 +33,16 @@ def report(bench: Bench) -> list[Target]:
     common = {"turns": turns, "deltas": deltas}
     slow = (BARE, WHOLE)
     rates = bench.ways(
-        "many", {way: {**common, "times": 1 if way in slow else times, "gap_ms": 0} for way in WAYS}, rounds=2
+        "many",
+        {way: {**common, "times": 1 if way in slow else times, "gap_ms": 0} for way in (*LINE_WAY, *WAYS)},
+        rounds=2,
     )
     # At 10,000 deltas a second LiteLLM wants three cores: there is nothing to pace.
     paced = bench.ways("many", {way: {**common, "times": 1, "gap_ms": 20} for way in WAYS if way not in slow}, rounds=2)
     rate = {way: one["rate"] for way, one in rates.items()}
-    wall = {way: paced[way]["wall"] if way in paced else None for way in WAYS}
+    wall = {way: paced[way]["wall"] if way in paced else None for way in rates}
     header = ("", "deltas/s/core", "× raw", "wall over ideal, 50 deltas/s each")
-    print(table(header, [(way, rate[way], rate[way] / rate[RAW], wall[way]) for way in WAYS]))
+    print(table(header, [(way, rate[way], rate[way] / rate[RAW], wall[way]) for way in rates]))
     return [
         Target("direct", rate[DIRECT] / rate[RAW], 0.4, " × raw", is_at_least=True),
         Target("direct, paced, wall", wall[DIRECT] or 0.0, 1.15, " × ideal"),

@@ -54,7 +54,7 @@ class Paced:
     name = "paced"
 
     async def stream(self, request):
-        from turncell.core.deltas import Finished, TextFragment
+        from turncell.core.deltas import Finished
         from turncell.core.parts import Usage
 
         began = time.monotonic()
@@ -62,7 +62,7 @@ class Paced:
             pause_s = began + number / PER_S - time.monotonic()
             if pause_s > 0:
                 await asyncio.sleep(pause_s)
-            yield [TextFragment(DELTA)]
+            yield [DELTA]
         yield [Finished("stop", Usage(1, COUNT))]
 """
 

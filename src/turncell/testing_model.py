@@ -24,7 +24,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, TypeAlias, cast, get_args
 
-from turncell.core.deltas import CallFragment, Finished, Fragment, ImageFragment, ReasoningFragment, TextFragment
+from turncell.core.deltas import CallFragment, Finished, Fragment, ImageFragment, ReasoningFragment
 from turncell.core.events import CostBasis, FinishReason
 from turncell.core.parts import Image, Message, Reasoning, Text, ToolCall, ToolResult, Usage
 from turncell.errors import FailureKind, ModelFailure, UsageError
@@ -411,7 +411,9 @@ def _check_whole(fragments: list[Fragment]) -> None:
 
 
 def _check_fragment(fragment: object) -> None:
-    if isinstance(fragment, TextFragment | ReasoningFragment):
+    if isinstance(fragment, str):
+        return
+    if isinstance(fragment, ReasoningFragment):
         is_right = isinstance(cast(object, fragment.text), str)
     elif isinstance(fragment, CallFragment):
         texts = (fragment.provider_id or "", fragment.name or "", fragment.arguments)

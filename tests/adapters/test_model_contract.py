@@ -13,7 +13,7 @@ from turncell.adapters.direct_anthropic import DirectAnthropic
 from turncell.adapters.direct_chat import DirectChat
 from turncell.adapters.direct_responses import DirectResponses
 from turncell.adapters.litellm_model import LiteLLMModel
-from turncell.core.deltas import Finished, Fragment, TextFragment
+from turncell.core.deltas import Finished, Fragment
 from turncell.errors import ModelFailure
 from turncell.runtime.ports import Capabilities, Model, ModelRequest
 from turncell.testing import (
@@ -93,10 +93,10 @@ class Broken:
         if self._how == "tools_may_be" and len(request.tools) > 50:
             raise ModelFailure("bad_request", "too many tools")
         try:
-            yield [TextFragment("a")] if self._how != "bursts_are_lists" else []
+            yield ["a"] if self._how != "bursts_are_lists" else []
             await asyncio.sleep(0)
             if self._how != "an_answer_has" and self._how != "exactly_one":
-                yield [TextFragment("b")]
+                yield ["b"]
         except GeneratorExit:
             if self._how == "a_stream_that_is_left":
                 await asyncio.sleep(1.1)

@@ -14,7 +14,6 @@ from turncell.core.deltas import (
     CallFragment,
     Fragment,
     ReasoningFragment,
-    TextFragment,
     assemble,
     rope_add,
 )
@@ -101,7 +100,7 @@ ODD_STREAMS: dict[str, tuple[list[Fragment], list[Call]]] = {
     "the id late, by index": ([p(0, None, "f", '{"x":'), p(0, "a", None, "1}")], [("f", '{"x":1}', "a")]),
     "the id late, no index": ([p(None, None, "f", '{"x":'), p(None, "a", None, "1}")], [("f", '{"x":1}', "a")]),
     "text between the pieces": (
-        [p(0, "a", "f", "{"), TextFragment("and "), p(1, "b", "g", "{"), TextFragment("so"), p(0, None, None, "}"), p(1, None, None, "}")],
+        [p(0, "a", "f", "{"), "and ", p(1, "b", "g", "{"), "so", p(0, None, None, "}"), p(1, None, None, "}")],
         [("f", "{}", "a"), ("g", "{}", "b")],
     ),
     "no name ever": ([p(0, "a", None, "{}")], [("", "{}", "a")]),
@@ -131,9 +130,9 @@ def test_parts_stand_in_the_order_in_which_they_began() -> None:
     parts = assemble(
         [
             ReasoningFragment("hm"),
-            TextFragment("a"),
+            "a",
             p(0, "x", "f", "{"),
-            TextFragment("b"),
+            "b",
             p(0, None, None, "}"),
         ]
     )
@@ -153,7 +152,7 @@ def test_a_signature_seals_its_reasoning() -> None:
 
 
 def test_empty_text_is_no_part() -> None:
-    assert assemble([TextFragment(""), ReasoningFragment(""), TextFragment("")]) == ()
+    assert assemble(["", ReasoningFragment(""), ""]) == ()
 
 
 def test_a_name_on_each_piece_does_not_cost_the_square() -> None:
@@ -219,7 +218,7 @@ def test_cutting_the_arguments_anywhere_changes_nothing(
 @given(st.lists(st.text(max_size=5), max_size=200))
 def test_text_is_the_same_however_it_was_cut(texts: list[str]) -> None:
     whole = "".join(texts)
-    assert assemble([TextFragment(text) for text in texts]) == ((Text(whole),) if whole else ())
+    assert assemble(texts) == ((Text(whole),) if whole else ())
 
 
 def test_a_rope_stays_short() -> None:

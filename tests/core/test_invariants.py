@@ -14,7 +14,7 @@ from tests.core.test_fold import accepted_by_providers
 from tests.journals.play import Play
 from turncell.core import reducer
 from turncell.core.context import conversation, messages_of
-from turncell.core.deltas import CallFragment, Finished, ReasoningFragment, TextFragment
+from turncell.core.deltas import CallFragment, Finished, ReasoningFragment
 from turncell.core.digest import call_digest
 from turncell.core.events import (
     ArgumentsDelta,
@@ -119,7 +119,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(text=TEXTS, thought=st.booleans())
     def stream_text(self, text: str, thought: bool) -> None:
-        self.feed(Streamed(self.play.at, [ReasoningFragment(text) if thought else TextFragment(text)]))
+        self.feed(Streamed(self.play.at, [ReasoningFragment(text) if thought else text]))
 
     @rule(
         index=st.none() | st.integers(0, 2),

@@ -11,8 +11,9 @@ import pytest
 
 from turncell.core import events as ev
 from turncell.core.codec import encode
-from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
+from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment
 from turncell.core.digest import call_digest
+from turncell.core.events import one_by_one
 from turncell.core.fold import RunState, at_rest, fold
 from turncell.core.loop_state import LoopState
 from turncell.core.parts import Message, Text, Usage
@@ -60,7 +61,7 @@ class Drive:
     def feed(self, signal: Any) -> Drive:
         transition = reduce(self.state, signal)
         self.state = transition.state
-        self.events.extend(transition.events)
+        self.events.extend(one_by_one(transition.events))
         return self
 
     def begin(self, prompt: str, **more: Any) -> Drive:
@@ -95,7 +96,7 @@ class Drive:
 
     def writes(self, text: str, seconds: float = 0.0) -> Drive:
         self.after(seconds)
-        return self.feed(Streamed(self.at, [TextFragment(text)]))
+        return self.feed(Streamed(self.at, [text]))
 
     def asks_for(self, *calls: tuple[str, dict[str, Any] | str]) -> Drive:
         fragments: list[Fragment] = [

@@ -12,9 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from turncell.core import codec
-from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
+from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment
 from turncell.core.digest import call_digest
-from turncell.core.events import EndStatus, Event, File, FinishReason, NoteKind, Option, Passage, Recorded, RunStarted
+from turncell.core.events import (
+    EndStatus,
+    Event,
+    File,
+    FinishReason,
+    NoteKind,
+    Option,
+    Passage,
+    Recorded,
+    RunStarted,
+    one_by_one,
+)
 from turncell.core.fold import at_rest, fold, snapshot
 from turncell.core.imported import imported
 from turncell.core.loop_state import LoopState
@@ -86,12 +97,12 @@ class Play:
         self.at = round(self.at + 0.1, 3)
         transition = reduce(self.state, make(self.at))
         self.state = transition.state
-        self.events += transition.events
+        self.events += one_by_one(transition.events)
         self.commands += transition.commands
 
     def say(self, *texts: str) -> None:
         for text in texts:
-            self.stream(TextFragment(text))
+            self.stream(text)
 
     def think(self, *texts: str) -> None:
         for text in texts:

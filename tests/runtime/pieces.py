@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from turncell import Run, Session, tool
-from turncell.core.deltas import Fragment, TextFragment
+from turncell.core.deltas import Fragment
 from turncell.core.events import Event, RunEnded
 from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.ports import ModelRequest
@@ -90,7 +90,7 @@ class Silent:
         self.asked.set()
         try:
             if self.first:
-                yield [TextFragment(self.first)]
+                yield [self.first]
             await asyncio.sleep(60)
         finally:
             self.closed.set()

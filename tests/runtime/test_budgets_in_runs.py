@@ -26,7 +26,7 @@ from turncell import (
     runs_df,
     tool,
 )
-from turncell.core.deltas import Finished, Fragment, TextFragment
+from turncell.core.deltas import Finished, Fragment
 from turncell.core.events import BudgetChanged
 from turncell.core.parts import Usage
 from turncell.runtime.ports import ModelRequest
@@ -163,7 +163,7 @@ class TestPrices:
             name = "uncounted"
 
             async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
-                yield [TextFragment("Done."), Finished("stop", Usage())]
+                yield ["Done.", Finished("stop", Usage())]
 
         run = Agent(Uncounted(), budget={"tokens": 5000}, max_tokens=100).run_sync("go")
         assert run.status == "completed" and run.budget.spent.tokens >= 100

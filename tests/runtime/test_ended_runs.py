@@ -17,7 +17,7 @@ import pytest
 from tests.runtime.pieces import LONG_S, until
 from turncell import Agent, Hooks, ModelFailure, Run, ToolContext, run_turn, tool
 from turncell.adapters.direct_chat import DirectChat
-from turncell.core.deltas import Fragment, TextFragment
+from turncell.core.deltas import Fragment
 from turncell.runtime.ports import ModelRequest
 from turncell.testing import ScriptedModel, call, reply, serve
 
@@ -109,7 +109,7 @@ class Endless:
     name = "endless"
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
-        yield [TextFragment("Well")]
+        yield ["Well"]
         await asyncio.Event().wait()
 
 

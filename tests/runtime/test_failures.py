@@ -13,7 +13,7 @@ from tests.runtime.pieces import LONG_S, Gate, Silent, ends, skip, told, until, 
 from turncell import Agent, Hooks, ModelFailure, Route, Router, Session, Tiers, UsageError, model, steps_df, tool
 from turncell.adapters.scripted_model import Call, ScriptedModel, call, say, stop, think
 from turncell.core import streaming
-from turncell.core.deltas import CallFragment, Finished, Fragment, TextFragment
+from turncell.core.deltas import CallFragment, Finished, Fragment
 from turncell.core.events import ModelChosen
 from turncell.core.parts import Usage
 from turncell.runtime import driver
@@ -121,7 +121,7 @@ class TestTryingAgain:
                     while not asked.is_set():  # noqa: ASYNC110
                         await asyncio.sleep(0.002)
                 try:
-                    yield [TextFragment("late "), Finished("stop")]
+                    yield ["late ", Finished("stop")]
                 finally:
                     spoken.set()
 
@@ -384,8 +384,8 @@ class TestOddModels:
     @pytest.mark.parametrize(
         "burst",
         [
-            "plain text", ["plain text"], {"text": "x"}, [TextFragment(7)], [CallFragment(0, "a", "f", {"x": 1})],  # type: ignore[arg-type]
-            [TextFragment("x"), Finished("stop", cost_usd=float("nan"))], [Finished("stop", Usage(1.5, 2))],  # type: ignore[arg-type]
+            "plain text", {"text": "x"}, [7], [CallFragment(0, "a", "f", {"x": 1})],  # type: ignore[arg-type]
+            ["x", Finished("stop", cost_usd=float("nan"))], [Finished("stop", Usage(1.5, 2))],  # type: ignore[arg-type]
             [Finished("stop", Usage(output_tokens=-1))], [Finished("done")], [CallFragment("0", "a", "f")],  # type: ignore[arg-type]
         ],
     )  # fmt: skip
@@ -397,5 +397,5 @@ class TestOddModels:
 
     @pytest.mark.parametrize("kind", [list, tuple])
     def test_the_models_own_list_is_left_as_it_is_and_a_tuple_does_too(self, kind: Any) -> None:
-        burst = kind([TextFragment("Hello."), Finished("stop")])
+        burst = kind(["Hello.", Finished("stop")])
         assert Agent(Odd(burst)).run_sync("go").text == "Hello." and len(burst) == 2

@@ -15,7 +15,7 @@ from tests.runtime.pieces import until
 from tests.runtime.test_hooks import notes
 from tests.runtime.test_runs import Mailbox, weather
 from turncell import Agent, Rule, UsageError, tool
-from turncell.core.deltas import Finished, Fragment, TextFragment
+from turncell.core.deltas import Finished, Fragment
 from turncell.core.parts import Usage
 from turncell.runtime.ports import Capabilities, ModelRequest
 from turncell.testing import ScriptedModel, call
@@ -52,7 +52,7 @@ class SchemaModel:
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
         self.requests.append(request)
-        yield [TextFragment(self.answers.pop(0)), Finished("stop", Usage(1, 1))]
+        yield [self.answers.pop(0), Finished("stop", Usage(1, 1))]
 
 
 def answer(**value: Any) -> Any:

@@ -81,6 +81,16 @@ def test_clearing_takes_back_all_and_says_how_many() -> None:
     assert len(held.model.requests) == 1
 
 
+def test_nothing_behind_a_message_that_is_cleared_begins() -> None:
+    agent = Agent(ScriptedModel(lambda request: "x", delay_s=0.002))
+    for _ in range(60):
+        session = agent.session()
+        runs = [session.send(text) for text in "abcde"]
+        count = session.queue.clear()
+        statuses = [run.result(LONG_S).status for run in runs]
+        assert statuses == ["completed"] * (5 - count) + ["cancelled"] * count
+
+
 def test_who_awaits_and_who_watches_one_that_is_taken_back_gets_the_end() -> None:
     async def main() -> tuple[str, list[Event]]:
         held = Held()

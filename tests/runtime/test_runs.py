@@ -7,6 +7,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
@@ -29,7 +30,7 @@ from turncell import (
     tool,
 )
 from turncell.adapters.scripted_model import Call, ScriptedModel, call, say
-from turncell.core.deltas import Finished, Fragment, TextFragment
+from turncell.core.deltas import Finished, Fragment
 from turncell.core.events import Event, RunEnded, TextDelta
 from turncell.core.fold import RunState
 from turncell.runtime.bus import merge_deltas
@@ -37,6 +38,7 @@ from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.ports import ModelRequest
 from turncell.runtime.run import Run
 from turncell.runtime.session import Session
+from turncell.runtime.tools import Offer
 
 
 class Mailbox:
@@ -287,6 +289,42 @@ class TestCancelling:
         gate.open()
         assert third.result(60).text == "three" and third.state.previous == first.id and not second.events
         assert len(Session.load(session.id, session.journal).runs) == 2
+
+    @pytest.mark.feature("A15")
+    def test_right_after_its_start_leaves_its_prompt_its_end_and_its_telemetry(self) -> None:
+        told = MemoryWriter()
+        agent = Agent(model := ScriptedModel(lambda request: "never", delay_s=LONG_S), telemetry=told)
+        session = agent.session()
+        for number in range(1, 21):
+            run = session.send("important")
+            seen: list[Event] = []
+            run.subscribe(seen.append)
+            run.cancel("no")
+            assert run.result(LONG_S).status == "cancelled" and run.state.error == "no"
+            run.drain(LONG_S)
+            assert isinstance(seen[-1], RunEnded) and len(session.runs) == len(told.records) == number
+            assert session.runs[-1].prompt is not None and session.runs[-1].prompt.text == "important"
+        assert len(model.requests) < 20
+        assert [run.status for run in Session.load(session.id, session.journal).runs] == ["cancelled"] * 20
+
+    def test_while_its_tools_are_fetched_ends_it_at_once(self) -> None:
+        is_asked, release = threading.Event(), threading.Event()
+
+        class Slow:
+            name, known = "slow", ()
+
+            async def offer(self) -> Offer:
+                is_asked.set()
+                await asyncio.to_thread(release.wait, LONG_S)
+                return Offer()
+
+        run = Agent(ScriptedModel(["never"]), tools=[Slow()]).start("go")
+        assert is_asked.wait(LONG_S)
+        run.cancel()
+        began = time.monotonic()
+        assert run.result(LONG_S).status == "cancelled" and isinstance(run.events[-1], RunEnded)
+        assert time.monotonic() - began < LONG_S / 2
+        release.set()
 
     def test_there_is_exactly_one_terminal_event(self) -> None:
         run = Agent(Silent("x")).start("go")
@@ -540,7 +578,7 @@ class TestEnds:
             name = "endless"
 
             async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
-                yield [TextFragment("half an ans")]
+                yield ["half an ans"]
 
         run = Agent(Endless()).run_sync("go")
         assert (run.status, run.state.error_kind, run.text) == ("failed", "protocol", "half an ans")
@@ -550,7 +588,7 @@ class TestEnds:
             name = "cut"
 
             async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
-                yield [TextFragment("half an ans"), Finished("length")]
+                yield ["half an ans", Finished("length")]
 
         assert Agent(Cut()).run_sync("go").status == "truncated"
 
@@ -748,7 +786,7 @@ def test_bursts_that_are_merged_while_another_thread_takes_them_arrive_once() ->
 
         async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
             for number in range(0, 60_000, 600):
-                yield [TextFragment(f"{n} ") for n in range(number, number + 600)]
+                yield [f"{n} " for n in range(number, number + 600)]
                 await asyncio.sleep(0)
             yield [Finished("stop")]
 

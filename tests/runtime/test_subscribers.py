@@ -7,13 +7,16 @@ import queue
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator
 from functools import partial
 
 import pytest
 
 from turncell import Agent, Run
 from turncell.adapters.scripted_model import ScriptedModel
+from turncell.core.deltas import Finished, Fragment, ReasoningFragment
 from turncell.core.events import Event, Recorded, RunEnded, TextDelta
+from turncell.runtime.ports import ModelRequest
 
 from .pieces import LONG_S, Gate, until
 
@@ -141,6 +144,43 @@ def test_the_threads_of_a_run_that_has_ended_are_gone() -> None:
 
 def text_of(events: list[Event]) -> str:
     return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+def test_each_piece_of_a_burst_is_a_delta_for_whoever_listens() -> None:
+    pieces = [f"{number} " for number in range(300)]
+
+    class Bursts:
+        name = "bursts"
+
+        async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
+            await gate.wait_async()
+            yield [*pieces[:200], ReasoningFragment("hm"), *pieces[200:]]
+            yield [Finished("stop")]
+
+    gate = Gate()
+    run = Agent(Bursts()).start("Count.")
+    by_call: list[Event] = []
+    by_coroutine: list[Event] = []
+    by_queue: queue.Queue[Event] = queue.Queue()
+
+    async def hear(event: Event) -> None:
+        by_coroutine.append(event)
+
+    for subscriber in (by_call.append, hear, by_queue):
+        run.subscribe(subscriber)
+    gate.open()
+
+    async def listen() -> list[Event]:
+        run = Agent(Bursts()).start("Count.")
+        return [event async for event in run]
+
+    run.result(LONG_S)
+    run.drain(LONG_S)
+    for events in (by_call, by_coroutine, list(by_queue.queue), asyncio.run(listen())):
+        deltas = [event for event in events if isinstance(event, TextDelta)]
+        assert [event.text for event in deltas] == pieces
+        assert [event.block for event in deltas] == [0] * 200 + [2] * 100
+        assert [event.type for event in events].index("ReasoningDelta") == events.index(deltas[199]) + 1
 
 
 def test_who_comes_before_the_first_word_hears_what_who_comes_later_hears() -> None:

@@ -14,7 +14,7 @@ import orjson
 
 from turncell.adapters.provider_failures import said_failure
 from turncell.adapters.seals import THOUGHT, seal
-from turncell.core.deltas import CallFragment, Finished, Fragment, ImageFragment, ReasoningFragment, TextFragment
+from turncell.core.deltas import CallFragment, Finished, Fragment, ImageFragment, ReasoningFragment
 from turncell.core.events import CostBasis, FinishReason
 from turncell.core.parts import Usage
 from turncell.errors import ModelFailure
@@ -77,7 +77,7 @@ class ChatReading:
                         text = delta.get("content")
                         # Nearly every chunk is only this.
                         if text and len(delta) == 1 and isinstance(text, str):
-                            fragments.append(TextFragment(text))
+                            fragments.append(text)
                             is_plain = True
                         else:
                             _read_delta(delta, fragments, self._sealed_by)
@@ -165,7 +165,7 @@ def _read_delta(delta: dict[str, Any], fragments: list[Fragment], sealed_by: str
         _read_details(details, fragments, sealed_by, has_text=bool(thought))
     text = delta.get("content") or delta.get("refusal")
     if text and isinstance(text, str):
-        fragments.append(TextFragment(text))
+        fragments.append(text)
     elif isinstance(text, list):
         _read_blocks(text, fragments)
     images = delta.get("images")
@@ -182,7 +182,7 @@ def _read_delta(delta: dict[str, Any], fragments: list[Fragment], sealed_by: str
         fragments.append(_call({"function": delta["function_call"]}))
 
 
-def made_image(block: Any) -> ImageFragment | TextFragment | None:
+def made_image(block: Any) -> ImageFragment | str | None:
     """An image as OpenRouter, LiteLLM and others give it: `{"image_url": {"url": "data:..."}}`, or only the URL."""
     url = _dict(block).get("image_url", block)
     url = _dict(url).get("url", url)
@@ -193,10 +193,10 @@ def made_image(block: Any) -> ImageFragment | TextFragment | None:
     return packed_image(url.partition(",")[2])
 
 
-def packed_image(data: str) -> ImageFragment | TextFragment | None:
+def packed_image(data: str) -> ImageFragment | str | None:
     """An image of base64, or a text in its place where it is too large to be kept. None for what is none."""
     if len(data) > MOST_IMAGE_CHARS:
-        return TextFragment(f"[an image of {len(data) * 3 // 4:,} bytes, left out: it is too large to be kept]")
+        return f"[an image of {len(data) * 3 // 4:,} bytes, left out: it is too large to be kept]"
     try:
         found = base64.b64decode(data, validate=True)
     except ValueError:
@@ -225,7 +225,7 @@ def _read_blocks(blocks: list[Any], fragments: list[Fragment]) -> None:
         if thought and isinstance(thought, str):
             fragments.append(ReasoningFragment(thought))
         elif isinstance(block.get("text"), str) and block["text"]:
-            fragments.append(TextFragment(block["text"]))
+            fragments.append(block["text"])
 
 
 def _call(call: dict[str, Any]) -> CallFragment:

@@ -21,7 +21,7 @@ from turncell.adapters.kept_bytes import KeptTalks
 from turncell.adapters.price import Price
 from turncell.adapters.provider_failures import said_failure
 from turncell.adapters.seals import ANTHROPIC, BLOCK, REDACTED, seal, sealer_at
-from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
+from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment
 from turncell.core.events import FinishReason
 from turncell.core.parts import Json, Usage
 from turncell.core.values import evolve
@@ -187,12 +187,12 @@ class MessagesReading(EventReading):
         if kind == "thinking":
             self._seals[index] = block.get("signature") or ""
             return [ReasoningFragment(block["thinking"])] if block.get("thinking") else []
-        return [TextFragment(block["text"])] if kind == "text" and block.get("text") else []
+        return [block["text"]] if kind == "text" and block.get("text") else []
 
     def _delta(self, index: Any, delta: dict[str, Json]) -> list[Fragment]:
         kind = delta["type"]
         if kind == "text_delta":
-            return [TextFragment(delta["text"])] if delta["text"] else []
+            return [delta["text"]] if delta["text"] else []
         if kind == "thinking_delta":
             return [ReasoningFragment(delta["thinking"])] if delta["thinking"] else []
         if kind == "signature_delta":

@@ -13,7 +13,7 @@ from turncell.adapters.direct_responses_format import Items, responses_body
 from turncell.adapters.kept_bytes import KeptTalks
 from turncell.adapters.provider_failures import said_failure
 from turncell.adapters.seals import PHASE, RESPONSES, seal, sealer_at
-from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
+from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment
 from turncell.core.events import FinishReason
 from turncell.core.parts import Json, Usage
 from turncell.runtime.ports import ModelRequest
@@ -135,7 +135,7 @@ class ResponsesReading(EventReading):
 
     def _text(self, index: Any, text: str) -> list[Fragment]:
         self._read.add(index)
-        return [TextFragment(text)] if text else []
+        return [text] if text else []
 
     def _thought(self, index: Any, text: str) -> list[Fragment]:
         self._read.add(index)

@@ -13,7 +13,7 @@ from typing import Any
 from turncell.adapters.chat_reading import ChatReading, made_image
 from turncell.adapters.litellm_parsed import Parsed, has_listeners
 from turncell.adapters.seals import ANTHROPIC, REDACTED, seal
-from turncell.core.deltas import CallFragment, Fragment, ReasoningFragment, TextFragment
+from turncell.core.deltas import CallFragment, Fragment, ReasoningFragment
 from turncell.core.events import CostBasis, FinishReason
 from turncell.core.parts import Usage
 
@@ -44,7 +44,7 @@ class Reading:
     def read(self, chunk: Any) -> list[Fragment]:
         """The fragments of a chunk, or of texts that were read without one."""
         if isinstance(chunk, list):
-            return [TextFragment(text) for text in chunk]
+            return list(chunk)
         self._note_usage(chunk)
         fragments: list[Fragment] = []
         for choice in chunk.choices[:1]:
@@ -61,7 +61,7 @@ class Reading:
                 fragments.append(ReasoningFragment(thought))
             text = getattr(delta, "content", None)
             if text:
-                fragments.append(TextFragment(text))
+                fragments.append(text)
             images = (made_image(one) for one in getattr(delta, "images", None) or ())
             fragments += [image for image in images if image is not None]
             for call in getattr(delta, "tool_calls", None) or ():

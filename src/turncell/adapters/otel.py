@@ -36,12 +36,12 @@ except ImportError as error:
 from turncell.core.events import (
     CallFinished,
     Compacted,
-    Event,
     MessageAdded,
     Noted,
     Resumed,
     RunEnded,
     RunStarted,
+    Said,
     StepFailed,
     StepFinished,
 )
@@ -239,7 +239,7 @@ class _RunSpans:
 
     # What came of it.
 
-    def see(self, events: Sequence[Event]) -> None:
+    def see(self, events: Sequence[Said]) -> None:
         for event in events:
             if isinstance(event, StepFinished):
                 self._answered(event)

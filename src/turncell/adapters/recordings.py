@@ -18,7 +18,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from turncell.core.compare import difference
-from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
+from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment
 from turncell.core.events import CostBasis, FinishReason
 from turncell.core.parts import Image, Json, Message, Part, Reasoning, Text, ToolCall, Usage
 from turncell.errors import FailureKind, ModelFailure
@@ -188,7 +188,7 @@ async def play(recording: Recording, delay_s: float = 0.0) -> AsyncGenerator[lis
     for part in recording.parts:
         pieces: list[Fragment] = []
         if isinstance(part, Text):
-            pieces += [TextFragment(piece) for piece in _pieces(part.text)]
+            pieces += _pieces(part.text)
         elif isinstance(part, Reasoning):
             *texts, last = _pieces(part.text) or [""]
             pieces += [*(ReasoningFragment(text) for text in texts), ReasoningFragment(last, part.signature)]

@@ -16,7 +16,7 @@ from typing import TypeAlias
 from turncell.adapters import rules_answer
 from turncell.adapters.rules_reading import END_CHARACTERS, excerpt, read
 from turncell.adapters.rules_values import Wish
-from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment, TextFragment
+from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment
 from turncell.core.events import FinishReason
 from turncell.core.parts import Image, Message, Reasoning, Text, ToolCall, ToolResult, Usage
 from turncell.runtime.ports import ModelRequest
@@ -52,7 +52,7 @@ class RulesModel:
         fragments: list[Fragment] = []
         if self.reasons and thought:
             fragments += [ReasoningFragment(words) for words in _words(thought)]
-        fragments += [TextFragment(words) for words in _words(text)]
+        fragments += _words(text)
         for index, wish in enumerate(calls):
             arguments = json.dumps(wish.arguments, ensure_ascii=False)
             half = len(arguments) // 2

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from turncell.core.deltas import CallFragment, Finished, Fragment, ImageFragment, ReasoningFragment, TextFragment
+from turncell.core.deltas import CallFragment, Finished, Fragment, ImageFragment, ReasoningFragment
 from turncell.core.events import FinishReason
 from turncell.core.parts import Image, Json, Message, Text, ToolCall, Usage
 from turncell.errors import ModelFailure
@@ -152,7 +152,7 @@ class ScriptedModel:
                 pieces.append(ReasoningFragment(texts[-1], item.signature))
             else:
                 said += _words(item.text)
-                pieces = [TextFragment(text) for text in _cut(item.text, item.chunk)]
+                pieces = [*_cut(item.text, item.chunk)]
             own_s = None if isinstance(item, Image) else item.delay_s
             delay_s = self.delay_s if own_s is None else own_s
             for piece in pieces:

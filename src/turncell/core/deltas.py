@@ -48,12 +48,7 @@ def rope_add(rope: Rope, text: str) -> Rope:
     return tuple(pieces)
 
 
-# What model adapters yield, in lists (bursts): as many as one network read brought.
-
-
-@dataclass(slots=True)
-class TextFragment:
-    text: str
+# What model adapters yield, in lists (bursts): as many as one network read brought. A piece of text is a `str`.
 
 
 @dataclass(slots=True)
@@ -91,7 +86,7 @@ class ImageFragment:
     media_type: str | None = None
 
 
-Fragment: TypeAlias = TextFragment | ReasoningFragment | CallFragment | ImageFragment | Finished
+Fragment: TypeAlias = str | ReasoningFragment | CallFragment | ImageFragment | Finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,13 +231,13 @@ def _part(block: Block) -> Part | None:
 def assemble(fragments: Iterable[Fragment]) -> tuple[Part, ...]:
     """All fragments at once: what tests and one-shot callers want.
 
-    >>> assemble([TextFragment("Hel"), TextFragment("lo"), CallFragment(0, "a", "f", '{"x":'), CallFragment(0, None, None, "1}")])
+    >>> assemble(["Hel", "lo", CallFragment(0, "a", "f", '{"x":'), CallFragment(0, None, None, "1}")])
     (Text(text='Hello', type='text'), ToolCall(call_id='call_1', name='f', arguments_text='{"x":1}', provider_id='a', type='tool_call'))
     """
     assembly = Assembly()
     for fragment in fragments:
-        if isinstance(fragment, TextFragment):
-            assembly, _ = assembly.add("text", fragment.text)
+        if isinstance(fragment, str):
+            assembly, _ = assembly.add("text", fragment)
         elif isinstance(fragment, ReasoningFragment):
             assembly, _ = assembly.add("reasoning", fragment.text, fragment.signature)
         elif isinstance(fragment, CallFragment):

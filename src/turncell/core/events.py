@@ -16,6 +16,7 @@ Adding an optional field or a new class keeps SCHEMA_VERSION; any other change r
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -417,6 +418,25 @@ class TextDelta:
 
 
 @dataclass(slots=True)
+class TextBurst:
+    """The text that one burst of a stream has brought, piece by piece: what the loop says, and our own views hear.
+
+    Whoever subscribes gets a `TextDelta` for each piece, made when it is taken (`one_by_one`): a long answer that nobody
+    has read yet is no heap of objects.
+    """
+
+    run_id: str
+    step: int
+    block: int
+    pieces: list[str]
+    type: Literal["TextBurst"] = "TextBurst"
+
+    def whole(self) -> TextDelta:
+        """All of it as one delta."""
+        return TextDelta(self.run_id, self.step, self.block, "".join(self.pieces))
+
+
+@dataclass(slots=True)
 class ReasoningDelta:
     run_id: str
     step: int
@@ -495,3 +515,20 @@ RecordedEvent: TypeAlias = (
 )
 PassingEvent: TypeAlias = TextDelta | ReasoningDelta | ArgumentsDelta | CallProgress | WarmingUp | Latency
 Event: TypeAlias = RecordedEvent | PassingEvent
+Said: TypeAlias = Event | TextBurst
+"""What the loop says of a signal."""
+
+
+def one_by_one(said: Iterable[Said]) -> Iterator[Event]:
+    """The events as who subscribes gets them.
+
+    >>> list(one_by_one([TextBurst("r", 1, 0, ["a", "b"])]))
+    [TextDelta(run_id='r', step=1, block=0, text='a', type='TextDelta'), TextDelta(run_id='r', step=1, block=0, text='b', type='TextDelta')]
+    """
+    for event in said:
+        if type(event) is TextBurst:
+            run_id, step, block = event.run_id, event.step, event.block
+            for text in event.pieces:
+                yield TextDelta(run_id, step, block, text)
+        else:
+            yield event  # type: ignore[misc]

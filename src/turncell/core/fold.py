@@ -340,7 +340,7 @@ def step_messages(step: StepState) -> tuple[Message, ...]:
     return (*told, *after)
 
 
-def fold(events: Iterable[ev.Event], state: RunState | None = None) -> RunState:
+def fold(events: Iterable[ev.Said], state: RunState | None = None) -> RunState:
     """Fold the events of one run, in order."""
     state = state or RunState()
     for event in events:
@@ -348,7 +348,7 @@ def fold(events: Iterable[ev.Event], state: RunState | None = None) -> RunState:
     return state
 
 
-def apply(state: RunState, event: ev.Event) -> RunState:
+def apply(state: RunState, event: ev.Said) -> RunState:
     """The state after one more event."""
     change = _CHANGES.get(type(event))
     if change is None:
@@ -647,6 +647,10 @@ def _delta(state: RunState, e: ev.TextDelta | ev.ReasoningDelta) -> RunState:
     return _grow(state, e.block, "text" if isinstance(e, ev.TextDelta) else "reasoning", e.text)
 
 
+def _text_burst(state: RunState, e: ev.TextBurst) -> RunState:
+    return _delta(state, e.whole())
+
+
 def _partial_saved(state: RunState, e: ev.PartialSaved) -> RunState:
     if not state.steps or state.steps[-1].message is not None:
         return state
@@ -694,6 +698,7 @@ _CHANGES: dict[type, Any] = {
     ev.Compacted: _edited,
     ev.Resumed: _resumed,
     ev.RunEnded: _run_ended,
+    ev.TextBurst: _text_burst,
     ev.TextDelta: _delta,
     ev.ReasoningDelta: _delta,
     ev.ArgumentsDelta: _arguments_delta,

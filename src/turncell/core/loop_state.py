@@ -93,7 +93,7 @@ class Turn:
 
     def __init__(self, state: LoopState, at: float) -> None:
         self.before, self.state, self.run, self.at = state, state, state.run, at
-        self.events: list[ev.Event] = []
+        self.events: list[ev.Said] = []
         self.commands: list[object] = []
 
     def record(self, cls: Callable[..., Any], *, step: int | None = None, **values: Any) -> None:

@@ -76,7 +76,7 @@ INTERRUPTED = "interrupted"
 DAMAGED = "Part of the record of this call is missing. It was not run."
 
 
-def reduce(state: LoopState, signal: Signal) -> Transition[LoopState, ev.Event]:
+def reduce(state: LoopState, signal: Signal) -> Transition[LoopState, ev.Said]:
     """One signal. Pure; raises nothing that a signal from outside could provoke."""
     if state.run.ended_at is not None or state.is_left:
         return Transition(state, terminal=True)

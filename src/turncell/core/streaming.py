@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from turncell.core import calls, steps
 from turncell.core import events as ev
-from turncell.core.deltas import NOTHING, CallFragment, ImageFragment, ReasoningFragment, TextFragment
+from turncell.core.deltas import NOTHING, CallFragment, ImageFragment, ReasoningFragment
 from turncell.core.loop_state import Saved, Turn
 from turncell.core.parts import Image, Message
 from turncell.core.signals import CallModel, Chosen, Cut, Found, Judge, ModelFailed, ModelFinished, Streamed, Summarised
@@ -28,21 +28,17 @@ def streamed(turn: Turn, s: Streamed) -> None:
     if not state.is_streaming:
         return
     run_id, step = turn.run.run_id, len(turn.run.steps)
-    assembly, events, delta = state.assembly, turn.events, ev.TextDelta
-    pending: list[str] = []
-    number = -1
+    assembly, events = state.assembly, turn.events
+    pieces: list[str] = []
     for fragment in s.fragments:
-        if type(fragment) is TextFragment:
-            if text := fragment.text:
-                if not pending:
-                    blocks = assembly.blocks
-                    number = len(blocks) - 1 if blocks and blocks[-1].kind == "text" else len(blocks)
-                pending.append(text)
-                events.append(delta(run_id, step, number, text))
+        if isinstance(fragment, str):
+            if fragment:
+                pieces.append(fragment)
             continue
-        if pending:
-            assembly, _ = assembly.add("text", "".join(pending))
-            pending.clear()
+        if pieces:
+            assembly, number = assembly.add("text", "".join(pieces))
+            events.append(ev.TextBurst(run_id, step, number, pieces))
+            pieces = []
         if isinstance(fragment, ReasoningFragment) and (fragment.text or fragment.signature):
             assembly, number = assembly.add("reasoning", fragment.text, fragment.signature)
             events.append(ev.ReasoningDelta(run_id, step, number, fragment.text))
@@ -52,8 +48,9 @@ def streamed(turn: Turn, s: Streamed) -> None:
             events.append(ev.ArgumentsDelta(run_id, step, number, fragment.arguments, block.call_id, block.name))
         elif isinstance(fragment, ImageFragment):
             assembly = assembly.show(fragment)
-    if pending:
-        assembly, _ = assembly.add("text", "".join(pending))
+    if pieces:
+        assembly, number = assembly.add("text", "".join(pieces))
+        events.append(ev.TextBurst(run_id, step, number, pieces))
     is_thinking = bool(assembly.blocks) and assembly.blocks[-1].kind == "reasoning"
     if is_thinking == (state.thinking_since is not None):
         if assembly is not state.assembly:

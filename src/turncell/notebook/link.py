@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from turncell.core import codec
-from turncell.core.events import CallFinished, Event, RequestAnswered, RequestOpened, Resumed, RunEnded, StepStarted
+from turncell.core.events import CallFinished, RequestAnswered, RequestOpened, Resumed, RunEnded, Said, StepStarted
 from turncell.core.fold import CallState, snapshot
 from turncell.core.values import evolve
 from turncell.errors import AnswerRefused, StoreError
@@ -75,7 +75,7 @@ class Link:
         self._run: Run | None = None
         self._early: list[Any] = []  # what the page said before there was a run
         self._seq = -1
-        self._pending: list[Event] = []
+        self._pending: list[Said] = []
         self._cleaning = Cleaning()
         self._timer: asyncio.TimerHandle | None = None
         self._flushed_at = 0.0
@@ -88,7 +88,7 @@ class Link:
             self._run = run
             run.attach(self._on_events)
             run.on_child(self._on_child)
-            self._pending = run.so_far()
+            self._pending = [*run.so_far()]
             self._flush()
             early, self._early = self._early, []
             for content in early:
@@ -111,7 +111,7 @@ class Link:
         self._loop.call_soon_threadsafe(finish, context=self._context)
         return sent
 
-    def _on_events(self, events: Sequence[Event]) -> None:
+    def _on_events(self, events: Sequence[Said]) -> None:
         self._pending.extend(events)
         if self._timer is None:
             # At once after a pause, so that the first word and a question do not wait; else at the next frame.
@@ -122,7 +122,7 @@ class Link:
         if len(self._children) == _MAX_CHILDREN:
             return
 
-        def tell(events: Sequence[Event] = ()) -> None:
+        def tell(events: Sequence[Said] = ()) -> None:
             if not events or any(isinstance(event, _CHECKPOINTS) for event in events):
                 self._loop.call_soon(self._tell_child, child, call_id, context=self._context)
 

@@ -14,11 +14,11 @@ import traitlets
 
 from turncell.core.events import (
     BudgetChanged,
-    Event,
     RequestAnswered,
     RequestOpened,
     RunEnded,
     RunStarted,
+    Said,
     StepFinished,
 )
 from turncell.core.fold import RunState, total_usage
@@ -99,7 +99,7 @@ class Figures(traitlets.HasTraits):
     def watch(self, run: Run) -> None:
         """Count this run from now on."""
 
-        def sink(events: Sequence[Event]) -> None:
+        def sink(events: Sequence[Said]) -> None:
             if any(isinstance(event, _TELLING) for event in events):
                 # Whoever observes runs here, and the loop must not wait for them.
                 in_background(self.count)

@@ -20,20 +20,29 @@ from functools import partial
 from types import BuiltinMethodType, MethodType
 from typing import Any, TypeAlias
 
-from turncell.core.events import ArgumentsDelta, CallProgress, Event, ReasoningDelta, TextDelta
+from turncell.core.events import (
+    ArgumentsDelta,
+    CallProgress,
+    Event,
+    ReasoningDelta,
+    Said,
+    TextBurst,
+    TextDelta,
+    one_by_one,
+)
 from turncell.runtime.threads import in_background
 
 log = logging.getLogger("turncell")
 
 BUFFER = 512
-"""Events in a buffer before its deltas are merged."""
+"""Events in a buffer before its deltas are merged; the text of one burst counts as one."""
 
 _DELTAS = (TextDelta, ReasoningDelta, ArgumentsDelta)
 
 Subscriber: TypeAlias = Callable[[Event], Any] | asyncio.Queue[Event] | queue.Queue[Event]
 
 
-def merge_deltas(events: Sequence[Event]) -> list[Event]:
+def merge_deltas(said: Sequence[Said]) -> list[Event]:
     """Join neighbouring deltas of the same block; the text they carry is the same, their number is not.
 
     >>> merge_deltas([TextDelta("r", 1, 0, "a"), TextDelta("r", 1, 0, "b")])
@@ -49,7 +58,8 @@ def merge_deltas(events: Sequence[Event]) -> list[Event]:
             merged[-1] = replace(last, text="".join(pieces))
         pieces.clear()
 
-    for event in events:
+    for one in said:
+        event = one.whole() if isinstance(one, TextBurst) else one
         kind = type(event)
         if kind in _DELTAS:
             if kind is type(last) and last.block == event.block and last.step == event.step:  # type: ignore[union-attr]
@@ -80,14 +90,14 @@ class _Buffer(ABC):
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._events: list[Event] = []
+        self._events: list[Said] = []
         self._limit = BUFFER
         self.is_added = False
         """The bus knows of it: from then on the end of the run is its end too."""
         self._lock = threading.Lock()
         """The consumer may live in another thread: without it, what is being merged would be taken, and given twice."""
 
-    def push(self, events: Sequence[Event]) -> None:
+    def push(self, events: Sequence[Said]) -> None:
         """From the run's loop."""
         if not events:
             return
@@ -95,7 +105,7 @@ class _Buffer(ABC):
             is_asleep = not self._events
             self._events.extend(events)
             if len(self._events) > self._limit:
-                self._events = merge_deltas(self._events)
+                self._events = [*merge_deltas(self._events)]
                 self._limit = max(BUFFER, 2 * len(self._events))
         if is_asleep:  # else it was woken for what is still there
             self.wake()
@@ -111,7 +121,7 @@ class _Buffer(ABC):
         """To a bus of the same loop."""
         self._bus = bus
 
-    def _take(self) -> list[Event] | None:
+    def _take(self) -> list[Said] | None:
         """What is there; None when the run has ended and all was given."""
         is_over = self.is_added and self._bus.is_closed  # asked first: what came before the end must not be missed
         with self._lock:
@@ -146,7 +156,7 @@ class Subscription(_Buffer):
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
-    async def burst(self) -> list[Event]:
+    async def burst(self) -> list[Said]:
         """The next events, as many as there are; an empty list when the run has ended and all was given."""
         while True:
             taken = self._take()
@@ -160,7 +170,7 @@ class Subscription(_Buffer):
     async def __aiter__(self) -> Any:
         try:
             while events := await self.burst():
-                for event in events:
+                for event in one_by_one(events):
                     yield event
         finally:
             self.close()
@@ -189,7 +199,7 @@ class _ThreadSubscription(_Buffer):
             taken = self._take()
             if taken is None:
                 return
-            for event in taken:
+            for event in one_by_one(taken):
                 if self._closed.is_set():
                     return
                 try:
@@ -226,15 +236,15 @@ class Bus:
         """Nothing was said yet, and nobody who listens has moved elsewhere."""
         self._silence = threading.Lock()
         self._subscriptions: list[_Buffer] = []
-        self._sinks: tuple[Callable[[Sequence[Event]], None], ...] = ()
+        self._sinks: tuple[Callable[[Sequence[Said]], None], ...] = ()
         self._pumps: list[_Pump] = []
 
-    def attach(self, sink: Callable[[Sequence[Event]], None]) -> None:
+    def attach(self, sink: Callable[[Sequence[Said]], None]) -> None:
         """A sink of our own (journal, view): called with each burst, on the loop; it must return at once."""
         if not self.is_closed:
             self._sinks += (sink,)
 
-    def publish(self, events: Sequence[Event]) -> None:
+    def publish(self, events: Sequence[Said]) -> None:
         if self._is_silent:
             self._end_silence()
         for sink in self._sinks:
@@ -258,7 +268,7 @@ class Bus:
         with self._silence:
             self._is_silent = False
 
-    def add(self, subscription: _Buffer, so_far: Sequence[Event]) -> None:
+    def add(self, subscription: _Buffer, so_far: Sequence[Said]) -> None:
         """From now on, after `so_far`."""
         subscription.move(self)  # its run may have been joined with another since it was made
         subscription.push(so_far)
@@ -300,7 +310,7 @@ class Bus:
             self._subscriptions = []
 
     def pump(
-        self, subscriber: Subscriber, queue_loop: asyncio.AbstractEventLoop | None, so_far: Sequence[Event]
+        self, subscriber: Subscriber, queue_loop: asyncio.AbstractEventLoop | None, so_far: Sequence[Said]
     ) -> Callable[[], None]:
         """Feed a callable or a queue from a task or a daemon thread of its own, so that one that stalls stalls alone.
 
@@ -358,7 +368,7 @@ async def _pump(subscription: Subscription, subscriber: Any, queue_loop: asyncio
             if isinstance(subscriber, asyncio.Queue):
                 await _put_async(subscriber, events, queue_loop)
                 continue
-            for event in events:
+            for event in one_by_one(events):
                 try:
                     await subscriber(event)
                 except (asyncio.CancelledError, GeneratorExit):
@@ -369,9 +379,9 @@ async def _pump(subscription: Subscription, subscriber: Any, queue_loop: asyncio
         subscription.close()
 
 
-async def _put_async(target: asyncio.Queue[Event], events: list[Event], loop: asyncio.AbstractEventLoop | None) -> None:
+async def _put_async(target: asyncio.Queue[Event], events: list[Said], loop: asyncio.AbstractEventLoop | None) -> None:
     async def put() -> None:
-        for event in events:
+        for event in one_by_one(events):
             await target.put(event)
 
     if loop is None or loop is asyncio.get_running_loop():

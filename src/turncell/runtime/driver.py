@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import ref
 
-from turncell.core.events import CostBasis, Event, Latency, Recorded, RecordedEvent, RequestAnswered, WarmingUp
+from turncell.core.events import CostBasis, Event, Latency, Recorded, RecordedEvent, RequestAnswered, Said, WarmingUp
 from turncell.core.fold import CallState, RunState
 from turncell.core.loop_state import LoopState
 from turncell.core.nucleus import Nucleus
@@ -150,7 +150,7 @@ class Driver:
         self._complained: set[str] = set()
         self.loop_state = LoopState()
         """After the last signal."""
-        self._nucleus: Nucleus[LoopState, Signal, Event] = Nucleus(self.loop_state, reduce)
+        self._nucleus: Nucleus[LoopState, Signal, Said] = Nucleus(self.loop_state, reduce)
         self._inbox: deque[Signal] = deque()
         self._is_feeding = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -173,6 +173,8 @@ class Driver:
         """Hooks want to see what is recorded."""
         self._unrecorded: RunState | None = None
         self._ended: asyncio.Future[None] = bus.loop.create_future()
+        self.is_told_to_stop = asyncio.Event()
+        """Also before it has begun: who makes things ready for it may leave that."""
         self._ticking: asyncio.TimerHandle | None = None
         self.asking = Asking(self)
 
@@ -328,6 +330,7 @@ class Driver:
             self._is_feeding = False
 
     def stop(self, status: Any = "cancelled", kind: str | None = None, message: str | None = None) -> None:
+        self.is_told_to_stop.set()
         self.feed(Stop(time.time(), status, kind, message, frozenset(self.not_begun), *self._spent_in_vain()))
 
     def _spent_in_vain(self) -> tuple[Usage, float | None, CostBasis]:
@@ -349,7 +352,7 @@ class Driver:
             run = self.loop_state.run
             self.bus.publish([WarmingUp(run.run_id, len(run.steps))])
 
-    def _tell_waiting(self, events: Iterable[Event]) -> None:
+    def _tell_waiting(self, events: Iterable[Said]) -> None:
         for event in events:
             if not isinstance(event, RequestAnswered):
                 continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -52,17 +52,23 @@ class InputQueue:
 
     def remove(self, input_id: str, reason: str = "taken back before its turn") -> bool:
         """Whether there was such a message."""
-        with self._lock:
-            found = [waiting for waiting in self._waiting if waiting.input_id == input_id]
-            for waiting in found:
-                self._waiting.remove(waiting)
-        for waiting in found:
-            waiting.run.withdraw(reason)
-        return bool(found)
+        return self._take_back(lambda waiting: waiting.input_id == input_id, reason) > 0
+
+    def take_back(self, run: Run, reason: str) -> bool:
+        """Whether this run was waiting. Not by its id: one that is resumed again may wait twice under the same."""
+        return self._take_back(lambda waiting: waiting.run is run, reason) > 0
 
     def clear(self) -> int:
-        """How many there were."""
-        return sum(self.remove(waiting.input_id) for waiting in self)
+        """How many there were. None of them begins, also not while others are being taken back."""
+        return self._take_back(lambda _: True, "taken back before its turn")
+
+    def _take_back(self, is_wanted: Callable[[Waiting], bool], reason: str) -> int:
+        with self._lock:
+            found = [waiting for waiting in self._waiting if is_wanted(waiting)]
+            self._waiting = [waiting for waiting in self._waiting if not is_wanted(waiting)]
+        for waiting in found:
+            waiting.run.withdraw(reason)
+        return len(found)
 
     def begin(self, run: Run) -> Message | None:
         """The message of the run whose turn it is, with mode "all" joined with all that wait; None: it was taken.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from turncell.core.events import Event
+from turncell.core.events import Event, one_by_one
 from turncell.core.fold import RunState
 from turncell.core.loop_state import LoopState
 from turncell.core.parts import Message
@@ -38,7 +38,7 @@ def ended(left: RunState, seq: int, at: float) -> tuple[RunState, tuple[Event, .
     begin = Begin(started=left.started, message=left.prompt or Message("user", ()))
     stop = Stop(at, "cancelled", INTERRUPTED, "the program ended, and the turn was not gone on with")
     done = reduce(reduce(LoopState(), stop).state, Resume(at, begin, left, seq, {}))
-    return done.state.run, done.events
+    return done.state.run, tuple(one_by_one(done.events))
 
 
 def check_resumable(session: Session, left: RunState, setup: Setup, sources: tuple[ToolSource, ...] = ()) -> None:

@@ -54,7 +54,7 @@ def launch(
     loop = BackgroundLoop.current()
     with called_from(running_loop()):  # the driver keeps this context for all that runs in the run
         driver = Driver(setup, Bus(loop.loop))
-    run = Run(run_id, session, agent, driver, loop)
+    run = Run(run_id, session, agent, driver, loop, is_resumed=is_resumed)
     session.queue.put(Waiting(run.id, message, run, terms))
     if within is not None:
         loop.call(lambda: within.driver.asking.adopt(run, within.call_id)).result()
@@ -120,20 +120,21 @@ async def _turn(agent: Agent, run: Run, driver: Driver, begin: _Begin, is_resume
 
 
 async def _connect(agent: Agent, run: Run, driver: Driver) -> list[str]:
-    """Let the run have the tools of its sources, and say what is missing. Given up when the run is taken back."""
+    """Let the run have the tools of its sources, and say what is missing. Given up when the run is taken back or stopped."""
     gathering = asyncio.ensure_future(gather_tools(driver.setup.tools, agent.tool_sources))
     taken_back: asyncio.Future[Any] = asyncio.shield(asyncio.wrap_future(run.done))
+    stopped = asyncio.ensure_future(driver.is_told_to_stop.wait())
     try:
-        both: list[asyncio.Future[Any]] = [gathering, taken_back]
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        first: list[asyncio.Future[Any]] = [gathering, taken_back, stopped]
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         if not gathering.done():
             return []
         tools, problems = gathering.result()
         driver.offer(tools)
         return problems
     finally:
-        gathering.cancel()
-        taken_back.cancel()
+        for waiting in (gathering, taken_back, stopped):
+            waiting.cancel()
 
 
 def beginning(

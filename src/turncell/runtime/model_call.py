@@ -9,7 +9,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from turncell.core.deltas import CallFragment, Finished, ImageFragment, ReasoningFragment, TextFragment
+from turncell.core.deltas import CallFragment, Finished, ImageFragment, ReasoningFragment
 from turncell.core.events import CostBasis, FinishReason
 from turncell.core.parts import IMAGE_TYPES, Message, Usage
 from turncell.core.signals import CallModel, Chosen, ModelFailed, ModelFinished, Stop, Streamed
@@ -179,9 +179,9 @@ def _odd(burst: Any) -> str | None:
     if not isinstance(burst, list | tuple):
         return f"{_shown(burst)} where a list of fragments is wanted"
     for fragment in burst:
-        if type(fragment) is TextFragment and type(fragment.text) is str:
+        if isinstance(fragment, str):
             continue
-        if isinstance(fragment, (TextFragment, ReasoningFragment)):
+        if isinstance(fragment, ReasoningFragment):
             is_right = isinstance(cast(object, fragment.text), str)
         elif isinstance(fragment, CallFragment):
             call: Any = fragment

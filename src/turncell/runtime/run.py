@@ -22,7 +22,9 @@ from turncell.core.events import (
     MessageAdded,
     PartialSaved,
     RequestKind,
+    Said,
     Scope,
+    one_by_one,
 )
 from turncell.core.fold import CallState, RequestState, RunState, as_deltas
 from turncell.core.parts import Json, Message, Usage
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
     from turncell.runtime.session import Session
     from turncell.runtime.tools import Tool
 
+BEGIN_S = 0.5
+"""How long a run that was cancelled before it began is waited for, so that it begins and ends."""
+
 
 class Run:
     """A run in progress or ended.
@@ -52,8 +57,19 @@ class Run:
     `await run`, `run.result()` and `async for event in run` may be used together and more than once.
     """
 
-    def __init__(self, run_id: str, session: Session, agent: Agent, driver: Driver, loop: BackgroundLoop) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        session: Session,
+        agent: Agent,
+        driver: Driver,
+        loop: BackgroundLoop,
+        *,
+        is_resumed: bool = False,
+    ) -> None:
         self.id = run_id
+        self.is_resumed = is_resumed
+        """Whether this object goes on with what another program, or another cell, has begun."""
         self.session = session
         self._agent = agent
         self._driver = driver
@@ -220,7 +236,7 @@ class Run:
             self._loop.call(lambda: self._driver.bus.add(subscription, self.so_far()))
         try:
             while events := await subscription.burst():
-                for event in events:
+                for event in one_by_one(events):
                     yield event
         finally:
             if not self._driver.bus.is_closed:
@@ -256,7 +272,7 @@ class Run:
             async with asyncio.timeout(timeout_s):
                 await finished(self._loop.spawn(self._driver.bus.drain()))
 
-    def attach(self, sink: Callable[[Sequence[Event]], None]) -> None:
+    def attach(self, sink: Callable[[Sequence[Said]], None]) -> None:
         """A sink of our own views: called with each burst on the background loop; it must return at once."""
         self._loop.call(lambda: self._driver.bus.attach(sink)).result()
 
@@ -359,11 +375,19 @@ class Run:
     def cancel(self, reason: str = "cancelled by the user") -> None:
         """End the run as cancelled, from any thread; one that has ended is left alone.
 
-        One that waits for its turn ends at once and leaves no record, as with `session.queue.remove`.
+        One that waits behind another ends at once and leaves no record, as with `session.queue.remove`; one that was about
+        to be resumed stays interrupted. Any other begins and ends, without a model call, unless its session is held so
+        that it cannot begin soon.
         """
         text("reason", reason)
-        if not self.session.queue.remove(self.id, reason):
-            self._loop.call(lambda: self._driver.stop("cancelled", "cancelled", reason))
+        is_beginning = self.session.current is self and not self.is_resumed
+        if is_beginning or not self.session.queue.take_back(self, reason):
+            self._loop.call(lambda: self._stop(reason))
+
+    def _stop(self, reason: str) -> None:
+        self._driver.stop("cancelled", "cancelled", reason)
+        if not self._driver.has_begun:
+            self._loop.loop.call_later(BEGIN_S, self.session.queue.take_back, self, reason)
 
     def answer(
         self,

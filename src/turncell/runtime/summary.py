@@ -15,7 +15,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from turncell.core.deltas import Finished, TextFragment
+from turncell.core.deltas import Finished
 from turncell.core.events import CostBasis
 from turncell.core.fold import total_usage
 from turncell.core.parts import Message, Reasoning, Text, ToolCall, ToolResult, Usage
@@ -123,7 +123,7 @@ async def _ask(driver: Driver, model: Model, request: ModelRequest) -> tuple[str
         async with asyncio.timeout(silence_s) as silence, aclosing(model.stream(request)) as stream:  # type: ignore[type-var]
             async for burst in stream:
                 silence.reschedule(asyncio.get_running_loop().time() + silence_s)
-                pieces += [part.text for part in burst if isinstance(part, TextFragment)]
+                pieces += [part for part in burst if isinstance(part, str)]
                 if burst and isinstance(burst[-1], Finished):
                     end = burst[-1]
                     break

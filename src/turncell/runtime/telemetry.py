@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from turncell.core.codec import encode
-from turncell.core.events import Event, RunStarted
+from turncell.core.events import RunStarted, Said
 from turncell.core.fold import CallState, RequestState, RunState
 from turncell.runtime.ports import Model, ModelRequest
 from turncell.runtime.private_files import make_folder
@@ -154,8 +154,8 @@ class RunWatch(Protocol):
     What it raises is logged, and the run goes on.
     """
 
-    def see(self, events: Sequence[Event]) -> None:
-        """Each burst of its events, after its first words (`RunStarted`) too."""
+    def see(self, events: Sequence[Said]) -> None:
+        """Each burst of its events, after its first words (`RunStarted`) too. Its text is one `TextBurst`."""
         ...
 
     def asking(self, model: Model, request: ModelRequest) -> AbstractContextManager[Any]:
