@@ -173,7 +173,7 @@ class Driver:
         """Hooks want to see what is recorded."""
         self._unrecorded: RunState | None = None
         self._ended: asyncio.Future[None] = bus.loop.create_future()
-        self.is_told_to_stop = asyncio.Event()
+        self.told_to_stop: asyncio.Future[None] = bus.loop.create_future()
         """Also before it has begun: who makes things ready for it may leave that."""
         self._ticking: asyncio.TimerHandle | None = None
         self.asking = Asking(self)
@@ -330,7 +330,8 @@ class Driver:
             self._is_feeding = False
 
     def stop(self, status: Any = "cancelled", kind: str | None = None, message: str | None = None) -> None:
-        self.is_told_to_stop.set()
+        if not self.told_to_stop.done():
+            self.told_to_stop.set_result(None)
         self.feed(Stop(time.time(), status, kind, message, frozenset(self.not_begun), *self._spent_in_vain()))
 
     def _spent_in_vain(self) -> tuple[Usage, float | None, CostBasis]:

@@ -123,9 +123,8 @@ async def _connect(agent: Agent, run: Run, driver: Driver) -> list[str]:
     """Let the run have the tools of its sources, and say what is missing. Given up when the run is taken back or stopped."""
     gathering = asyncio.ensure_future(gather_tools(driver.setup.tools, agent.tool_sources))
     taken_back: asyncio.Future[Any] = asyncio.shield(asyncio.wrap_future(run.done))
-    stopped = asyncio.ensure_future(driver.is_told_to_stop.wait())
     try:
-        first: list[asyncio.Future[Any]] = [gathering, taken_back, stopped]
+        first: list[asyncio.Future[Any]] = [gathering, taken_back, driver.told_to_stop]
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         if not gathering.done():
             return []
@@ -133,8 +132,8 @@ async def _connect(agent: Agent, run: Run, driver: Driver) -> list[str]:
         driver.offer(tools)
         return problems
     finally:
-        for waiting in (gathering, taken_back, stopped):
-            waiting.cancel()
+        gathering.cancel()
+        taken_back.cancel()
 
 
 def beginning(
