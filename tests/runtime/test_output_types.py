@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, field_validator
 from tests.runtime.pieces import until
 from tests.runtime.test_hooks import notes
 from tests.runtime.test_runs import Mailbox, weather
-from turncell import Agent, Rule, UsageError, tool
+from turncell import Agent, Rule, UsageError, compare, replay, tool
 from turncell.core.deltas import Finished, Fragment
 from turncell.core.parts import Usage
 from turncell.runtime.ports import Capabilities, ModelRequest
@@ -181,6 +181,22 @@ def test_a_tool_that_ends_the_run_does_not_end_it_without_a_value() -> None:
 
     model = ScriptedModel([call("finish"), answer(name="Oslo", people=7)])
     assert Agent(model, tools=[finish], output=City).run_sync("go").output == City(name="Oslo", people=7)
+
+
+def test_what_a_tool_that_ends_the_run_returns_may_be_the_value() -> None:
+    @tool(effect="read", terminate=True)
+    def look_up() -> dict[str, Any]:
+        """Look it up."""
+        return {"name": "Oslo", "people": 7}
+
+    run = Agent(ScriptedModel([call("look_up")]), tools=[look_up], output=City).run_sync("go")
+    assert (run.status, run.output) == ("completed", City(name="Oslo", people=7))
+
+
+def test_the_tool_of_the_value_leaves_the_text_alone() -> None:
+    run = Agent(ScriptedModel([["Here it is.", answer(name="Oslo", people=7)]]), output=City).run_sync("go")
+    assert (run.text, run.state.closing, run.output) == ("Here it is.", None, City(name="Oslo", people=7))
+    assert compare(run, replay(run.session)[0]) is None
 
 
 def test_when_the_steps_are_used_up_there_is_no_value_but_a_summary() -> None:
