@@ -23,7 +23,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from turncell.core.parts import Usage
+    from turncell.core.parts import Json, Usage
 
 
 class TurncellError(Exception):
@@ -104,7 +104,14 @@ class Declined(TurncellError):
 
 
 class CallFailed(TurncellError):
-    """A call failed. The model and the person read the message as it stands, without the name of this class."""
+    """A call failed. The model and the person read the message as it stands, without the name of this class.
+
+    `details` are for programs, as those of an `Output`.
+    """
+
+    def __init__(self, message: str, details: Json = None) -> None:
+        super().__init__(message)
+        self.details = details
 
 
 class AnswerRefused(TurncellError):

@@ -324,6 +324,8 @@ class _Running:
         lines = "".join(traceback.format_list(frames)) if frames else ""
         said = to_output(_plain(error)).content
         details: Json = {"traceback": to_output(f"{lines}{said}").content} if lines else None
+        if isinstance(error, CallFailed) and error.details is not None:
+            details = error.details
         await self._hand_over("error", Output(said, details))
 
 
