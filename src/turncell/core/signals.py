@@ -154,7 +154,7 @@ class Traits:
     answers_denial: bool = False
     """The tool itself says what the model reads when a call is denied."""
     is_answer: bool = False
-    """It takes the run's value as its arguments: what it returns is nobody's answer."""
+    """It takes the run's value as its arguments, after all other calls of its step; what it returns is nobody's answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,7 +197,7 @@ async def _judge_one(
         if asked.has("before_tool"):
             arguments, is_replaced, vetoed = await _hooked(asked, tool, call, arguments)
     except ToolError as error:
-        return Judgement(call.call_id, tool.effect, problem=str(error))
+        return Judgement(call.call_id, tool.effect, problem=str(error), traits=tool.traits)
     digest = call_digest(tool.name, arguments)
     traits = tool.traits
     if problem := _failed_before(tool, digest, run):

@@ -64,11 +64,9 @@ class OutputType:
     def of(self, run: RunState) -> Any:
         """The value that a run has ended with, from its record; or a Misfit."""
         last = run.steps[-1] if run.steps else None
-        answers = (
-            [call for call in last.calls if call.name == ANSWER_TOOL and call.arguments is not None] if last else []
-        )
+        answers = [call for call in last.calls if call.name == ANSWER_TOOL and call.status == "ok"] if last else []
         if answers:
-            return self.parse(answers[-1].arguments)
+            return self.parse(answers[0].arguments)
         if run.closing is not None:
             return self.parse_text(run.closing)
         return self.parse_text(last.message.text if last is not None and last.message is not None else "")
