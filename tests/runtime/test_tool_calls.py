@@ -13,7 +13,7 @@ import pytest
 from tests.runtime.pieces import LONG_S, until, written
 from tests.runtime.test_hooks import notes, read
 from tests.runtime.test_runs import Mailbox, weather
-from turncell import Agent, Hooks, Output, Session, ToolContext, compare, replay, runs_df, tool
+from turncell import Agent, Declined, Hooks, Output, Session, ToolContext, compare, replay, runs_df, tool
 from turncell.adapters.scripted_model import Call
 from turncell.core.calls import MAX_PARALLEL
 from turncell.core.events import CallFinished, CallProgress, CallStarted, Event
@@ -313,6 +313,37 @@ class TestLimits:
         model = ScriptedModel([call("broken"), call("maybe", is_last=False), call("maybe", is_last=True), "never"])
         run = Agent(model, tools=[maybe, broken]).run_sync("go")
         assert (run.status, len(model.requests)) == ("completed", 3)
+
+
+@pytest.mark.feature("B3")
+class TestTaskGroups:
+    @staticmethod
+    async def together(*errors: Exception) -> None:
+        async def fail(error: Exception) -> None:
+            raise error
+
+        async with asyncio.TaskGroup() as group:
+            for error in errors:
+                group.create_task(fail(error))
+
+    def failing(self, *errors: Exception, **options: Any) -> Run:
+        @tool(effect="read", **options)
+        async def fetch() -> None:
+            """Fetch."""
+            await self.together(*errors)
+
+        return Agent(ScriptedModel([call("fetch"), "Done."]), tools=[fetch]).run_sync("go")
+
+    def test_the_model_reads_what_went_wrong_inside(self) -> None:
+        one = self.failing(OSError("no route to host"))
+        assert read(one) == "OSError: no route to host"
+        details: Any = one.tool_calls[0].details
+        assert "raise error" in details["traceback"] and "TaskGroup" not in details["traceback"]
+        assert read(self.failing(OSError("a"), KeyError("b"))) == "OSError: a; KeyError: 'b'"
+
+    def test_a_question_without_an_answer_is_not_asked_again(self) -> None:
+        run = self.failing(Declined("nobody is here"), retries=2)
+        assert read(run) == "nobody is here" and not notes(run)
 
 
 @pytest.mark.feature("B4")
