@@ -17,7 +17,7 @@ from turncell.adapters.direct_chat import DirectChat
 from turncell.adapters.direct_responses import DirectResponses
 from turncell.adapters.litellm_model import LiteLLMModel
 from turncell.frames.transcript import mimebundle
-from turncell.runtime.output import MOST_IMAGES
+from turncell.runtime.output import MOST_IMAGES, to_output
 from turncell.runtime.ports import Capabilities, Model
 from turncell.testing import ProviderServer, ScriptedModel, call, raw, reply, serve
 
@@ -131,6 +131,22 @@ def test_every_provider_is_sent_what_people_and_tools_show(way: str) -> None:
         *_, result, beside = second["messages"]
         assert result["role"] == "tool" and result["content"] == "An image."
         assert beside == {"role": "user", "content": [{"type": "text", "text": "[what look has returned]"}, *AT_CHAT]}
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "HSV", "LAB", "RGBX", "PA", "RGBa", "La"])
+def test_a_pil_image_in_colours_that_png_has_not_is_converted(mode: str) -> None:
+    from PIL import Image as PILImage
+
+    assert image(PILImage.new(mode, (3, 2))).media_type == "image/png"
+    shown = to_output(PILImage.new(mode, (3, 2)))
+    assert shown.content == "An image, 3 × 2 pixels." and "image/png" in shown.display[0]
+
+
+def test_one_of_numbers_is_refused_with_its_mode() -> None:
+    from PIL import Image as PILImage
+
+    with pytest.raises(UsageError, match=r"mode 'F' cannot be drawn as PNG; .*convert\('RGB'\)"):
+        image(PILImage.new("F", (3, 2)))
 
 
 class TestInResults:

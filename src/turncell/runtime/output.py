@@ -234,7 +234,7 @@ def _picture(value: Any) -> Output | None:
     if data is not None:
         return _png("figure" if comes_from(value, "matplotlib", "Figure", "Axes", "SubFigure") else "image", data)
     if comes_from(value, "PIL", "Image"):
-        return Output(f"An image, {value.width:,} × {value.height:,} pixels, not shown.")
+        return Output(f"An image of mode {value.mode}, {value.width:,} × {value.height:,} pixels, not shown.")
     return None
 
 
