@@ -23,7 +23,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from turncell.core.parts import Usage
+    from turncell.core.parts import Json, Usage
 
 
 class TurncellError(Exception):
@@ -104,15 +104,42 @@ class Declined(TurncellError):
 
 
 class CallFailed(TurncellError):
-    """A call failed. The model and the person read the message as it stands, without the name of this class."""
+    """A call failed. The model and the person read the message as it stands, without the name of this class.
+
+    `details` are for programs, as those of an `Output`.
+    """
+
+    def __init__(self, message: str, details: Json = None) -> None:
+        super().__init__(message)
+        self.details = details
 
 
 class AnswerRefused(TurncellError):
     """An answer to a request that cannot be taken. Nothing has changed; the message says what to do."""
 
 
+def causes(error: BaseException) -> list[BaseException]:
+    """What an exception group (of a TaskGroup) holds, at any depth; any other exception is its own only cause."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [cause for inner in error.exceptions for cause in causes(inner)]
+
+
 def say(error: BaseException) -> str:
-    """An exception in one line, whatever its `__str__` does."""
+    """An exception in one line, whatever its `__str__` does; of an exception group what went wrong inside.
+
+    >>> say(ExceptionGroup("unhandled errors in a TaskGroup", [KeyError("a")]))
+    "KeyError: 'a'"
+    """
+    found = causes(error)
+    said = "; ".join(map(_say, found[:_MOST_CAUSES]))
+    return said + (f"; and {len(found) - _MOST_CAUSES} more" if len(found) > _MOST_CAUSES else "")
+
+
+_MOST_CAUSES = 5
+
+
+def _say(error: BaseException) -> str:
     try:
         text = str(error)
     except Exception:

@@ -162,7 +162,11 @@ class AnyOrder(RuleBasedStateMachine):
                 judgements.append(Judgement(call.call_id, effect, problem="not valid"))
             elif chance > 1:
                 verdict: Any = data.draw(st.sampled_from(["allow", "allow", "ask", "deny"]))
-                traits = Traits(data.draw(st.none() | st.just(1)), answers_denial=data.draw(st.booleans()))
+                traits = Traits(
+                    data.draw(st.none() | st.just(1)),
+                    answers_denial=data.draw(st.booleans()),
+                    is_answer=call.name == "save",
+                )
                 judgements.append(
                     Judgement(
                         call.call_id,
@@ -375,6 +379,17 @@ class AnyOrder(RuleBasedStateMachine):
         starts = [event.call_id for event in self.play.events if isinstance(event, CallStarted)]
         for call_id in set(starts):
             assert starts.count(call_id) <= 1 + self.restarts.get(call_id, 0)
+
+    @invariant()
+    def a_value_is_taken_once_in_a_step_and_not_beside_a_failure(self) -> None:
+        traits = self.play.state.traits
+        calls = self.play.state.run.steps[-1].calls if self.play.state.run.steps else ()
+        others = [call for call in calls if call.call_id in traits and not traits[call.call_id].is_answer]
+        taken = [
+            call for call in calls if call not in others and call.call_id in traits and call.started_at is not None
+        ]
+        assert sum(call.is_open or call.status == "ok" for call in taken) <= 1
+        assert not taken or all(call.status == "ok" for call in others)
 
     @invariant()
     def a_write_runs_again_only_where_a_person_said_so(self) -> None:

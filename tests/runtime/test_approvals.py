@@ -299,9 +299,28 @@ class TestAnswers:
         assert (run.tool_calls[0].status, read(run), mailbox.sent) == ("ok", "I told her myself.", [])
         assert run.tool_calls[0].started_at is None and not run.is_tainted
 
+    @pytest.mark.parametrize("arguments", [None, "", " \n"])
+    def test_an_edit_without_arguments_does_not_run_the_tool_with_its_defaults(self, arguments: str | None) -> None:
+        wiped = []
+
+        @tool
+        def wipe(path: str = "/") -> None:
+            wiped.append(path)
+
+        model = ScriptedModel([call("wipe", path="/tmp/a"), "Done."])
+        run = ask(Agent(model, tools=[wipe]))
+        request = run.requests[0].request
+        assert request
+        with pytest.raises(AnswerRefused, match="'edit' runs wipe with other arguments; say with which"):
+            run.answer(request.request_id, "edit", digest=request.digest, arguments=arguments).result(60)
+        assert run.status == "waiting" and not wiped
+        run.approve(arguments={})  # said, that there are none, it is
+        run.result(60)
+        assert wiped == ["/"]
+
     @pytest.mark.parametrize(
         "answer",
-        [{"decision": "yes"}, {"decision": "approve", "arguments": {"to": "eve"}}, {"decision": "edit"},
+        [{"decision": "yes"}, {"decision": "approve", "arguments": {"to": "eve"}},
          {"decision": "edit", "arguments": "[]"}, {"decision": "edit", "arguments": {"to": "eve", "cc": "x"}}],
     )  # fmt: skip
     def test_what_is_no_answer_changes_nothing(self, mailbox: Mailbox, answer: dict[str, Any]) -> None:

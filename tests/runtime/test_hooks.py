@@ -451,3 +451,20 @@ def test_a_call_whose_start_could_not_be_recorded_says_that_it_did_not_run() -> 
 def test_a_hook_of_another_name_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(UsageError, match="no hook called 'before_tools'; use before_model, after_model, before_tool"):
         Hooks(before_tools=print)  # type: ignore[call-arg]
+
+
+def test_one_that_cannot_be_called_as_it_will_be_is_refused_when_it_is_written() -> None:
+    wrong: list[tuple[str, Any, str]] = [
+        ("before_tool", lambda: None, "before_tool is called with use: too many positional arguments"),
+        ("after_tool", lambda use: None, "after_tool is called with use, output"),
+        ("before_finish", lambda state, *, more: None, "before_finish is called with state: missing a required"),
+    ]
+    for name, hook, said in wrong:
+        with pytest.raises(UsageError, match=said):
+            Hooks(**{name: hook})
+    Hooks(before_tool=print, after_tool=lambda *both: None, after_step=lambda state, more=1: None)
+
+
+def test_the_reason_of_a_veto_is_a_text() -> None:
+    with pytest.raises(UsageError, match="the reason of a Veto is a text; found 5"):
+        Veto(5)  # type: ignore[arg-type]

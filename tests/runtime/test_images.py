@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -17,6 +17,7 @@ from turncell.adapters.direct_chat import DirectChat
 from turncell.adapters.direct_responses import DirectResponses
 from turncell.adapters.litellm_model import LiteLLMModel
 from turncell.frames.transcript import mimebundle
+from turncell.runtime.output import MOST_IMAGES, to_output
 from turncell.runtime.ports import Capabilities, Model
 from turncell.testing import ProviderServer, ScriptedModel, call, raw, reply, serve
 
@@ -132,7 +133,69 @@ def test_every_provider_is_sent_what_people_and_tools_show(way: str) -> None:
         assert beside == {"role": "user", "content": [{"type": "text", "text": "[what look has returned]"}, *AT_CHAT]}
 
 
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "HSV", "LAB", "RGBX", "PA", "RGBa", "La"])
+def test_a_pil_image_in_colours_that_png_has_not_is_converted(mode: str) -> None:
+    from PIL import Image as PILImage
+
+    assert image(PILImage.new(mode, (3, 2))).media_type == "image/png"
+    shown = to_output(PILImage.new(mode, (3, 2)))
+    assert shown.content == "An image, 3 × 2 pixels." and "image/png" in shown.display[0]
+
+
+def test_one_of_numbers_is_refused_with_its_mode() -> None:
+    from PIL import Image as PILImage
+
+    with pytest.raises(UsageError, match=r"mode 'F' cannot be drawn as PNG; .*convert\('RGB'\)"):
+        image(PILImage.new("F", (3, 2)))
+
+
 class TestInResults:
+    def test_several_are_seen_in_their_order(self) -> None:
+        from matplotlib.figure import Figure
+
+        @tool(effect="read")
+        def shots(kind: str) -> Any:
+            """Take pictures."""
+            figure = Figure(figsize=(1, 1), dpi=20)
+            return {
+                "list": ["two views:", image(PNG), figure],
+                "tuple": (image(PNG), figure),
+                "dict": {"before": image(PNG), "after": [figure]},
+                "output": Output(["two views:", image(PNG), figure], details={"n": 2}),
+            }[kind]
+
+        kinds = ["list", "tuple", "dict", "output"]
+        model = ScriptedModel([*(call("shots", kind=kind) for kind in kinds), "Seen."])
+        run = Agent(model, tools=[shots]).run_sync("Look around.")
+        assert [c.content for c in run.tool_calls] == [
+            '["two views:", "[image 1]", "[image 2]"]', '["[image 1]", "[image 2]"]',
+            '{"before": "[image 1]", "after": ["[image 2]"]}', '["two views:", "[image 1]", "[image 2]"]',
+        ]  # fmt: skip
+        for request in model.requests[1:]:
+            first, second = cast(Any, request.messages[-1].parts[0]).images
+            assert first == SEEN and base64.b64decode(second.data).startswith(PNG[:8])
+
+    def test_of_too_many_and_too_large_ones_some_are_left_out_in_words(self) -> None:
+        large = image(PNG + b"\0" * 1_000_000)
+
+        @tool(effect="read")
+        def shots(kind: str) -> Any:
+            """Take pictures."""
+            many = [image(PNG)] * (MOST_IMAGES + 2)
+            far = [image("https://example.org/a.png"), Image("!!", "image/png")]
+            return {"many": many, "large": [large, large, image(PNG)], "odd": far}[kind]
+
+        model = ScriptedModel([*(call("shots", kind=kind) for kind in ("many", "large", "odd")), "Seen."])
+        run = Agent(model, tools=[shots]).run_sync("Look around.")
+        many, big, odd = (json.loads(c.content or "") for c in run.tool_calls)
+        assert many[-3:] == ["[image 20]", *["[an image, left out: more than 20]"] * 2]
+        assert big[0] == "[image 1]" and big[1].startswith("[left out: image/png of 1,3") and big[2] == "[image 2]"
+        assert (
+            odd[0] == "[An image: https://example.org/a.png]" and "that cannot be shown: the data of an Image" in odd[1]
+        )
+        seen = [len(cast(Any, request.messages[-1].parts[0]).images) for request in model.requests[1:]]
+        assert seen == [20, 2, 0]
+
     def test_a_figure_is_seen_by_people_and_by_the_model(self) -> None:
         from matplotlib.figure import Figure
 

@@ -265,8 +265,8 @@ class TestPictures:
     def test_an_image_that_cannot_be_a_png_is_described(self) -> None:
         from PIL import Image
 
-        output = to_output(Image.new("HSV", (30, 20)))
-        assert output == Output("An image, 30 × 20 pixels, not shown.")
+        output = to_output(Image.new("F", (30, 20)))
+        assert output == Output("An image of mode F, 30 × 20 pixels, not shown.")
 
     def test_an_object_that_shows_itself_as_png_is_its_picture(self) -> None:
         from PIL import Image

@@ -11,10 +11,10 @@ from typing import Any, Literal, Optional
 import pytest
 from pydantic import BaseModel, Field, field_validator
 
-from tests.runtime.pieces import until
+from tests.runtime.pieces import Gate, until
 from tests.runtime.test_hooks import notes
 from tests.runtime.test_runs import Mailbox, weather
-from turncell import Agent, Rule, UsageError, tool
+from turncell import Agent, Rule, UsageError, compare, replay, tool
 from turncell.core.deltas import Finished, Fragment
 from turncell.core.parts import Usage
 from turncell.runtime.ports import Capabilities, ModelRequest
@@ -181,6 +181,70 @@ def test_a_tool_that_ends_the_run_does_not_end_it_without_a_value() -> None:
 
     model = ScriptedModel([call("finish"), answer(name="Oslo", people=7)])
     assert Agent(model, tools=[finish], output=City).run_sync("go").output == City(name="Oslo", people=7)
+
+
+def test_what_a_tool_that_ends_the_run_returns_may_be_the_value() -> None:
+    @tool(effect="read", terminate=True)
+    def look_up() -> dict[str, Any]:
+        """Look it up."""
+        return {"name": "Oslo", "people": 7}
+
+    run = Agent(ScriptedModel([call("look_up")]), tools=[look_up], output=City).run_sync("go")
+    assert (run.status, run.output) == ("completed", City(name="Oslo", people=7))
+
+
+def test_the_tool_of_the_value_leaves_the_text_alone() -> None:
+    run = Agent(ScriptedModel([["Here it is.", answer(name="Oslo", people=7)]]), output=City).run_sync("go")
+    assert (run.text, run.state.closing, run.output) == ("Here it is.", None, City(name="Oslo", people=7))
+    assert compare(run, replay(run.session)[0]) is None
+
+
+def failing(kind: str) -> tuple[Any, dict[str, Any]]:
+    """A tool whose call does not succeed, and the options of its agent."""
+
+    @tool(effect="write")
+    def pay(x: int) -> None:
+        """Pay."""
+        raise OSError("payment failed")
+
+    options: dict[str, Any] = {"mode": "plan"} if kind == "denied" else {"mode": "auto"}
+    return call("pay", x="three" if kind == "invalid" else 3), {"tools": [pay], **options}
+
+
+@pytest.mark.parametrize("kind", ["error", "invalid", "denied"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_an_answer_beside_a_call_that_fails_does_not_count_before_the_model_has_read_why(
+    kind: str, is_first: bool
+) -> None:
+    paid, options = failing(kind)
+    premature = answer(name="Paid", people=7)
+    step = [premature, paid] if is_first else [paid, premature]
+    model = ScriptedModel([step, answer(name="Not paid", people=7)])
+    run = Agent(model, output=City, **options).run_sync("go")
+    assert (run.status, run.output) == ("completed", City(name="Not paid", people=7))
+    statuses = {c.name: c.status for c in run.state.steps[0].calls}
+    assert statuses == {"pay": kind, "final_answer": "skipped"} and len(model.requests) == 2
+    assert "pay did not succeed" in str(model.requests[1].messages)
+    assert compare(run, replay(run.session)[0]) is None
+
+
+def test_an_answer_waits_for_the_calls_beside_it() -> None:
+    gate = Gate()
+    look = gate.read_tool()
+    run = Agent(ScriptedModel([[answer(name="Oslo", people=7), call("look")]]), tools=[look], output=City).start("go")
+    gate.was_reached()
+    assert [c.status for c in run.tool_calls] == ["allowed", "running"]
+    gate.open()
+    assert run.result(60).output == City(name="Oslo", people=7)
+    assert [c.status for c in run.tool_calls] == ["ok", "ok"]
+
+
+def test_of_two_answers_in_a_step_the_first_that_fits_counts() -> None:
+    answers = [answer(name="Oslo", people=-1), answer(name="Bergen", people=7), answer(name="Oslo", people=7)]
+    run = Agent(ScriptedModel([answers]), output=City).run_sync("go")
+    assert run.output == City(name="Bergen", people=7)
+    assert [c.status for c in run.tool_calls] == ["invalid", "ok", "skipped"]
+    assert "given by an earlier call" in (run.tool_calls[2].content or "")
 
 
 def test_when_the_steps_are_used_up_there_is_no_value_but_a_summary() -> None:

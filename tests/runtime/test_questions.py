@@ -105,6 +105,20 @@ class TestAnswers:
         run.result(60)
         assert run.status == "completed" and run.tool_calls[0].status == "error" and read(run) == "not now"
 
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [([1, 2], "an option is a text or an Option with a label; found 1"), ("abc", "are a list of texts; found 'abc'"),
+         (None, "are a list of texts; found None"), ([Option(3)], "found Option"), ([" "], "found Option")],  # type: ignore[arg-type]
+    )  # fmt: skip
+    def test_options_that_are_none_are_refused_in_words(self, options: Any, said: str) -> None:
+        @tool(effect="read")
+        async def asks(context: ToolContext) -> str:
+            """Ask."""
+            return str(await context.ask("Which?", options))
+
+        run = Agent(ScriptedModel([call("asks"), "Done."]), tools=[asks]).start("go", is_attended=True).result(60)
+        assert read(run).startswith("UsageError: ") and said in read(run)
+
     def test_approving_is_no_answer(self) -> None:
         run = start(asking())
         with pytest.raises(AnswerRefused, match="is no answer to a question"):

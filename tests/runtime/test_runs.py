@@ -25,6 +25,7 @@ from turncell import (
     RunError,
     StepLimit,
     Text,
+    Tool,
     ToolContext,
     UsageError,
     tool,
@@ -475,6 +476,15 @@ class TestBadCalls:
         run = Agent(ScriptedModel([asked, "I see."]), tools=[weather]).run_sync("go")
         assert run.status == "completed" and run.tool_calls[0].status == "invalid"
         assert said in (run.tool_calls[0].content or "")
+
+    def test_of_very_many_tools_the_nearest_are_named_and_some_more(self) -> None:
+        tools = [Tool(lambda: None, description="Look.", name=f"tool_{number}") for number in range(300)]
+        tools.append(Tool(lambda: None, description="Look.", name="weather_report"))
+        model = ScriptedModel([call("wether_report"), call("x" * 100_000), "I see."])
+        run = Agent(model, tools=tools).run_sync("go")
+        near, long = (one.content or "" for one in run.tool_calls)
+        assert "The tools are: weather_report, tool_0, " in near and near.endswith(" and 251 more.")
+        assert len(near) < 1_000 and len(long) < 1_000
 
     def test_numbers_that_json_does_not_have_are_no_arguments(self) -> None:
         @tool(effect="read")

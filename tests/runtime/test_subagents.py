@@ -13,10 +13,22 @@ from tests.runtime.pieces import Silent, skip, until
 from tests.runtime.test_hooks import read
 from tests.runtime.test_runs import Mailbox, weather
 from tests.runtime.test_tool_calls import Gauge
-from turncell import Agent, AnswerRefused, Budget, Rule, ToolContext, ToolError, calls_df, rulebook, runs_df, tool
+from turncell import (
+    Agent,
+    AnswerRefused,
+    Budget,
+    ModelFailure,
+    Rule,
+    ToolContext,
+    ToolError,
+    calls_df,
+    rulebook,
+    runs_df,
+    tool,
+)
 from turncell.core.fold import CallState, RequestState
 from turncell.runtime.run import Run
-from turncell.testing import ScriptedModel, call
+from turncell.testing import ScriptedModel, call, stop
 
 pytestmark = pytest.mark.feature("A20")
 
@@ -92,6 +104,34 @@ class TestAsATool:
         run = over(inner).run_sync("go")
         assert (run.status, run.text) == ("completed", "Done.")
         assert "clerk ended as failed" in read(run) and "broken" in read(run)
+        assert run.tool_calls[0].status == "error" and list(calls_df(run)["status"]) == ["error"]
+        details: Any = run.tool_calls[0].details
+        assert (details["run_id"], details["status"]) == (run.inner_runs[0].run_id, "failed")
+
+    def test_the_same_task_is_not_handed_over_again_and_again_to_an_agent_that_fails(self) -> None:
+        inner = Agent(ScriptedModel(lambda _: ModelFailure("auth", "bad key")), name="clerk")
+        model = ScriptedModel([*[call("clerk", task="t")] * 6, "Done."])
+        run = Agent(model, tools=[inner.as_tool()]).run_sync("go")
+        assert [c.status for c in run.tool_calls] == ["error"] * 3 + ["invalid"] * 3 and len(run.inner_runs) == 3
+
+    def test_what_it_had_said_before_it_failed_is_read_too(self) -> None:
+        inner = Agent(ScriptedModel([["Half of it: ", call("weather", city="Oslo")], ValueError("broken")]), name="clerk",
+                      tools=[weather], attempts=1)  # fmt: skip
+        run = over(inner).run_sync("go")
+        assert run.tool_calls[0].status == "error" and "Half of it" in read(run) and "broken" in read(run)
+
+    @pytest.mark.parametrize(("summarises", "status"), [(True, "ok"), (False, "error")])
+    def test_one_whose_steps_are_used_up_has_an_answer_where_it_sums_up(self, summarises: bool, status: str) -> None:
+        model = ScriptedModel([call("weather", city="Oslo"), "Only Oslo so far."])
+        inner = Agent(model, name="clerk", tools=[weather], max_steps=1, summarises=summarises)
+        run = over(inner).run_sync("go")
+        assert run.tool_calls[0].status == status and "clerk ended as max_steps" in read(run)
+        assert ("Only Oslo so far." in read(run)) is summarises
+
+    def test_an_answer_that_was_cut_off_at_the_models_limit_is_one(self) -> None:
+        inner = Agent(ScriptedModel([["Half an", stop("length")]]), name="clerk")
+        run = over(inner).run_sync("go")
+        assert run.tool_calls[0].status == "ok" and read(run).endswith("Half an") and "truncated" in read(run)
 
     def test_its_output_of_a_type_is_what_the_outer_model_reads(self) -> None:
         inner = Agent(ScriptedModel([call("final_answer", value=["Ana", "Bo"])]), name="clerk", output=list[str])
@@ -144,7 +184,7 @@ class TestBudget:
         inner = Agent(ScriptedModel(lambda r: call("weather", city="x")), name="clerk", tools=[weather], max_steps=50)
         run = over(inner, budget={"steps": 6}).run_sync("go")
         assert run.status == "budget" and run.budget.spent.steps == 6
-        assert run.tool_calls[0].status in ("ok", "cancelled")
+        assert run.tool_calls[0].status in ("error", "cancelled")
         assert "budget" in set(runs_df()["status"])
 
     def test_limits_of_the_inner_agent_narrow_only_itself(self) -> None:

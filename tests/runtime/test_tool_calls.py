@@ -13,10 +13,11 @@ import pytest
 from tests.runtime.pieces import LONG_S, until, written
 from tests.runtime.test_hooks import notes, read
 from tests.runtime.test_runs import Mailbox, weather
-from turncell import Agent, Output, ToolContext, tool
+from turncell import Agent, Declined, Hooks, Output, Session, ToolContext, compare, replay, runs_df, tool
 from turncell.adapters.scripted_model import Call
 from turncell.core.calls import MAX_PARALLEL
 from turncell.core.events import CallFinished, CallProgress, CallStarted, Event
+from turncell.frames.transcript import markdown as run_markdown
 from turncell.runtime.run import Run
 from turncell.testing import ScriptedModel, call
 
@@ -260,6 +261,43 @@ class TestLimits:
         run = Agent(model, tools=[finish, visit(gauge, effect="read")]).run_sync("go")
         assert run.status == "completed" and len(model.requests) == 1
         assert [c.status for c in run.tool_calls] == ["ok", "ok"]
+        assert run.text == "over", "what the other call returned is no answer"
+
+    @pytest.mark.parametrize("said", [[], ["I look."]])
+    def test_what_the_last_call_returned_is_the_answer_everywhere_and_once(self, said: list[str]) -> None:
+        @tool(effect="read", terminate=True)
+        def finish(word: str) -> str:
+            """Finish."""
+            return f"the answer is {word}"
+
+        def agent(*models: Any) -> Agent:
+            return Agent(ScriptedModel([[*said, call("finish", word="forty-two")], *models]), tools=[finish])
+
+        run = agent("Bye.").run_sync("go")
+        answer = "the answer is forty-two"
+        assert (run.status, run.text, run.state.closing) == ("completed", answer, answer)
+        assert list(runs_df(run)["text"]) == [answer] and list(agent().map(["go"])["answer"]) == [answer]
+        assert run_markdown(run.state).partition("</details>")[2].count(answer) == 1
+        run.session.close()
+        kept = Session.load(run.session.id).runs[-1]
+        assert kept.text == answer and compare(run, replay(run.session)[0]) is None
+        later = run.follow_up("And now?").result(60)
+        assert str(later._agent.model.requests[-1].messages).count(answer) == 1  # type: ignore[attr-defined]
+
+        outer = ScriptedModel([call("sub", task="t"), "Told."])
+        inner = agent().as_tool("sub")
+        assert Agent(outer, tools=[inner]).run_sync("go").tool_calls[0].content == answer
+
+    def test_who_is_asked_before_the_end_sees_the_answer_and_may_send_the_agent_on(self) -> None:
+        @tool(effect="read", terminate=True)
+        def finish() -> str:
+            """Finish."""
+            return "over"
+
+        seen: list[str] = []
+        hooks = Hooks(before_finish=lambda run: seen.append(run.text) or ("Go on." if len(seen) == 1 else None))
+        run = Agent(ScriptedModel([call("finish"), "Really."]), tools=[finish], hooks=hooks).run_sync("go")
+        assert seen == ["over", "Really."] and run.text == "Really." and run.state.closing is None
 
     def test_an_output_may_end_the_run_but_a_failure_does_not(self) -> None:
         @tool(effect="read")
@@ -275,6 +313,37 @@ class TestLimits:
         model = ScriptedModel([call("broken"), call("maybe", is_last=False), call("maybe", is_last=True), "never"])
         run = Agent(model, tools=[maybe, broken]).run_sync("go")
         assert (run.status, len(model.requests)) == ("completed", 3)
+
+
+@pytest.mark.feature("B3")
+class TestTaskGroups:
+    @staticmethod
+    async def together(*errors: Exception) -> None:
+        async def fail(error: Exception) -> None:
+            raise error
+
+        async with asyncio.TaskGroup() as group:
+            for error in errors:
+                group.create_task(fail(error))
+
+    def failing(self, *errors: Exception, **options: Any) -> Run:
+        @tool(effect="read", **options)
+        async def fetch() -> None:
+            """Fetch."""
+            await self.together(*errors)
+
+        return Agent(ScriptedModel([call("fetch"), "Done."]), tools=[fetch]).run_sync("go")
+
+    def test_the_model_reads_what_went_wrong_inside(self) -> None:
+        one = self.failing(OSError("no route to host"))
+        assert read(one) == "OSError: no route to host"
+        details: Any = one.tool_calls[0].details
+        assert "raise error" in details["traceback"] and "TaskGroup" not in details["traceback"]
+        assert read(self.failing(OSError("a"), KeyError("b"))) == "OSError: a; KeyError: 'b'"
+
+    def test_a_question_without_an_answer_is_not_asked_again(self) -> None:
+        run = self.failing(Declined("nobody is here"), retries=2)
+        assert read(run) == "nobody is here" and not notes(run)
 
 
 @pytest.mark.feature("B4")

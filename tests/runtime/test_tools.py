@@ -9,8 +9,10 @@ import enum
 import functools
 import inspect
 import math
+import sys
 import threading
 import time
+import typing
 import warnings
 from collections.abc import Callable, Coroutine
 from datetime import date, datetime, timedelta
@@ -469,6 +471,34 @@ def test_an_optional_context_is_no_argument_either() -> None:
         return context.call_id if context else "nobody"
 
     assert called(who) == "call_1" and who() == "nobody" and who.spec.schema["properties"] == {}
+
+
+def test_a_context_of_which_something_is_said_is_no_argument_either() -> None:
+    @tool
+    def who(
+        a: str, context: Annotated[ToolContext, "where it runs"], more: Annotated[str | None, "the rest"] = None
+    ) -> str:
+        """Who."""
+        return context.call_id
+
+    assert called(who, a="x") == "call_1" and list(who.spec.schema["properties"]) == ["a", "more"]
+
+    @tool
+    def maybe(context: Annotated[ToolContext | None, "where it runs"] = None) -> str:
+        """Maybe."""
+        return context.call_id if context else "nobody"
+
+    assert called(maybe) == "call_1" and maybe.spec.schema["properties"] == {}
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="typing has a TypedDict that pydantic can read")
+def test_a_typed_dict_that_cannot_be_read_says_which_one_can() -> None:
+    def take(given: Any) -> None: ...
+
+    take.__annotations__["given"] = typing.TypedDict("Given", {"n": int})  # type: ignore[operator]
+    with pytest.raises(ToolError, match="typing_extensions import TypedDict") as caught:
+        Tool(take)
+    assert "partial" not in str(caught.value)
 
 
 def test_a_validator_that_fails_refuses_the_arguments() -> None:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from turncell.core.redaction import is_secret_name
-from turncell.errors import CallFailed, say
+from turncell.errors import CallFailed, causes, say
 from turncell.runtime.secrets import redactor
 
 if TYPE_CHECKING:
@@ -308,8 +308,7 @@ class _tail_of:
 
 def _reason(error: BaseException) -> str:
     """The first cause, of what anyio has wrapped into groups."""
-    while isinstance(error, BaseExceptionGroup) and error.exceptions:
-        error = error.exceptions[0]
+    error = causes(error)[0]
     if isinstance(error, FileNotFoundError):
         return f"there is no such command or folder: {error.filename!r}"
     return say(error)[:2_000]

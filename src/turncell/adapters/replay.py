@@ -37,6 +37,7 @@ from turncell.runtime.hooks import Hooks, ToolUse
 from turncell.runtime.journal import Unrecorded
 from turncell.runtime.options import whole
 from turncell.runtime.output import Output
+from turncell.runtime.output_type import ANSWER_TOOL
 from turncell.runtime.ports import Model, ModelRequest, ToolSpec, capabilities_of
 from turncell.runtime.room import WITH_LESS, Repeats
 from turncell.runtime.run import Run
@@ -252,7 +253,11 @@ class _Record:
             if call.digest is not None and not call.is_open:
                 kept = self._denials if call.status == "denied" else self._answers
                 kept.setdefault((call.name, call.digest), []).append(call)
-        self.hooks = Hooks(before_tool=self._arguments, before_finish=self._message)
+        self.hooks = Hooks(
+            before_tool=self._arguments,
+            before_finish=self._message,
+            after_step=lambda state: self._ends(len(state.steps)),
+        )
 
     def tools(self, tools: Iterable[AnyTool] | None) -> list[Tool]:
         if tools is None:
@@ -264,7 +269,8 @@ class _Record:
         calls = [call for call in self._calls if call.name == name]
         effect = calls[0].effect if calls else "read"
         is_trusted = bool(calls) and all(call.is_trusted for call in calls)
-        return self._recorded(_Nameless(self, name, effect, is_trusted))
+        kind = _NamelessAnswer if name == ANSWER_TOOL else _Nameless
+        return self._recorded(kind(self, name, effect, is_trusted))
 
     def _recorded(self, tool: Tool) -> Tool:
         """A copy of a tool that answers from the record; a live one does its own work after it."""
@@ -334,9 +340,12 @@ class _Record:
             raise Declined(self._missing(name, arguments))
         if call.status != "ok":
             raise Declined(call.content or "")  # the one exception whose words the model reads as they are
-        run = self._run
-        is_end = run.status == "completed" and call.step == len(run.steps) < self._until
-        return Output(call.content or "", call.details, (), call.display, terminate=is_end)
+        is_last = call.terminates and call.step < self._until
+        return Output(call.content or "", call.details, (), call.display, terminate=is_last)
+
+    def _ends(self, step: int) -> bool:
+        """Whether the run was completed after this step: where no call of it says so, by a hook."""
+        return self._run.status == "completed" and step == len(self._run.steps) < self._until
 
     def _denial(self, name: str, arguments: Mapping[str, Json]) -> str | None:
         call = self._take(name, arguments, is_denial=True)
@@ -392,6 +401,10 @@ class _Nameless(Tool):
 
     def validate(self, arguments: Mapping[str, Json]) -> dict[str, Json]:
         return self._record.validated(self.name, arguments)
+
+
+class _NamelessAnswer(_Nameless):
+    is_answer = True
 
 
 def _recording(asked: dict[str, Json], step: StepState) -> Recording:

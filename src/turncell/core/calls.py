@@ -21,6 +21,7 @@ IN_DOUBT_SKIPPED = (
     "The program ended while this call was running. It was not run again; whether its effect has happened is not known."
 )
 SKIPPED = "skipped: a new message arrived"
+ANSWERED = "skipped: the answer was given by an earlier call of this step"
 _PLAIN = Traits()
 
 
@@ -152,10 +153,12 @@ def advance(turn: Turn) -> None:
     state = turn.state
     if turn.run.ended_at is not None or state.is_judging or state.is_streaming or state.reviewing:
         return
+    _skip_answers(turn)
     calls = [call for call in turn.calls if call.status in OPEN_CALL]
     if not calls:
         steps.boundary(turn)
         return
+    is_answer_next = all(state.traits.get(call.call_id, _PLAIN).is_answer for call in calls)
     free = MAX_PARALLEL
     of_tool: dict[str, int] = {}
     for call in calls:
@@ -168,6 +171,8 @@ def advance(turn: Turn) -> None:
         may_start = call.status == "allowed" and free > 0
         if traits.concurrency is not None and of_tool.get(call.name, 0) >= traits.concurrency:
             may_start = False
+        if traits.is_answer and not (is_answer_next and call is calls[0]):
+            may_start = False
         if call.effect != "read" and not traits.is_parallel:
             may_start = may_start and not is_write_open
             is_write_open = True
@@ -178,6 +183,27 @@ def advance(turn: Turn) -> None:
             started = turn.call(call.call_id)
             assert started is not None
             turn.commands.append(StartCall(started))
+
+
+def _skip_answers(turn: Turn) -> None:
+    """The value of a run is taken last in its step: not beside a call whose failure nobody has read yet, and once."""
+    traits = turn.state.traits
+    answers = [call for call in turn.calls if traits.get(call.call_id, _PLAIN).is_answer]
+    waiting = [call for call in answers if call.status == "allowed"]
+    if not waiting:
+        return
+    others = [call for call in turn.calls if call not in answers]
+    if any(call.is_open for call in others):
+        return
+    failed = dict.fromkeys(call.name for call in others if call.status != "ok")
+    if failed:
+        reason = f"skipped: {', '.join(failed)} did not succeed; read why, then give the answer again"
+    elif any(call.status == "ok" for call in answers):
+        reason = ANSWERED
+    else:
+        return
+    for call in waiting:
+        turn.finish(call, "skipped", reason)
 
 
 def progressed(turn: Turn, s: Progressed) -> None:

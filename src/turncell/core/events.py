@@ -400,7 +400,8 @@ class RunEnded(Recorded):
     """What went wrong, in one word, where something did."""
     message: str | None = None
     text: str | None = None
-    """The closing words, where a step policy gave them and not the model."""
+    """The answer, where the model did not write it: the closing words of a step policy, or what the call has returned that
+    ended the run."""
     type: Literal["RunEnded"] = "RunEnded"
 
 

@@ -260,7 +260,7 @@ class RunState:
 
     @property
     def text(self) -> str:
-        """The answer: the text of the last step that wrote any, or what a step policy closed the run with."""
+        """The answer: the text of the last step that wrote any, or what a step policy or the call that ended the run has closed it with."""
         if self.closing is not None:
             return self.closing
         for step in reversed(self.steps):

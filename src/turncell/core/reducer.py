@@ -11,7 +11,7 @@ What must hold, whatever the order of the signals (tests/core/test_invariants.py
 * a proposed call ends in exactly one CallFinished; a call starts only after it was validated, judged and, where
   the policy asks, approved by its digest;
 * reads run side by side (MAX_PARALLEL), writes one after another in the order of the model's message, unless their
-  tool declares them safe;
+  tool declares them safe; the value of the run is taken last, and only where no other call of the step has failed;
 * a model call is tried again only while nothing of its answer was seen; a run that has been told something is never
   told it twice; a conversation that is too long for the provider is made shorter and sent again, a bounded number of
   times;

@@ -153,6 +153,8 @@ class Traits:
     """A write that may run beside others."""
     answers_denial: bool = False
     """The tool itself says what the model reads when a call is denied."""
+    is_answer: bool = False
+    """It takes the run's value as its arguments, after all other calls of its step; what it returns is nobody's answer."""
 
 
 @dataclass(frozen=True, slots=True)

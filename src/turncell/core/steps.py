@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from turncell.core import events as ev
 from turncell.core.deltas import NOTHING
-from turncell.core.loop_state import Turn
+from turncell.core.fold import RunState
+from turncell.core.loop_state import LoopState, Turn
 from turncell.core.parts import Message, Text
-from turncell.core.signals import AskReviewers, CallModel, Reviewed
+from turncell.core.signals import AskReviewers, CallModel, Reviewed, Traits
 
 LAST_WORD = (
     "The limit of steps of this run is reached, and no tools are at hand any more. Say what was found out and done so far, "
@@ -97,7 +98,18 @@ def finish(turn: Turn) -> None:
         turn.set(reviewing="finish")
         turn.commands.append(AskReviewers("finish"))
     else:
-        turn.end("completed")
+        turn.end("completed", text=said_by_calls(turn.state, turn.run))
+
+
+def said_by_calls(state: LoopState, run: RunState) -> str | None:
+    """The answer of a run that its calls have ended: what they returned. None where none has, and of a value's tool."""
+    calls = run.steps[-1].calls if run.steps else ()
+    said = [
+        call.content
+        for call in calls
+        if call.terminates and call.content and not state.traits.get(call.call_id, Traits()).is_answer
+    ]
+    return "\n\n".join(said) or None
 
 
 def _read_steering(turn: Turn) -> None:
@@ -121,7 +133,7 @@ def reviewed(turn: Turn, s: Reviewed) -> None:
         turn.set(terminates=False)
         next_step(turn)
     elif s.review == "finish" or s.is_final:
-        turn.end("completed")
+        turn.end("completed", text=said_by_calls(turn.state, turn.run))
     elif s.may_go_on:
         next_step(turn)
     else:

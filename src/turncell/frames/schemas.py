@@ -90,7 +90,8 @@ SCHEMAS: dict[Table, tuple[Column, ...]] = {
         _flag("is_tainted", "the model has read what an untrusted tool returned"),
         _text("prompt", "what the person wrote"),
         _text(
-            "text", "the answer: the text of the last step that wrote any, or what a step policy closed the run with"
+            "text",
+            "the answer: the text of the last step that wrote any, or what closed the run: the call that ended it, or a step policy",
         ),
         _count("steps", "model calls"),
         _count("calls", "tool calls"),

@@ -256,7 +256,7 @@ def verdict_line(call: CallState) -> str:
 
 
 def answer_step(run: RunState) -> StepState | None:
-    """The step whose text (or image) is the answer; None where a step policy has closed the run with words of its own."""
+    """The step whose text (or image) is the answer; None where a step policy or a call has closed the run."""
     if run.closing is not None:
         return None
     return next((step for step in reversed(run.steps) if step_text(step) or step_images(step)), None)

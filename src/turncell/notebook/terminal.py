@@ -117,6 +117,8 @@ class TextView:
             self._line(f"  {call.name}: {event.status}{seconds}  {_cut(' '.join(event.content.split()))}")
 
     def _RunEnded(self, event: ev.RunEnded) -> None:
+        if event.text:
+            self._line(event.text)
         if event.message:
             self._line(f"  {event.status}: {event.message}")
         self._line(f"  {footer(self._state)}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from turncell.core.parts import Json
-from turncell.errors import ToolError
+from turncell.errors import CallFailed, ToolError
 from turncell.runtime.output import Output
 from turncell.runtime.output_type import ANSWER_TOOL, Misfit, OutputType
 from turncell.runtime.ports import ToolSpec
@@ -14,6 +14,10 @@ from turncell.runtime.tools import Tool
 
 if TYPE_CHECKING:
     from turncell.runtime.agent import Agent
+
+
+_EARLY = ("max_steps", "truncated")
+"""How a run may end before its agent was done and have an answer all the same."""
 
 
 class AnswerTool(Tool):
@@ -66,14 +70,17 @@ def agent_tool(agent: Agent, name: str, description: str, options: Mapping[str, 
         """
         run = await agent.run(task)
         state = run.state
-        said: Any = (run.text or "(no answer)") if run.output is None else run.output
-        if state.status != "completed":
-            said = f"{name} ended as {state.status}{f': {state.error}' if state.error else ''}\n\n{run.text}".strip()
         usage = state.usage
-        return Output(said, {
+        details: Json = {
             "run_id": run.id, "session_id": run.session.id, "status": state.status, "steps": len(state.steps),
             "input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens, "cost_usd": state.cost_usd,
-        })  # fmt: skip
+        }  # fmt: skip
+        if state.status == "completed":
+            return Output((run.text or "(no answer)") if run.output is None else run.output, details)
+        said = f"{name} ended as {state.status}{f': {state.error}' if state.error else ''}\n\n{run.text}".strip()
+        if state.status in _EARLY and run.text:
+            return Output(said, details)
+        raise CallFailed(said, details)
 
     made = Tool(
         ask,

@@ -218,9 +218,12 @@ def _to_question(request: RequestState, given: Given, at: float) -> Answered:
 def _edited(call: CallState, tool: Tool, given: Given, at: float) -> Answered:
     """An approval where the arguments are, after all, those of the model."""
     assert call.request is not None
+    said = given.arguments
+    if said is None or (isinstance(said, str) and not said.strip()):
+        # A tool whose parameters all have defaults would run with these, which nobody has shown or proposed.
+        raise AnswerRefused(f"'edit' runs {call.name} with other arguments; say with which: arguments=...")
     try:
-        said = given.arguments
-        written = parse_arguments(said, call.name) if isinstance(said, str) else dict(said or {})
+        written = parse_arguments(said, call.name) if isinstance(said, str) else dict(said)
         valid = tool.validate(written)
     except ToolError as error:
         raise AnswerRefused(str(error)) from error

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias, get_args
 
@@ -19,6 +20,7 @@ from turncell.errors import ToolError, UsageError, say
 from turncell.runtime import hooks
 from turncell.runtime.hooks import HookFailed, HookSet, ToolUse, Vetoed, called
 from turncell.runtime.output import shorten
+from turncell.runtime.threads import in_thread
 from turncell.runtime.tools import Check, Tool
 
 log = logging.getLogger("turncell")
@@ -189,15 +191,14 @@ async def _judge_one(
 ) -> Judgement:
     tool = tools.get(call.name)
     if tool is None:
-        names = ", ".join(sorted(tools)) or "none"
-        return Judgement(call.call_id, problem=f"There is no tool called {call.name!r}. The tools are: {names}.")
+        return Judgement(call.call_id, problem=await _no_such_tool(call.name, tools))
     try:
         arguments = tool.validate(parse_arguments(call.arguments_text, tool.name))
         vetoed, is_replaced = None, False
         if asked.has("before_tool"):
             arguments, is_replaced, vetoed = await _hooked(asked, tool, call, arguments)
     except ToolError as error:
-        return Judgement(call.call_id, tool.effect, problem=str(error))
+        return Judgement(call.call_id, tool.effect, problem=str(error), traits=tool.traits)
     digest = call_digest(tool.name, arguments)
     traits = tool.traits
     if problem := _failed_before(tool, digest, run):
@@ -209,6 +210,21 @@ async def _judge_one(
         call.call_id, tool.effect, arguments, digest, None, decision.verdict, decision.by, decision.reason,
         tool.description, preview, is_replaced, tool.trusted, traits,
     )  # fmt: skip
+
+
+async def _no_such_tool(name: str, tools: Mapping[str, Tool]) -> str:
+    """In words for the model: all names, or of many the nearest and some."""
+    name = name if len(name) <= _NAME_CHARS else f"{name[:_NAME_CHARS]}…"
+    names, more = sorted(tools), ""
+    if len(names) > _NAMES:
+        near = await in_thread(get_close_matches, name, names, 5)  # 0.2 s for 3,000 names that are alike
+        names = list(dict.fromkeys((*near, *names)))[:_NAMES]
+        more = f" and {len(tools) - _NAMES:,} more"
+    listed = ", ".join(names) or "none"
+    return f"There is no tool called {name!r}. The tools are: {listed}{more}."
+
+
+_NAME_CHARS, _NAMES = 100, 50
 
 
 async def _hooked(

@@ -293,7 +293,7 @@ class Batch:
     def _result(self, number_: int, state: RunState, *, is_reused: bool = False) -> Row:
         status, error, output = state.status, state.error, None
         if status == "completed" and self.output is not None:
-            output = output_of(self.output, state)
+            output = self.output.of(state)
             if isinstance(output, Misfit):  # the type has changed since
                 status, error, output = "failed", f"the output is no {self.output.name}: {output.problem}", None
         if status == "in_doubt":
@@ -445,15 +445,6 @@ async def drive(
         raise
     await in_thread(session.close)
     return run.state
-
-
-def output_of(wanted: OutputType, state: RunState) -> Any:
-    """The value that a run has ended with, from its record; or a Misfit."""
-    last = state.steps[-1] if state.steps else None
-    answers = [call for call in last.calls if call.name == ANSWER_TOOL and call.arguments is not None] if last else []
-    if answers:
-        return wanted.parse(answers[-1].arguments)
-    return wanted.parse_text(last.message.text if last is not None and last.message is not None else "")
 
 
 def has_written(state: RunState) -> bool:

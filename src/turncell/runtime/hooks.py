@@ -19,7 +19,7 @@ import inspect
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 from turncell.core.events import RecordedEvent
 from turncell.core.fold import RunState
@@ -39,6 +39,10 @@ class Veto:
     """No, and why; people and, for tools, the model read the reason."""
 
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(cast(object, self.reason), str):
+            raise UsageError(f"the reason of a Veto is a text; found {self.reason!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,28 @@ class Hooks:
                 raise UsageError(f"hook {field.name} is {value!r}; use a function")
             if "journal" in field.name and _is_async(value):
                 raise UsageError(f"hook {field.name} is async; an event and its record are one step, so use 'def'")
+            if value is not None:
+                _check_parameters(field.name, value)
+
+
+_CALLED_WITH = {
+    "before_model": ("request",), "after_model": ("message",), "before_tool": ("use",), "after_tool": ("use", "output"),
+    "before_compaction": ("middle",), "after_compaction": ("middle",), "before_journal": ("event",),
+    "after_journal": ("event",), "before_finish": ("state",), "after_step": ("state",),
+}  # fmt: skip
+
+
+def _check_parameters(name: str, hook: Callable[..., Any]) -> None:
+    """It can be called as it will be: else each run would find out that it cannot."""
+    values = _CALLED_WITH[name]
+    try:
+        signature = inspect.signature(hook)
+    except (TypeError, ValueError):
+        return  # written in C, and does not say
+    try:
+        signature.bind(*values)
+    except TypeError as error:
+        raise UsageError(f"hook {name} is called with {', '.join(values)}: {error}") from error
 
 
 # `__new__` would hide the names from help() and from completion.

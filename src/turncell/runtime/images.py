@@ -22,6 +22,11 @@ MOST_BYTES = 5_000_000
 """Of one image in a prompt: the least of what the great providers take."""
 _FIRST_BYTES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF87a": "image/gif", b"GIF89a": "image/gif"}  # fmt: skip
 
+_DRAWN_AS = {
+    "CMYK": "RGB", "YCbCr": "RGB", "HSV": "RGB", "LAB": "RGB", "RGBX": "RGB", "PA": "RGBA", "RGBa": "RGBA", "La": "LA",
+}  # fmt: skip
+"""Modes of PIL images that PNG does not have and that mean colours. Others (`F`, `I`) mean numbers, of any range."""
+
 
 def image(source: Any) -> Image:
     """An image for a prompt, or for a tool to return: of a path, bytes, a URL, a PIL image or a matplotlib figure.
@@ -45,6 +50,10 @@ def image(source: Any) -> Image:
         except OSError as error:
             raise UsageError(f"the image {str(path)!r} cannot be read: {error.strerror or error}") from error
     data = png_of(source)
+    if data is None and comes_from(source, "PIL", "Image"):
+        raise UsageError(
+            f"a PIL image of mode {source.mode!r} cannot be drawn as PNG; scale its values and use source.convert('RGB')"
+        )
     if data is None:
         raise UsageError(
             f"an image is a path, bytes, a URL, a PIL image or a matplotlib figure; found {type(source).__name__}"
@@ -77,6 +86,8 @@ def png_of(value: Any) -> bytes | None:
         buffer = BytesIO()
         value.savefig(buffer, format="png")
         return buffer.getvalue()
+    if comes_from(value, "PIL", "Image") and value.mode in _DRAWN_AS:
+        value = value.convert(_DRAWN_AS[value.mode])
     # Of the class: an object that answers to any attribute has no picture.
     if not comes_from(value, "PIL", "Image") and not callable(getattr(type(value), "_repr_png_", None)):
         return None

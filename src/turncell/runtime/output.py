@@ -24,6 +24,7 @@ from uuid import UUID
 
 from turncell.core.events import File
 from turncell.core.parts import SEEN, Image, Json
+from turncell.errors import UsageError
 from turncell.runtime.images import comes_from, image, png_of
 
 MODEL_LIMIT = 50_000
@@ -35,6 +36,8 @@ DETAILS_LIMIT = 2_000_000
 nothing, of a text that was cut for the model the beginning."""
 DISPLAY_LIMIT_BYTES = 2_000_000
 """All that one result shows to people; what goes beyond it is left out with a visible mark."""
+MOST_IMAGES = 20
+"""Images that one result may have inside of a list, tuple or dict: each is drawn, and sent with every later step."""
 TABLE = "application/vnd.turncell.table+json"
 """`{"columns": [text...], "rows": [[value...]...], "shape": [rows, columns]}`: the upper left corner of a table.
 
@@ -54,7 +57,8 @@ class Output:
     """A tool returns one of these to say separately what the model reads and what people see.
 
     content    for the model: text, or any value, which becomes text as if it had been returned itself. The model reads at
-               most 50,000 characters; `details["text"]` has the rest. Of a figure or image it sees the image, if it can
+               most 50,000 characters; `details["text"]` has the rest. Of a figure or image it sees the image, if it can, also
+               of up to 20 inside of a list, tuple or dict, where "[image 1]" stands in the text
     details    for programs: a JSON value
     files      for people: paths or `File`s that the call has produced
     display    for people: figures, tables, or mime bundles
@@ -91,7 +95,8 @@ def to_output(value: Any) -> Output:
         return _table(value)
     if (picture := _picture(value)) is not None:
         return picture
-    reader = _Reader()
+    images: list[Bundle] = []
+    reader = _Reader(images=images)
     plain = reader.read(value)
     # What is not JSON at all is known by its repr, which needs no quotes.
     text = plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
@@ -99,7 +104,7 @@ def to_output(value: Any) -> Output:
     if reader.is_cut and len(text) > MODEL_LIMIT:
         content = f"{text[:MODEL_LIMIT]}\n[cut here: the whole is too large to be read]"
     is_kept = len(text) <= DETAILS_LIMIT and not isinstance(plain, str) and not reader.is_cut
-    return Output(content, plain if is_kept else None)
+    return Output(content, plain if is_kept else None, display=tuple(images))
 
 
 def to_json(value: Any) -> Json:
@@ -172,7 +177,7 @@ def _within_limit(bundles: Iterable[Bundle]) -> tuple[Bundle, ...]:
             left_bytes -= size_bytes
             kept.append(bundle)
         else:
-            kinds = ", ".join(bundle)
+            kinds = ", ".join(kind for kind in bundle if kind != SEEN)
             kept.append({"text/plain": f"[left out: {kinds} of {size_bytes:,} bytes, beyond {DISPLAY_LIMIT_BYTES:,}]"})
     return tuple(kept)
 
@@ -209,6 +214,16 @@ def _cell(value: Any) -> Json:
     return plain
 
 
+def _is_picture(value: Any) -> bool:
+    """Whether `_picture` is to be asked: it draws."""
+    return (
+        isinstance(value, Image)
+        or comes_from(value, "matplotlib", "Figure", "Axes", "SubFigure")
+        or comes_from(value, "PIL", "Image")
+        or callable(getattr(type(value), "_repr_png_", None))
+    )
+
+
 def _picture(value: Any) -> Output | None:
     """What is, or shows itself as, an image: people see it, and so does the model, if it can."""
     if isinstance(value, Image):
@@ -219,7 +234,7 @@ def _picture(value: Any) -> Output | None:
     if data is not None:
         return _png("figure" if comes_from(value, "matplotlib", "Figure", "Axes", "SubFigure") else "image", data)
     if comes_from(value, "PIL", "Image"):
-        return Output(f"An image, {value.width:,} × {value.height:,} pixels, not shown.")
+        return Output(f"An image of mode {value.mode}, {value.width:,} × {value.height:,} pixels, not shown.")
     return None
 
 
@@ -234,11 +249,16 @@ def _png(word: str, data: bytes) -> Output:
 
 
 class _Reader:
-    """Reads one value, and stops where it becomes too much. `is_cut` says that something was left out."""
+    """Reads one value, and stops where it becomes too much. `is_cut` says that something was left out.
 
-    def __init__(self, items: int = _ITEMS, chars: int = _CHARS) -> None:
+    `images` gets the pictures that are found inside, of DISPLAY_LIMIT_BYTES in all; without it they are values like others.
+    """
+
+    def __init__(self, items: int = _ITEMS, chars: int = _CHARS, images: list[Bundle] | None = None) -> None:
         self.items = items
         self.chars = chars
+        self._images = images
+        self._drawn = 0
         self.is_cut = False
         self._open: set[int] = set()
 
@@ -287,6 +307,8 @@ class _Reader:
             return read
         if isinstance(value, type):
             return self._repr(value)
+        if self._images is not None and _is_picture(value):
+            return self._string(self._picture(value, self._images))
         if hasattr(value, "item") and getattr(value, "shape", None) == ():  # a NumPy scalar
             item = value.item()
             return self.read(item) if type(item) is not type(value) else self._repr(value)
@@ -296,6 +318,25 @@ class _Reader:
             # Not asdict, which copies everything first and never ends where a value contains itself.
             return self._mapping([(f.name, getattr(value, f.name)) for f in fields(value)], len(fields(value)))
         return self._repr(value)
+
+    def _picture(self, value: Any, images: list[Bundle]) -> str:
+        """What stands for a picture in the text."""
+        self._drawn += 1
+        if self._drawn > MOST_IMAGES:
+            return f"[an image, left out: more than {MOST_IMAGES}]"
+        try:
+            found = _picture(value)
+        except UsageError as error:
+            return f"[an image that cannot be shown: {error}]"
+        if found is None:
+            return repr(value)[:10_000]
+        if not found.display:
+            return f"[{found.content}]"
+        *_, shown = _within_limit([*images, *found.display])
+        if SEEN not in shown:
+            return str(shown["text/plain"])
+        images.append(shown)
+        return f"[image {len(images)}]"
 
     def _mapping(self, items: Iterable[tuple[Any, Any]], length: int) -> Json:
         read: dict[str, Json] = {}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from inspect import isroutine
 from typing import Any
 
+from turncell.core.fold import RunState
 from turncell.core.parts import Json
 from turncell.errors import UsageError, first_line, say
 from turncell.runtime.ports import ToolSpec
@@ -59,6 +60,16 @@ class OutputType:
         """The tool that models without a schema mode answer with."""
         text = "Give the final answer. Call this exactly once, when everything else is done; it ends the turn."
         return ToolSpec(ANSWER_TOOL, text, self.schema)
+
+    def of(self, run: RunState) -> Any:
+        """The value that a run has ended with, from its record; or a Misfit."""
+        last = run.steps[-1] if run.steps else None
+        answers = [call for call in last.calls if call.name == ANSWER_TOOL and call.status == "ok"] if last else []
+        if answers:
+            return self.parse(answers[0].arguments)
+        if run.closing is not None:
+            return self.parse_text(run.closing)
+        return self.parse_text(last.message.text if last is not None and last.message is not None else "")
 
     def parse(self, data: Json) -> Any:
         """The value, or a Misfit. `data` is what JSON holds: the arguments of the tool."""

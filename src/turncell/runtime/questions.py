@@ -24,12 +24,19 @@ def make_question(
     default: str | None = None,
 ) -> Question:
     """A question that can be asked. Raises UsageError for one that nobody could answer."""
-    offered = tuple(Option(option) if isinstance(option, str) else option for option in options)
-    labels = [option.label for option in offered]
     if not isinstance(cast(object, question), str) or not question.strip():
         raise UsageError(f"a question is a text; found {question!r}")
-    if not all(isinstance(cast(object, option), Option) and option.label.strip() for option in offered):
-        raise UsageError(f"an option is a text or an Option with a label; found {list(options)!r}")
+    if isinstance(cast(object, options), str) or not isinstance(cast(object, options), Iterable):
+        raise UsageError(f"the options of a question are a list of texts; found {options!r}")
+    offered = tuple(Option(option) if isinstance(option, str) else option for option in options)
+    for option in offered:
+        if not (
+            isinstance(cast(object, option), Option)
+            and isinstance(cast(object, option.label), str)
+            and option.label.strip()
+        ):
+            raise UsageError(f"an option is a text or an Option with a label; found {option!r}")
+    labels = [option.label for option in offered]
     if len(set(labels)) < len(labels):
         raise UsageError(f"two options have the same label: {labels!r}")
     if default is not None and not isinstance(cast(object, default), str):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from turncell.core.fold import RunState
 from turncell.core.parts import Message, Text
 from turncell.core.signals import Review, Reviewed
+from turncell.core.steps import said_by_calls
+from turncell.core.values import evolve
 from turncell.errors import say
 from turncell.runtime.hooks import HookFailed, called
 from turncell.runtime.output_type import ANSWER_TOOL, Misfit
@@ -44,11 +47,14 @@ async def _after_step(driver: Driver) -> Reviewed:
 
 
 async def _before_finish(driver: Driver) -> Reviewed:
-    said = _fit_output(driver) if driver.setup.output is not None else None
+    run = driver.loop_state.run
+    if (answer := said_by_calls(driver.loop_state, run)) is not None:
+        run = evolve(run, closing=answer)
+    said = _fit_output(driver, run) if driver.setup.output is not None else None
     if said is not None:
         return said
     try:
-        message = await driver.setup.hooks.first("before_finish", driver.loop_state.run, (str, Message))
+        message = await driver.setup.hooks.first("before_finish", run, (str, Message))
     except HookFailed as error:
         driver.note("hook", str(error))
         message = None
@@ -57,16 +63,11 @@ async def _before_finish(driver: Driver) -> Reviewed:
     return Reviewed(time.time(), "finish", message=message)
 
 
-def _fit_output(driver: Driver) -> Reviewed | None:
+def _fit_output(driver: Driver, run: RunState) -> Reviewed | None:
     """None where the output fits its type, and is there."""
-    output, run = driver.setup.output, driver.loop_state.run
+    output = driver.setup.output
     assert output is not None
-    last = run.steps[-1]
-    answers = [call for call in last.calls if call.name == ANSWER_TOOL and call.arguments is not None]
-    if answers:
-        value: Any = output.parse(answers[-1].arguments)
-    else:
-        value = output.parse_text(last.message.text if last.message else "")
+    value = output.of(run)
     if not isinstance(value, Misfit):
         driver.output = value
         return None

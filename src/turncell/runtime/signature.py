@@ -19,8 +19,8 @@ import typing
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, Literal, Optional
+from types import NoneType, SimpleNamespace, UnionType
+from typing import Any, Literal
 
 import orjson
 
@@ -125,7 +125,7 @@ def given_parameters(
     hints: dict[str, Any] = {}
     with suppress(Exception):  # a type that exists for type checkers only
         hints = typing.get_type_hints(inspect.unwrap(code_of(function)))
-    context = next((one for one, hint in hints.items() if hint in (context_type, Optional[context_type])), None)  # noqa: UP045
+    context = next((one for one, hint in hints.items() if _is_context(hint, context_type)), None)
     names = dict.fromkeys(typing.cast(Mapping[str, Any], checked.schema["properties"]))
     needed = set(checked.schema.get("required", ())) | ({context} if context else set())
     try:
@@ -149,7 +149,7 @@ def parameters_of(name: str, function: Callable[..., Any], context_type: type) -
     annotated = _annotated(name, function)
     taken = {parameter.name for parameter, _ in annotated}
     for parameter, hint in annotated:
-        if hint in (context_type, Optional[context_type]):  # noqa: UP045 - made at run time
+        if _is_context(hint, context_type):
             if context is not None:
                 raise ToolError(f"tool {name!r} takes {context} and {parameter.name} as its context; one is enough")
             context = parameter.name
@@ -169,8 +169,11 @@ def parameters_of(name: str, function: Callable[..., Any], context_type: type) -
         model: Any = create_model(f"{name}_arguments", __config__=config, **definitions)
         schema = model.model_json_schema(schema_generator=_quiet_schema())
     except Exception as error:
+        why = first_line(error)
+        if "typing_extensions" in why:  # of a TypedDict, and says what to do
+            raise ToolError(f"tool {name!r}: {why}; 'from typing_extensions import TypedDict' is one") from error
         raise ToolError(
-            f"tool {name!r}: its parameters have no JSON Schema: {first_line(error)}. "
+            f"tool {name!r}: its parameters have no JSON Schema: {why}. "
             "What a model cannot give can be bound before: functools.partial(function, parameter=value)"
         ) from error
     for field, info in model.model_fields.items():
@@ -228,6 +231,18 @@ def _annotated(name: str, function: Callable[..., Any]) -> list[tuple[inspect.Pa
             f"tool {name!r}: parameter {parameter.name!r} has no type annotation; write '{parameter.name}: str', for example"
         )
     return [(parameter, hints.get(parameter.name, parameter.annotation)) for parameter in parameters]
+
+
+def _is_context(hint: Any, context_type: type) -> bool:
+    """`ToolContext`, also `ToolContext | None` and with something said of it in Annotated."""
+    hint = _bare(hint)
+    is_union = typing.get_origin(hint) in (typing.Union, UnionType)
+    kinds = [_bare(one) for one in typing.get_args(hint)] if is_union else [hint]
+    return context_type in kinds and all(one in (context_type, NoneType) for one in kinds)
+
+
+def _bare(hint: Any) -> Any:
+    return _bare(hint.__origin__) if typing.get_origin(hint) is typing.Annotated else hint
 
 
 def _field_name(parameter: str, taken: Collection[str]) -> str:

@@ -16,7 +16,7 @@ from turncell.core.events import CallEnd
 from turncell.core.fold import CallState
 from turncell.core.parts import Json
 from turncell.core.signals import CallReturned, Judge, Judged, Progressed, Question, TellDenial
-from turncell.errors import CallFailed, Declined, StoreError, say
+from turncell.errors import CallFailed, Declined, StoreError, causes, say
 from turncell.runtime import trace
 from turncell.runtime.approvals import judge
 from turncell.runtime.budget import Refusal, Reservation
@@ -217,7 +217,8 @@ class _Running:
             return "error", RuntimeError(f"{self._call.name} cancelled itself.")
         except BaseException as error:
             # SystemExit and KeyboardInterrupt too: a tool that calls exit() must not end the loop of all runs.
-            return "error", error
+            found = causes(error)
+            return "error", found[0] if len(found) == 1 else error  # of a TaskGroup in which one task has failed
         finally:
             self._limit = None  # a question that is still open must not move it any more
             self._attempt += 1
@@ -329,6 +330,8 @@ class _Running:
         lines = "".join(traceback.format_list(frames)) if frames else ""
         said = to_output(_plain(error)).content
         details: Json = {"traceback": to_output(f"{lines}{said}").content} if lines else None
+        if isinstance(error, CallFailed) and error.details is not None:
+            details = error.details
         await self._hand_over("error", Output(said, details))
 
 

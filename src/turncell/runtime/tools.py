@@ -196,7 +196,7 @@ class Tool:
     @property
     def traits(self) -> Traits:
         """How the loop is to run its calls."""
-        return Traits(self.concurrency, self.parallel, self.on_denied is not None)
+        return Traits(self.concurrency, self.parallel, self.on_denied is not None, self.is_answer)
 
     def validate(self, arguments: Mapping[str, Json]) -> dict[str, Json]:
         """The arguments as they will be passed, as JSON values. Raises ToolError that a model can act on."""
