@@ -237,6 +237,31 @@ def an_append_writes_all_or_nothing(make: Make) -> None:
         _equal(_seqs(store, one), [1], "the session afterwards")
 
 
+def what_is_written_together_is_there_as_a_whole_or_not_at_all(make: Make) -> None:
+    with _opened(make, 2) as (one, two):
+        together = getattr(one, "together", None)
+        if together is None:  # a store may do without
+            return
+        session_id, mine = f"ses_{uuid.uuid4().hex}", _writer()
+
+        def write(store: Store) -> None:
+            store.create_session(session_id, title="", project="", at=1.0)
+            _equal(store.claim(session_id, mine), None, "the claim of a session that is being made")
+            store.append([_record(session_id, 1)], durable=False, token=mine.token)
+
+        def fail(store: Store) -> None:
+            write(store)
+            store.append([_record("ses_nobody", 1)], durable=False)
+
+        with _refused("a part of what is written together"):
+            together(fail, durable=False)
+        assert session_id not in [info.session_id for info in two.sessions()], "what was written before it is there"
+        together(write, durable=True)
+        one.append([_record(session_id, 2)], durable=False, token=mine.token)
+        _equal(_seqs(two, session_id), [1, 2], "the records, as the other opening sees them")
+        _equal(two.writer(session_id), mine, "the writer, as the other opening sees it")
+
+
 def records_of_an_unknown_session_are_refused(make: Make) -> None:
     with _opened(make) as (store,):
         with _refused("a record of a session that was never created"):
@@ -471,6 +496,7 @@ STORE_CLAUSES: tuple[Clause, ...] = (
     a_session_id_is_taken_once,
     a_number_is_taken_once_also_between_two_openings,
     an_append_writes_all_or_nothing,
+    what_is_written_together_is_there_as_a_whole_or_not_at_all,
     records_of_an_unknown_session_are_refused,
     an_append_of_nothing_does_nothing,
     what_one_opening_has_written_another_reads,

@@ -178,6 +178,9 @@ class Fatal:
 
         return change
 
+    def together(self, write: Callable[[Any], Any], *, durable: bool) -> Any:
+        return self._inner.together(lambda _: write(self), durable=durable)
+
     def __getattr__(self, name: str) -> Any:
         return (
             self._deadly(name)

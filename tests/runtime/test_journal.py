@@ -6,13 +6,14 @@ import re
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from turncell import Agent, StoreError
+from turncell import Agent, SessionBusy, StoreError
 from turncell.adapters.scripted_model import ScriptedModel, say
 from turncell.adapters.sql_store import SQLStore
 from turncell.core.events import RunEnded
@@ -91,6 +92,90 @@ class TestAHole:
         with pytest.raises(StoreError, match="no such thing"):
             asked.result(60)
         assert written.result(60) is None and seqs(journal, session) == [1]
+        journal.close()
+
+
+class TestANewSession:
+    class Told(SQLStore):
+        """Tells what is asked of it."""
+
+        asked: ClassVar[list[str]] = []
+
+        def together(self, write: Any, *, durable: bool = False) -> Any:
+            self.asked.append("together")
+            return super().together(write, durable=durable)
+
+        def create_session(self, session_id: str, **about: Any) -> None:
+            self.asked.append("create_session")
+            super().create_session(session_id, **about)
+
+        def claim(self, session_id: str, writer: Any, *, instead_of: str | None = None) -> Any:
+            self.asked.append("claim")
+            return super().claim(session_id, writer, instead_of=instead_of)
+
+        def append(self, records: Sequence[Record], *, durable: bool, token: str | None = None) -> None:
+            self.asked.append("append")
+            super().append(records, durable=durable, token=token)
+
+    def test_it_is_made_and_claimed_and_its_turn_recorded_in_one_transaction(self, path: Path) -> None:
+        told = self.Told
+        told.asked = []
+        journal = Journal(lambda: told.sqlite(path))
+        agent = Agent(ScriptedModel(["one", "two", "three"]), journal=journal)
+        agent.run_sync("whether anything can be recorded is asked before the model of the first is")
+        assert told.asked == ["create_session", "claim", "append"]
+        told.asked.clear()
+        run = agent.run_sync("in another session")
+        assert told.asked == ["together", "create_session", "claim", "append"]
+        agent.run_sync("and once more", session=run.session)
+        assert told.asked[4:] == ["append"]
+
+        other = Journal(lambda: SQLStore.sqlite(path))
+        with pytest.raises(SessionBusy):
+            other.claim(run.session.id).result(60)
+        other.close()
+        journal.close()
+
+    def test_no_model_is_asked_in_the_first_where_nothing_can_be_recorded(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("in the way")
+        journal = Journal(lambda: SQLStore.sqlite(tmp_path / "file" / "journal.sqlite"))
+        model = ScriptedModel(["one"])
+        run = Agent(model, journal=journal).run_sync("go")
+        assert run.status == "failed" and "cannot be made" in (run.state.error or "")
+        assert not model.requests
+        journal.close()
+
+    def test_one_that_cannot_be_made_later_fails_its_own_run_and_no_other(self, path: Path) -> None:
+        class Flaky(SQLStore):
+            refused = ""
+
+            def create_session(self, session_id: str, *, title: str, project: str, at: float) -> None:
+                if title == self.refused:
+                    raise OSError("the disk is gone")
+                super().create_session(session_id, title=title, project=project, at=at)
+
+        journal = Journal(lambda: Flaky.sqlite(path))
+        agent = Agent(ScriptedModel([say("some text", delay_s=0.1)] * 4), journal=journal)
+        agent.run_sync("first")
+        Flaky.refused = "bad"
+        bad, good = agent.session("bad"), agent.session("good")
+        runs = [agent.start("go", session=session) for session in (bad, good)]
+        assert [run.result(60).status for run in runs] == ["failed", "completed"]
+        assert "the disk is gone" in (runs[0].state.error or "")
+        assert len(seqs(journal, good)) == len(runs[1].events) - sum("Delta" in e.type for e in runs[1].events)
+        journal.close()
+
+    def test_it_waits_for_no_run_to_be_seen_by_others(self, path: Path) -> None:
+        journal, other = (Journal(lambda: SQLStore.sqlite(path)) for _ in range(2))
+        session = Agent(ScriptedModel(["one"]), journal=journal).session("seen")
+        deadline = time.monotonic() + 10
+        while session.id not in [info.session_id for info in other.ask(lambda store: store.sessions())]:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        other.claim(session.id).result(60)
+        with pytest.raises(SessionBusy):
+            session.send("x", agent=Agent(ScriptedModel(["one"]), journal=journal)).result(60)
+        other.close()
         journal.close()
 
 

@@ -298,18 +298,30 @@ def test_a_new_session_whose_first_run_is_taken_back_is_left_to_others_when_it_i
 
 
 @pytest.mark.feature("C7")
-def test_an_interrupt_while_a_new_session_is_claimed_holds_up_no_later_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_there", [False, True])
+def test_an_interrupt_while_a_new_session_is_claimed_holds_up_no_later_run(tmp_path: Path, is_there: bool) -> None:
     class Interrupted(Journal):
         times = 1
 
-        def claim(self, session_id: str, *, takes_over: bool = False) -> Future[None]:
+        def interrupt(self) -> None:
             if self.times:
                 self.times -= 1
                 raise KeyboardInterrupt
+
+        def claim_new(self, session_id: str) -> Future[None] | None:
+            claimed = super().claim_new(session_id)
+            if claimed is not None:
+                self.interrupt()
+            return claimed
+
+        def claim(self, session_id: str, *, takes_over: bool = False) -> Future[None]:
+            self.interrupt()
             return super().claim(session_id, takes_over=takes_over)
 
     journal = Interrupted(lambda: SQLStore.sqlite(tmp_path / "interrupted.sqlite"))
     session = Agent(ScriptedModel(["a", "b"]), journal=journal).session()
+    if is_there:
+        journal.flush()
     with pytest.raises(KeyboardInterrupt):
         session.send("1")
     assert session.send("2").result(LONG_S).text == "b"

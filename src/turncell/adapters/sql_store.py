@@ -18,11 +18,11 @@ page cannot be read, the rows are fetched in smaller and smaller pieces up to it
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -38,6 +38,8 @@ from turncell.core.events import SCHEMA_VERSION
 from turncell.errors import StoreError
 from turncell.runtime.ports import Damage, Record, SessionInfo, Writer, root_run_of
 from turncell.settings import without_secrets
+
+T = TypeVar("T")
 
 # For both databases. "?" is a place in SQLite's words.
 _NEW_SESSION = (
@@ -78,6 +80,9 @@ class SQLStore:
         self._is_sqlite = engine.dialect.name == "sqlite"
         self._damaged: dict[str, Damage] = {}
         self._is_marked = False
+        self._is_together = False
+        self._holders: dict[str, Writer | None] = {}
+        """Who may write the sessions that this transaction has made or claimed: no need to look."""
         try:
             self._connection = engine.connect()
             self._newer = schema.prepare(self._connection, where)
@@ -105,11 +110,21 @@ class SQLStore:
 
     # Writing
 
+    def together(self, write: Callable[[SQLStore], T], *, durable: bool = False) -> T:
+        """Call `write` with this store: what it writes is one transaction, and nothing of it where it raises."""
+        with self._writing("several sessions", is_durable=durable):
+            self._is_together = True
+            try:
+                return write(self)
+            finally:
+                self._is_together = False
+
     def create_session(self, session_id: str, *, title: str, project: str, at: float) -> None:
         values = (session_id, store_text.storable(title), store_text.storable(project), at)
         with self._writing(f"session {session_id!r}"):
             if self._first(_NEW_SESSION, values) is None:
                 raise StoreError(f"the history at {self._where} already has a session {session_id!r}; use another id")
+            self._holders[session_id] = None
 
     def append(self, records: Sequence[Record], *, durable: bool, token: str | None = None) -> None:
         if not records:
@@ -147,16 +162,16 @@ class SQLStore:
 
     def _claims(self, session_ids: Iterable[str]) -> dict[str, Writer | None]:
         """Who may write these sessions. StoreError for one that there is not."""
-        ids = sorted(session_ids)
-        if not self._is_sqlite:
-            self._lock(ids)  # and look at the claims after that, in a statement of its own
-        found: dict[str, Writer | None] = {}
-        for session_id in ids:
-            row = self._first(_WRITER, (session_id,))
-            if row is None:
-                raise store_text.no_session(session_id, self._where)
-            found[session_id] = _holder(row)
-        return found
+        known = self._holders
+        if ids := sorted({*session_ids} - known.keys()):
+            if not self._is_sqlite:
+                self._lock(ids)  # and look at the claims after that, in a statement of its own
+            for session_id in ids:
+                row = self._first(_WRITER, (session_id,))
+                if row is None:
+                    raise store_text.no_session(session_id, self._where)
+                known[session_id] = _holder(row)
+        return {session_id: known[session_id] for session_id in session_ids}
 
     def _put_blobs(self, contents: dict[str, bytes], uses: Sequence[tuple[str, str]]) -> None:
         connection = self._connection
@@ -176,6 +191,7 @@ class SQLStore:
             if found is not None and found.token not in (writer.token, instead_of):
                 return found
             self._run(_CLAIM, [(session_id, writer.token, host, writer.pid, writer.born_at, writer.since)])
+            self._holders[session_id] = writer
             return None
 
     def release(self, session_id: str, token: str) -> None:
@@ -445,12 +461,19 @@ class SQLStore:
 
     @contextmanager
     def _writing(self, what: str, *, is_durable: bool = False) -> Iterator[sa.Connection]:
-        """One transaction, alone from its begin; rolled back by any exception."""
+        """One transaction, alone from its begin; rolled back by any exception. Within `together` a part of that one."""
+        if self._is_together:
+            try:
+                yield self._connection
+            except (DBAPIError, UnicodeEncodeError) as error:
+                raise failure(error, self._where, "written", what) from error
+            return
         if self._newer is not None:
             raise StoreError(
                 f"the history at {self._where} has schema version {self._newer}, this turncell writes up to "
                 f"{SCHEMA_VERSION}, so that it can only be read; upgrade turncell or set TURNCELL_STORE to another place"
             )
+        self._holders.clear()
         try:
             if self._is_sqlite:
                 if is_durable:

@@ -175,6 +175,10 @@ class _Job:
     is_durable: bool = False
     may_wait: bool = False
     call: Callable[[Store], Any] | None = None
+    joins: bool = False
+    """`call` makes a session, and may share the transaction of the records around it."""
+    claims: bool = False
+    """It claims that session, too."""
 
     def fail(self, error: Exception) -> None:
         if self.done is not None:
@@ -195,6 +199,10 @@ class Journal:
         self.writer = this_writer()
         """Who this journal is to others; its token goes along with every record."""
         self._claimed: set[str] = set()
+        self._new: dict[str, _Job] = {}
+        """What makes the sessions that are not in the store yet."""
+        self._naming = threading.Lock()
+        self._has_written = self._joins = False
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._hurry = threading.Event()
         self._broken: dict[str, StoreError] = {}
@@ -240,6 +248,39 @@ class Journal:
         self._jobs.put(job)
         if not job.may_wait:
             self._hurry.set()
+
+    def create_session(self, session_id: str, *, title: str, project: str, at: float) -> None:
+        """Queue a new session. It is written with what is recorded next, where the store can in one transaction."""
+
+        def create(store: Store) -> None:
+            with self._naming:
+                self._new.pop(session_id, None)  # from here on it is too late for `claim_new`
+            store.create_session(session_id, title=title, project=project, at=at)
+            if job.claims:
+                self._claim(store, session_id, takes_over=False)
+
+        def failed(error: Exception) -> None:
+            self._broken.setdefault(session_id, _as_store_error(error))
+
+        done = None if self._has_written else _begun()
+        job = self._new[session_id] = _Job([], done, failed, may_wait=True, call=create, joins=True)
+        self._put(job)
+
+    def claim_new(self, session_id: str) -> Future[None] | None:
+        """Claim a session in the transaction that makes it; None where that was begun already: then ask `claim`.
+
+        Nobody else can know of such a session, so that nothing has to be waited for. Only the first session of a journal
+        is: it tells whether anything can be recorded. A store that fails later fails the records, as in any turn.
+        """
+        with self._naming:
+            job = self._new.get(session_id)
+            if job is None:
+                return None
+            job.claims = True
+        if job.done is None:
+            return _done(None)
+        self._hurry.set()
+        return job.done
 
     def claim(self, session_id: str, *, takes_over: bool = False) -> Future[None]:
         """Become the one writer of a session. Fails with SessionBusy, which says who is.
@@ -328,11 +369,12 @@ class Journal:
             for job in jobs:
                 if job is None:
                     continue
-                if job.call is None:
+                if job.call is None or job.joins:
                     batch.append(job)
-                if job.is_durable or job.call is not None:
-                    self._write(batch)
-                    batch = []
+                    if not job.is_durable:
+                        continue
+                self._write(batch)
+                batch = []
                 if job.call is not None:
                     self._do(job, job.call)
             self._write(batch)
@@ -343,15 +385,32 @@ class Journal:
             self._store.close()
 
     def _write(self, batch: Sequence[_Job]) -> None:
-        """One transaction for the records of the batch; only its last job may be durable."""
+        """One transaction for the new sessions and the records of the batch; only its last job may be durable."""
         batch = [job for job in batch if not self._is_refused(job)]
         if not batch:
             return
+        calls = [job.call for job in batch if job.call is not None]
+        if calls and len(batch) > 1 and not self._joins:
+            for job in batch:
+                if job.call is not None:
+                    self._write([job])
+            self._write([job for job in batch if job.call is None])
+            return
         records = [record for job in batch for record in job.records]
-        try:
+        is_durable = batch[-1].is_durable
+
+        def write(store: Store) -> None:
+            for call in calls:
+                call(store)
             if records:
+                store.append(records, durable=is_durable, token=self.writer.token)
+
+        try:
+            if calls or records:
                 with _at_store:
-                    self._opened().append(records, durable=batch[-1].is_durable, token=self.writer.token)
+                    store: Any = self._opened()
+                    write(store) if len(batch) == 1 or not calls else store.together(write, durable=is_durable)
+                    self._has_written = True
         except Exception as error:
             if len(batch) > 1:  # one run's records must not take those of the others with them
                 for job in batch:
@@ -400,7 +459,9 @@ class Journal:
 
     def _opened(self) -> Store:
         if self._store is None:
-            self._store = cast(Store, _Patient(_patiently(self._open_store)))
+            store = _patiently(self._open_store)
+            self._joins = hasattr(store, "together")
+            self._store = cast(Store, _Patient(store))
         return self._store
 
 
@@ -448,6 +509,12 @@ class Unrecorded(Journal):
         pass
 
     def submit(self, call: Callable[[Store], T]) -> Future[T]:
+        return _done(None)
+
+    def create_session(self, session_id: str, *, title: str, project: str, at: float) -> None:
+        pass
+
+    def claim_new(self, session_id: str) -> Future[None] | None:
         return _done(None)
 
     def claim(self, session_id: str, *, takes_over: bool = False) -> Future[None]:

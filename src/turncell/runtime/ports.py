@@ -190,6 +190,10 @@ class Store(Protocol):
     Damage (a bit that flipped, a record that is gone) is not a failure: a session is read up to its first record that is
     not whole, and no further, for what follows may have its cause in what is lost, and a fold over a hole would lie. All
     other sessions are read as ever. What a dying process has not written whole is no damage: it never happened.
+
+    It may have `together(write, *, durable)`, which calls `write(store)` and gives what that returns: all that is written
+    by it is one transaction, and nothing of it is there where it raises. A journal then makes a session, claims it and
+    records its first turn at once; without it, one after another.
     """
 
     def create_session(self, session_id: str, *, title: str, project: str, at: float) -> None:

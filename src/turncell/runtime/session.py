@@ -122,7 +122,7 @@ class Session:
         title = redactor().text(title)
         session = cls(session_id, journal, title)
         session._is_new = True
-        journal.submit(lambda store: store.create_session(session_id, title=title, project=project, at=at))
+        journal.create_session(session_id, title=title, project=project, at=at)
         if told:
             session._take_in(told)
         return session
@@ -192,18 +192,19 @@ class Session:
         """Call `begin`, which puts a run on the loop: at once, or, where a new session is yet to be claimed, after that was tried.
 
         So its first run wakes the loop once and not twice. Whether the claim was granted is for `claimed` to say, which
-        the run still waits for. From any thread; what came first begins first.
+        the run still waits for: not at all where the session is claimed as it is made. From any thread; what came first
+        begins first.
         """
         with self._begins:
             if self._beginning is not None:
                 self._beginning.append(begin)
                 return
-            if self._is_claimed or not self._is_new:
+            if self._is_claimed or not self._is_new or self._claiming is not None:
                 begin()
                 return
             try:
                 self._beginning = [begin]
-                self._claiming = self.journal.claim(self.id)
+                self._claiming = self.journal.claim_new(self.id) or self.journal.claim(self.id)
                 self._claiming.add_done_callback(self._begin)
             except BaseException:  # Ctrl-C, too: whoever comes next must not wait for a claim that nobody makes
                 self._begin(None)
