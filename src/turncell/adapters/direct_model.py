@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from turncell.adapters.chat_format import encode
 from turncell.adapters.http_stream import Patience, Post, check_url, is_loopback
-from turncell.adapters.keys import Key, environment_key, host_of, key_of, keyring_key, remedy
+from turncell.adapters.keys import Key, asked, environment_key, host_of, key_of, keyring_key, remedy
 from turncell.adapters.price import Price, as_price
 from turncell.adapters.price_list import list_price, listed_capabilities
 from turncell.core.deltas import Finished, Fragment
@@ -109,7 +109,8 @@ class DirectModel(ABC):
     `name` may begin with the provider ("anthropic/..."), which the provider does not see. Without `base_url` it is the
     provider's variable or the provider itself, and the key is that of its variable; a server that is named here gets the
     key that is given here, or that the keyring has for its host, or none. `api_key` may be a function, sync or async, asked
-    for each call. `auth` makes headers for one request in place of it (signatures). `extra_body` are fields of the request (None takes one away); those of a
+    for each call; it runs in a thread, and has as long as a connection may take. `auth`, the same, makes headers for one request
+    in place of it (signatures). `extra_body` are fields of the request (None takes one away); those of a
     call (`ModelRequest.extra`) go over them. `timeout_s` bounds silence, not the length of an answer; a `Patience` has one bound for
     the connection, one for the first byte and one for those between. `holds_schema` says whether answers can be held to a JSON Schema,
     `sees_images` whether it may be sent images, where the name does not tell.
@@ -242,16 +243,13 @@ class DirectModel(ABC):
     async def _headers(self, body: bytes, key: str | None) -> dict[str, str]:
         headers = self._always | self.headers
         if self._auth is not None:
-            try:
-                made = self._auth(self._endpoint(), body)
-                return headers | dict(await made if inspect.isawaitable(made) else made)
-            except Exception as error:
-                text = f"{self.name}: auth() raised {type(error).__name__}; it must return headers"
-                raise ModelFailure("auth", text) from error
+            limit_s = self.patience.connect_s
+            made = await asked(self.name, "auth", self._auth, self._endpoint(), body, limit_s=limit_s)
+            return headers | dict(made)
         return headers if key is None or self._has_own_auth() else self._let_in(key) | headers
 
     async def _key(self) -> str | None:
-        key = None if self._api_key is None else await key_of(self.name, self._api_key)
+        key = await key_of(self.name, self._api_key, self.patience.connect_s)
         if key is not None or self._auth is not None:
             return key
         if self._reads_environment and (key := environment_key(self._key_variable)) is not None:

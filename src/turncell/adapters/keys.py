@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.util
+import inspect
 import os
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from turncell.core.redaction import LEAST_CHARS
 from turncell.errors import ModelFailure
 from turncell.runtime import secrets
+from turncell.runtime.threads import in_thread
 
 Key: TypeAlias = str | Callable[[], str | Awaitable[str]]
 SERVICE = "turncell"
@@ -27,18 +29,33 @@ _declared: set[str] = set()
 _from_keyring: dict[str, str] = {}
 
 
-async def key_of(model: str, api_key: Key | None) -> str | None:
-    """The key, asked for where it is a function (sync or async). Blanks around it are not a part of it."""
-    if api_key is None:
-        return None
-    try:
-        key = api_key() if callable(api_key) else api_key
+async def key_of(model: str, api_key: Key | None, limit_s: float) -> str | None:
+    """The key, asked for where it is a function (see `asked`). Blanks around it are not a part of it."""
+    if callable(api_key):
+        key = await asked(model, "api_key", api_key, limit_s=limit_s)
         if not isinstance(key, str):
-            key = await key
-    except Exception as error:
-        text = f"{model}: api_key() raised {type(error).__name__}; it must return a key"
+            raise ModelFailure("auth", f"{model}: api_key() returned {type(key).__name__}; it must return a key")
+        api_key = key
+    return None if api_key is None else _kept_secret(api_key.strip())
+
+
+async def asked(model: str, name: str, function: Callable[..., Any], *values: Any, limit_s: float) -> Any:
+    """What a function of the user's gives for a request of this model. ModelFailure where it raises or takes longer.
+
+    It may ask a vault, a program or a person, and hang: it runs in a thread of its own, with the caller's context, so that all
+    other runs go on, and whoever stops waiting leaves the thread behind. What is async is awaited here.
+    """
+    try:
+        async with asyncio.timeout(limit_s) as limit:
+            said = await in_thread(function, *values)
+            return await said if inspect.isawaitable(said) else said
+    except (Exception, SystemExit) as error:
+        if limit.expired():
+            text = f"{name}() has given nothing in {limit_s:g} s; give timeout_s=Patience(connect_s=...) if it needs longer"
+            raise ModelFailure("timeout", f"{model}: {text}") from error
+        wanted = {"api_key": "a key, as text", "auth": "headers"}[name]
+        text = f"{model}: {name}() raised {type(error).__name__}; it must return {wanted}"
         raise ModelFailure("auth", text) from error
-    return _kept_secret(key.strip())
 
 
 def environment_key(variable: str) -> str | None:
@@ -52,8 +69,8 @@ async def keyring_key(*accounts: str) -> str | None:
             return _from_keyring[account]
     if not has_keyring():
         return None
-    # It may ask the user to unlock it, and talks to other processes in any case.
-    found = await asyncio.to_thread(_look_up, accounts)
+    # It may ask the user to unlock it, for which a person has the time that the run has; it talks to other processes in any case.
+    found = await in_thread(_look_up, accounts)
     if found is None:
         return None
     account, key = found

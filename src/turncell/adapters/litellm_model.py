@@ -74,8 +74,8 @@ _is_quiet_before = False
 class LiteLLMModel:
     """A model by its LiteLLM name, "provider/model".
 
-    `api_key` is a key or a function that returns one (it may be async; asked for each call), otherwise LiteLLM looks
-    into the environment, and we into the keyring. `timeout_s` bounds the silence of the provider, not the length of an answer; a
+    `api_key` is a key or a function that returns one (sync in a thread, or async; asked for each call, and given as long as a
+    connection may take), otherwise LiteLLM looks into the environment, and we into the keyring. `timeout_s` bounds the silence of the provider, not the length of an answer; a
     `Patience` has one bound for the connection, one for the first byte and one for those between. `headers` and `extra_body` are
     added to the request. `price` counts more than LiteLLM's list, and less than the provider's own figure. `prompt_cache` is how
     long Anthropic's models keep what an answer began with ("5m", "1h"), or "off". `extra` are further arguments of
@@ -257,7 +257,7 @@ class LiteLLMModel:
         return cost_of(litellm, self.name, provider, reading.cost_usd, usage)
 
     async def _key(self, litellm: Any) -> str | None:
-        key = await key_of(self.name, self._api_key)
+        key = await key_of(self.name, self._api_key, self.patience.connect_s)
         if key is None and has_keyring():
             if self.base_url is not None:
                 return await keyring_key(host_of(self.base_url))
