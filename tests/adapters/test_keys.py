@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import sys
 import threading
 import time
@@ -12,13 +13,14 @@ from typing import Any
 
 import pytest
 
+import turncell
 from tests.adapters.streams import KEY, hear
 from turncell import Agent, Patience
 from turncell.adapters.direct_anthropic import DirectAnthropic
 from turncell.adapters.direct_chat import DirectChat
 from turncell.adapters.direct_responses import DirectResponses
 from turncell.adapters.litellm_model import LiteLLMModel
-from turncell.errors import ModelFailure
+from turncell.errors import ModelFailure, UsageError
 from turncell.testing import ProviderServer, ScriptedModel, reply, serve
 
 pytestmark = pytest.mark.feature("G6")
@@ -134,6 +136,10 @@ def leave() -> str:
     [
         (lambda: {}["no"], "api_key() raised KeyError; "),
         (leave, "api_key() raised SystemExit; "),
+        (lambda: None, "api_key() returned None; "),
+        (lambda: 5, "api_key() returned a value of type int; "),
+        (lambda: b"secret bytes", "api_key() returned a value of type bytes; "),
+        (lambda: " ", "api_key() returned an empty text; "),
     ],
 )
 def test_what_a_function_did_instead_of_giving_a_key_is_said(way: str, function: Any, words: str) -> None:
@@ -141,3 +147,65 @@ def test_what_a_function_did_instead_of_giving_a_key_is_said(way: str, function:
         _, found = asyncio.run(hear(WAYS[way](server, api_key=function)))
     assert isinstance(found, ModelFailure) and found.kind == "auth"
     assert words + "it must return a key, as text" in str(found) and "secret" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (lambda *_: None, "auth() returned None; "),
+        (lambda *_: [1], "auth() returned a value of type list; "),
+        (lambda *_: {"X-Key": b"secret bytes"}, "auth() returned a header 'X-Key' of type bytes; "),
+    ],
+)
+def test_what_a_function_did_instead_of_giving_headers_is_said(made: Any, words: str) -> None:
+    with serve([]) as server:
+        _, found = asyncio.run(hear(WAYS["chat"](server, auth=made)))
+    assert isinstance(found, ModelFailure) and found.kind == "auth"
+    assert words + "it must return headers, as texts by name" in str(found) and "secret" not in str(found)
+
+
+@pytest.mark.parametrize("name", ["m", "openai/responses/gpt-5", "anthropic/m", "groq/m"])
+@pytest.mark.parametrize("key", [5, b"secret bytes", ["secret"]])
+def test_what_can_be_no_key_is_refused_where_it_is_given(name: str, key: Any) -> None:
+    with pytest.raises(
+        UsageError, match="api_key is a text or a function that returns one; found a value of type"
+    ) as caught:
+        turncell.model(name, base_url="http://localhost:1/v1", api_key=key)
+    assert "secret" not in str(caught.value)
+
+
+def test_what_can_make_no_headers_is_refused_where_it_is_given() -> None:
+    with pytest.raises(UsageError, match="auth is a function"):
+        turncell.model("m", base_url="http://localhost:1/v1", auth={"X-Key": "secret"})
+    for headers in ({"X-Key": 5}, {5: "x"}):
+        for name in ("m", "groq/m"):
+            with pytest.raises(UsageError, match="headers are texts by name"):
+                turncell.model(name, base_url="http://localhost:1/v1", headers=headers)
+
+
+@pytest.mark.parametrize("empty", ["", " \n"])
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [
+        ("openai/gpt-4o-mini", "OPENAI_API_KEY"),
+        ("openai/responses/gpt-5", "OPENAI_API_KEY"),
+        ("anthropic/claude-sonnet-4-5", "ANTHROPIC_API_KEY"),
+        ("gemini/gemini-2.5-flash", "GEMINI_API_KEY"),
+    ],
+)
+def test_an_empty_key_is_a_missing_one(monkeypatch: pytest.MonkeyPatch, name: str, variable: str, empty: str) -> None:
+    for each in [each for each in os.environ if each.endswith(("_API_KEY", "_AUTH_TOKEN", "_BASE_URL"))]:
+        monkeypatch.delenv(each)
+    run = Agent(turncell.model(name, api_key=empty)).run_sync("Hello")
+    assert run.status == "failed" and run.state.steps[0].error_kind == "auth"
+    assert f"{variable} not set in the environment" in str(run.state.error)
+
+
+@pytest.mark.parametrize("way", ["chat", "responses", "anthropic"])
+def test_a_server_that_needs_no_key_is_sent_none(way: str) -> None:
+    with serve([reply("x")] * 3) as server:
+        for key in ("", None, "none"):
+            asyncio.run(hear(WAYS[way](server, api_key=key)))
+        empty, missing, given = server.headers
+    names = {"authorization", "x-api-key"}
+    assert not names & {*empty, *missing} and len(names & set(given)) == 1

@@ -12,13 +12,23 @@ from urllib.parse import urlsplit
 
 from turncell.adapters.chat_format import encode
 from turncell.adapters.http_stream import Patience, Post, check_url, is_loopback
-from turncell.adapters.keys import Key, asked, environment_key, host_of, key_of, keyring_key, remedy
+from turncell.adapters.keys import (
+    Key,
+    as_headers,
+    as_key,
+    environment_key,
+    headers_of,
+    host_of,
+    key_of,
+    keyring_key,
+    remedy,
+)
 from turncell.adapters.price import Price, as_price
 from turncell.adapters.price_list import list_price, listed_capabilities
 from turncell.core.deltas import Finished, Fragment
 from turncell.core.events import CostBasis
 from turncell.core.parts import Json, Usage
-from turncell.errors import ModelFailure, UnknownModelError
+from turncell.errors import ModelFailure, UnknownModelError, UsageError
 from turncell.runtime.ports import Capabilities, ModelRequest
 
 Auth: TypeAlias = Callable[[str, bytes], Mapping[str, str] | Awaitable[Mapping[str, str]]]
@@ -152,13 +162,15 @@ class DirectModel(ABC):
         if not self.model or any(char.isspace() for char in name):
             raise UnknownModelError(f"a model is written {self._prefixes[0] + 'name'!r}; found {name!r}")
         self.base_url = check_url(base_url or os.environ.get(self._url_variable) or self._url)
-        self.headers = dict(headers or {})
+        self.headers = as_headers(headers)
         self.extra_body = dict(extra_body or {})
         self.patience = Patience.of(timeout_s)
         self.price = as_price(price)
         self._is_own = urlsplit(self.base_url).hostname == urlsplit(self._url).hostname
         self._reads_environment = base_url is None
-        self._api_key, self._auth = api_key, auth
+        if auth is not None and not callable(auth):
+            raise UsageError(f"auth is a function of URL and body that returns headers; found a {type(auth).__name__}")
+        self._api_key, self._auth = as_key(api_key), auth
         self._schema = self._holds_schema() if holds_schema is None else holds_schema
         self._sees_images = sees_images
 
@@ -244,8 +256,7 @@ class DirectModel(ABC):
         headers = self._always | self.headers
         if self._auth is not None:
             limit_s = self.patience.connect_s
-            made = await asked(self.name, "auth", self._auth, self._endpoint(), body, limit_s=limit_s)
-            return headers | dict(made)
+            return headers | await headers_of(self.name, self._auth, self._endpoint(), body, limit_s)
         return headers if key is None or self._has_own_auth() else self._let_in(key) | headers
 
     async def _key(self) -> str | None:

@@ -36,7 +36,7 @@ from turncell.adapters.chat_format import Dialect, chat_messages, chat_tools, ma
 from turncell.adapters.chat_reading import ChatReading
 from turncell.adapters.direct_anthropic_format import CacheTime, check_forced
 from turncell.adapters.http_stream import Patience, Post
-from turncell.adapters.keys import Key, has_keyring, host_of, key_of, keyring_key
+from turncell.adapters.keys import Key, as_headers, as_key, has_keyring, host_of, key_of, keyring_key
 from turncell.adapters.litellm_failures import to_failure
 from turncell.adapters.litellm_parsed import parsed
 from turncell.adapters.litellm_reading import Reading, cost_of, usage_object
@@ -114,12 +114,12 @@ class LiteLLMModel:
         self.price = as_price(price)
         self.extra = dict(extra or {})
         if headers:
-            self.extra["extra_headers"] = dict(headers)
+            self.extra["extra_headers"] = as_headers(headers)
         if extra_body:
             self.extra["extra_body"] = dict(extra_body)
         self._holds_schema = holds_schema
         self._mark = self._cache_mark(prompt_cache)
-        self._api_key = api_key
+        self._api_key = as_key(api_key)
         self._provider: str | None = None
         self._is_whole = is_whole
         self._sees_images = sees_images
