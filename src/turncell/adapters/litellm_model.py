@@ -412,9 +412,10 @@ def _unknown(litellm: Any, name: str, base_url: str | None) -> str:
     known = sorted({str(getattr(one, "value", one)) for one in getattr(litellm, "provider_list", ())})
     text = f"no provider is known for the model {name!r}; write it 'provider/model', for example 'openai/gpt-4o-mini'"
     if "/" in name:
-        close = difflib.get_close_matches(provider, known, 3)
+        lower = provider.lower()
+        close = [lower] if lower in known else difflib.get_close_matches(lower, known, 3)
         text = f"{provider!r} in {name!r} is no provider that LiteLLM knows"
-        text += f"; did you mean {' or '.join(map(repr, close))}?" if close else "; its documentation lists them"
+        text += f"; did you mean {' or '.join(map(repr, close))}?" if close else "; its documentation lists them."
     if base_url:
         text += f" A server that speaks OpenAI's format is 'openai/{name}' with base_url={hide_keys(base_url)!r}."
     return text
