@@ -12,6 +12,8 @@ from typing import Any
 
 import orjson
 
+from turncell.adapters.chat_format import encode
+from turncell.adapters.halves import Halves, decode
 from turncell.adapters.provider_failures import said_failure
 from turncell.adapters.seals import THOUGHT, seal
 from turncell.core.deltas import CallFragment, Finished, Fragment, ImageFragment, ReasoningFragment
@@ -53,6 +55,7 @@ class ChatReading:
         """The provider's own figure."""
         self._failed_with: str | None = None
         self._model, self._key, self._sealed_by = model, key, sealed_by
+        self._halves: Halves | None = None
 
     def read(self, payloads: Sequence[bytes]) -> list[Fragment]:
         """The fragments in these payloads, up to a failure."""
@@ -60,11 +63,15 @@ class ChatReading:
         for payload in payloads:
             try:
                 chunk = orjson.loads(payload)
-            except orjson.JSONDecodeError as error:
-                start = payload[:80].decode("utf-8", "replace")
-                self.failure = ModelFailure("protocol", f"{self._model}: sent what is no JSON ({error}): {start!r}")
-                self.failure.__cause__ = error
-                break
+            except orjson.JSONDecodeError:
+                try:
+                    chunk = decode(payload)
+                except ValueError as error:
+                    start = payload[:80].decode("utf-8", "replace")
+                    self.failure = ModelFailure("protocol", f"{self._model}: sent what is no JSON ({error}): {start!r}")
+                    self.failure.__cause__ = error
+                    break
+                self._halves = self._halves or Halves()
             if not isinstance(chunk, dict):
                 continue
             choices, is_plain = chunk.get("choices"), False
@@ -97,7 +104,11 @@ class ChatReading:
                 break
             if self.answered_by is None and isinstance(chunk.get("model"), str):
                 self.answered_by = chunk["model"] or None
-        return fragments
+        return fragments if self._halves is None else self._halves.joined(fragments)
+
+    def rest(self) -> list[Fragment]:
+        """What was kept back for a piece that has not come."""
+        return [] if self._halves is None else self._halves.rest()
 
     def end(self) -> FinishReason:
         """Why the answer ended; ModelFailure where nobody said that it has."""
@@ -213,7 +224,7 @@ def _read_details(details: list[Any], fragments: list[Fragment], sealed_by: str,
             fragments.append(ReasoningFragment(text))
         if sealed_by and (detail.get("signature") or detail.get("data")):
             kept = {name: value for name, value in detail.items() if name != "text"}
-            fragments.append(ReasoningFragment("", seal(sealed_by, orjson.dumps(kept).decode())))
+            fragments.append(ReasoningFragment("", seal(sealed_by, encode(kept).decode())))
 
 
 def _read_blocks(blocks: list[Any], fragments: list[Fragment]) -> None:
@@ -233,7 +244,7 @@ def _call(call: dict[str, Any]) -> CallFragment:
     name, arguments = (function.get("name"), function.get("arguments")) if isinstance(function, dict) else (None, None)
     if not isinstance(arguments, str):
         # Some servers send the object itself.
-        arguments = "" if arguments is None else orjson.dumps(arguments).decode()
+        arguments = "" if arguments is None else encode(arguments).decode()
     call_id = "" if call.get("id") is None else str(call["id"])
     if extra := call.get("extra_content"):
         signature = _dict(_dict(extra).get("google")).get("thought_signature")

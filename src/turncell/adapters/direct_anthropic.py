@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Unpack, get_args
 
-import orjson
-
+from turncell.adapters.chat_format import clean, encode
 from turncell.adapters.direct_anthropic_format import (
     CacheTime,
     Turns,
@@ -21,6 +20,7 @@ from turncell.adapters.kept_bytes import KeptTalks
 from turncell.adapters.price import Price
 from turncell.adapters.provider_failures import said_failure
 from turncell.adapters.seals import ANTHROPIC, BLOCK, REDACTED, seal, sealer_at
+from turncell.core.codec import decode_json
 from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment
 from turncell.core.events import FinishReason
 from turncell.core.parts import Json, Usage
@@ -115,8 +115,7 @@ class MessagesReading(EventReading):
         self._tokens: dict[str, Json] = {}
         self._reason: str | None = None
 
-    def _event(self, data: bytes) -> list[Fragment]:
-        event = orjson.loads(data)
+    def _event(self, event: Any) -> list[Fragment]:
         match event.get("type"):
             case "content_block_delta":
                 return self._delta(event["index"], event["delta"])
@@ -177,7 +176,7 @@ class MessagesReading(EventReading):
         self._served.pop(index, None)
         if kind == "tool_use":
             # A server that does not stream arguments has them here; Anthropic has `{}`, which they replace.
-            self._inputs[index] = orjson.dumps(block["input"]).decode() if block.get("input") else ""
+            self._inputs[index] = encode(block["input"]).decode() if block.get("input") else ""
             return [CallFragment(index, block["id"], block["name"])]
         if is_served(kind):
             self._served[index] = block
@@ -209,10 +208,10 @@ class MessagesReading(EventReading):
         if (served := self._served.pop(index, None)) is not None:
             if whole:
                 try:
-                    served["input"] = orjson.loads(whole)
-                except orjson.JSONDecodeError:  # cut at the output limit: nobody will run it
+                    served["input"] = decode_json(clean(whole))
+                except (ValueError, RecursionError):  # cut at the output limit: nobody will run it
                     return []
-            sealed = seal(self._sealed_by, BLOCK + orjson.dumps(served).decode())
+            sealed = seal(self._sealed_by, BLOCK + encode(served).decode())
             return [ReasoningFragment(served_text(served), sealed)]
         if whole:
             return [CallFragment(index, None, None, whole)]

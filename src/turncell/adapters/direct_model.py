@@ -7,10 +7,13 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
-from typing import ClassVar, Protocol, TypeAlias, TypedDict
+from typing import Any, ClassVar, Protocol, TypeAlias, TypedDict
 from urllib.parse import urlsplit
 
+import orjson
+
 from turncell.adapters.chat_format import encode
+from turncell.adapters.halves import Halves, decode
 from turncell.adapters.http_stream import Patience, Post, check_url, is_loopback
 from turncell.adapters.keys import (
     Key,
@@ -61,6 +64,10 @@ class Reading(Protocol):
         """The fragments of these events, up to a failure."""
         ...
 
+    def rest(self) -> list[Fragment]:
+        """What was kept back for a piece that has not come."""
+        ...
+
     def finished(self) -> Finished:
         """ModelFailure where there was one, or the stream ended before the answer."""
         ...
@@ -79,6 +86,7 @@ class EventReading(ABC):
         self.is_over = False
         self.failure: ModelFailure | None = None
         self._key = key
+        self._halves: Halves | None = None
 
     def read(self, payloads: Sequence[bytes]) -> list[Fragment]:
         fragments: list[Fragment] = []
@@ -86,7 +94,12 @@ class EventReading(ABC):
             if self.is_over or self.failure is not None:
                 break
             try:
-                fragments += self._event(payload)
+                try:
+                    event = orjson.loads(payload)
+                except orjson.JSONDecodeError:
+                    event = decode(payload)
+                    self._halves = self._halves or Halves()
+                fragments += self._event(event)
             except ModelFailure as failure:
                 self.failure = failure
                 break
@@ -95,7 +108,10 @@ class EventReading(ABC):
                 self.failure = ModelFailure("protocol", f"{self.name}: an event that cannot be read: {text[:200]!r}")
                 self.failure.__cause__ = error
                 break
-        return fragments
+        return fragments if self._halves is None else self._halves.joined(fragments)
+
+    def rest(self) -> list[Fragment]:
+        return [] if self._halves is None else self._halves.rest()
 
     def finished(self) -> Finished:
         if self.failure is not None:
@@ -105,7 +121,7 @@ class EventReading(ABC):
         return self._end()
 
     @abstractmethod
-    def _event(self, data: bytes) -> list[Fragment]:
+    def _event(self, event: Any) -> list[Fragment]:
         """The fragments of one event. ModelFailure where it tells of an error; what else it raises means unreadable."""
 
     @abstractmethod
@@ -215,7 +231,7 @@ class DirectModel(ABC):
             raise
         if end.cost_usd is None:
             end.cost_usd, end.cost_basis = self._cost(end.usage)
-        yield [end]
+        yield [*reading.rest(), end]
 
     def _bytes(self, request: ModelRequest) -> bytes:
         """The body of the request."""

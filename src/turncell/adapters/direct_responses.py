@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
-import orjson
-
 from turncell.adapters.chat_reading import packed_image
 from turncell.adapters.direct_format import count, openai_has_schema_mode
 from turncell.adapters.direct_model import DirectModel, EventReading, Options
@@ -83,8 +81,7 @@ class ResponsesReading(EventReading):
         self._has_calls = False
         self._has_refused = False
 
-    def _event(self, data: bytes) -> list[Fragment]:
-        event = orjson.loads(data)
+    def _event(self, event: Any) -> list[Fragment]:
         match event.get("type"):
             case "response.output_text.delta" | "response.refusal.delta":
                 self._has_refused |= event["type"] == "response.refusal.delta"

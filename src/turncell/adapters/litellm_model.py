@@ -202,7 +202,7 @@ class LiteLLMModel:
                     if fragments:
                         has_begun = True
                         yield fragments
-                yield [self._finished(litellm, reading, provider)]
+                yield [*reading.rest(), self._finished(litellm, reading, provider)]
             except (ModelFailure, GeneratorExit, asyncio.CancelledError):
                 raise
             except Exception as error:
@@ -246,7 +246,7 @@ class LiteLLMModel:
                     break
             reading.end()
             cost = self._cost(litellm, provider, reading, lambda: usage_object(litellm, reading))
-            yield [reading.finished(*cost)]
+            yield [*reading.rest(), reading.finished(*cost)]
 
     def _cost(
         self, litellm: Any, provider: str, reading: ChatReading | Reading, usage: Callable[[], Any]

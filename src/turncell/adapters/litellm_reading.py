@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from turncell.adapters.chat_reading import ChatReading, made_image
+from turncell.adapters.halves import Halves
 from turncell.adapters.litellm_parsed import Parsed, has_listeners
 from turncell.adapters.seals import ANTHROPIC, REDACTED, seal
 from turncell.core.deltas import CallFragment, Fragment, ReasoningFragment
@@ -38,13 +39,15 @@ class Reading:
         self._has_calls = False
         self.drops = not has_listeners(litellm)
         self._seen = 0
+        self._halves = Halves()
+        """LiteLLM reads halves of characters as they come."""
         if hasattr(wrapper, "raise_on_model_repetition"):
             wrapper.raise_on_model_repetition = _nothing
 
     def read(self, chunk: Any) -> list[Fragment]:
         """The fragments of a chunk, or of texts that were read without one."""
         if isinstance(chunk, list):
-            return list(chunk)
+            return self._halves.joined(chunk)
         self._note_usage(chunk)
         fragments: list[Fragment] = []
         for choice in chunk.choices[:1]:
@@ -72,7 +75,11 @@ class Reading:
                     CallFragment(getattr(call, "index", None), call.id or None, name or None, arguments or "")
                 )
         self._answered_by = self._answered_by or getattr(chunk, "model", None)
-        return fragments
+        return self._halves.joined(fragments)
+
+    def rest(self) -> list[Fragment]:
+        """What was kept back for a piece that has not come."""
+        return self._halves.rest()
 
     def _note_usage(self, chunk: Any) -> None:
         kept = self._kept
