@@ -14,7 +14,7 @@ from turncell.adapters.direct_anthropic_format import (
     messages_body,
     served_text,
 )
-from turncell.adapters.direct_format import count
+from turncell.adapters.direct_format import as_object, as_text, count
 from turncell.adapters.direct_model import DirectModel, EventReading, Options
 from turncell.adapters.kept_bytes import KeptTalks
 from turncell.adapters.price import Price
@@ -124,10 +124,11 @@ class MessagesReading(EventReading):
             case "content_block_stop":
                 return self._stop(event["index"])
             case "message_start":
-                self.answered_by = event["message"].get("model")
-                self._count(event["message"].get("usage"))
+                message = as_object(event.get("message"))
+                self.answered_by = as_text(message.get("model"))
+                self._count(message.get("usage"))
             case "message_delta":
-                self._reason = event["delta"].get("stop_reason") or self._reason
+                self._reason = as_text(as_object(event.get("delta")).get("stop_reason")) or self._reason
                 self._count(event.get("usage"))
             case "message_stop":
                 self.is_over = True
@@ -161,13 +162,15 @@ class MessagesReading(EventReading):
         fragments: list[Fragment] = []
         for index, block in enumerate(message["content"]):
             fragments += self._start(index, block) + self._stop(index)
-        self.answered_by, self._reason, self.is_over = message.get("model"), message.get("stop_reason"), True
+        self.answered_by, self._reason = as_text(message.get("model")), as_text(message.get("stop_reason"))
+        self.is_over = True
         self._count(message.get("usage"))
         return fragments
 
     def _count(self, usage: Json) -> None:
         """Later counts are totals too; what they leave out, or have as 0, stands as it was."""
-        self._tokens |= {name: value for name, value in (usage or {}).items() if value or name not in self._tokens}
+        said = as_object(usage)
+        self._tokens |= {name: value for name, value in said.items() if value or name not in self._tokens}
 
     def _start(self, index: Any, block: dict[str, Json]) -> list[Fragment]:
         kind = self._kinds[index] = block["type"]

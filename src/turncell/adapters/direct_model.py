@@ -299,8 +299,8 @@ class DirectModel(ABC):
         return bool(self.headers) and any(name.lower() in self._own_headers for name in self.headers)
 
     def _cost(self, usage: Usage) -> tuple[float | None, CostBasis]:
-        if usage.input_tokens is None:
-            return None, "none"
+        if usage.input_tokens is None or usage.output_tokens is None:
+            return None, "none"  # half of a cost is none
         price = self.price
         basis: CostBasis = "prices" if price is None else "user"
         if price is None and self._is_own:

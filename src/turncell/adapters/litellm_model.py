@@ -251,9 +251,12 @@ class LiteLLMModel:
     def _cost(
         self, litellm: Any, provider: str, reading: ChatReading | Reading, usage: Callable[[], Any]
     ) -> tuple[float | None, CostBasis]:
-        if reading.cost_usd is None and self.price is not None:
-            cost_usd = self.price.of(reading.usage)
-            return cost_usd, "none" if cost_usd is None else "user"
+        if reading.cost_usd is None:
+            said = reading.usage
+            if said.input_tokens is None or said.output_tokens is None:
+                return None, "none"  # half of a cost is none
+            if self.price is not None:
+                return self.price.of(said), "user"
         return cost_of(litellm, self.name, provider, reading.cost_usd, usage)
 
     async def _key(self, litellm: Any) -> str | None:
