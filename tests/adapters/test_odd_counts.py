@@ -131,3 +131,12 @@ def test_an_odd_end_does_no_harm(odd: Any) -> None:
     run_of("anthropic", None, delta=odd)
     run_of("anthropic", None, delta={"stop_reason": odd})
     run_of("chat", None, model=odd)
+
+
+@pytest.mark.parametrize("way", OWN)
+@pytest.mark.parametrize("odd", ["null", "[1]", "5", '"ping"'])
+def test_an_event_that_is_no_object_does_no_harm(way: str, odd: str) -> None:
+    write, _, make = WAYS[way]
+    with serve([raw(f"data: {odd}\n\n", write(None))]) as server:
+        assert Agent(make(server)).run_sync("Hello").text == "Paid for."
+        assert len(server.requests) == 1

@@ -115,7 +115,7 @@ class MessagesReading(EventReading):
         self._tokens: dict[str, Json] = {}
         self._reason: str | None = None
 
-    def _event(self, event: Any) -> list[Fragment]:
+    def _event(self, event: dict[str, Any]) -> list[Fragment]:
         match event.get("type"):
             case "content_block_delta":
                 return self._delta(event["index"], event["delta"])
@@ -198,7 +198,7 @@ class MessagesReading(EventReading):
         if kind == "thinking_delta":
             return [ReasoningFragment(delta["thinking"])] if delta["thinking"] else []
         if kind == "signature_delta":
-            self._seals[index] = self._seals.get(index, "") + delta["signature"]
+            self._seals[index] = self._seals.get(index, "") + (delta["signature"] or "")
         elif kind == "input_json_delta" and index in self._served:
             self._inputs[index] = self._inputs.get(index, "") + delta["partial_json"]
         elif kind == "input_json_delta" and self._kinds.get(index) == "tool_use" and delta["partial_json"]:

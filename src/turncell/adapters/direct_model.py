@@ -99,7 +99,8 @@ class EventReading(ABC):
                 except orjson.JSONDecodeError:
                     event = decode(payload)
                     self._halves = self._halves or Halves()
-                fragments += self._event(event)
+                if isinstance(event, dict):  # what is none says nothing
+                    fragments += self._event(event)
             except ModelFailure as failure:
                 self.failure = failure
                 break
@@ -121,7 +122,7 @@ class EventReading(ABC):
         return self._end()
 
     @abstractmethod
-    def _event(self, event: Any) -> list[Fragment]:
+    def _event(self, event: dict[str, Any]) -> list[Fragment]:
         """The fragments of one event. ModelFailure where it tells of an error; what else it raises means unreadable."""
 
     @abstractmethod

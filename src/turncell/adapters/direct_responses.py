@@ -81,7 +81,7 @@ class ResponsesReading(EventReading):
         self._has_calls = False
         self._has_refused = False
 
-    def _event(self, event: Any) -> list[Fragment]:
+    def _event(self, event: dict[str, Any]) -> list[Fragment]:
         match event.get("type"):
             case "response.output_text.delta" | "response.refusal.delta":
                 self._has_refused |= event["type"] == "response.refusal.delta"
