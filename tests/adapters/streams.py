@@ -48,6 +48,7 @@ def play(reading: Reading, pieces: Iterable[bytes]) -> Played:
         for piece in pieces:
             fragments += reading.read(lines.payloads(piece))
         fragments += reading.read([payload for _, payload in lines.end()])
+        fragments += reading.rest()
         return assemble(fragments), reading.finished()
     except ModelFailure as failure:
         return assemble(fragments), failure

@@ -129,6 +129,17 @@ ANSWERS: dict[str, tuple[tuple[Part, ...], str, Usage]] = {
     "cut_by_length": ((ToolCall("call_1", "save", '{"text": "half an', "toolu_1"),), "length", Usage(25, 15)),
     "refusal": ((Text("I cannot"),), "filter", Usage(25, 15)),
     "unknown_events": ((Text("fine"),), "stop", Usage(25, 15)),
+    "characters_cut_in_two": (
+        (
+            Reasoning("Hm 🤔 or\ufffd", "anthropic:c2VhbA=="),
+            Text("So far 😀 fine, a\ufffdb and c\ufffd"),
+            ToolCall("call_1", "weather", '{"city": "🌊"}', "toolu_1"),
+            ToolCall("call_2", "weather", '{"city": "🌋\ufffd"}', "toolu_2"),
+        ),
+        "tool_calls",
+        Usage(25, 15),
+    ),
+    "half_a_character_at_the_end": ((Text("fine \ufffd"),), "stop", Usage(25, 15)),
     "zero_at_the_end": ((Text("fine"),), "stop", Usage(25, 9)),
 }  # fmt: skip
 FAILURES: dict[str, tuple[tuple[Part, ...], str, str]] = {

@@ -102,6 +102,17 @@ PLAYED: dict[str, Found] = {
     "filtered": ((Text("Hel"),), "filter", PLAIN),
     "crlf": ((Text("Grüße 🌦"),), "stop", PLAIN),
     "cr": ((Text("Grüße 🌦"),), "stop", PLAIN),
+    "characters_cut_in_two": (
+        (
+            Reasoning("Hm 🤔."),
+            Text("So far 😀 fine, a\ufffdb and c\ufffd"),
+            weather(1, '{"city": "🌊"}'),
+            weather(2, '{"city": "🌋\ufffd"}'),
+        ),
+        "tool_calls",
+        PLAIN,
+    ),
+    "half_a_character_at_the_end": ((Text("Hello \ufffd"),), "stop", PLAIN),
     "bom": ((Text("Grüße 🌦"),), "stop", PLAIN),
 }
 
@@ -118,6 +129,7 @@ def play(name: str, cuts: list[int]) -> Found:
     payloads = [one for a, b in zip([0, *ends], ends, strict=False) for one in lines.payloads(data[a:b])]
     payloads += [one for _, one in lines.end()]
     fragments += reading.read([one for one in payloads if one != b"[DONE]"])
+    fragments += reading.rest()
     words = PLAYED[name][1].partition(": ")[2]
     if not words:
         return assemble(fragments), reading.end(), reading.usage

@@ -58,6 +58,16 @@ ANSWERS: dict[str, tuple[tuple[Part, ...], str]] = {
     "without_deltas": (WHOLE, "tool_calls"),
     "only_the_end": (WHOLE, "tool_calls"),
     "unknown_events": ((Text("fine"),), "stop"),
+    "characters_cut_in_two": (
+        (
+            Reasoning("Hm 🤔."),
+            Text("So far 😀 fine, a\ufffdb and c\ufffd"),
+            ToolCall("call_1", "weather", '{"city": "🌊"}', "call_1"),
+            ToolCall("call_2", "weather", '{"city": "🌋\ufffd"}', "call_2"),
+        ),
+        "tool_calls",
+    ),
+    "half_a_character_at_the_end": ((Text("fine \ufffd"),), "stop"),
 }
 FAILURES: dict[str, tuple[tuple[Part, ...], str, str]] = {
     "failed": ((Text("half"),), "overloaded", "failed to generate"),

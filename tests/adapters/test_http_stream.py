@@ -25,7 +25,6 @@ from tests.adapters.byte_server import Answer, ByteServer, byte_server, plain
 from tests.adapters.streams import quickest
 from turncell.adapters.event_lines import Event, EventLines
 from turncell.adapters.http_stream import Patience, Post, check_url, proxy_of
-from turncell.adapters.keys import key_of
 from turncell.adapters.provider_failures import retry_after, said_failure
 from turncell.errors import ModelFailure, UsageError
 from turncell.testing import ProviderServer, reply, serve
@@ -512,17 +511,6 @@ def test_requests_go_through_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
     found, head = asyncio.run(main())
     assert found == [b"1"] and head.startswith(b"POST http://api.example.invalid/v1 ")
-
-
-def test_keys_come_from_functions() -> None:
-    async def later() -> str:
-        return f" {KEY}\n"
-
-    assert (
-        asyncio.run(key_of("m", later)) == asyncio.run(key_of("m", lambda: KEY)) == asyncio.run(key_of("m", KEY)) == KEY
-    )
-    with pytest.raises(ModelFailure, match="api_key\\(\\) raised KeyError"):
-        asyncio.run(key_of("m", lambda: os.environ["NO_SUCH_VARIABLE"]))
 
 
 def test_an_address_that_is_none_is_refused() -> None:

@@ -410,6 +410,11 @@ def test_an_unknown_provider_gets_a_hint() -> None:
     assert "'opneai' in 'opneai/gpt' is no provider that LiteLLM knows; did you mean 'openai'" in str(
         failure(name="opneai/gpt")
     )
+    for name in ("OPENAI/gpt-5", "Openai/gpt-5"):
+        assert str(failure(name=name)).endswith("no provider that LiteLLM knows; did you mean 'openai'?")
+    assert "did you mean 'anthropic'" in str(failure(name="ANTROPIC/claude"))
+    found = failure(name="zzzz/my-model", base_url="http://127.0.0.1:9/v1")
+    assert "its documentation lists them. A server that" in str(found)
     found = failure(name="my-model", base_url="http://127.0.0.1:9/v1")
     assert found.kind == "not_found"
     assert "'openai/my-model' with base_url='http://127.0.0.1:9/v1'" in str(found)

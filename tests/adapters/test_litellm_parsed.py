@@ -99,6 +99,16 @@ def test_geminis_format_is_read() -> None:
 
 
 @pytest.mark.parametrize("is_whole", [False, True])
+def test_a_character_that_was_cut_in_two_is_whole_again(is_whole: bool) -> None:
+    chunks = [
+        *(said({"text": text}) for text in ("A ", "\ud83d", "\ude00 and ", "\ud83d")),
+        said({"text": "."}, finishReason="STOP"),
+    ]
+    parts, end = hear_gemini(gemini(*chunks), is_whole=is_whole)
+    assert isinstance(end, Finished) and parts == (Text("A 😀 and \ufffd."),)
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
 def test_gemini_3_itself_is_given_a_stand_in_for_the_signature_of_another_models_call(is_whole: bool) -> None:
     """LiteLLM sees to it, in base64, which is what Google's own format has bytes in. Real signatures go back as they came."""
     calls = (ToolCall("c1", "add", '{"a": 1}', "call_1"), ToolCall("c2", "add", '{"a": 2}', "call_2"))

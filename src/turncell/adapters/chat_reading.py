@@ -12,6 +12,9 @@ from typing import Any
 
 import orjson
 
+from turncell.adapters.chat_format import encode
+from turncell.adapters.direct_format import as_count, as_object
+from turncell.adapters.halves import Halves, decode
 from turncell.adapters.provider_failures import said_failure
 from turncell.adapters.seals import THOUGHT, seal
 from turncell.core.deltas import CallFragment, Finished, Fragment, ImageFragment, ReasoningFragment
@@ -53,6 +56,7 @@ class ChatReading:
         """The provider's own figure."""
         self._failed_with: str | None = None
         self._model, self._key, self._sealed_by = model, key, sealed_by
+        self._halves: Halves | None = None
 
     def read(self, payloads: Sequence[bytes]) -> list[Fragment]:
         """The fragments in these payloads, up to a failure."""
@@ -60,11 +64,15 @@ class ChatReading:
         for payload in payloads:
             try:
                 chunk = orjson.loads(payload)
-            except orjson.JSONDecodeError as error:
-                start = payload[:80].decode("utf-8", "replace")
-                self.failure = ModelFailure("protocol", f"{self._model}: sent what is no JSON ({error}): {start!r}")
-                self.failure.__cause__ = error
-                break
+            except orjson.JSONDecodeError:
+                try:
+                    chunk = decode(payload)
+                except ValueError as error:
+                    start = payload[:80].decode("utf-8", "replace")
+                    self.failure = ModelFailure("protocol", f"{self._model}: sent what is no JSON ({error}): {start!r}")
+                    self.failure.__cause__ = error
+                    break
+                self._halves = self._halves or Halves()
             if not isinstance(chunk, dict):
                 continue
             choices, is_plain = chunk.get("choices"), False
@@ -90,14 +98,18 @@ class ChatReading:
             if "usage" in chunk and chunk["usage"]:  # noqa: RUF019
                 self._add_usage(chunk["usage"])
             elif "x_groq" in chunk:
-                self._add_usage(_dict(chunk["x_groq"]).get("usage"))
+                self._add_usage(as_object(chunk["x_groq"]).get("usage"))
             is_failure = "error" in chunk and bool(chunk["error"])
             if is_failure or (not is_plain and "error" in (chunk.get("object"), chunk.get("type"))):
                 self.failure = said_failure(self._model, chunk, key=self._key)
                 break
             if self.answered_by is None and isinstance(chunk.get("model"), str):
                 self.answered_by = chunk["model"] or None
-        return fragments
+        return fragments if self._halves is None else self._halves.joined(fragments)
+
+    def rest(self) -> list[Fragment]:
+        """What was kept back for a piece that has not come."""
+        return [] if self._halves is None else self._halves.rest()
 
     def end(self) -> FinishReason:
         """Why the answer ended; ModelFailure where nobody said that it has."""
@@ -151,8 +163,8 @@ class ChatReading:
             if value or name not in known:
                 known[name] = value
         for name, per_usd in (("cost", 1), ("cost_in_usd_ticks", 1e10)):  # OpenRouter's, xAI's
-            cost = known.get(name)
-            if isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < float("inf"):
+            cost = as_cost(known.get(name))
+            if cost is not None:
                 self.cost_usd = cost / per_usd
 
 
@@ -184,8 +196,8 @@ def _read_delta(delta: dict[str, Any], fragments: list[Fragment], sealed_by: str
 
 def made_image(block: Any) -> ImageFragment | str | None:
     """An image as OpenRouter, LiteLLM and others give it: `{"image_url": {"url": "data:..."}}`, or only the URL."""
-    url = _dict(block).get("image_url", block)
-    url = _dict(url).get("url", url)
+    url = as_object(block).get("image_url", block)
+    url = as_object(url).get("url", url)
     if not isinstance(url, str):
         return None
     if not url.startswith("data:"):
@@ -207,21 +219,21 @@ def packed_image(data: str) -> ImageFragment | str | None:
 
 def _read_details(details: list[Any], fragments: list[Fragment], sealed_by: str, *, has_text: bool) -> None:
     """OpenRouter's: the text stands beside them too; what is signed or sealed goes back as it came."""
-    for detail in map(_dict, details):
+    for detail in map(as_object, details):
         text = detail.get("text") or detail.get("summary")
         if text and isinstance(text, str) and not has_text:
             fragments.append(ReasoningFragment(text))
         if sealed_by and (detail.get("signature") or detail.get("data")):
             kept = {name: value for name, value in detail.items() if name != "text"}
-            fragments.append(ReasoningFragment("", seal(sealed_by, orjson.dumps(kept).decode())))
+            fragments.append(ReasoningFragment("", seal(sealed_by, encode(kept).decode())))
 
 
 def _read_blocks(blocks: list[Any], fragments: list[Fragment]) -> None:
     """Mistral sends content as a list while its models think: thoughts are lists of text again."""
-    for block in map(_dict, blocks):
+    for block in map(as_object, blocks):
         thought = block.get("thinking")
         if isinstance(thought, list):
-            thought = "".join(str(_dict(one).get("text") or "") for one in thought)
+            thought = "".join(str(as_object(one).get("text") or "") for one in thought)
         if thought and isinstance(thought, str):
             fragments.append(ReasoningFragment(thought))
         elif isinstance(block.get("text"), str) and block["text"]:
@@ -233,10 +245,10 @@ def _call(call: dict[str, Any]) -> CallFragment:
     name, arguments = (function.get("name"), function.get("arguments")) if isinstance(function, dict) else (None, None)
     if not isinstance(arguments, str):
         # Some servers send the object itself.
-        arguments = "" if arguments is None else orjson.dumps(arguments).decode()
+        arguments = "" if arguments is None else encode(arguments).decode()
     call_id = "" if call.get("id") is None else str(call["id"])
     if extra := call.get("extra_content"):
-        signature = _dict(_dict(extra).get("google")).get("thought_signature")
+        signature = as_object(as_object(extra).get("google")).get("thought_signature")
         if signature and isinstance(signature, str):
             call_id += THOUGHT + signature
     return CallFragment(
@@ -247,8 +259,10 @@ def _call(call: dict[str, Any]) -> CallFragment:
     )
 
 
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+def as_cost(value: Any) -> float | None:
+    """What a provider says that a call costs, in whatever unit; None for what is no cost."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 0 <= value < 1e18 else None
 
 
 def _counts(value: Any) -> dict[str, int]:
@@ -256,6 +270,6 @@ def _counts(value: Any) -> dict[str, int]:
     counts: dict[str, int] = {}
     if isinstance(value, dict):
         for name, one in value.items():
-            if type(one) is int and one >= 0:  # of JSON: True is no count
+            if as_count(one) is not None:
                 counts[name] = one
     return counts

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Unpack, get_args
 
-import orjson
-
+from turncell.adapters.chat_format import clean, encode
 from turncell.adapters.direct_anthropic_format import (
     CacheTime,
     Turns,
@@ -15,12 +14,13 @@ from turncell.adapters.direct_anthropic_format import (
     messages_body,
     served_text,
 )
-from turncell.adapters.direct_format import count
+from turncell.adapters.direct_format import as_object, as_text, count
 from turncell.adapters.direct_model import DirectModel, EventReading, Options
 from turncell.adapters.kept_bytes import KeptTalks
 from turncell.adapters.price import Price
 from turncell.adapters.provider_failures import said_failure
 from turncell.adapters.seals import ANTHROPIC, BLOCK, REDACTED, seal, sealer_at
+from turncell.core.codec import decode_json
 from turncell.core.deltas import CallFragment, Finished, Fragment, ReasoningFragment
 from turncell.core.events import FinishReason
 from turncell.core.parts import Json, Usage
@@ -115,8 +115,7 @@ class MessagesReading(EventReading):
         self._tokens: dict[str, Json] = {}
         self._reason: str | None = None
 
-    def _event(self, data: bytes) -> list[Fragment]:
-        event = orjson.loads(data)
+    def _event(self, event: dict[str, Any]) -> list[Fragment]:
         match event.get("type"):
             case "content_block_delta":
                 return self._delta(event["index"], event["delta"])
@@ -125,10 +124,11 @@ class MessagesReading(EventReading):
             case "content_block_stop":
                 return self._stop(event["index"])
             case "message_start":
-                self.answered_by = event["message"].get("model")
-                self._count(event["message"].get("usage"))
+                message = as_object(event.get("message"))
+                self.answered_by = as_text(message.get("model"))
+                self._count(message.get("usage"))
             case "message_delta":
-                self._reason = event["delta"].get("stop_reason") or self._reason
+                self._reason = as_text(as_object(event.get("delta")).get("stop_reason")) or self._reason
                 self._count(event.get("usage"))
             case "message_stop":
                 self.is_over = True
@@ -162,13 +162,15 @@ class MessagesReading(EventReading):
         fragments: list[Fragment] = []
         for index, block in enumerate(message["content"]):
             fragments += self._start(index, block) + self._stop(index)
-        self.answered_by, self._reason, self.is_over = message.get("model"), message.get("stop_reason"), True
+        self.answered_by, self._reason = as_text(message.get("model")), as_text(message.get("stop_reason"))
+        self.is_over = True
         self._count(message.get("usage"))
         return fragments
 
     def _count(self, usage: Json) -> None:
         """Later counts are totals too; what they leave out, or have as 0, stands as it was."""
-        self._tokens |= {name: value for name, value in (usage or {}).items() if value or name not in self._tokens}
+        said = as_object(usage)
+        self._tokens |= {name: value for name, value in said.items() if value or name not in self._tokens}
 
     def _start(self, index: Any, block: dict[str, Json]) -> list[Fragment]:
         kind = self._kinds[index] = block["type"]
@@ -177,7 +179,7 @@ class MessagesReading(EventReading):
         self._served.pop(index, None)
         if kind == "tool_use":
             # A server that does not stream arguments has them here; Anthropic has `{}`, which they replace.
-            self._inputs[index] = orjson.dumps(block["input"]).decode() if block.get("input") else ""
+            self._inputs[index] = encode(block["input"]).decode() if block.get("input") else ""
             return [CallFragment(index, block["id"], block["name"])]
         if is_served(kind):
             self._served[index] = block
@@ -196,7 +198,7 @@ class MessagesReading(EventReading):
         if kind == "thinking_delta":
             return [ReasoningFragment(delta["thinking"])] if delta["thinking"] else []
         if kind == "signature_delta":
-            self._seals[index] = self._seals.get(index, "") + delta["signature"]
+            self._seals[index] = self._seals.get(index, "") + (delta["signature"] or "")
         elif kind == "input_json_delta" and index in self._served:
             self._inputs[index] = self._inputs.get(index, "") + delta["partial_json"]
         elif kind == "input_json_delta" and self._kinds.get(index) == "tool_use" and delta["partial_json"]:
@@ -209,10 +211,10 @@ class MessagesReading(EventReading):
         if (served := self._served.pop(index, None)) is not None:
             if whole:
                 try:
-                    served["input"] = orjson.loads(whole)
-                except orjson.JSONDecodeError:  # cut at the output limit: nobody will run it
+                    served["input"] = decode_json(clean(whole))
+                except (ValueError, RecursionError):  # cut at the output limit: nobody will run it
                     return []
-            sealed = seal(self._sealed_by, BLOCK + orjson.dumps(served).decode())
+            sealed = seal(self._sealed_by, BLOCK + encode(served).decode())
             return [ReasoningFragment(served_text(served), sealed)]
         if whole:
             return [CallFragment(index, None, None, whole)]

@@ -116,7 +116,29 @@ def joined(*texts: str) -> str:
     return "\n\n".join(filter(None, texts))
 
 
+MOST_TOKENS = 10**12
+"""Of one call. More than that nobody reads or writes, and databases and tables have no numbers for any count."""
+
+
+def as_count(value: Any) -> int | None:
+    """A count of tokens; None for what is none, so that it is estimated: what was said and paid counts more than its bill.
+
+    >>> as_count(12), as_count(-3), as_count(True), as_count(1e30)
+    (12, None, None, None)
+    """
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
+
+
 def count(holder: Any, name: str) -> int | None:
-    """A count of tokens, or None where the provider does not say."""
-    value = holder.get(name) if isinstance(holder, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    """`as_count` of a field, where there is one."""
+    return as_count(holder.get(name)) if isinstance(holder, dict) else None
+
+
+def as_object(value: Any) -> dict[str, Any]:
+    """What is no object has no fields."""
+    return value if isinstance(value, dict) else {}
+
+
+def as_text(value: Any) -> str | None:
+    """None for an empty one too."""
+    return value if value and isinstance(value, str) else None

@@ -7,18 +7,31 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
-from typing import ClassVar, Protocol, TypeAlias, TypedDict
+from typing import Any, ClassVar, Protocol, TypeAlias, TypedDict
 from urllib.parse import urlsplit
 
+import orjson
+
 from turncell.adapters.chat_format import encode
+from turncell.adapters.halves import Halves, decode
 from turncell.adapters.http_stream import Patience, Post, check_url, is_loopback
-from turncell.adapters.keys import Key, environment_key, host_of, key_of, keyring_key, remedy
+from turncell.adapters.keys import (
+    Key,
+    as_headers,
+    as_key,
+    environment_key,
+    headers_of,
+    host_of,
+    key_of,
+    keyring_key,
+    remedy,
+)
 from turncell.adapters.price import Price, as_price
 from turncell.adapters.price_list import list_price, listed_capabilities
 from turncell.core.deltas import Finished, Fragment
 from turncell.core.events import CostBasis
 from turncell.core.parts import Json, Usage
-from turncell.errors import ModelFailure, UnknownModelError
+from turncell.errors import ModelFailure, UnknownModelError, UsageError
 from turncell.runtime.ports import Capabilities, ModelRequest
 
 Auth: TypeAlias = Callable[[str, bytes], Mapping[str, str] | Awaitable[Mapping[str, str]]]
@@ -51,6 +64,10 @@ class Reading(Protocol):
         """The fragments of these events, up to a failure."""
         ...
 
+    def rest(self) -> list[Fragment]:
+        """What was kept back for a piece that has not come."""
+        ...
+
     def finished(self) -> Finished:
         """ModelFailure where there was one, or the stream ended before the answer."""
         ...
@@ -69,6 +86,7 @@ class EventReading(ABC):
         self.is_over = False
         self.failure: ModelFailure | None = None
         self._key = key
+        self._halves: Halves | None = None
 
     def read(self, payloads: Sequence[bytes]) -> list[Fragment]:
         fragments: list[Fragment] = []
@@ -76,7 +94,13 @@ class EventReading(ABC):
             if self.is_over or self.failure is not None:
                 break
             try:
-                fragments += self._event(payload)
+                try:
+                    event = orjson.loads(payload)
+                except orjson.JSONDecodeError:
+                    event = decode(payload)
+                    self._halves = self._halves or Halves()
+                if isinstance(event, dict):  # what is none says nothing
+                    fragments += self._event(event)
             except ModelFailure as failure:
                 self.failure = failure
                 break
@@ -85,7 +109,10 @@ class EventReading(ABC):
                 self.failure = ModelFailure("protocol", f"{self.name}: an event that cannot be read: {text[:200]!r}")
                 self.failure.__cause__ = error
                 break
-        return fragments
+        return fragments if self._halves is None else self._halves.joined(fragments)
+
+    def rest(self) -> list[Fragment]:
+        return [] if self._halves is None else self._halves.rest()
 
     def finished(self) -> Finished:
         if self.failure is not None:
@@ -95,7 +122,7 @@ class EventReading(ABC):
         return self._end()
 
     @abstractmethod
-    def _event(self, data: bytes) -> list[Fragment]:
+    def _event(self, event: dict[str, Any]) -> list[Fragment]:
         """The fragments of one event. ModelFailure where it tells of an error; what else it raises means unreadable."""
 
     @abstractmethod
@@ -109,7 +136,8 @@ class DirectModel(ABC):
     `name` may begin with the provider ("anthropic/..."), which the provider does not see. Without `base_url` it is the
     provider's variable or the provider itself, and the key is that of its variable; a server that is named here gets the
     key that is given here, or that the keyring has for its host, or none. `api_key` may be a function, sync or async, asked
-    for each call. `auth` makes headers for one request in place of it (signatures). `extra_body` are fields of the request (None takes one away); those of a
+    for each call; it runs in a thread, and has as long as a connection may take. `auth`, the same, makes headers for one request
+    in place of it (signatures). `extra_body` are fields of the request (None takes one away); those of a
     call (`ModelRequest.extra`) go over them. `timeout_s` bounds silence, not the length of an answer; a `Patience` has one bound for
     the connection, one for the first byte and one for those between. `holds_schema` says whether answers can be held to a JSON Schema,
     `sees_images` whether it may be sent images, where the name does not tell.
@@ -151,13 +179,15 @@ class DirectModel(ABC):
         if not self.model or name.split() != [name]:
             raise UnknownModelError(f"a model is written {self._prefixes[0] + 'name'!r}; found {name!r}")
         self.base_url = check_url(base_url or os.environ.get(self._url_variable) or self._url)
-        self.headers = dict(headers or {})
+        self.headers = as_headers(headers)
         self.extra_body = dict(extra_body or {})
         self.patience = Patience.of(timeout_s)
         self.price = as_price(price)
         self._is_own = urlsplit(self.base_url).hostname == urlsplit(self._url).hostname
         self._reads_environment = base_url is None
-        self._api_key, self._auth = api_key, auth
+        if auth is not None and not callable(auth):
+            raise UsageError(f"auth is a function of URL and body that returns headers; found a {type(auth).__name__}")
+        self._api_key, self._auth = as_key(api_key), auth
         self._schema = self._holds_schema() if holds_schema is None else holds_schema
         self._sees_images = sees_images
 
@@ -202,7 +232,7 @@ class DirectModel(ABC):
             raise
         if end.cost_usd is None:
             end.cost_usd, end.cost_basis = self._cost(end.usage)
-        yield [end]
+        yield [*reading.rest(), end]
 
     def _bytes(self, request: ModelRequest) -> bytes:
         """The body of the request."""
@@ -242,16 +272,12 @@ class DirectModel(ABC):
     async def _headers(self, body: bytes, key: str | None) -> dict[str, str]:
         headers = self._always | self.headers
         if self._auth is not None:
-            try:
-                made = self._auth(self._endpoint(), body)
-                return headers | dict(await made if inspect.isawaitable(made) else made)
-            except Exception as error:
-                text = f"{self.name}: auth() raised {type(error).__name__}; it must return headers"
-                raise ModelFailure("auth", text) from error
+            limit_s = self.patience.connect_s
+            return headers | await headers_of(self.name, self._auth, self._endpoint(), body, limit_s)
         return headers if key is None or self._has_own_auth() else self._let_in(key) | headers
 
     async def _key(self) -> str | None:
-        key = None if self._api_key is None else await key_of(self.name, self._api_key)
+        key = await key_of(self.name, self._api_key, self.patience.connect_s)
         if key is not None or self._auth is not None:
             return key
         if self._reads_environment and (key := environment_key(self._key_variable)) is not None:
@@ -274,8 +300,8 @@ class DirectModel(ABC):
         return bool(self.headers) and any(name.lower() in self._own_headers for name in self.headers)
 
     def _cost(self, usage: Usage) -> tuple[float | None, CostBasis]:
-        if usage.input_tokens is None:
-            return None, "none"
+        if usage.input_tokens is None or usage.output_tokens is None:
+            return None, "none"  # half of a cost is none
         price = self.price
         basis: CostBasis = "prices" if price is None else "user"
         if price is None and self._is_own:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
-import orjson
-
 from turncell.adapters.chat_reading import packed_image
-from turncell.adapters.direct_format import count, openai_has_schema_mode
+from turncell.adapters.direct_format import as_object, as_text, count, openai_has_schema_mode
 from turncell.adapters.direct_model import DirectModel, EventReading, Options
 from turncell.adapters.direct_responses_format import Items, responses_body
 from turncell.adapters.kept_bytes import KeptTalks
@@ -83,8 +81,7 @@ class ResponsesReading(EventReading):
         self._has_calls = False
         self._has_refused = False
 
-    def _event(self, data: bytes) -> list[Fragment]:
-        event = orjson.loads(data)
+    def _event(self, event: dict[str, Any]) -> list[Fragment]:
         match event.get("type"):
             case "response.output_text.delta" | "response.refusal.delta":
                 self._has_refused |= event["type"] == "response.refusal.delta"
@@ -100,7 +97,7 @@ class ResponsesReading(EventReading):
             case "response.output_item.done":
                 return self._done(event["output_index"], event["item"])
             case "response.created":
-                self.answered_by = event["response"].get("model")
+                self.answered_by = as_text(as_object(event.get("response")).get("model"))
             case "response.completed" | "response.incomplete":
                 return self._closed(event["response"])
             case "response.failed":
@@ -116,7 +113,7 @@ class ResponsesReading(EventReading):
 
     @property
     def usage(self) -> Usage:
-        usage = (self._response or {}).get("usage") or {}
+        usage = as_object(as_object(self._response).get("usage"))
         prompt, completion = usage.get("input_tokens_details"), usage.get("output_tokens_details")
         return Usage(
             count(usage, "input_tokens"),
@@ -128,7 +125,8 @@ class ResponsesReading(EventReading):
 
     def _reason(self, response: dict[str, Json]) -> FinishReason:
         if response.get("status") == "incomplete":
-            return _REASONS.get((response.get("incomplete_details") or {}).get("reason", ""), "other")
+            reason = as_text(as_object(response.get("incomplete_details")).get("reason"))
+            return _REASONS.get(reason or "", "other")
         if self._has_calls:
             return "tool_calls"
         return "filter" if self._has_refused else "stop"
@@ -197,7 +195,7 @@ class ResponsesReading(EventReading):
 
     def _closed(self, response: dict[str, Json]) -> list[Fragment]:
         self._response, self.is_over = response, True
-        self.answered_by = response.get("model") or self.answered_by
+        self.answered_by = as_text(response.get("model")) or self.answered_by
         if self._read or self._whole:
             return []
         return [

@@ -36,7 +36,7 @@ from turncell.adapters.chat_format import Dialect, chat_messages, chat_tools, ma
 from turncell.adapters.chat_reading import ChatReading
 from turncell.adapters.direct_anthropic_format import CacheTime, check_forced
 from turncell.adapters.http_stream import Patience, Post
-from turncell.adapters.keys import Key, has_keyring, host_of, key_of, keyring_key
+from turncell.adapters.keys import Key, as_headers, as_key, has_keyring, host_of, key_of, keyring_key
 from turncell.adapters.litellm_failures import to_failure
 from turncell.adapters.litellm_parsed import parsed
 from turncell.adapters.litellm_reading import Reading, cost_of, usage_object
@@ -74,8 +74,8 @@ _is_quiet_before = False
 class LiteLLMModel:
     """A model by its LiteLLM name, "provider/model".
 
-    `api_key` is a key or a function that returns one (it may be async; asked for each call), otherwise LiteLLM looks
-    into the environment, and we into the keyring. `timeout_s` bounds the silence of the provider, not the length of an answer; a
+    `api_key` is a key or a function that returns one (sync in a thread, or async; asked for each call, and given as long as a
+    connection may take), otherwise LiteLLM looks into the environment, and we into the keyring. `timeout_s` bounds the silence of the provider, not the length of an answer; a
     `Patience` has one bound for the connection, one for the first byte and one for those between. `headers` and `extra_body` are
     added to the request. `price` counts more than LiteLLM's list, and less than the provider's own figure. `prompt_cache` is how
     long Anthropic's models keep what an answer began with ("5m", "1h"), or "off". `extra` are further arguments of
@@ -114,12 +114,12 @@ class LiteLLMModel:
         self.price = as_price(price)
         self.extra = dict(extra or {})
         if headers:
-            self.extra["extra_headers"] = dict(headers)
+            self.extra["extra_headers"] = as_headers(headers)
         if extra_body:
             self.extra["extra_body"] = dict(extra_body)
         self._holds_schema = holds_schema
         self._mark = self._cache_mark(prompt_cache)
-        self._api_key = api_key
+        self._api_key = as_key(api_key)
         self._provider: str | None = None
         self._is_whole = is_whole
         self._sees_images = sees_images
@@ -202,7 +202,7 @@ class LiteLLMModel:
                     if fragments:
                         has_begun = True
                         yield fragments
-                yield [self._finished(litellm, reading, provider)]
+                yield [*reading.rest(), self._finished(litellm, reading, provider)]
             except (ModelFailure, GeneratorExit, asyncio.CancelledError):
                 raise
             except Exception as error:
@@ -246,18 +246,21 @@ class LiteLLMModel:
                     break
             reading.end()
             cost = self._cost(litellm, provider, reading, lambda: usage_object(litellm, reading))
-            yield [reading.finished(*cost)]
+            yield [*reading.rest(), reading.finished(*cost)]
 
     def _cost(
         self, litellm: Any, provider: str, reading: ChatReading | Reading, usage: Callable[[], Any]
     ) -> tuple[float | None, CostBasis]:
-        if reading.cost_usd is None and self.price is not None:
-            cost_usd = self.price.of(reading.usage)
-            return cost_usd, "none" if cost_usd is None else "user"
+        if reading.cost_usd is None:
+            said = reading.usage
+            if said.input_tokens is None or said.output_tokens is None:
+                return None, "none"  # half of a cost is none
+            if self.price is not None:
+                return self.price.of(said), "user"
         return cost_of(litellm, self.name, provider, reading.cost_usd, usage)
 
     async def _key(self, litellm: Any) -> str | None:
-        key = await key_of(self.name, self._api_key)
+        key = await key_of(self.name, self._api_key, self.patience.connect_s)
         if key is None and has_keyring():
             if self.base_url is not None:
                 return await keyring_key(host_of(self.base_url))
@@ -412,9 +415,10 @@ def _unknown(litellm: Any, name: str, base_url: str | None) -> str:
     known = sorted({str(getattr(one, "value", one)) for one in getattr(litellm, "provider_list", ())})
     text = f"no provider is known for the model {name!r}; write it 'provider/model', for example 'openai/gpt-4o-mini'"
     if "/" in name:
-        close = difflib.get_close_matches(provider, known, 3)
+        lower = provider.lower()
+        close = [lower] if lower in known else difflib.get_close_matches(lower, known, 3)
         text = f"{provider!r} in {name!r} is no provider that LiteLLM knows"
-        text += f"; did you mean {' or '.join(map(repr, close))}?" if close else "; its documentation lists them"
+        text += f"; did you mean {' or '.join(map(repr, close))}?" if close else "; its documentation lists them."
     if base_url:
         text += f" A server that speaks OpenAI's format is 'openai/{name}' with base_url={hide_keys(base_url)!r}."
     return text

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from turncell.adapters.chat_reading import ChatReading, made_image
+from turncell.adapters.chat_reading import ChatReading, as_cost, made_image
+from turncell.adapters.direct_format import as_count, as_text
+from turncell.adapters.halves import Halves
 from turncell.adapters.litellm_parsed import Parsed, has_listeners
 from turncell.adapters.seals import ANTHROPIC, REDACTED, seal
 from turncell.core.deltas import CallFragment, Fragment, ReasoningFragment
@@ -38,13 +40,15 @@ class Reading:
         self._has_calls = False
         self.drops = not has_listeners(litellm)
         self._seen = 0
+        self._halves = Halves()
+        """LiteLLM reads halves of characters as they come."""
         if hasattr(wrapper, "raise_on_model_repetition"):
             wrapper.raise_on_model_repetition = _nothing
 
     def read(self, chunk: Any) -> list[Fragment]:
         """The fragments of a chunk, or of texts that were read without one."""
         if isinstance(chunk, list):
-            return list(chunk)
+            return self._halves.joined(chunk)
         self._note_usage(chunk)
         fragments: list[Fragment] = []
         for choice in chunk.choices[:1]:
@@ -72,7 +76,11 @@ class Reading:
                     CallFragment(getattr(call, "index", None), call.id or None, name or None, arguments or "")
                 )
         self._answered_by = self._answered_by or getattr(chunk, "model", None)
-        return fragments
+        return self._halves.joined(fragments)
+
+    def rest(self) -> list[Fragment]:
+        """What was kept back for a piece that has not come."""
+        return self._halves.rest()
 
     def _note_usage(self, chunk: Any) -> None:
         kept = self._kept
@@ -89,9 +97,9 @@ class Reading:
         """Providers that send usage twice send totals, or each half once: the later one counts where it says more."""
         if usage is None:
             return
-        cost = getattr(usage, "cost", None)
-        if self._is_as_sent and isinstance(cost, int | float):
-            self.cost_usd = float(cost)
+        cost = as_cost(getattr(usage, "cost", None))
+        if self._is_as_sent and cost is not None:
+            self.cost_usd = cost
         if self.raw_usage is None:
             self.raw_usage = usage
             return
@@ -115,7 +123,7 @@ class Reading:
 
     @property
     def answered_by(self) -> str | None:
-        return getattr(self.wrapper, "_provider_response_model", None) or self._answered_by
+        return as_text(getattr(self.wrapper, "_provider_response_model", None)) or as_text(self._answered_by)
 
     @property
     def usage(self) -> Usage:
@@ -180,15 +188,16 @@ def cost_of(
         )
     except Exception:
         return None, "none"
-    cost_usd = float(prompt_usd) + float(completion_usd)
+    cost_usd = as_cost(float(prompt_usd) + float(completion_usd))
+    if cost_usd is None:
+        return None, "none"
     # Zero is a price only where the table says so; LiteLLM also answers zero where it knows nothing.
     is_known = cost_usd > 0 or (entry is not None and "input_cost_per_token" in entry)
     return (cost_usd, "prices") if is_known else (None, "none")
 
 
 def _count(holder: Any, name: str) -> int | None:
-    value = getattr(holder, name, None)
-    return value if isinstance(value, int) else None
+    return as_count(getattr(holder, name, None))
 
 
 def _nothing() -> None:

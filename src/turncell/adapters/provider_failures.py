@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import orjson
-
+from turncell.adapters.chat_format import clean, encode
+from turncell.adapters.halves import decode
 from turncell.errors import FailureKind, ModelFailure
 
 BY_STATUS: dict[int, FailureKind] = {
@@ -69,7 +69,7 @@ def body_failure(
     """An answer whose status was an error."""
     error: Any
     try:
-        error = orjson.loads(body)
+        error = decode(body)
     except ValueError:
         error = body.decode("utf-8", "replace")
         if "<" in error[:200]:
@@ -120,7 +120,7 @@ def said_pause(text: str) -> float | None:
 
 def shown(text: str, key: str | None = None) -> str:
     """Without keys, and not longer than anybody reads."""
-    text = hide_keys(text.strip(), key)
+    text = hide_keys(clean(text).strip(), key)
     return text if len(text) <= 600 else text[:599] + "…"
 
 
@@ -154,7 +154,7 @@ def _read(error: Any) -> tuple[str, str, int | None]:
     if not isinstance(error, dict):
         return ("" if error is None else str(error)), "", None
     text = next((t for t in (error.get(n) for n in ("message", "msg", "detail", "title", "reason")) if t), "")
-    text = text if isinstance(text, str) else orjson.dumps(text, default=str).decode()
+    text = text if isinstance(text, str) else encode(text).decode()
     metadata = error.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, dict) else None
     if isinstance(raw, str) and raw.strip():  # OpenRouter: what the provider behind it said
@@ -166,9 +166,7 @@ def _read(error: Any) -> tuple[str, str, int | None]:
     codes.append(inner.get("code") if isinstance(inner, dict) else None)
     numbers = [int(str(code)) for code in codes if str(code).isdigit() and 400 <= int(str(code)) <= 599]
     if not text:
-        text = ", ".join(str(code) for code in codes if code) or (
-            orjson.dumps(error, default=str).decode() if error else ""
-        )
+        text = ", ".join(str(code) for code in codes if code) or (encode(error).decode() if error else "")
     return text, " ".join(str(code) for code in codes if code).lower(), numbers[0] if numbers else None
 
 
