@@ -158,7 +158,6 @@ def test_each_piece_of_a_burst_is_a_delta_for_whoever_listens() -> None:
             yield [Finished("stop")]
 
     gate = Gate()
-    run = Agent(Bursts()).start("Count.")
     by_call: list[Event] = []
     by_coroutine: list[Event] = []
     by_queue: queue.Queue[Event] = queue.Queue()
@@ -166,17 +165,23 @@ def test_each_piece_of_a_burst_is_a_delta_for_whoever_listens() -> None:
     async def hear(event: Event) -> None:
         by_coroutine.append(event)
 
-    for subscriber in (by_call.append, hear, by_queue):
-        run.subscribe(subscriber)
-    gate.open()
-
-    async def listen() -> list[Event]:
+    async def main() -> list[Event]:
         run = Agent(Bursts()).start("Count.")
-        return [event async for event in run]
+        for subscriber in (by_call.append, hear, by_queue):
+            run.subscribe(subscriber)
 
-    run.result(LONG_S)
-    run.drain(LONG_S)
-    for events in (by_call, by_coroutine, list(by_queue.queue), asyncio.run(listen())):
+        async def listen() -> list[Event]:
+            return [event async for event in run]
+
+        listening = asyncio.ensure_future(listen())
+        await asyncio.to_thread(gate.was_reached)
+        gate.open()
+        heard = await listening
+        await run.drained(LONG_S)
+        return heard
+
+    by_loop = asyncio.run(main())
+    for events in (by_call, by_coroutine, list(by_queue.queue), by_loop):
         deltas = [event for event in events if isinstance(event, TextDelta)]
         assert [event.text for event in deltas] == pieces
         assert [event.block for event in deltas] == [0] * 200 + [2] * 100

@@ -177,14 +177,22 @@ class _Job:
     call: Callable[[Store], Any] | None = None
     joins: bool = False
     """`call` makes a session, and may share the transaction of the records around it."""
-    claims: bool = False
-    """It claims that session, too."""
 
     def fail(self, error: Exception) -> None:
         if self.done is not None:
             self.done.set_exception(error)
         if self.failed is not None:
             self.failed(error)
+
+
+@dataclass(slots=True)
+class _Making:
+    """A session that is not in the store yet."""
+
+    done: Future[Any] | None
+    """None where nobody waits for it."""
+    claims: bool = False
+    """It is claimed as it is made."""
 
 
 class Journal:
@@ -199,8 +207,7 @@ class Journal:
         self.writer = this_writer()
         """Who this journal is to others; its token goes along with every record."""
         self._claimed: set[str] = set()
-        self._new: dict[str, _Job] = {}
-        """What makes the sessions that are not in the store yet."""
+        self._new: dict[str, _Making] = {}
         self._naming = threading.Lock()
         self._has_written = self._joins = False
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -256,15 +263,14 @@ class Journal:
             with self._naming:
                 self._new.pop(session_id, None)  # from here on it is too late for `claim_new`
             store.create_session(session_id, title=title, project=project, at=at)
-            if job.claims:
+            if making.claims:
                 self._claim(store, session_id, takes_over=False)
 
         def failed(error: Exception) -> None:
             self._broken.setdefault(session_id, _as_store_error(error))
 
-        done = None if self._has_written else _begun()
-        job = self._new[session_id] = _Job([], done, failed, may_wait=True, call=create, joins=True)
-        self._put(job)
+        making = self._new[session_id] = _Making(None if self._has_written else _begun())
+        self._put(_Job([], making.done, failed, may_wait=True, call=create, joins=True))
 
     def claim_new(self, session_id: str) -> Future[None] | None:
         """Claim a session in the transaction that makes it; None where that was begun already: then ask `claim`.
@@ -273,14 +279,14 @@ class Journal:
         is: it tells whether anything can be recorded. A store that fails later fails the records, as in any turn.
         """
         with self._naming:
-            job = self._new.get(session_id)
-            if job is None:
+            making = self._new.get(session_id)
+            if making is None:
                 return None
-            job.claims = True
-        if job.done is None:
+            making.claims = True
+        if making.done is None:
             return _done(None)
         self._hurry.set()
-        return job.done
+        return making.done
 
     def claim(self, session_id: str, *, takes_over: bool = False) -> Future[None]:
         """Become the one writer of a session. Fails with SessionBusy, which says who is.

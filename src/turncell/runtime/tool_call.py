@@ -217,8 +217,7 @@ class _Running:
             return "error", RuntimeError(f"{self._call.name} cancelled itself.")
         except BaseException as error:
             # SystemExit and KeyboardInterrupt too: a tool that calls exit() must not end the loop of all runs.
-            found = causes(error)
-            return "error", found[0] if len(found) == 1 else error  # of a TaskGroup in which one task has failed
+            return "error", _alone(error)
         finally:
             self._limit = None  # a question that is still open must not move it any more
             self._attempt += 1
@@ -337,6 +336,12 @@ class _Running:
 
 def _returned(driver: Driver, call: CallState, status: Any, content: str) -> None:
     driver.feed_last(CallReturned(time.time(), call.call_id, status, content))
+
+
+def _alone(error: BaseException) -> BaseException:
+    """Of a TaskGroup in which one task has failed, what that task has raised."""
+    found = causes(error)
+    return found[0] if len(found) == 1 else error
 
 
 def _plain(error: BaseException) -> str:
