@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, field_validator
 from tests.runtime.pieces import Gate, until
 from tests.runtime.test_hooks import notes
 from tests.runtime.test_runs import Mailbox, weather
-from turncell import Agent, Rule, UsageError, compare, replay, tool
+from turncell import Agent, Rule, Session, UsageError, compare, replay, runs_df, tool
 from turncell.core.deltas import Finished, Fragment
 from turncell.core.parts import Usage
 from turncell.runtime.ports import Capabilities, ModelRequest
@@ -191,6 +191,16 @@ def test_what_a_tool_that_ends_the_run_returns_may_be_the_value() -> None:
 
     run = Agent(ScriptedModel([call("look_up")]), tools=[look_up], output=City).run_sync("go")
     assert (run.status, run.output) == ("completed", City(name="Oslo", people=7))
+
+
+def test_a_value_that_comes_without_a_word_is_the_text_of_its_run_as_json() -> None:
+    run = Agent(ScriptedModel([answer(name="Ålesund", people=7)]), output=City).run_sync("go")
+    assert run.text == '{"name": "Ålesund", "people": 7}' and City(**json.loads(run.text)) == run.output
+    assert list(runs_df(run.session)["text"]) == [run.text] and "Ålesund" in repr(run)
+    assert Session.load(run.session.id, run.session.journal).runs[-1].text == run.text
+    assert compare(run, replay(run.session)[0]) is None
+    listed = Agent(ScriptedModel([call("final_answer", value=[1, 2])]), output=list[int]).run_sync("go")
+    assert (listed.text, listed.output) == ("[1, 2]", [1, 2])
 
 
 def test_the_tool_of_the_value_leaves_the_text_alone() -> None:

@@ -609,4 +609,4 @@ def test_a_call_that_ends_the_run_does_so_after_a_crash(fork: Starts, outbox: Pa
     run.reply("sent")
     assert run.result(LONG_S).status == "completed" and model.requests == []
     assert (run.output, outbox.read_text()) == (3 if kind == "output" else None, "hang\n")
-    assert run.text == ("all is done" if kind == "tool" else "")
+    assert run.text == ("all is done" if kind == "tool" else "3")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from turncell.core import events as ev
 from turncell.core.deltas import NOTHING
 from turncell.core.fold import RunState
@@ -102,14 +104,16 @@ def finish(turn: Turn) -> None:
 
 
 def said_by_calls(state: LoopState, run: RunState) -> str | None:
-    """The answer of a run that its calls have ended: what they returned. None where none has, and of a value's tool."""
-    calls = run.steps[-1].calls if run.steps else ()
-    said = [
-        call.content
-        for call in calls
-        if call.terminates and call.content and not state.traits.get(call.call_id, Traits()).is_answer
-    ]
-    return "\n\n".join(said) or None
+    """The answer of a run that its calls have ended: what they returned. Of a value the JSON, where the model gave it
+    without a word."""
+    last = run.steps[-1] if run.steps else None
+    calls = [call for call in last.calls if call.terminates] if last is not None else []
+    for call in calls:
+        if state.traits.get(call.call_id, Traits()).is_answer:
+            has_words = last is not None and last.message is not None and last.message.text.strip()
+            value = call.arguments if call.details is None else call.details
+            return None if has_words else json.dumps(value, ensure_ascii=False)
+    return "\n\n".join(call.content for call in calls if call.content) or None
 
 
 def _read_steering(turn: Turn) -> None:

@@ -50,7 +50,7 @@ class AnswerTool(Tool):
         return dict(arguments)
 
     async def call(self, arguments: Mapping[str, Json], context: Any, **_: Any) -> Any:
-        return "Done."
+        return Output("Done.", self._output.bare(arguments))
 
 
 def agent_tool(agent: Agent, name: str, description: str, options: Mapping[str, Any]) -> Tool:

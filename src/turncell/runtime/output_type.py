@@ -8,6 +8,7 @@ wrong, `attempts` times in all; then the run has failed with kind "output".
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import isroutine
 from typing import Any
@@ -70,6 +71,10 @@ class OutputType:
         if run.closing is not None:
             return self.parse_text(run.closing)
         return self.parse_text(last.message.text if last is not None and last.message is not None else "")
+
+    def bare(self, arguments: Mapping[str, Json]) -> Json:
+        """The value as JSON holds it, of valid arguments of the tool."""
+        return arguments["value"] if self._is_wrapped else dict(arguments)
 
     def parse(self, data: Json) -> Any:
         """The value, or a Misfit. `data` is what JSON holds: the arguments of the tool."""
