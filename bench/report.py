@@ -43,3 +43,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[float | str | None]]) -
     lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
     lines += ["| " + " | ".join(map(number, row)) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def beside_parts(what: str, raw: float, parts: float, ours: float) -> str:
+    """What of a cost is that of the libraries and threads which a runtime here needs: see `ways.Parts`."""
+    return f"The parts of {what} alone cost {parts / raw:.3g} × raw, turncell {ours / parts:.3g} × the parts."

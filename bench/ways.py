@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import count as counter
 from typing import Any, ClassVar, Protocol
 
 import orjson
@@ -247,50 +248,88 @@ class Aiohttp(_Async):
 
     async def pieces(self, path: str, take: Callable[[list[str]], Any], messages: Any = None, **more: Any) -> None:
         """Hand over the text of each burst."""
+        body = orjson.dumps({"model": "bench", "messages": messages or _chat(), "stream": True, **more})
+        async for chunks in self.chunks(path, body):
+            take([text for chunk in chunks for choice in chunk["choices"] if (text := choice["delta"].get("content"))])
+
+    async def chunks(self, path: str, body: bytes) -> AsyncIterator[list[dict[str, Any]]]:
+        """What each burst has brought."""
         import aiohttp
 
         if self._session is None:
             Aiohttp._session = aiohttp.ClientSession(self._base, connector=aiohttp.TCPConnector(limit=0))
-        body = orjson.dumps({"model": "bench", "messages": messages or _chat(), "stream": True, **more})
         async with self._session.post(f"{path}/v1/chat/completions", data=body) as response:
             async for chunks in _events(response):
-                take([
-                    text for chunk in chunks for choice in chunk["choices"] if (text := choice["delta"].get("content"))
-                ])  # fmt: skip
+                yield chunks
+
+
+@dataclass(slots=True)
+class _Record:
+    """What the parts keep of a turn or a step, seven times."""
+
+    seq: int
+    run_id: str
+    step: int
+    at: float
+    text: str
+    type: str = "Record"
 
 
 class Parts:
-    """The parts that a turn here is made of, and nothing else: aiohttp on a loop in a thread of its own, so that cells and
-    interrupts do not stop it, bursts handed to a subscriber on the caller's loop, and seven short records written to SQLite
-    in one transaction on a third thread, which is waited for before the turn is done. No runtime can cost less with them.
+    """The parts that turns and steps are made of here, and nothing else: aiohttp on a loop in a thread of its own, so that
+    cells and interrupts do not stop it; bursts handed to a subscriber on the caller's loop; seven short records for each
+    turn or step, written to SQLite on another thread in as few transactions as possible, the last of which is waited for.
+    Of a step besides: messages that are encoded once, arguments that pydantic validates, a synchronous tool in a thread.
+    No runtime can cost less with them.
     """
 
     def __init__(self, base: str) -> None:
         self._runner = asyncio.Runner()
         self._reader = Aiohttp(base)
         self._loop = asyncio.new_event_loop()
-        self._jobs: queue.SimpleQueue[Future[None]] = queue.SimpleQueue()
-        for target in (self._loop.run_forever, self._write):
+        self._jobs: queue.SimpleQueue[tuple[list[_Record], Future[None] | None]] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
+        self._run_ids = counter()
+        for target in (self._loop.run_forever, self._write, self._work):
             threading.Thread(target=target, daemon=True).start()
 
     def _write(self) -> None:
         database = sqlite3.connect(f"{os.environ['TURNCELL_STORE']}.parts", isolation_level=None)
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=NORMAL")
-        database.execute("CREATE TABLE events (session TEXT, seq INTEGER, payload TEXT, PRIMARY KEY (session, seq))")
-        seq = 0
+        database.execute("CREATE TABLE events (run TEXT, seq INTEGER, payload BLOB, PRIMARY KEY (run, seq))")
         while True:
-            written = self._jobs.get()
+            jobs = [self._jobs.get()]
+            if jobs[0][1] is None:
+                time.sleep(0.05)  # nobody waits for it
+            while not self._jobs.empty():
+                jobs.append(self._jobs.get())
             database.execute("BEGIN IMMEDIATE")
-            database.executemany("INSERT INTO events VALUES ('s', ?, ?)", [(seq + n, "x" * 200) for n in range(7)])
+            rows = [(one.run_id, one.seq, orjson.dumps(one)) for records, _ in jobs for one in records]
+            database.executemany("INSERT INTO events VALUES (?, ?, ?)", rows)
             database.execute("COMMIT")
-            seq += 7
-            written.set_result(None)
+            for _, written in jobs:
+                if written is not None:
+                    written.set_result(None)
+
+    def _work(self) -> None:
+        while True:
+            self._calls.get()()
+
+    def _record(self, run_id: str, step: int, text: str, written: Future[None] | None) -> None:
+        at = time.time()
+        self._jobs.put(([_Record(7 * step + number, run_id, step, at, text) for number in range(7)], written))
 
     async def _run(self, path: str, take: Callable[[list[str] | None], Any]) -> None:
-        await self._reader.pieces(path, take)
+        said = list[str]()
+
+        def hand_over(burst: list[str]) -> None:
+            said.extend(burst)
+            take(burst)
+
+        await self._reader.pieces(path, hand_over)
         written: Future[None] = Future()
-        self._jobs.put(written)
+        self._record(f"run_{next(self._run_ids)}", 0, "".join(said), written)
         await asyncio.wrap_future(written)
         take(None)
 
@@ -314,10 +353,47 @@ class Parts:
         return turn
 
     def turns(self, paths: Sequence[str]) -> int:
-        raise NotImplementedError("only turns")
+        async def all_() -> int:
+            return sum(turn.deltas for turn in await asyncio.gather(*map(self._turn, paths)))
+
+        return self._runner.get_loop().run_until_complete(all_())
 
     def steps(self, path: str, count: int) -> list[float]:
-        raise NotImplementedError("only turns")
+        return asyncio.run_coroutine_threadsafe(self._steps(path, count), self._loop).result()
+
+    async def _steps(self, path: str, count: int) -> list[float]:
+        from pydantic import TypeAdapter
+
+        marks = [time.process_time()]
+
+        def nothing(n: int) -> str:
+            marks.append(time.process_time())
+            return "done"
+
+        validate = TypeAdapter(dict[str, int]).validate_json
+        loop, run_id = asyncio.get_running_loop(), f"run_{next(self._run_ids)}"
+        encoded, tools = [orjson.dumps(message) for message in _chat()], orjson.dumps([TOOL])
+        written: Future[None] = Future()
+        for number in range(count):
+            body = b'{"model":"bench","stream":true,"messages":[' + b",".join(encoded) + b'],"tools":' + tools + b"}"
+            said = list[str]()
+            async for chunks in self._reader.chunks(path, body):
+                for chunk in chunks:
+                    for choice in chunk["choices"]:
+                        said += [call["function"]["arguments"] for call in choice["delta"].get("tool_calls", ())]
+            arguments, returned = validate("".join(said)), loop.create_future()
+
+            def call(arguments: dict[str, int] = arguments, returned: asyncio.Future[str] = returned) -> None:
+                loop.call_soon_threadsafe(returned.set_result, nothing(**arguments))
+
+            self._calls.put(call)
+            text = await returned
+            self._record(run_id, number, text, written if number == count - 1 else None)
+            messages: list[dict[str, Any]] = []
+            _step(messages, number)
+            encoded += [orjson.dumps(message) for message in messages]
+        await asyncio.wrap_future(written)
+        return marks
 
 
 class LiteLLM(_Async):
@@ -547,7 +623,6 @@ RAW, AIOHTTP, MINIMAL, DIRECT, BARE, THROUGH, WHOLE = WAYS
 
 PARTS = "aiohttp, two threads more and a commit"
 PARTS_WAY: dict[str, Callable[[str], Way]] = {PARTS: Parts}
-"""Only for `turn`."""
 
 LINES = "raw socket by lines + json"
 LINE_WAY: dict[str, Callable[[str], Way]] = {LINES: RawLines}

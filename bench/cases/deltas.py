@@ -6,7 +6,7 @@ import time
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from bench.report import Target, table
+from bench.report import Target, beside_parts, table
 from bench.ways import (
     BARE,
     BARE_GEMINI,
@@ -74,11 +74,8 @@ def report(bench: Bench) -> list[Target]:
             row += [one[name] * unit, one[name] / raw[name]]
         rows.append(row)
     print(table(header, rows))
-    parts = found[PARTS]
-    print(
-        f"\nThe parts of a turn alone ({PARTS}) cost {parts['short'] / raw['short']:.3g} × raw, "
-        f"turncell {direct['short'] / parts['short']:.3g} × the parts."
-    )
+    print("\n" + beside_parts("a short turn", raw["short"], found[PARTS]["short"], direct["short"]))
+    print(beside_parts("a first delta", raw["short_first"], found[PARTS]["short_first"], direct["short_first"]))
     return [
         Target("direct, delta", direct["per_delta"] / raw["per_delta"], 2, " × raw"),
         Target("direct, 20-delta turn", direct["short"] / raw["short"], 4, " × raw"),

@@ -6,8 +6,8 @@ import time
 from statistics import median
 from typing import TYPE_CHECKING
 
-from bench.report import Target, table
-from bench.ways import BARE, DIRECT, LINE_WAY, RAW, WAYS, WHOLE
+from bench.report import Target, beside_parts, table
+from bench.ways import BARE, DIRECT, LINE_WAY, PARTS, PARTS_WAY, RAW, WAYS, WHOLE
 
 if TYPE_CHECKING:
     from bench.__main__ import Bench
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def measure(base: str, way: str, turns: int, deltas: int, times: int, gap_ms: float) -> dict[str, float]:
     """Deltas for each CPU second, and the time on the wall over the provider's."""
-    reader = (LINE_WAY | WAYS)[way](base)
+    reader = (LINE_WAY | PARTS_WAY | WAYS)[way](base)
     reader.turn("/20/0/text")
     rates, walls = [], []
     for _ in range(times):
@@ -34,7 +34,7 @@ def report(bench: Bench) -> list[Target]:
     slow = (BARE, WHOLE)
     rates = bench.ways(
         "many",
-        {way: {**common, "times": 1 if way in slow else times, "gap_ms": 0} for way in (*LINE_WAY, *WAYS)},
+        {way: {**common, "times": 1 if way in slow else times, "gap_ms": 0} for way in (*LINE_WAY, *PARTS_WAY, *WAYS)},
         rounds=2,
     )
     # At 10,000 deltas a second LiteLLM wants three cores: there is nothing to pace.
@@ -43,6 +43,7 @@ def report(bench: Bench) -> list[Target]:
     wall = {way: paced[way]["wall"] if way in paced else None for way in rates}
     header = ("", "deltas/s/core", "× raw", "wall over ideal, 50 deltas/s each")
     print(table(header, [(way, rate[way], rate[way] / rate[RAW], wall[way]) for way in rates]))
+    print("\n" + beside_parts("200 turns at once", 1 / rate[RAW], 1 / rate[PARTS], 1 / rate[DIRECT]))
     return [
         Target("direct", rate[DIRECT] / rate[RAW], 0.4, " × raw", is_at_least=True),
         Target("direct, paced, wall", wall[DIRECT] or 0.0, 1.15, " × ideal"),

@@ -6,8 +6,20 @@ from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING
 
-from bench.report import Target, table
-from bench.ways import BARE, DIRECT, LINE_WAY, RAW, STEP_WAYS, THROUGH, WAYS, WHOLE, TurncellDirect
+from bench.report import Target, beside_parts, table
+from bench.ways import (
+    BARE,
+    DIRECT,
+    LINE_WAY,
+    PARTS,
+    PARTS_WAY,
+    RAW,
+    STEP_WAYS,
+    THROUGH,
+    WAYS,
+    WHOLE,
+    TurncellDirect,
+)
 
 if TYPE_CHECKING:
     from bench.__main__ import Bench
@@ -17,7 +29,7 @@ WRITE = "turncell direct, a tool that writes"
 
 def measure(base: str, way: str, count: int, times: int) -> dict[str, float]:
     """CPU seconds of a step of 2 to 20, of a step of the second half, and of all of the first fifty."""
-    reader = TurncellDirect(base, "write") if way == WRITE else (WAYS | LINE_WAY | STEP_WAYS)[way](base)
+    reader = TurncellDirect(base, "write") if way == WRITE else (WAYS | LINE_WAY | PARTS_WAY | STEP_WAYS)[way](base)
     reader.steps("/2/0/tool", 3)
     runs = [reader.steps("/2/0/tool", count) for _ in range(times)]
     early, half, fifty = min(20, count // 4), count // 2, min(50, count)
@@ -42,7 +54,7 @@ def report(bench: Bench) -> list[Target]:
         "steps",
         {
             way: {"count": count, "times": 1 if way in (BARE, WHOLE) else times}
-            for way in (*LINE_WAY, *WAYS, WRITE, *STEP_WAYS)
+            for way in (*LINE_WAY, *PARTS_WAY, *WAYS, WRITE, *STEP_WAYS)
         },
     )
     raw, direct, through = found[RAW], found[DIRECT], found[THROUGH]
@@ -55,6 +67,7 @@ def report(bench: Bench) -> list[Target]:
         for way, one in found.items()
     ]  # fmt: skip
     print(table(header, rows))
+    print("\n" + beside_parts("fifty steps", raw["fifty"], found[PARTS]["fifty"], direct["fifty"]))
     long = 50 if bench.is_quick else 500
     session = bench.child("steps", "turns", base=bench.base, count=long)
     print(
