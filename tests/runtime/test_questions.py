@@ -13,7 +13,7 @@ import pytest
 from tests.runtime.pieces import Gate, skip, until
 from tests.runtime.test_hooks import read
 from turncell import Agent, AnswerRefused, Declined, Option, Session, ToolContext, ask_user, tool
-from turncell.core.events import RequestOpened
+from turncell.core.events import RequestAnswered, RequestOpened
 from turncell.core.fold import RequestState
 from turncell.runtime.run import Run
 from turncell.testing import ScriptedModel, call
@@ -304,6 +304,44 @@ class TestSeveral:
         run = Agent(ScriptedModel([call("asks"), "Done."]), tools=[asks]).start("go", is_attended=True).result(60)
         assert [event.question for event in run.events if isinstance(event, RequestOpened)] == ["One?"]
         assert (run.status, read(run), run.requests) == ("completed", "never mind", ())
+
+    def test_a_question_that_the_tool_waits_for_no_more_is_taken_back_and_the_next_one_is_asked(self) -> None:
+        @tool(effect="read", timeout_s=20)
+        async def asks(context: ToolContext) -> str:
+            """Ask, lose patience, and ask something else."""
+            first = asyncio.create_task(context.ask("One?"))
+            await gate.wait_async()
+            first.cancel()
+            return str(await context.ask("Two?"))
+
+        gate = Gate()
+        run = start(asks)
+        shown = asked(run)
+        gate.open()
+        until(lambda: run.requests and asked(run).question == "Two?")
+        with pytest.raises(AnswerRefused):
+            run.answer(shown.request_id, "result", digest=shown.digest, result="late").result()
+        run.reply("b")
+        assert read(run.result(60)) == "b"
+        answers = [(event.answer, event.by) for event in run.events if isinstance(event, RequestAnswered)]
+        assert answers == [("deny", "cancel"), ("result", "person")]
+
+    def test_the_time_limit_of_the_tool_counts_again_once_it_waits_no_more(self) -> None:
+        @tool(effect="read", timeout_s=20)
+        async def asks(context: ToolContext) -> str:
+            """Ask, lose patience, and hang."""
+            first = asyncio.create_task(context.ask("One?"))
+            await gate.wait_async()
+            first.cancel()
+            await asyncio.Event().wait()
+            return "never"
+
+        gate = Gate()
+        run = start(asks)
+        gate.open()
+        until(lambda: not run.requests)
+        skip(21)
+        assert run.result(60).tool_calls[0].status == "timeout"
 
     def test_a_tool_that_is_not_async_asks_too(self) -> None:
         @tool(effect="read", timeout_s=30)

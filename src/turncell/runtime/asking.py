@@ -55,30 +55,44 @@ class Asking:
             reply.set_result(command.answered)
 
     def ask(self, call_id: str, question: Question, timeout_s: float | None) -> Future[str]:
-        """From any thread: put a question to the person. The future has the answer or raises Declined."""
+        """From any thread: put a question to the person. The future has the answer or raises Declined.
+
+        Cancelling it takes the question back: nobody is to answer what nobody waits for, and the next one has its turn.
+        """
         done: Future[str] = Future()
-        done.set_running_or_notify_cancel()
 
         async def main() -> None:
             try:
                 answered = await self._ask(call_id, question, timeout_s)
             except asyncio.CancelledError:
-                raise
+                if not done.cancelled():
+                    raise
             except BaseException as error:
-                done.set_exception(error)
-                return
-            if answered.answer == "result":
-                done.set_result(answered.result or "")
+                end(error)
             else:
-                done.set_exception(Declined(answered.reason or "the person declined to answer"))
+                is_answer = answered.answer == "result"
+                end(
+                    None if is_answer else Declined(answered.reason or "the person declined to answer"), answered.result
+                )
 
-        def stopped(_: object) -> None:
-            """Also where the task was cancelled before it had begun."""
-            if not done.done():
-                done.set_exception(Declined("the run was stopped"))
+        def end(error: BaseException | None, result: str | None = None) -> None:
+            if done.done() or not done.set_running_or_notify_cancel():
+                return
+            if error is None:
+                done.set_result(result or "")
+            else:
+                done.set_exception(error)
 
         driver = self._driver
-        driver.bus.loop.call_soon_threadsafe(lambda: driver.start(main()).add_done_callback(stopped))
+        loop = driver.bus.loop
+
+        def begin() -> None:
+            task = driver.start(main())
+            # Also where the task was cancelled before it had begun.
+            task.add_done_callback(lambda _: end(Declined("the run was stopped")))
+            done.add_done_callback(lambda _: done.cancelled() and loop.call_soon_threadsafe(task.cancel))
+
+        loop.call_soon_threadsafe(begin)
         return done
 
     async def _ask(self, call_id: str, question: Question, timeout_s: float | None) -> Answered:
@@ -103,7 +117,15 @@ class Asking:
                 self._asked += answer is None
                 if answer is not None:
                     self._driver.feed(Answered(at=time.time(), request_id=request.request_id, **answer))
-            answered = await self._reply(call_id, reply)
+            try:
+                answered = await self._reply(call_id, reply)
+            except asyncio.CancelledError:
+                if request is not None:  # else it was never shown
+                    self._driver.feed(Answered(
+                        at=time.time(), request_id=request.request_id, answer="deny", by="cancel",
+                        reason="the tool waits for no answer any more",
+                    ))  # fmt: skip
+                raise
             if answered.by == "person" and answered.result is not None:
                 self._driver.setup.session.answers[question.digest] = answered.result
             return answered
