@@ -20,14 +20,18 @@ Failures of the world (a provider, a tool, a person who says no) are statuses of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from turncell.core.parts import Json, Usage
 
 
 class TurncellError(Exception):
-    """Base of all exceptions raised here."""
+    """Base of all exceptions raised here. Each can be pickled: one that could not would break a whole pool of processes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By its fields, not by calling it with its message, which Python does and some cannot be made from."""
+        return _made_again, (type(self), self.args), vars(self)
 
 
 class UsageError(TurncellError, ValueError):
@@ -116,6 +120,10 @@ class CallFailed(TurncellError):
 
 class AnswerRefused(TurncellError):
     """An answer to a request that cannot be taken. Nothing has changed; the message says what to do."""
+
+
+def _made_again(kind: type[TurncellError], args: tuple[Any, ...]) -> TurncellError:
+    return kind.__new__(kind, *args)
 
 
 def causes(error: BaseException) -> list[BaseException]:

@@ -269,6 +269,30 @@ print(all(one[:3] == ("fine", "completed", True) for one in said), len(said))
         )
         assert in_a_process(code) == "True 5\n"
 
+    def test_a_run_that_failed_in_a_worker_says_so_and_leaves_the_pool_whole(self) -> None:
+        code = """
+import copy
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from turncell import Agent, ModelFailure, RunError
+from turncell.testing import ScriptedModel
+
+def answered(said):
+    agent = Agent(ScriptedModel([said] if said else [ModelFailure("auth", "no key")]))
+    return agent.run_sync("go").raise_for_status().text
+
+with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+    failing, fine = pool.submit(answered, ""), pool.submit(answered, "Fine.")
+    error = failing.exception()
+    print(type(error).__name__, error.status, error.kind, error, fine.result(), sep=", ")
+again = copy.deepcopy(ModelFailure("rate_limit", "slowly", status_code=429, retry_after_s=3))
+print(type(again).__name__, again.kind, again, again.status_code, again.retry_after_s, sep=", ")
+"""
+        assert in_a_process(code).splitlines() == [
+            "RunError, failed, auth, no key, Fine.",
+            "ModelFailure, rate_limit, slowly, 429, 3",
+        ]
+
     def test_no_child_gives_an_id_that_another_process_gives(self) -> None:
         code = """
 import multiprocessing
