@@ -30,7 +30,7 @@ from turncell.core.deltas import Finished, Fragment
 from turncell.core.events import BudgetChanged
 from turncell.core.parts import Usage
 from turncell.runtime.ports import ModelRequest
-from turncell.testing import ScriptedModel, call, reply, serve
+from turncell.testing import ScriptedModel, call, reply, say, serve
 
 
 def looking(**options: Any) -> ScriptedModel:
@@ -257,6 +257,43 @@ class TestSharing:
         gate.open()
         run.result(60)
         assert budget.limits.steps == 5 and run.budget.limits.steps == 1
+
+    @pytest.mark.parametrize("limit", [{"tokens": 500}, {"usd": 0.005}], ids=["tokens", "usd"])
+    def test_what_others_have_set_aside_and_may_not_need_is_waited_for(self, limit: Any) -> None:
+        class Priced(ScriptedModel):
+            def price_usd(self, input_tokens: int, output_tokens: int) -> float:
+                return 1e-5 * output_tokens
+
+        gate, budget = Gate(), Budget(**limit)
+        agent = Agent(Priced([gate.say("One."), "Two.", "Three."], price=(0.0, 10.0)), budget=budget)
+        first = agent.start("go")  # its guess takes all there is
+        gate.was_reached()
+        second, third = agent.start("go"), agent.start("go")
+        until(lambda: second.state.steps and third.state.steps)
+        third.cancel()
+        assert third.result(LONG_S).status == "cancelled" and not second.is_done
+        gate.open()
+        assert [run.result(LONG_S).status for run in (first, second)] == ["completed", "completed"]
+        assert budget.spent.steps == 2
+
+    def test_so_sub_agents_side_by_side_and_rows_of_a_batch_are_not_ended_by_guesses(self) -> None:
+        writer = Agent(ScriptedModel(lambda request: [say("a word", delay_s=0.002)]), name="writer")
+        tasks = [call("writer", task=str(number)) for number in range(8)]
+        run = Agent(ScriptedModel([tasks, "Done."]), tools=[writer.as_tool()]).run_sync("go", budget={"tokens": 3_000})
+        assert (run.status, {one.status for one in run.tool_calls}) == ("completed", {"ok"})
+        found = writer.map([f"row {n}" for n in range(8)], budget={"tokens": 3_000}, progress=False)
+        assert set(found["status"]) == {"completed"}
+
+    def test_a_run_inside_a_model_does_not_wait_for_what_that_model_has_set_aside(self) -> None:
+        class Asking:
+            name = "asking"
+
+            async def stream(self, request: ModelRequest) -> AsyncIterator[list[Fragment]]:
+                inner = await Agent(ScriptedModel(["Fine."])).run("go")
+                yield [inner.status, Finished("stop", Usage(3, 2))]
+
+        run = Agent(Asking(), budget={"tokens": 500}).start("go").result(LONG_S)
+        assert (run.status, run.text) == ("completed", "budget")
 
     def test_a_call_that_is_cancelled_has_been_made(self) -> None:
         started = threading.Event()

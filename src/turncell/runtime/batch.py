@@ -329,6 +329,7 @@ class Batch:
             came: bytes = await asyncio.wrap_future(cast("Future[Any]", future))
             state = pickle.loads(came)
         except asyncio.CancelledError:
+            self._settle(share.reserved, None)  # else who shares the budget would wait for it
             raise
         except BaseException as error:
             # The worker has died, or could not do it: what it has recorded tells how far it came.

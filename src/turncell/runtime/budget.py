@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final, Literal
 
-from turncell.core.budget import RESOURCES, Left, Limits, Resource, Spent, amount, exceeded, is_over
+from turncell.core.budget import RESOURCES, USD_TOLERANCE, Left, Limits, Resource, Spent, amount, exceeded, is_over
 from turncell.errors import UsageError
 
 
@@ -31,10 +31,14 @@ AS_RESERVED: Final = _Unchanged.AS_RESERVED
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A reservation that was not made: nothing has changed. `resource` is what there was too little of."""
+    """A reservation that was not made: nothing has changed. `resource` is what there was too little of.
+
+    `is_for_now`: others have set some of it aside, which may be more than they will take.
+    """
 
     message: str
     resource: Resource
+    is_for_now: bool = False
 
 
 _NO_LIMITS: Final = Limits()
@@ -267,6 +271,8 @@ class Budget:
                     f"{whose} has {left} left of {amount(name, limit)}, but {amount(name, want)} {be} wanted; "
                     f"raise it with {'budget' if whose == 'the budget' else 'budget.parent'}.set({name}=...)",
                     name,
+                    # Dollars that were added and taken away again leave a little of themselves.
+                    getattr(self._reserved, name) > USD_TOLERANCE,
                 )
         return None
 

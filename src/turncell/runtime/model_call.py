@@ -60,15 +60,24 @@ async def call_model(driver: Driver, command: CallModel) -> None:
     except (UnknownModelError, HookFailed, Vetoed) as error:
         _refused(driver, error)
         return
+    call = Stream(driver, model, as_seen_by(model, request))
     slot = await limiter.slot(model.name)
     is_as_told = request.messages is telling.messages  # no hook has put others in their place
     messages_tokens = telling.tokens if is_as_told else None
-    reserved = reserve(driver.setup.budget, model, request, messages_tokens=messages_tokens)
+    # Outside of a call it may be the model around it that has set something aside, and waits for this run.
+    is_free = run.started.parent_run_id is None or run.started.parent_call_id is not None
+    try:
+        reserved = await reserve(
+            driver.setup.budget, model, request, messages_tokens=messages_tokens,
+            patience_s=driver.setup.silence_s if is_free else 0.0,
+        )  # fmt: skip
+    except BaseException:  # stopped while it waited
+        slot.leave(is_made=False)
+        raise
     if isinstance(reserved, Refusal):
         slot.leave(is_made=False)
         driver.feed(Stop(time.time(), "budget", "budget", reserved.message))
         return
-    call = Stream(driver, model, as_seen_by(model, request))
     driver.stream = call
     try:
         await _read(driver, call, slot, reserved)

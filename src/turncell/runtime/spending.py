@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 from turncell.core.parts import Usage
 from turncell.runtime.budget import Budget, Refusal, Reservation
 from turncell.runtime.ports import Model, ModelRequest
@@ -11,15 +14,38 @@ OUTPUT_GUESS_TOKENS = 1_000
 """What is reserved for an answer whose length nothing bounds."""
 
 
-def reserve(
-    budget: Budget, model: Model, request: ModelRequest, *, steps: int = 1, messages_tokens: int | None = None
+WAIT_S = 0.02
+"""How often it is looked whether others have given back what they had set aside."""
+
+
+async def reserve(
+    budget: Budget,
+    model: Model,
+    request: ModelRequest,
+    *,
+    steps: int = 1,
+    messages_tokens: int | None = None,
+    patience_s: float = 0.0,
 ) -> Reservation | Refusal:
-    """Input as it is estimated, output as bounded or guessed. `messages_tokens` where the messages were estimated before."""
-    if not budget.is_limited:
-        return budget.reserve(steps=steps)
-    if messages_tokens is None:
-        messages_tokens = sum(map(message_tokens, request.messages))
-    input_tokens = messages_tokens + text_tokens(request.instructions)
+    """Input as it is estimated, output as bounded or guessed. `messages_tokens` where the messages were estimated before.
+
+    Model calls that go on beside it have set aside what was guessed, and most take less. Where that stands in the way,
+    their ends are waited for, at most `patience_s` seconds.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        tokens, usd = 0, 0.0
+        if budget.is_limited:
+            if messages_tokens is None:
+                messages_tokens = sum(map(message_tokens, request.messages))
+            tokens, usd = _wanted(budget, model, request, messages_tokens + text_tokens(request.instructions))
+        reserved = budget.reserve(steps=steps, tokens=tokens, usd=usd)
+        if not isinstance(reserved, Refusal) or not reserved.is_for_now or time.monotonic() >= deadline:
+            return reserved
+        await asyncio.sleep(WAIT_S)
+
+
+def _wanted(budget: Budget, model: Model, request: ModelRequest, input_tokens: int) -> tuple[int, float]:
     output_tokens = request.max_tokens or OUTPUT_GUESS_TOKENS
     price = getattr(model, "price_usd", None)
     tokens, usd = input_tokens + output_tokens, (price(input_tokens, output_tokens) if callable(price) else None) or 0.0
@@ -28,7 +54,7 @@ def reserve(
         left = budget.left()
         tokens = tokens if left.tokens is None else min(tokens, max(input_tokens + 1, left.tokens))
         usd = usd if not left.usd else min(usd, left.usd)
-    return budget.reserve(steps=steps, tokens=tokens, usd=usd)
+    return tokens, usd
 
 
 def spent_tokens(usage: Usage | None) -> int | None:

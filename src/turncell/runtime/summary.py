@@ -113,7 +113,7 @@ async def _ask(driver: Driver, model: Model, request: ModelRequest) -> tuple[str
             request = await hooks.ask("before_model", request, ModelRequest)
     except (HookFailed, Vetoed) as error:
         return "", None, str(error)
-    reserved = reserve(driver.setup.budget, model, request, steps=0)
+    reserved = await reserve(driver.setup.budget, model, request, steps=0)
     if isinstance(reserved, Refusal):
         return "", None, reserved.message
     pieces: list[str] = []
