@@ -14,7 +14,7 @@ from tests.runtime.pieces import LONG_S, until
 from tests.runtime.test_hooks import notes, read
 from tests.runtime.test_runs import Mailbox, weather
 from turncell import Agent, AnswerRefused, Check, Hooks, Rule, ToolUse, rulebook, settings, tool
-from turncell.core.events import RequestOpened
+from turncell.core.events import CallProposed, Event, RequestOpened
 from turncell.runtime.run import Run
 from turncell.testing import ScriptedModel, call
 
@@ -525,6 +525,79 @@ class TestEditedArguments:
             edited.result(60)
         run.result(60)
         assert mailbox.sent == [("ana", "hello")]
+
+
+@pytest.mark.feature("B8")
+class TestArgumentsThatAreChangedInPlace:
+    """What is shown to code of other people is theirs to change; what is judged, run and recorded stays as it is."""
+
+    def test_those_of_a_request_may_be_changed_and_approved_and_the_original_is_kept(self, mailbox: Mailbox) -> None:
+        run = ask(Agent(mails("ana"), tools=[mailbox.tool()]))
+        shown = run.requests[0]
+        assert shown.arguments is not None
+        shown.arguments["to"] = 5
+        with pytest.raises(AnswerRefused, match="valid string"):
+            run.approve(shown, arguments=shown.arguments)
+        assert run.requests[0].arguments == run.tool_calls[0].arguments == {"to": "ana", "body": "hello"}
+        shown.arguments["to"] = "bo"
+        run.approve(shown, arguments=shown.arguments)
+        run.result(60)
+        assert mailbox.sent == [("bo", "hello")]
+        assert run.tool_calls[0].proposed_arguments == {"to": "ana", "body": "hello"}
+
+    def test_a_subscriber_that_shortens_them_for_its_display_harms_nobody(self, mailbox: Mailbox) -> None:
+        shortened = threading.Event()
+
+        def show(event: Event) -> None:
+            if isinstance(event, CallProposed) and event.arguments is not None:
+                event.arguments["body"] = "..."
+                shortened.set()
+
+        run = ask(Agent(mails("ana"), tools=[mailbox.tool()]))
+        run.subscribe(show)
+        assert shortened.wait(LONG_S)
+        run.approve()
+        assert run.result(60).tool_calls[0].status == "ok" and mailbox.sent == [("ana", "hello")]
+
+    def test_a_rule_that_changes_them_decides_about_what_the_model_asked_for(self, mailbox: Mailbox) -> None:
+        def allows(use: ToolUse) -> str:
+            dict.update(use.arguments, to="eve")  # type: ignore[arg-type]
+            return "allow"
+
+        Agent(mails("ana"), tools=[mailbox.tool()], rules=[allows]).run_sync("go")  # type: ignore[list-item]
+        assert mailbox.sent == [("ana", "hello")]
+
+    @pytest.mark.parametrize("returns", [True, False])
+    def test_a_hook_replaces_what_it_returns_and_nothing_else(self, mailbox: Mailbox, returns: bool) -> None:
+        def to_eve(use: ToolUse) -> Any:
+            dict.update(use.arguments, to="eve")  # type: ignore[arg-type]
+            return use.arguments if returns else None
+
+        run = Agent(mails("ana"), tools=[mailbox.tool()], mode="auto", hooks=Hooks(before_tool=to_eve)).run_sync("go")
+        assert mailbox.sent == [("eve" if returns else "ana", "hello")]
+        assert run.tool_calls[0].proposed_arguments == ({"to": "ana"} if returns else None)
+
+    def test_a_tool_with_a_schema_of_its_own_gets_the_same_ones_each_time(self) -> None:
+        seen: list[list[str]] = []
+
+        def use_up(**arguments: Any) -> None:
+            arguments["names"].clear()
+
+        def send(**arguments: Any) -> str:
+            seen.append([*arguments["names"]])
+            arguments["names"].append("eve")
+            if len(seen) < 3:
+                raise ConnectionError("try again")
+            return "sent"
+
+        names = {"type": "object", "properties": {"names": {"type": "array"}}}
+        sends = tool(
+            effect="idempotent", parameters=names, retries=2, retry_wait_s=0, check=use_up, preview=use_up
+        )(send)  # fmt: skip
+        run = ask(Agent(ScriptedModel([call("send", names=["ana"]), "Done."]), tools=[sends]))
+        run.approve()
+        assert run.result(60).tool_calls[0].status == "ok" and seen == [["ana"]] * 3
+        assert run.tool_calls[0].arguments == {"names": ["ana"]}
 
 
 @pytest.mark.feature("B7")

@@ -867,7 +867,7 @@ class TestWhatAReviewFound:
             "go", is_attended=True
         )
         until(lambda: run.status == "waiting")
-        arguments = run.requests[0].arguments
+        arguments = run.state.open_requests[0].arguments
         assert arguments is not None
         arguments["to"] = "evil"
         run.approve()

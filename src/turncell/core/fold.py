@@ -32,7 +32,7 @@ from turncell.core.parts import (
     seen_images,
 )
 from turncell.core.policy import Effect, Verdict
-from turncell.core.values import evolve
+from turncell.core.values import copied, evolve
 
 RunStatus: TypeAlias = Literal["running", "waiting", "interrupted", "in_doubt"] | ev.EndStatus
 CallStatus: TypeAlias = Literal["streaming", "proposed", "waiting", "allowed", "running", "in_doubt"] | ev.CallEnd
@@ -544,7 +544,7 @@ def _call_proposed(state: RunState, e: ev.CallProposed) -> RunState:
     if e.is_replaced and (call := state.steps[-1].call(e.call_id) if state.steps else None) is not None:
         changes = {"proposed_arguments": _object(call.arguments_text)}
     return _call(
-        state, e.call_id, arguments=e.arguments, digest=e.digest, effect=e.effect, problem=e.problem,
+        state, e.call_id, arguments=copied(e.arguments), digest=e.digest, effect=e.effect, problem=e.problem,
         is_trusted=e.is_trusted, **changes,
     )  # fmt: skip
 
@@ -560,7 +560,7 @@ def _request_opened(state: RunState, e: ev.RequestOpened) -> RunState:
         return state
     request = RequestState(
         e.request_id, e.digest, e.description, e.preview, e.expires_at, e.at, e.kind, e.question, tuple(e.options),
-        e.allows_text, e.allows_many, e.name, e.arguments, e.default_result,
+        e.allows_text, e.allows_many, e.name, copied(e.arguments), e.default_result,
     )  # fmt: skip
     return _call(state, e.call_id, request=request, requests=call.requests + 1, status="waiting")
 
@@ -582,7 +582,7 @@ def _request_answered(state: RunState, e: ev.RequestAnswered) -> RunState:
     if e.answer == "edit":
         # What the model asked for, also where a hook had changed it before the person did.
         asked_for = call.arguments if call.proposed_arguments is None else call.proposed_arguments
-        changes |= {"arguments": e.arguments, "digest": e.digest, "proposed_arguments": asked_for}
+        changes |= {"arguments": copied(e.arguments), "digest": e.digest, "proposed_arguments": asked_for}
     return _call(state, e.call_id, **changes)
 
 

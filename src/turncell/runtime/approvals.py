@@ -16,6 +16,7 @@ from turncell.core.fold import CallState, RunState
 from turncell.core.parts import MAX_DEPTH, Json, depth
 from turncell.core.policy import Decision, Effect, Mode, Rule, Verdict, decide
 from turncell.core.signals import Judgement
+from turncell.core.values import copied, evolve
 from turncell.errors import ToolError, UsageError, say
 from turncell.runtime import hooks
 from turncell.runtime.hooks import HookFailed, HookSet, ToolUse, Vetoed, called
@@ -109,7 +110,7 @@ class Policy:
                 continue
             name = getattr(rule, "__name__", type(rule).__name__)
             try:
-                said = await called(rule, use)
+                said = await called(rule, evolve(use, arguments=copied(use.arguments)))
                 if said is None:
                     continue
                 if not isinstance(said, Check | Decision | Rule) and said not in get_args(Verdict):
@@ -234,7 +235,8 @@ async def _hooked(
     use = first = ToolUse(call.call_id, tool.name, arguments, tool.effect)
     try:
         for hook in asked.each("before_tool"):
-            given = await asked.said("before_tool", hook, use, Mapping)
+            shown = evolve(use, arguments=copied(use.arguments))
+            given = await asked.said("before_tool", hook, shown, Mapping)
             if given is not None:
                 use = ToolUse(call.call_id, tool.name, _valid_of_hook(tool, given), tool.effect)
     except (HookFailed, Vetoed) as error:

@@ -30,6 +30,7 @@ from turncell.core.fold import CallState, RequestState, RunState, as_deltas
 from turncell.core.parts import Json, Message, Usage
 from turncell.core.policy import Rule
 from turncell.core.signals import Steer
+from turncell.core.values import copied, evolve
 from turncell.errors import AnswerRefused, RunError, UsageError
 from turncell.runtime import defaults
 from turncell.runtime.answering import Answering, Given
@@ -128,12 +129,12 @@ class Run:
     @property
     def tool_calls(self) -> tuple[CallState, ...]:
         """All tool calls so far: `name`, `arguments`, `status`, `content` (what the model read as the result)."""
-        return self.state.calls
+        return tuple([_shown(call) if call.is_open else call for call in self.state.calls])
 
     @property
     def requests(self) -> tuple[CallState, ...]:
         """The calls that wait for a person; `call.request` says what is asked."""
-        return self.state.open_requests
+        return tuple(map(_shown, self.state.open_requests))
 
     def call_fragments(self, step: int | None = None) -> dict[str, str]:
         """The arguments of the calls of a step (the latest, if none is given) as far as they have arrived, by call id."""
@@ -535,3 +536,11 @@ class Run:
 
     def _repr_html_(self) -> str:
         return defaults.run_html(self.state, self.inner_runs)
+
+
+def _shown(call: CallState) -> CallState:
+    """To people, who may change its arguments and approve those: what was asked for stays as it is."""
+    request = call.request
+    if request is not None:
+        request = evolve(request, arguments=copied(request.arguments))
+    return evolve(call, arguments=copied(call.arguments), request=request)

@@ -26,6 +26,7 @@ import orjson
 
 from turncell.core.digest import canonical_json
 from turncell.core.parts import Json
+from turncell.core.values import copied
 from turncell.errors import ToolError, first_line
 from turncell.runtime import defaults
 
@@ -111,7 +112,8 @@ class GivenParameters:
         return dict(self.validate(arguments))
 
     def validate(self, arguments: Mapping[str, Json]) -> dict[str, Json]:
-        return self._check(arguments)
+        given: dict[str, Json] = copied(self._check(arguments))  # what runs may change them, and may run again
+        return given
 
 
 def given_parameters(

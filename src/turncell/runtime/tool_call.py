@@ -16,6 +16,7 @@ from turncell.core.events import CallEnd
 from turncell.core.fold import CallState
 from turncell.core.parts import Json
 from turncell.core.signals import CallReturned, Judge, Judged, Progressed, Question, TellDenial
+from turncell.core.values import copied
 from turncell.errors import CallFailed, Declined, StoreError, causes, say
 from turncell.runtime import trace
 from turncell.runtime.approvals import judge
@@ -65,7 +66,10 @@ async def tell_denial(driver: Driver, command: TellDenial) -> None:
     content = command.content
     try:
         async with asyncio.timeout(LAGGARD_S * 5):
-            content = await driver.setup.tools[call.name].run_on_denied(call.arguments or {}, command.reason) or content
+            content = (
+                await driver.setup.tools[call.name].run_on_denied(copied(call.arguments or {}), command.reason)
+                or content
+            )
     except asyncio.CancelledError:
         raise
     except BaseException as error:
@@ -287,9 +291,10 @@ class _Running:
         """The result as the hooks leave it."""
         hooks = self._driver.setup.hooks
         if hooks.has("after_tool"):
-            use = ToolUse(self._call.call_id, self._call.name, self._call.arguments or {}, self._call.effect, status)
             try:
                 for hook in hooks.each("after_tool"):
+                    arguments = copied(self._call.arguments or {})
+                    use = ToolUse(self._call.call_id, self._call.name, arguments, self._call.effect, status)
                     given = await hooks.said("after_tool", hook, use, Output, output)
                     output = output if given is None else to_output(given)
             except asyncio.CancelledError:
