@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from pydantic import BaseModel
 
 from tests.runtime.pieces import Gate
 from tests.runtime.rows import labeller, pid, sender
@@ -81,6 +82,40 @@ class TestRows:
     def test_columns_of_the_same_name_are_kept_apart(self) -> None:
         found = echoing().map(pd.DataFrame({"text": ["a"], "status": ["new"]}), "{text}", progress=False)
         assert found["status"].tolist() == ["new"] and found["status_run"].tolist() == ["completed"]
+
+    def test_a_field_of_the_answer_may_be_called_as_a_column_of_the_run(self) -> None:
+        class Verdict(BaseModel):
+            status: str
+            error: int
+            text_run: str
+            text: str
+
+        said = call("final_answer", status="angry", error=3, text_run="b", text="a")
+        found = Agent(ScriptedModel([said])).map(["x"], output=Verdict, progress=False)
+        assert list(found.columns) == [
+            "text", "status", "error", "text_run", "text_run_run", "status_run", "error_run", "tokens", "cost_usd", "run_id",
+        ]  # fmt: skip
+        row = found.iloc[0]
+        assert [row["status"], row["error"], row["text_run"], row["text_run_run"]] == ["angry", 3, "b", "a"]
+        assert row["status_run"] == "completed" and row["text"] == "x"
+
+    def test_columns_on_two_levels_are_kept(self) -> None:
+        frame = pd.DataFrame([["a", "b"]], columns=pd.MultiIndex.from_tuples([("text", "en"), ("status", "old")]))
+        found = echoing().map(frame, lambda row: row["('text', 'en')"], progress=False)
+        assert found[("status", "old")].tolist() == ["b"] and found["status_run"].tolist() == ["completed"]
+
+    def test_a_prompt_may_name_any_column(self) -> None:
+        frame = pd.DataFrame({0: ["a"], "user.name": ["Ada"], "first word": ["hi"], "x": [1.234]})
+        found = echoing().map(frame, "{0} {user.name} {first word!r} {x:.1f} {{x}}", progress=False)
+        assert found["answer"].tolist() == ["A ADA 'HI' 1.2 {X}"]
+        with pytest.raises(UsageError, match="more than one column called 1"):
+            echoing().map(pd.DataFrame({1: ["a"], "1": ["b"]}), "{1}")
+
+    def test_a_row_whose_only_text_is_missing_is_not_asked(self) -> None:
+        agent = echoing()
+        found = agent.map(pd.DataFrame({"text": ["a", None, float("nan"), pd.NA]}), progress=False)
+        assert list(found["status"]) == ["completed", "failed", "failed", "failed"] and asked(agent) == 1
+        assert found["error"].iloc[1] == "no prompt could be made of this row: its text is missing"
 
     def test_a_row_of_which_no_prompt_can_be_made_is_a_failed_row(self) -> None:
         found = echoing().map([{"n": 1}, {"n": 0}], lambda row: f"{1 / row['n']}", progress=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -49,15 +49,20 @@ def map_frame(
     finally:
         close()
     result = frame.copy()
-    for name, values in _columns(done, wanted).items():
-        result[_free(name, frame.columns)] = pd.Series(values.array, index=result.index)
+    taken = {*map(str, frame.columns), *map(str, frame.columns.get_level_values(0))}
+    below = [""] * (frame.columns.nlevels - 1)
+    for wish, values in _columns(done, wanted):
+        name = _free(wish, taken)
+        taken.add(name)
+        result[(name, *below) if below else name] = pd.Series(values.array, index=result.index)
     result.attrs |= {"batch": batch.name, "is_interrupted": batch.is_stopped}
     return result
 
 
 def _frame(rows: Any) -> pd.DataFrame:
     if isinstance(rows, pd.DataFrame):
-        twice = sorted({str(name) for name in rows.columns[rows.columns.duplicated()]})
+        names = pd.Index([str(name) for name in rows.columns])  # as a prompt has them: 1 and "1" are one
+        twice = sorted(set(names[names.duplicated()]))
         if twice:
             raise UsageError(f"the DataFrame has more than one column called {', '.join(twice)}; rename them")
         return rows
@@ -81,19 +86,32 @@ def _prompts(frame: pd.DataFrame, prompt: Any) -> list[Any]:
     if prompt is None:
         if len(names) != 1:
             raise UsageError(f"which column is the prompt? There are {names}; write map(rows, 'Classify: {{text}}')")
-        return [str(row[names[0]]) for row in rows]
+        return [_only(name, value) for row in rows for name, value in row.items()]
     if callable(prompt):
         return [_tried(prompt, row) for row in rows]
     if not isinstance(prompt, str):
         raise UsageError(f"prompt is {prompt!r}; use a text such as 'Classify: {{text}}', or a function of the row")
     try:
-        used = [field for _, field, _, _ in string.Formatter().parse(prompt) if field is not None]
+        used = [field for _, field, _, _ in _Template().parse(prompt) if field is not None]
     except ValueError as error:
         raise UsageError(f"prompt is {prompt!r}: {error}; write {{{{ and }}}} for braces that are meant") from error
     missing = [field for field in used if field not in names]
     if missing:
         raise UsageError(f"the prompt wants {', '.join(map(repr, missing))}; the columns are {names}")
-    return [_tried(prompt.format_map, row) for row in rows]
+    return [_tried(lambda row: _Template().vformat(prompt, (), row), row) for row in rows]
+
+
+class _Template(string.Formatter):
+    """What stands in braces is the whole name of a column: `{0}`, `{user.name}`, `{first name}`."""
+
+    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        return kwargs[field_name], field_name
+
+
+def _only(name: str, value: Any) -> str | Exception:
+    if pd.api.types.is_scalar(value) and pd.isna(value):  # "nan" would be asked, and paid
+        return UsageError(f"no prompt could be made of this row: its {name} is missing")
+    return str(value)
 
 
 def _tried(make: Callable[[dict[str, Any]], Any], row: dict[str, Any]) -> Any:
@@ -103,23 +121,21 @@ def _tried(make: Callable[[dict[str, Any]], Any], row: dict[str, Any]) -> Any:
         return UsageError(f"no prompt could be made of this row: {say(error)}")
 
 
-def _columns(rows: list[Row], wanted: OutputType | None) -> dict[str, pd.Series[Any]]:
-    columns: dict[str, pd.Series[Any]] = {}
+def _columns(rows: list[Row], wanted: OutputType | None) -> Iterator[tuple[str, pd.Series[Any]]]:
+    """Those of the answer, then those of the run. A field of the answer may be called as one of the run."""
     if wanted is None:
         answers = [row.text if row.run_id else None for row in rows]
-        columns["answer"] = pd.Series(answers, dtype="string")
+        yield "answer", pd.Series(answers, dtype="string")
     elif wanted.fields:
         for name in wanted.fields:
-            columns[name] = pd.Series([_field(row.output, name) for row in rows], dtype="object").infer_objects()
+            yield name, pd.Series([_field(row.output, name) for row in rows], dtype="object").infer_objects()
     else:
-        columns["output"] = pd.Series([row.output for row in rows], dtype="object").infer_objects()
-    return columns | {
-        "status": pd.Series([row.status for row in rows], dtype="string"),
-        "error": pd.Series([row.error for row in rows], dtype="string"),
-        "tokens": pd.Series([row.tokens for row in rows], dtype="Int64"),
-        "cost_usd": pd.Series([row.cost_usd for row in rows], dtype="Float64"),
-        "run_id": pd.Series([row.run_id or None for row in rows], dtype="string"),
-    }
+        yield "output", pd.Series([row.output for row in rows], dtype="object").infer_objects()
+    yield "status", pd.Series([row.status for row in rows], dtype="string")
+    yield "error", pd.Series([row.error for row in rows], dtype="string")
+    yield "tokens", pd.Series([row.tokens for row in rows], dtype="Int64")
+    yield "cost_usd", pd.Series([row.cost_usd for row in rows], dtype="Float64")
+    yield "run_id", pd.Series([row.run_id or None for row in rows], dtype="string")
 
 
 def _field(value: Any, name: str) -> Any:
@@ -128,8 +144,7 @@ def _field(value: Any, name: str) -> Any:
     return getattr(value, name, None)
 
 
-def _free(name: str, taken: Iterable[Any]) -> str:
-    taken = {str(one) for one in taken}
+def _free(name: str, taken: Collection[str]) -> str:
     while name in taken:
         name += "_run"
     return name
