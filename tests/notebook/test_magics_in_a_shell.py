@@ -391,6 +391,23 @@ def test_what_it_has_cost_is_a_table(cells: Cells) -> None:
     assert "use one of model, session, day, run, step, tool" in cells.refuses("%agent cost --by week")
 
 
+@pytest.mark.feature("D8", "E4", "A20")
+def test_what_sub_agents_have_cost_the_session_has_cost(cells: Cells) -> None:
+    cells.says(
+        "clerk = Agent(ScriptedModel(['Done.'], 'lab/clerk', price=(1000, 1000)), name='clerk')\n"
+        "chief = Agent(ScriptedModel([call('clerk', task='x'), 'All done.'], 'lab/chief', price=(1000, 1000)), "
+        "tools=[clerk.as_tool()])\n"
+        "from turncell import cost_by, history"
+    )
+    cells.says("%%agent -a demo\nhello")  # another session of this history
+    cells.says("%%agent -a chief --new -o run\nGo on")
+    said = cells.says("%agent cost --by model")
+    assert "lab/clerk" in said and "lab/chief" in said and "scripted" not in said
+    cells.says(
+        "assert f'{run.budget.spent.usd:.6f}' == f'{cost_by(history(model=\"lab/*\"), \"model\").cost_usd.sum():.6f}'"
+    )
+
+
 @pytest.mark.feature("D8", "E5")
 def test_an_export_writes_over_nothing_unasked(cells: Cells) -> None:
     cells.says("%%agent -a demo\nhello")

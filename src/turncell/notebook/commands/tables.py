@@ -31,11 +31,18 @@ _COST.add_argument("--all", action="store_true")
 def cost(notebook: Notebook, *words: str) -> None:
     from turncell.frames.costs import By
     from turncell.frames.history import history
+    from turncell.runtime.inside import sessions_inside
 
     given = _COST.parse_args(list(words))
     if given.by not in get_args(By):
         raise UsageError(f"%agent cost --by {given.by}: use one of {', '.join(get_args(By))}")
-    display(history(None if given.all else notebook.a_session()).cost_by(given.by))
+    found = history()
+    if not given.all:
+        session = notebook.a_session()
+        # What its sub-agents have cost, it has cost, as a budget counts it.
+        inside = session.journal.ask(lambda store: sessions_inside(store, session.id))
+        found = history(session.journal, session=[session, *(info.session_id for info in inside)])
+    display(found.cost_by(given.by))
 
 
 @command("runs", "one row per run of the session")
