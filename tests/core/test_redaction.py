@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator
+from urllib.parse import quote, quote_plus
 
 import orjson
 import pytest
@@ -94,6 +96,30 @@ def test_bytes_are_searched_for_every_form_in_which_json_may_hold_a_value() -> N
     assert PLAIN.may_be_in(b'{"a":"pa\\"ss\\\\w\\u00f6rd!"}') and PLAIN.may_be_in('{"a":"pa\\"ss\\\\wörd!"}'.encode())
     assert PLAIN.text('{"a":"pa\\"ss\\\\wörd!"}') == '{"a":"[redacted: D]"}'
     assert not PLAIN.may_be_in(b'{"a":"harmless"}')
+
+
+@pytest.mark.parametrize("password", ["hunter2/hunter3+x!", 'pa"ss\\wörd!', 'it\'s "this" one\n', "0123456789"])
+def test_a_value_is_found_as_programs_write_it(password: str) -> None:
+    known = Redactor({password: "K"})
+    data = f"user:{password}".encode()
+    for written in (
+        f"https://x.example/?key={quote_plus(password)}&a=b",
+        f"https://x.example/{quote(password)}",
+        f"https://x.example/?key={quote(password, safe='')}",
+        str({"password": password}),
+        json.dumps({"password": password}),
+        f"password: {b64encode(data[5:]).decode()}",  # as Kubernetes keeps it
+        f"password: {b64encode(data[5:] + bytes([10])).decode()}",
+        f'{{"auth": "{b64encode(data).decode()}"}}',  # as Docker does
+        f"token {urlsafe_b64encode(b'u:' + data[5:] + b':more').decode()}",
+    ):
+        clean = known.text(written)
+        assert "[redacted: K]" in clean and known.may_be_in(json.dumps(written).encode())
+        shown, rest = "", Open()
+        for character in written:
+            piece, rest = known.feed(character, rest)
+            shown += piece
+        assert shown + known.rest(rest) == clean
 
 
 OF_EVERY_KIND = (

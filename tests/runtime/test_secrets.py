@@ -64,6 +64,15 @@ def test_what_a_tool_lets_out_reaches_the_model_and_no_disk(history: Path, what:
     assert not any(secret in text for text in shown.values()) and "[redacted: " in shown["text/markdown"]
 
 
+def test_the_password_in_an_address_of_the_environment_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTES_DATABASE", "postgresql://ada:open%2Fsesame-9@db.example/notes")
+    monkeypatch.setenv("NOTES_PAGE", "http://localhost:8080/notes/12345678@home")
+    said = "postgresql://ada:open%2Fsesame-9@db.example: open/sesame-9 at http://localhost:8080/notes/12345678@home"
+    text = runs_df(Agent(ScriptedModel([said])).run_sync("Where?").session)["text"].iloc[0]
+    hidden = "[redacted: NOTES_DATABASE]"
+    assert text == f"postgresql://ada:{hidden}@db.example: {hidden} at http://localhost:8080/notes/12345678@home"
+
+
 def test_a_key_that_is_being_written_is_not_saved_in_halves(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(lambda: SQLStore.sqlite(history))
     model = ScriptedModel([[say("The key is ", delay_s=0.0), say(SHAPED, delay_s=0.12, chunk=2), say(" of course. ")]])

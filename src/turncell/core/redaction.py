@@ -1,7 +1,7 @@
 """Secrets: what must never reach the journal, a notebook file, an export or a log.
 
-Three kinds are known: values of environment variables whose names speak of secrets, texts in the shapes that keys have,
-and patterns that people give. What is found is replaced by `[redacted: <why>]`; the length of a secret says nothing.
+Three kinds are known: values of environment variables whose names speak of secrets (also as JSON, an address or base64 has
+them), texts in the shapes that keys have, and patterns that people give. What is found is replaced by `[redacted: <why>]`; the length of a secret says nothing.
 
 Shapes (source: the public documentation of each provider): OpenAI `sk-…`, Anthropic `sk-ant-…`, GitHub `ghp_…` and
 `github_pat_…`, GitLab `glpat-…`, AWS `AKIA…`, Google `AIza…`, Slack `xox?-…`, Hugging Face `hf_…`, Groq `gsk_…`, xAI
@@ -24,10 +24,12 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import quote, quote_plus
 
 from turncell.core.deltas import Block
 from turncell.core.parts import Image, Message
@@ -202,9 +204,8 @@ class Redactor:
     """
 
     def __init__(self, values: Mapping[str, str] | None = None, patterns: Iterable[str] = ()) -> None:
-        # As they stand in JSON too, where quotes, backslashes and what is not ASCII may be escaped.
         self._known = {
-            form: why for value, why in (values or {}).items() if len(value) >= LEAST_CHARS for form in _in_json(value)
+            form: why for value, why in (values or {}).items() if len(value) >= LEAST_CHARS for form in _written(value)
         }
         # The longest first: one secret may be the beginning of another.
         longest_first = sorted(self._known, key=len, reverse=True)
@@ -222,6 +223,7 @@ class Redactor:
         # Once more, for a form may stand in a text that is JSON, inside of what is JSON. One that has a mark is found by it.
         forms = {outer for form in self._known for outer in _in_json(form)}
         forms = {form for form in forms if not any(mark in form for mark in _MARKS)}
+        forms -= {form for form in forms if any(other in form for other in forms - {form})}
         self._forms = tuple(sorted(form.encode("utf-8", "surrogatepass").decode("latin-1") for form in forms))
 
     def may_be_in(self, data: bytes) -> bool:
@@ -369,7 +371,30 @@ class Redactor:
         return evolve(message, parts=tuple(changed.get(number, part) for number, part in enumerate(message.parts)))
 
 
+def _written(value: str) -> set[str]:
+    """A value as programs write it: as it is, in JSON and in Python, in an address, in base64.
+
+    >>> sorted(_written("a/b c=12"))
+    ['EvYiBjPTEy', 'YS9iIGM9MT', 'a%2Fb%20c%3D12', 'a%2Fb+c%3D12', 'a/b c=12', 'a/b%20c%3D12', 'hL2IgYz0xM']
+    """
+    # `requests` escapes all it can, a browser's encodeURIComponent less; in a path a slash stays.
+    addresses = {quote(value, safe, errors="replace") for safe in ("", "/", "!'()*")}
+    return {
+        *_in_json(value), repr(value)[1:-1], *addresses, quote_plus(value, errors="replace"), *_in_base64(value),
+    }  # fmt: skip
+
+
+def _in_base64(value: str) -> Iterator[str]:
+    """The characters that it alone decides, wherever it begins: after nothing, or as in `user:password`."""
+    data = value.encode("utf-8", "replace")
+    for before in range(3):
+        begin, end = -(-before * 8 // 6), (before + len(data)) * 8 // 6
+        for encode in (b64encode, urlsafe_b64encode):
+            yield encode(bytes(before) + data)[begin:end].decode()
+
+
 def _in_json(value: str) -> set[str]:
+    """Where quotes, backslashes and what is not ASCII may be escaped."""
     return {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
 
 

@@ -1,7 +1,7 @@
 """The secrets of this process: what is never written down, whoever writes.
 
-Values of the environment whose names speak of secrets, texts in the shapes of keys, and what people declare. They are
-kept from the journal (and so from exports and tables), from what is left in a notebook, and from logs. The model of the
+Values of the environment whose names speak of secrets, passwords in its addresses, texts in the shapes of keys, and what
+people declare. They are kept from the journal (and so from exports and tables), from what is left in a notebook, and from logs. The model of the
 running turn sees what tools return; what it is told in a later program comes from the journal.
 """
 
@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias, TypeVar, cast
+from urllib.parse import unquote
 
 from turncell.core import codec
 from turncell.core.events import (
@@ -72,9 +74,21 @@ def _named() -> dict[str, str]:
         now = None if now is None else now.copy()  # first: what is set or taken away meanwhile is seen the next time
         # Another thread may take a variable away meanwhile.
         values = [(name, os.environ.get(name, "")) for name in list(os.environ)]
-        _of_names = {value: name for name, value in values if len(value) >= LEAST_CHARS and is_secret_name(name)}
+        secret = [(name, value) for name, value in values if is_secret_name(name)]
+        secret += [(name, one) for name, value in values if "://" in value for one in _passwords(value)]
+        _of_names = {value: name for name, value in secret if len(value) >= LEAST_CHARS}
         _read = now
     return _of_names
+
+
+def _passwords(addresses: str) -> Iterator[str]:
+    """Those in addresses, as in `DATABASE_URL`: as they are written there, and as they are.
+
+    >>> list(_passwords("postgresql://ada:open%2Fsesame@db.example/notes"))
+    ['open%2Fsesame', 'open/sesame']
+    """
+    for password in re.findall(r"://[^\s:@/]*:([^\s@/]+)@", addresses):
+        yield from dict.fromkeys((password, unquote(password)))
 
 
 def redact(*secrets: str, patterns: tuple[str, ...] | list[str] = ()) -> None:
