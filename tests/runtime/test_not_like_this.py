@@ -168,9 +168,10 @@ def test_malformed_or_truncated_arguments_become_an_empty_object_and_the_tool_ru
 
 
 @pytest.mark.feature("B2")
-def test_arguments_that_were_cut_off_before_they_began_are_no_arguments() -> None:
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+def test_arguments_that_were_cut_off_before_they_began_are_no_arguments(reason: str) -> None:
     mails = Mails()
-    answer = reply(calls=[Call("mail", "")], finish_reason="length")
+    answer = reply(calls=[Call("mail", "")], finish_reason=reason)
     run, _ = served([answer, reply("I see.")], tools=[mails.tool()], mode="auto")
     assert not mails.sent and run.tool_calls[0].status == "invalid"
 

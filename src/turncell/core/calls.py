@@ -23,6 +23,8 @@ IN_DOUBT_SKIPPED = (
 SKIPPED = "skipped: a new message arrived"
 ANSWERED = "skipped: the answer was given by an earlier call of this step"
 _PLAIN = Traits()
+_CUT_OFF = {"length": "at the model's output limit", "filter": "by the provider's filter"}
+"""What may end an answer in the middle of a call, by its finish reason."""
 
 
 def judged(turn: Turn, s: Judged) -> None:
@@ -35,17 +37,15 @@ def judged(turn: Turn, s: Judged) -> None:
         traits[judgement.call_id] = judgement.traits
     turn.set(is_judging=False, traits=traits)
     step = turn.run.steps[-1]
-    is_cut = step.finish_reason == "length"
+    cut_off = _CUT_OFF.get(step.finish_reason or "")
     judgements: dict[str, Judgement] = {}
     for call in step.calls:
         if call.status != "proposed" or call.verdict is not None:
             continue
         j = said.get(call.call_id) or Judgement(call.call_id, problem="the call was not judged")
-        if is_cut and not call.arguments_text.strip():
+        if cut_off is not None and not call.arguments_text.strip():
             # Text that was cut is no JSON and is refused as such; text that was cut off before it began looks like none.
-            j = Judgement(
-                call.call_id, j.effect, problem="the call was cut off at the model's output limit; make it again"
-            )
+            j = Judgement(call.call_id, j.effect, problem=f"the call was cut off {cut_off}; make it again")
         judgements[call.call_id] = j
         turn.record(
             ev.CallProposed, call_id=call.call_id, name=call.name, arguments=j.arguments, digest=j.digest,
