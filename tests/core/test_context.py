@@ -28,7 +28,7 @@ from turncell.core.context import (
 )
 from turncell.core.events import Compacted, Pruned
 from turncell.core.fold import Edit, RunState, fold
-from turncell.core.parts import Message, Text, ToolCall, ToolResult
+from turncell.core.parts import Image, Message, Text, ToolCall, ToolResult
 
 SIZES = st.sampled_from([0, 1, 40, 300, 1_000, 6_000])
 STEP = st.tuples(SIZES, st.lists(SIZES, max_size=3))
@@ -140,6 +140,15 @@ def test_a_result_is_cut_to_its_head_and_a_mark_and_a_second_time_not() -> None:
     assert once.content == "x" * HEAD_CHARS + "\n[cut: 4,600 more characters; the whole is in the history]"
     assert cut(once, HEAD_CHARS) is once
     assert cut(short := ToolResult("c", "look", "x" * (HEAD_CHARS + 50)), HEAD_CHARS) is short
+
+
+def test_images_of_a_result_are_cut_with_it_where_its_head_is_short() -> None:
+    seen = ToolResult("c", "look", "[image 1]", images=(Image("iVBO", "image/png"),))
+    once = cut(seen, HEAD_CHARS)
+    assert (once.content, once.images) == ("[image 1]\n[cut: 1 image; the whole is in the history]", ())
+    assert cut(once, HEAD_CHARS) is once and cut(seen, 1_000) is seen
+    both = cut(ToolResult("c", "look", "x" * 5_000, images=seen.images * 2), HEAD_CHARS)
+    assert both.content.endswith("\n[cut: 4,600 more characters and 2 images; the whole is in the history]")
 
 
 @pytest.mark.feature("C3")

@@ -18,6 +18,7 @@ from turncell import (
     Agent,
     Context,
     Hooks,
+    Image,
     Message,
     ModelFailure,
     Passage,
@@ -49,6 +50,9 @@ from turncell.testing import ScriptedModel, call, fault, reply, serve
 
 LONG = "the tide is high " * 60
 """Some 250 tokens."""
+
+
+DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABpfZFQAAAAABJRU5ErkJggg=="
 
 
 @tool(effect="read")
@@ -153,6 +157,30 @@ class TestALongRun:
         context = Context(window_tokens=4_000, when_full="prune")
         run = Agent(model := looking(25), tools=[look], context=context).run_sync("Watch.")
         assert run.status == "completed" and not edits(run, Compacted) and len(model.requests) == 26
+
+    def test_images_of_old_results_are_cut_too(self) -> None:
+        @tool(effect="read")
+        def picture(at: int) -> Image:
+            """Look at the sea."""
+            return Image(DOT, "image/png")
+
+        model = ScriptedModel([*(call("picture", at=n) for n in range(14)), "High."])
+        context = Context(window_tokens=8_000, when_full="prune")
+        run = Agent(model, tools=[picture], context=context).run_sync("Watch.")
+        told = [part.images for one in model.requests[-1].messages for part in one.parts if part.type == "tool_result"]
+        assert (run.status, run.text) == ("completed", "High.")
+        assert not told[0] and told[-1] and len(told) == 14
+        assert all(call.display for call in run.tool_calls)  # the record has them all
+
+    def test_images_that_fit_no_window_are_left_out(self) -> None:
+        @tool(effect="read")
+        def pictures() -> list[Image]:
+            """Look at the sea."""
+            return [Image(DOT, "image/png")] * 10
+
+        model = ScriptedModel([call("pictures"), "Much."])
+        run = Agent(model, tools=[pictures], context={"window_tokens": 8_000}).run_sync("Watch.")
+        assert run.status == "completed" and "[cut: 10 images" in str(model.requests[1].messages[-1])
 
     def test_it_may_fail_instead(self) -> None:
         run = Agent(looking(25), tools=[look], context={"window_tokens": 2_000, "when_full": "fail"}).run_sync("Watch.")

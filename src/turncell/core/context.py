@@ -222,12 +222,16 @@ def _with_cuts(message: Message, heads: dict[str, int]) -> Message:
 
 
 def cut(result: ToolResult, head_chars: int) -> ToolResult:
-    """A result as its head and a mark; itself where that would save nothing."""
+    """A result as its head and a mark, without its images where the head is short; itself where that would save nothing."""
     left = len(result.content) - head_chars
-    if left <= MARK_CHARS:
+    images = len(result.images) if head_chars <= HEAD_CHARS else 0
+    what = [f"{left:,} more characters"] if left > MARK_CHARS else []
+    what += [f"{images} image{'s' * (images != 1)}"] if images else []
+    if not what:
         return result
-    mark = f"[cut: {left:,} more characters; the whole is in the history]"
-    return evolve(result, content=f"{result.content[:head_chars]}\n{mark}")
+    head = result.content[:head_chars] if left > MARK_CHARS else result.content
+    content = f"{head}\n[cut: {' and '.join(what)}; the whole is in the history]"
+    return evolve(result, content=content, images=() if images else result.images)
 
 
 def plan(
