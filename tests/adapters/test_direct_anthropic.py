@@ -7,8 +7,9 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from enum import Enum
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +22,7 @@ from turncell import Agent, ModelFailure, UsageError, export_markdown, tool
 from turncell.adapters.chat_format import chat_messages, encode
 from turncell.adapters.direct_anthropic import DirectAnthropic, MessagesReading
 from turncell.adapters.direct_anthropic_format import messages_body, served_text
+from turncell.adapters.direct_chat import is_closed
 from turncell.adapters.direct_responses_format import responses_body
 from turncell.adapters.price import Price
 from turncell.adapters.price_list import list_price
@@ -123,6 +125,11 @@ ANSWERS: dict[str, tuple[tuple[Part, ...], str, Usage]] = {
     "empty_arguments": ((ToolCall("call_1", "now", "", "toolu_1"),), "tool_calls", Usage(25, 15)),
     "whole_arguments": (
         (Text("Both."), ToolCall("call_1", "add", '{"a":1}', "toolu_1"), ToolCall("call_2", "add", '{"a":2}', "toolu_2")),
+        "tool_calls",
+        Usage(25, 15),
+    ),
+    "whole_arguments_without_an_end": (
+        (ToolCall("call_1", "add", '{"a":1}', "toolu_1"), ToolCall("call_2", "add", '{"a":2}', "toolu_2")),
         "tool_calls",
         Usage(25, 15),
     ),
@@ -513,6 +520,35 @@ class City(BaseModel):
     people: int = Field(ge=0)
 
 
+class Way(Enum):
+    TRAIN = "train"
+    BUS = "bus"
+
+
+class Trip(BaseModel):
+    to: City | None
+    by: Way
+
+
+class Glad(BaseModel):
+    kind: Literal["glad"]
+    words: list[str]
+
+
+class Sad(BaseModel):
+    kind: Literal["sad"]
+
+
+class Diary(BaseModel):
+    trips: list[Trip]
+    mood: Glad | Sad = Field(discriminator="kind")
+
+
+class Box(BaseModel):
+    name: str
+    inner: list[Box] = []
+
+
 @pytest.mark.feature("A19")
 class TestSchemas:
     def test_an_answer_is_held_to_a_type(self) -> None:
@@ -530,6 +566,35 @@ class TestSchemas:
             },
         }
         assert "tools" not in body
+
+    def test_classes_choices_and_unions_inside_are_held_too(self) -> None:
+        value = {"trips": [{"to": {"name": "Oslo", "people": 1}, "by": "train"}, {"to": None, "by": "bus"}], "mood": {
+            "kind": "glad", "words": ["yes"]}}  # fmt: skip
+        with serve([json.dumps(value)]) as server:
+            run = Agent(model(server), output=Diary).run_sync("Where?")
+            body = server.requests[0]
+        assert run.output == Diary.model_validate(value)
+        schema = body["output_config"]["format"]["schema"]
+        trip = schema["properties"]["trips"]["items"]
+        assert trip["properties"]["by"] == {"type": "string", "enum": ["train", "bus"]}
+        assert trip["properties"]["to"]["anyOf"][0]["required"] == ["name", "people"]
+        moods = schema["properties"]["mood"]["anyOf"]
+        assert [one["properties"]["kind"]["const"] for one in moods] == ["glad", "sad"]
+        assert "$ref" not in json.dumps(schema) and is_closed(schema) and "system" not in body
+
+    def test_a_list_of_classes_is_held_too(self) -> None:
+        with serve(['{"value": [{"name": "Oslo", "people": 1}]}']) as server:
+            run = Agent(model(server), output=list[City]).run_sync("Which?")
+            schema = server.requests[0]["output_config"]["format"]["schema"]
+        assert run.output == [City(name="Oslo", people=1)]
+        assert schema["properties"]["value"]["items"]["required"] == ["name", "people"]
+
+    def test_what_is_inside_itself_is_said_in_words(self) -> None:
+        with serve(['{"name": "a", "inner": [{"name": "b", "inner": []}]}']) as server:
+            run = Agent(model(server), output=Box).run_sync("Which?")
+            body = server.requests[0]
+        assert run.output == Box(name="a", inner=[Box(name="b")])
+        assert "output_config" not in body and "$defs" in body["system"][0]["text"]
 
     def test_what_no_grammar_can_say_is_said_in_words(self) -> None:
         with serve(['{"value": {"Oslo": 1}}']) as server:

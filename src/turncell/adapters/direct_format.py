@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import count as count_from
 from typing import Any
 
 from turncell.adapters.chat_format import legal_id
@@ -15,7 +16,9 @@ _UNSUPPORTED = {
     "maxLength", "pattern", "format", "minItems", "maxItems", "uniqueItems",
 }  # fmt: skip
 """Constraints that a provider's grammar may not know; each is checked again when the answer is parsed."""
-_REFUSED = {"oneOf", "allOf", "not", "if", "patternProperties", "prefixItems", "$ref", "$defs", "definitions"}
+_REFUSED = {"oneOf", "allOf", "not", "if", "patternProperties", "prefixItems", "definitions"}
+_MOST_SCHEMAS = 1_000
+"""In one, with what it refers to in its place: providers take no larger ones, and what refers twice each time doubles."""
 
 _SCHEMA_MODE = re.compile(r"(?:^|/)(?:o[1-9](?!-mini|-preview)|o[3-9]-mini|gpt-4o|gpt-4\.1|gpt-(?:[5-9]|\d\d)|codex)")
 
@@ -70,29 +73,50 @@ def image_url(image: Image) -> str:
 def strict_schema(schema: Mapping[str, Json]) -> dict[str, Json] | None:
     """The schema as both providers hold an answer to one: closed objects, every property required, no constraints.
 
-    Constraints become words of the description. None where the schema says what their grammars cannot, such as an
-    object with names of its own choosing, or one inside itself.
+    Constraints become words of the description, and what is referred to stands where it is. None where the schema says
+    what their grammars cannot, such as an object with names of its own choosing, or one inside itself.
 
     >>> strict_schema({"type": "object", "properties": {"n": {"type": "integer", "minimum": 1}}})
     {'type': 'object', 'properties': {'n': {'type': 'integer', 'description': 'minimum: 1'}}, 'additionalProperties': False, 'required': ['n']}
     """
+    return _strict(schema, schema.get("$defs") or {}, (), count_from(1))
+
+
+def _strict(
+    schema: Mapping[str, Json], definitions: Mapping[str, Any], inside: tuple[str, ...], numbers: Iterator[int]
+) -> dict[str, Json] | None:
+    if next(numbers) > _MOST_SCHEMAS:
+        return None
+    if isinstance(reference := schema.get("$ref"), str):
+        name = reference.removeprefix("#/$defs/")
+        if name in inside or not isinstance(definitions.get(name), dict):
+            return None
+        beside = {key: value for key, value in schema.items() if key != "$ref"}
+        return _strict(definitions[name] | beside, definitions, (*inside, name), numbers)
+    if "discriminator" in schema and "oneOf" in schema:  # their tags exclude each other
+        others = {key: value for key, value in schema.items() if key not in ("discriminator", "oneOf")}
+        schema = others | {"anyOf": schema["oneOf"]}
     if _REFUSED & schema.keys():
         return None
+
+    def inner(value: Json) -> dict[str, Json] | None:
+        return _strict(value, definitions, inside, numbers) if isinstance(value, dict) else None
+
     strict: dict[str, Json] = {}
     notes = [f"{name}: {value}" for name, value in schema.items() if name in _UNSUPPORTED - {"title"}]
     for name, value in schema.items():
-        if name in _UNSUPPORTED or name in ("additionalProperties", "required"):
+        if name in _UNSUPPORTED or name in ("additionalProperties", "required", "$defs"):
             continue
         if name == "properties":
-            value = {key: strict_schema(inner) for key, inner in value.items()}
+            value = {key: inner(one) for key, one in value.items()}
             if None in value.values():
                 return None
         elif name == "items":
-            value = strict_schema(value) if isinstance(value, dict) else None
+            value = inner(value)
             if value is None:
                 return None
         elif name == "anyOf":
-            value = [strict_schema(inner) for inner in value]
+            value = [inner(one) for one in value]
             if None in value:
                 return None
         strict[name] = value
