@@ -480,6 +480,35 @@ def test_the_environment_names_server_and_key(monkeypatch: pytest.MonkeyPatch) -
     assert caught.value.kind == "auth"
 
 
+@pytest.mark.feature("G6")
+@pytest.mark.parametrize(
+    ("base_url", "path"),
+    [
+        (" {}/v1/\n", "/v1/chat/completions"),
+        ("{}/v1?api-version=1", "/v1/chat/completions?api-version=1"),
+        ("{}/v1/chat/completions?api-version=1", "/v1/chat/completions?api-version=1"),
+    ],
+)
+def test_a_query_of_the_address_stays_behind_the_path(base_url: str, path: str) -> None:
+    async def main() -> bytes:
+        async with byte_server(plain(wire("empty_deltas"))) as server:
+            origin = server.url.removesuffix("/v1")
+            await hear(DirectChat("m", base_url=base_url.format(origin)))
+            return server.requests[0][0]
+
+    assert asyncio.run(main()).split()[1].decode() == path
+
+
+@pytest.mark.feature("E3")
+def test_what_a_key_of_ones_own_pays_behind_a_gateway_counts() -> None:
+    usage = {"prompt_tokens": 9, "completion_tokens": 4, "cost": 0.01, "cost_details": {"upstream_inference_cost": 0.2}}
+    chunk = {"choices": [{"delta": {"content": "Hi"}, "finish_reason": "stop"}]}
+    for is_byok, cost_usd in ((True, 0.21), (False, 0.01)):
+        with serve([raw(chunk, {"choices": [], "usage": usage | {"is_byok": is_byok}})]) as server:
+            run = Agent(DirectChat("m", base_url=server.base_url)).run_sync("go")
+        assert run.cost_usd == pytest.approx(cost_usd)
+
+
 def test_costs_are_the_providers_the_users_or_unknown() -> None:
     def end(name: str, model: str = "m", **more: Any) -> Finished:
         async def main() -> Finished:

@@ -57,6 +57,14 @@ ANSWERS: dict[str, tuple[tuple[Part, ...], str]] = {
     "open_reasoning": ((Reasoning("let me see"), Text("21")), "stop"),
     "without_deltas": (WHOLE, "tool_calls"),
     "only_the_end": (WHOLE, "tool_calls"),
+    "calls_left_out": (
+        (
+            Text("I add."),
+            ToolCall("call_1", "add", '{"a":1}', "call_1"),
+            ToolCall("call_2", "add", '{"a":2}', "call_2"),
+        ),
+        "tool_calls",
+    ),
     "unknown_events": ((Text("fine"),), "stop"),
     "characters_cut_in_two": (
         (
@@ -205,6 +213,13 @@ class TestSchemas:
         assert (answer_format["type"], answer_format["strict"]) == ("json_schema", True)
         assert answer_format["schema"]["required"] == ["name", "people"]
         assert answer_format["schema"]["additionalProperties"] is False
+
+    def test_a_list_of_classes_is_held_too(self) -> None:
+        with serve(['{"value": [{"name": "Oslo", "people": 700000}]}']) as server:
+            run = Agent(model(server), output=list[City]).run_sync("Which?")
+            answer_format = server.requests[0]["text"]["format"]
+        assert run.output == [City(name="Oslo", people=700000)]
+        assert answer_format["strict"] is True and "$ref" not in json.dumps(answer_format)
 
     def test_what_no_grammar_can_say_is_a_wish(self) -> None:
         with serve(['{"value": {"Oslo": 1}}']) as server:

@@ -166,6 +166,9 @@ class ChatReading:
             cost = as_cost(known.get(name))
             if cost is not None:
                 self.cost_usd = cost / per_usd
+        if known.get("is_byok") is True and self.cost_usd is not None:
+            # OpenRouter's fee; the provider behind it takes its part from the user's own key.
+            self.cost_usd += as_cost(as_object(known.get("cost_details")).get("upstream_inference_cost")) or 0.0
 
 
 def _read_delta(delta: dict[str, Any], fragments: list[Fragment], sealed_by: str) -> None:

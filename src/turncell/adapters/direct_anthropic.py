@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, ClassVar, Unpack, get_args
+from urllib.parse import urlsplit
 
 from turncell.adapters.chat_format import clean, encode
 from turncell.adapters.direct_anthropic_format import (
@@ -80,7 +81,7 @@ class DirectAnthropic(DirectModel):
         return MessagesReading(self.name, key, self._sealed_by)
 
     def _endpoint(self) -> str:
-        return f"{self.base_url.removesuffix('/v1')}/v1/messages"
+        return self._at("/messages" if urlsplit(self.base_url).path.rstrip("/").endswith("/v1") else "/v1/messages")
 
     def _let_in(self, key: str) -> dict[str, str]:
         return {"x-api-key": key}
@@ -120,7 +121,7 @@ class MessagesReading(EventReading):
             case "content_block_delta":
                 return self._delta(event["index"], event["delta"])
             case "content_block_start":
-                return self._start(event["index"], event["content_block"])
+                return self._ended(event["index"]) + self._start(event["index"], event["content_block"])
             case "content_block_stop":
                 return self._stop(event["index"])
             case "message_start":
@@ -132,6 +133,7 @@ class MessagesReading(EventReading):
                 self._count(event.get("usage"))
             case "message_stop":
                 self.is_over = True
+                return [fragment for index in (self._inputs | self._seals) for fragment in self._ended(index)]
             case "message":
                 return self._whole(event)
             case kind if kind == "error" or event.get("error"):
@@ -205,6 +207,10 @@ class MessagesReading(EventReading):
             self._inputs[index] = ""
             return [CallFragment(index, None, None, delta["partial_json"])]
         return []
+
+    def _ended(self, index: Any) -> list[Fragment]:
+        """Of a block that nobody has said to end: what came with its beginning, which a call must not run without."""
+        return [] if index in self._served else self._stop(index)
 
     def _stop(self, index: Any) -> list[Fragment]:
         whole, sealed = self._inputs.pop(index, ""), self._seals.pop(index, "")

@@ -94,7 +94,7 @@ class DirectChat(DirectModel):
         return ChatReading(self.name, key, self._sealed_by)
 
     def _endpoint(self) -> str:
-        return self.base_url + ("" if self.base_url.endswith("/chat/completions") else "/chat/completions")
+        return self._at("/chat/completions")
 
     def _holds_schema(self) -> bool:
         # Many servers take the field and do not heed it: only who runs one knows.

@@ -258,6 +258,12 @@ class DirectModel(ABC):
     def _endpoint(self) -> str:
         """The URL that is asked."""
 
+    def _at(self, path: str) -> str:
+        """The URL of this path at the server; a query of `base_url` (a gateway's version) stays behind it."""
+        base, mark, query = self.base_url.partition("?")
+        base = base.rstrip("/")
+        return (base if base.endswith(path) else base + path) + mark + query
+
     def _let_in(self, key: str) -> dict[str, str]:
         """The headers with the key."""
         return {"Authorization": f"Bearer {key}"}

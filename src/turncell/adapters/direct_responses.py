@@ -55,7 +55,7 @@ class DirectResponses(DirectModel):
         return ResponsesReading(self.name, key, self._sealed_by)
 
     def _endpoint(self) -> str:
-        return f"{self.base_url}/responses"
+        return self._at("/responses")
 
     def _holds_schema(self) -> bool:
         return openai_has_schema_mode(self.model)
@@ -78,7 +78,10 @@ class ResponsesReading(EventReading):
         """The numbers of items of which something was read."""
         self._whole: set[Any] = set()
         self._phased: set[Any] = set()
-        self._has_calls = False
+        self._calls: dict[Any, str] = {}
+        """The ids of calls that have begun, by the number of their item."""
+        self._written: set[str | None] = set()
+        """The ids of calls whose arguments came; None for arguments of which nobody knows whose they are."""
         self._has_refused = False
 
     def _event(self, event: dict[str, Any]) -> list[Fragment]:
@@ -127,7 +130,7 @@ class ResponsesReading(EventReading):
         if response.get("status") == "incomplete":
             reason = as_text(as_object(response.get("incomplete_details")).get("reason"))
             return _REASONS.get(reason or "", "other")
-        if self._has_calls:
+        if self._calls or self._written:
             return "tool_calls"
         return "filter" if self._has_refused else "stop"
 
@@ -141,6 +144,7 @@ class ResponsesReading(EventReading):
 
     def _arguments(self, index: Any, text: str) -> list[Fragment]:
         self._read.add(index)
+        self._written.add(self._calls.get(index))
         return [CallFragment(index, None, None, text)] if text else []
 
     def _begun(self, index: Any, item: dict[str, Json]) -> list[Fragment]:
@@ -148,7 +152,7 @@ class ResponsesReading(EventReading):
             return self._phase(index, item)
         if item["type"] != "function_call":
             return []
-        self._has_calls = True
+        self._calls[index] = item["call_id"]
         return [CallFragment(index, item["call_id"], item["name"])]
 
     def _phase(self, index: Any, item: dict[str, Json]) -> list[Fragment]:
@@ -166,7 +170,9 @@ class ResponsesReading(EventReading):
         match item["type"]:
             case "function_call":
                 # Again with its id: where the item was never said to begin, it begins here.
-                self._has_calls = True
+                self._calls[index] = item["call_id"]
+                if item.get("arguments") or not is_new:
+                    self._written.add(item["call_id"])
                 return [CallFragment(index, item["call_id"], item["name"], (item.get("arguments") or "") * is_new)]
             case "message" if is_new:
                 contents = item.get("content") or ()
@@ -196,8 +202,17 @@ class ResponsesReading(EventReading):
     def _closed(self, response: dict[str, Json]) -> list[Fragment]:
         self._response, self.is_over = response, True
         self.answered_by = as_text(response.get("model")) or self.answered_by
+        output = response.get("output") or ()
         if self._read or self._whole:
-            return []
-        return [
-            fragment for index, item in enumerate(response.get("output") or ()) for fragment in self._done(index, item)
-        ]
+            return [call for item in output if (call := self._left_out(item)) is not None]
+        return [fragment for index, item in enumerate(output) for fragment in self._done(index, item)]
+
+    def _left_out(self, item: dict[str, Json]) -> CallFragment | None:
+        """A call that no event before has told of, or only its name: it must not be lost, nor run without its arguments."""
+        is_whole = item["type"] == "function_call" and item.get("status") in (None, "completed")
+        if not is_whole or item["call_id"] in self._written:
+            return None
+        if None in self._written and item["call_id"] in self._calls.values():
+            return None
+        self._written.add(item["call_id"])
+        return CallFragment(None, item["call_id"], item["name"], item.get("arguments") or "")

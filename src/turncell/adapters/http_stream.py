@@ -290,7 +290,8 @@ class _Bursts(AsyncIterator[list[T]]):
 
 
 def check_url(url: str) -> str:
-    """The URL without a slash at its end; UsageError for what is none."""
+    """The URL without blanks around it and a slash at its end; UsageError for what is none."""
+    url = url.strip()
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise UsageError(f"base_url begins with http:// or https:// and a host; found {hide_keys(url)!r}")
@@ -355,6 +356,8 @@ def _cause(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return f"the name {error.host!r} is not known ({error.os_error.strerror or error.os_error})"
     if type(error) is aiohttp.ClientResponseError:
+        if "content-encoding" in error.message:  # in what was not asked for, and cannot be read here
+            return error.message
         return "what answers there does not speak HTTP as it should; does the address have the right port?"
     if isinstance(error, aiohttp.ClientConnectorError) and error.ssl and not error.os_error.errno:
         return "TLS failed; does the address begin with the right one of http and https?"
@@ -363,6 +366,8 @@ def _cause(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientPayloadError):
         return "it was closed in the middle of the answer"
     if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "it was closed before the answer"
+    if isinstance(error, aiohttp.ClientOSError) and error.errno is None:  # while the request was being written
         return "it was closed before the answer"
     if isinstance(error, OSError) and error.strerror:
         # asyncio says "Connect call failed" whatever the reason was.
