@@ -259,6 +259,8 @@ def test_what_does_not_speak_http_is_said_in_words() -> None:
 
     found = fail(garbage)
     assert found.kind == "connection" and "does not speak HTTP" in str(found) and "\n" not in str(found)
+    packed = fail(plain(b"\x0b\x02\x80hello\x03", headers="Content-Encoding: br\r\n"))
+    assert "content-encoding" in str(packed) and "does not speak HTTP" not in str(packed)
 
 
 @pytest.mark.feature("A13")
@@ -270,6 +272,44 @@ def test_how_long_to_wait_is_told() -> None:
     assert 200 < (retry_after({"Retry-After": at}) or 0) <= 300
     assert retry_after({"Retry-After": format_datetime(datetime(2001, 1, 1, tzinfo=UTC))}) == 0.0
     assert retry_after({"Retry-After": "soon"}) is None
+
+
+@pytest.mark.feature("A13")
+@pytest.mark.parametrize(
+    "headers",
+    [{"retry-after-ms": "inf"}, {"Retry-After": "9" * 400}, {"Retry-After": "1763816734"},
+     {"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"}],
+)  # fmt: skip
+def test_a_pause_of_years_is_none(headers: dict[str, str]) -> None:
+    """A batch would wait for it."""
+    assert retry_after(headers) is None
+    assert retry_after(headers | {"Retry-After": "3", "retry-after-ms": "inf"}) == 3.0
+
+
+@pytest.mark.feature("A13")
+def test_the_pause_may_stand_in_an_error_frame() -> None:
+    error = {"code": "rate_limit_exceeded", "message": "Rate limit reached for m. Please try again in 1.2s."}
+    assert said_failure("m", {"error": error}).retry_after_s == 1.2
+    assert said_failure("m", {"error": {"message": "Try again in 3s", "code": "invalid_request"}}).retry_after_s is None
+
+
+@pytest.mark.feature("A13")
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("auth", {"type": "invalid_request_error", "message": "Your credit balance is too low to access the API."}),
+        (
+            "auth",
+            {"code": 400, "message": "API key not valid. Please pass a valid API key.", "status": "INVALID_ARGUMENT"},
+        ),
+        ("not_found", {"message": "The model `x` does not exist", "code": "model_not_found"}),
+        ("not_found", {"message": "Model Not Exist", "type": "invalid_request_error"}),
+        ("not_found", {"message": "x/y is not a valid model ID", "code": 400}),
+        ("bad_request", {"message": "temperature is not a number", "type": "invalid_request_error"}),
+    ],
+)
+def test_a_bad_request_may_be_one_of_this_model_alone(kind: str, error: dict[str, Any]) -> None:
+    assert said_failure("m", {"error": error}, status_code=400).kind == kind
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from turncell.adapters.keys import remedy
-from turncell.adapters.provider_failures import BY_STATUS, hide_keys, is_too_long, retry_after, said_pause
+from turncell.adapters.provider_failures import (
+    BY_STATUS,
+    hide_keys,
+    is_too_long,
+    kind_of_bad_request,
+    retry_after,
+    said_pause,
+)
 from turncell.errors import FailureKind, ModelFailure
 
 _BY_CLASS: dict[str, FailureKind] = {
@@ -143,6 +150,8 @@ def _kind(chain: list[BaseException], names: set[str], text: str, status_code: i
         return "connection"
     if _NO_KEY.search(text):
         return "auth"
+    if status_code == 400:
+        return kind_of_bad_request(text)
     if status_code is not None:
         return BY_STATUS.get(status_code, "overloaded" if status_code >= 500 else "bad_request")
     if re.search(r"overloaded|server_error|service unavailable|internal (server )?error", text, re.I):

@@ -41,6 +41,13 @@ _TOO_LONG = re.compile(
     r"|range of input length|inputs` tokens \+",
     re.I,
 )
+_OF_ANOTHER_STATUS: tuple[tuple[re.Pattern[str], FailureKind], ...] = (
+    (re.compile(r"credit balance|api key not valid|invalid api key", re.I), "auth"),
+    (re.compile(r"\bmodel not exist|not a valid model id|\binvalid model: ", re.I), "not_found"),
+)
+"""Words of Anthropic, Google, DeepSeek, OpenRouter and Mistral for what they call a bad request: another model may answer it."""
+MOST_PAUSE_S = 86_400.0
+"""A longer one is a mistake, such as a time of day in seconds since 1970, and batches would wait for it."""
 _PAUSE = re.compile(r"(?:retryDelay\W{1,4}|(?:try again|retry) (?:in|after) )(\d+(?:\.\d+)?) ?(ms|s\b|sec)", re.I)
 _BUSY = re.compile(r"overloaded|server_error|service unavailable|internal (server )?error|at capacity", re.I)
 
@@ -57,6 +64,8 @@ def said_failure(
     if status_code is None:
         status_code = said
     kind = _kind(status_code, codes, text)
+    if retry_after_s is None and kind in ("rate_limit", "overloaded"):
+        retry_after_s = said_pause(text)
     message = shown(text, key) or (f"status {status_code}" if status_code else "an error without a word about it")
     if kind == "not_found":
         message += f"; check the name in {model!r}, and base_url if you gave one"
@@ -81,6 +90,11 @@ def body_failure(
     return said_failure(model, error, status_code=status_code, retry_after_s=pause_s, key=key)
 
 
+def kind_of_bad_request(text: str) -> FailureKind:
+    """What a status of 400 means, by its words: some have it where others have 401 or 404."""
+    return next((kind for words, kind in _OF_ANOTHER_STATUS if words.search(text)), "bad_request")
+
+
 def is_too_long(status_code: int | None, text: str) -> bool:
     """Whether these words say that the prompt does not fit: each server has its own."""
     return status_code in (None, 400, 413, 422, 500) and _TOO_LONG.search(text) is not None
@@ -93,14 +107,13 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     (2.5, 0.04, None)
     """
     lower = {str(name).lower(): str(value) for name, value in headers.items()}
-    try:
-        if "retry-after-ms" in lower:
-            return max(0.0, float(lower["retry-after-ms"]) / 1000)
-    except ValueError:
-        pass
-    value = lower.get("retry-after", "")
+    pauses = (_seconds(lower.get("retry-after-ms", ""), 1000), _seconds(lower.get("retry-after", "")))
+    return next((pause_s for pause_s in pauses if pause_s is not None and pause_s <= MOST_PAUSE_S), None)
+
+
+def _seconds(value: str, per_second: int = 1) -> float | None:
     if re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):
-        return float(value)
+        return max(0.0, float(value) / per_second)
     try:
         at = parsedate_to_datetime(value)
     except ValueError:
@@ -178,6 +191,10 @@ def _kind(status_code: int | None, codes: str, text: str) -> FailureKind:
         return "context_length"
     if by_code == "auth" and status_code == 429:
         return "auth"
+    if status_code == 400:
+        if by_code in ("auth", "not_found"):
+            return by_code
+        return kind_of_bad_request(text)
     if status_code is not None:
         return BY_STATUS.get(status_code, "overloaded" if status_code >= 500 else "bad_request")
     if by_code is not None:
