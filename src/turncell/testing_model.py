@@ -24,10 +24,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, TypeAlias, cast, get_args
 
-from turncell.core.deltas import CallFragment, Finished, Fragment, ImageFragment, ReasoningFragment
-from turncell.core.events import CostBasis, FinishReason
-from turncell.core.parts import Image, Message, Reasoning, Text, ToolCall, ToolResult, Usage
+from turncell.core.deltas import Finished, Fragment
+from turncell.core.events import CostBasis
+from turncell.core.parts import Image, Message, Reasoning, Text, ToolCall, ToolResult
 from turncell.errors import FailureKind, ModelFailure, UsageError
+from turncell.runtime.model_call import odd
 from turncell.runtime.ports import TOOL_CHOICES, Capabilities, Model, ModelRequest, ToolSpec, capabilities_of
 
 MakeModel: TypeAlias = Callable[[], Model]
@@ -411,18 +412,7 @@ def _check_whole(fragments: list[Fragment]) -> None:
 
 
 def _check_fragment(fragment: object) -> None:
-    if isinstance(fragment, str):
-        return
-    if isinstance(fragment, ReasoningFragment):
-        is_right = isinstance(cast(object, fragment.text), str)
-    elif isinstance(fragment, CallFragment):
-        texts = (fragment.provider_id or "", fragment.name or "", fragment.arguments)
-        is_right = all(isinstance(cast(object, text), str) for text in texts)
-    elif isinstance(fragment, ImageFragment):
-        is_right = isinstance(cast(object, fragment.data), str)
-    else:
-        assert isinstance(fragment, Finished), f"{fragment!r} is no fragment"
-        is_right = isinstance(cast(object, fragment.usage), Usage) and fragment.finish_reason in get_args(FinishReason)
-        is_right = is_right and fragment.cost_basis in get_args(CostBasis)
-        is_right = is_right and (fragment.cost_usd is None or 0 <= fragment.cost_usd < math.inf)
-    assert is_right, f"a fragment with values of a wrong kind: {fragment!r}"
+    wrong = odd([fragment])  # what a run refuses
+    assert wrong is None, wrong
+    if isinstance(fragment, Finished):
+        assert fragment.cost_basis in get_args(CostBasis), f"a fragment with values of a wrong kind: {fragment!r}"

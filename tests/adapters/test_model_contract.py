@@ -14,6 +14,7 @@ from turncell.adapters.direct_chat import DirectChat
 from turncell.adapters.direct_responses import DirectResponses
 from turncell.adapters.litellm_model import LiteLLMModel
 from turncell.core.deltas import Finished, Fragment
+from turncell.core.parts import Usage
 from turncell.errors import ModelFailure
 from turncell.runtime.ports import Capabilities, Model, ModelRequest
 from turncell.testing import (
@@ -74,6 +75,7 @@ class Broken:
 
     name = "broken"
     capabilities: Any = Capabilities()
+    usage = Usage()
 
     def __init__(self, how: str) -> None:
         self._how = how
@@ -101,7 +103,7 @@ class Broken:
             if self._how == "a_stream_that_is_left":
                 await asyncio.sleep(1.1)
             raise
-        yield [Finished("stop")]
+        yield [Finished("stop", self.usage)]
         if self._how == "exactly_one":
             yield [Finished("stop")]
 
@@ -113,6 +115,13 @@ class Broken:
 def test_a_model_that_breaks_a_clause_is_told_which(how: str) -> None:
     with pytest.raises(AssertionError, match=f"does not hold this: {how.replace('_', ' ')}"):
         check_model(lambda: Broken(how))
+
+
+def test_what_a_run_would_refuse_is_told() -> None:
+    model = Broken("not at all")
+    model.usage = Usage(-1, 2)
+    with pytest.raises(AssertionError, match="input_tokens=-1"):
+        check_model(lambda: model)
 
 
 def test_a_failure_that_is_no_model_failure_is_told() -> None:

@@ -183,7 +183,7 @@ def _opened(model: Model, request: ModelRequest) -> Any:
     raise ModelFailure("unknown", f"{what}; make it an async generator: 'async def', with 'yield' in it")
 
 
-def _odd(burst: Any) -> str | None:
+def odd(burst: Any) -> str | None:
     """What is wrong with what a model has yielded, in words; None where nothing is."""
     if not isinstance(burst, list | tuple):
         return f"{_shown(burst)} where a list of fragments is wanted"
@@ -284,8 +284,8 @@ class Stream:
                         if has_latency:
                             driver.tell_latency("gap", gap_s)
                     last = now
-                    if (odd := _odd(burst)) is not None:
-                        self._failure = ("protocol", f"the model {self.model.name} has sent {odd}", None)
+                    if (wrong := odd(burst)) is not None:
+                        self._failure = ("protocol", f"the model {self.model.name} has sent {wrong}", None)
                         break
                     # The list is the model's own, and may be one that it keeps.
                     end = burst[-1] if burst else None
