@@ -139,6 +139,25 @@ class TestALongRun:
         assert {edit.model for edit in edits(run, Compacted)} == {"scripted"}
         assert any("small gave no summary: overloaded: busy" in note for note in notes(run, "context"))
 
+    @pytest.mark.feature("A13")
+    def test_a_model_that_is_only_busy_is_asked_for_the_summary_again(self) -> None:
+        busy = [ModelFailure("rate_limit", "busy", retry_after_s=0.01), ModelFailure("connection", "lost")]
+
+        def answer(request: ModelRequest) -> Any:
+            if is_summary(request):
+                return busy.pop() if busy else "It was looked at the sea."
+            return call("look", at=request.step) if request.step <= 8 else "High."
+
+        run = run_of(model := ScriptedModel(answer))
+        summaries = edits(run, Compacted)
+        assert run.status == "completed" and {edit.summary for edit in summaries} == {"It was looked at the sea."}
+        assert len(list(filter(is_summary, model.requests))) == len(summaries) + 2
+        assert [
+            note.startswith(kind) for note, kind in zip(notes(run, "retry"), ("connection", "rate_limit"), strict=True)
+        ]
+        (again,) = replay(run.session)
+        assert compare(run, again) is None
+
     @pytest.mark.parametrize(
         "summary", ["", ModelFailure("bad_request", "no"), call("look", at=1)], ids=["nothing", "a failure", "a call"]
     )

@@ -19,6 +19,7 @@ from turncell.core.deltas import Finished
 from turncell.core.events import CostBasis
 from turncell.core.fold import total_usage
 from turncell.core.parts import Message, Reasoning, Text, ToolCall, ToolResult, Usage
+from turncell.core.streaming import BACKOFF_S, MAX_WAIT_S, TRANSIENT
 from turncell.errors import ModelFailure, UnknownModelError, say
 from turncell.runtime.budget import Refusal
 from turncell.runtime.hooks import HookFailed, Vetoed
@@ -61,9 +62,15 @@ class Summary:
 async def summarise(
     driver: Driver, model: Model, messages: Sequence[Message], *, task: str, most_tokens: int, window_tokens: int
 ) -> Summary:
-    """Ask the small tier where there is one, then the model of the step. What fails is noted."""
+    """Ask the small tier where there is one, then the model of the step. What fails is noted.
+
+    The last of them is asked again where it is only busy, as for an answer: without a summary the model would go on
+    without what was said.
+    """
     asked: list[tuple[str, Finished]] = []
-    for candidate in await _candidates(driver, model):
+    candidates = await _candidates(driver, model)
+    begin = driver.loop_state.begin
+    for candidate in candidates:
         own = capabilities_of(candidate).context_tokens
         record = transcript(messages, min(window_tokens, own or window_tokens) // 2)
         run = driver.loop_state.run
@@ -74,7 +81,8 @@ async def summarise(
             ),)),),
             instructions=INSTRUCTIONS, max_tokens=max(256, 2 * most_tokens), run_id=run.run_id, step=len(run.steps),
         )  # fmt: skip
-        text, end, problem = await _ask(driver, candidate, request)
+        attempts = begin.attempts if begin is not None and candidate is candidates[-1] else 1
+        text, end, problem = await _ask_patiently(driver, candidate, request, attempts)
         if end is not None:
             asked.append((candidate.name, end))
         if text:
@@ -105,20 +113,42 @@ async def _candidates(driver: Driver, model: Model) -> list[Model]:
     return [small] if small.name == model.name else [small, model]
 
 
-async def _ask(driver: Driver, model: Model, request: ModelRequest) -> tuple[str, Finished | None, str]:
-    """The text, the end of the answer, and what went wrong; never raises but for being cancelled."""
+async def _ask_patiently(
+    driver: Driver, model: Model, request: ModelRequest, attempts: int
+) -> tuple[str, Finished | None, str]:
+    """As `_ask`, and up to so many times where it fails for a passing reason before it has said anything."""
+    for attempt in range(1, attempts + 1):
+        text, end, problem, refused = await _ask(driver, model, request)
+        if refused is None or refused.kind not in TRANSIENT or attempt == attempts:
+            break
+        wait_s = BACKOFF_S * 2 ** (attempt - 1) if refused.retry_after_s is None else refused.retry_after_s
+        if wait_s > MAX_WAIT_S:
+            break
+        driver.note("retry", f"{problem}; asking {model.name} for a summary again in {wait_s:g} s")
+        await asyncio.sleep(wait_s)
+    return text, end, problem
+
+
+async def _ask(
+    driver: Driver, model: Model, request: ModelRequest
+) -> tuple[str, Finished | None, str, ModelFailure | None]:
+    """The text, the end of the answer, what went wrong, and how the provider refused before it said anything.
+
+    Never raises but for being cancelled.
+    """
     hooks, silence_s = driver.setup.hooks, driver.setup.silence_s
     try:
         if hooks.has("before_model"):
             request = await hooks.ask("before_model", request, ModelRequest)
     except (HookFailed, Vetoed) as error:
-        return "", None, str(error)
+        return "", None, str(error), None
     reserved = await reserve(driver.setup.budget, model, request, steps=0)
     if isinstance(reserved, Refusal):
-        return "", None, reserved.message
+        return "", None, reserved.message, None
     pieces: list[str] = []
     end: Finished | None = None
     problem = "it said nothing"
+    refused: ModelFailure | None = None
     try:
         async with asyncio.timeout(silence_s) as silence, aclosing(model.stream(request)) as stream:  # type: ignore[type-var]
             async for burst in stream:
@@ -129,6 +159,7 @@ async def _ask(driver: Driver, model: Model, request: ModelRequest) -> tuple[str
                     break
     except ModelFailure as failure:
         problem = f"{failure.kind}: {failure.message}"
+        refused = failure if not pieces else None
     except TimeoutError:
         problem = f"it has said nothing for {silence_s:g} s"
     except Exception as error:
@@ -141,7 +172,7 @@ async def _ask(driver: Driver, model: Model, request: ModelRequest) -> tuple[str
             usd = end.cost_usd if end is not None else None
             reserved.settle(tokens=spent_tokens(end.usage if end is not None else None), usd=usd)
     text = clean("".join(pieces)).strip() if end is not None else ""
-    return text, end, problem
+    return text, end, problem, refused
 
 
 def transcript(messages: Sequence[Message], most_tokens: int) -> str:
