@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from tests.runtime.pieces import Gate
 from tests.runtime.rows import labeller, pid, sender
-from turncell import Agent, Budget, MemoryWriter, ModelFailure, Session, UsageError, runs_df, tool
+from turncell import Agent, Budget, MemoryWriter, ModelFailure, Price, Session, UsageError, model, runs_df, tool
 from turncell.runtime.batch import Progress
 from turncell.runtime.journal import Journal
 from turncell.runtime.ports import ModelRequest
@@ -347,6 +347,15 @@ class TestStopped:
         shared = Budget(steps=2)
         both = echoing(budget=shared).map(["a", "b", "c"], progress=False)
         assert sorted(both["status"]) == ["budget", "completed", "completed"] and shared.spent.steps == 2
+
+    def test_no_row_is_left_out_while_there_is_something_left(self) -> None:
+        """What an answer may take is a guess: of the rows that begin together the first one sets aside all there is."""
+        with serve([reply("Fine.")] * 12) as server:
+            priced = model("some", base_url=server.base_url, api_key="none", price=Price(10.0, 20.0))
+            budget = Budget(usd=0.01)
+            found = Agent(priced).map([f"row {n}" for n in range(12)], budget=budget, progress=False)
+        assert list(found["status"]) == ["completed"] * 12
+        assert budget.spent.usd == pytest.approx(found["cost_usd"].sum()) and budget.spent.usd < 0.005
 
 
 @pytest.mark.feature("F2")

@@ -276,6 +276,14 @@ class TestSharing:
         assert [run.result(LONG_S).status for run in (first, second)] == ["completed", "completed"]
         assert budget.spent.steps == 2
 
+    def test_what_another_has_really_spent_is_gone(self) -> None:
+        budget, gate = Budget(tokens=500), Gate()
+        first = Agent(ScriptedModel([gate.say("word " * 600)])).start("go", budget=budget)
+        gate.was_reached()
+        second = Agent(ScriptedModel(["never"])).start("go", budget=budget)
+        gate.open()
+        assert first.result(60).status == "completed" and second.result(60).status == "budget"
+
     def test_so_sub_agents_side_by_side_and_rows_of_a_batch_are_not_ended_by_guesses(self) -> None:
         writer = Agent(ScriptedModel(lambda request: [say("a word", delay_s=0.002)]), name="writer")
         tasks = [call("writer", task=str(number)) for number in range(8)]
