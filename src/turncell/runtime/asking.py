@@ -90,7 +90,8 @@ class Asking:
             task = driver.start(main())
             # Also where the task was cancelled before it had begun.
             task.add_done_callback(lambda _: end(Declined("the run was stopped")))
-            done.add_done_callback(lambda _: done.cancelled() and loop.call_soon_threadsafe(task.cancel))
+            # It keeps this for good, so that it must not be kept by it.
+            done.add_done_callback(lambda future: future.cancelled() and loop.call_soon_threadsafe(task.cancel))
 
         loop.call_soon_threadsafe(begin)
         return done
