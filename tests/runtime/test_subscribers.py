@@ -56,7 +56,7 @@ print(run.result(60).text, stuck.wait(60))
     assert (done.returncode, done.stdout, done.stderr) == (0, "done True\n", "")
 
 
-@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, RuntimeError, asyncio.CancelledError])
 def test_an_async_one_that_raises_gets_the_next_event_and_the_loop_lives_on(error: type[BaseException]) -> None:
     seen: list[Event] = []
 

@@ -371,9 +371,11 @@ async def _pump(subscription: Subscription, subscriber: Any, queue_loop: asyncio
             for event in one_by_one(events):
                 try:
                     await subscriber(event)
-                except (asyncio.CancelledError, GeneratorExit):
-                    raise
-                except BaseException:  # SystemExit too: it would end the loop of all runs
+                except BaseException as error:  # SystemExit too: it would end the loop of all runs
+                    task = asyncio.current_task()
+                    is_ended = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
+                    if is_ended or isinstance(error, GeneratorExit):
+                        raise
                     log.exception("subscriber %r raised on %s", subscriber, event.type)
     finally:
         subscription.close()
