@@ -100,6 +100,7 @@ PLAYED: dict[str, Found] = {
     "unknown_finish_reason": (HELLO, "other", PLAIN),
     "cut_by_length": ((Text("Hel"),), "length", PLAIN),
     "filtered": ((Text("Hel"),), "filter", PLAIN),
+    "refusal": ((Text("I cannot."),), "filter", COUNTED),
     "crlf": ((Text("Grüße 🌦"),), "stop", PLAIN),
     "cr": ((Text("Grüße 🌦"),), "stop", PLAIN),
     "characters_cut_in_two": (
@@ -189,6 +190,7 @@ async def hear(model: Model, request: ModelRequest | None = None) -> tuple[list[
 
 
 LITELLM_DIFFERS = {
+    "refusal": "loses its text",
     "arguments_as_an_object": "takes the object for its Python text",
     "usage_inside_the_choice": "loses the tokens",
     "content_as_blocks": "raises a TypeError for a provider that is not Mistral",
@@ -497,6 +499,14 @@ def test_a_query_of_the_address_stays_behind_the_path(base_url: str, path: str) 
             return server.requests[0][0]
 
     assert asyncio.run(main()).split()[1].decode() == path
+
+
+@pytest.mark.feature("A19")
+def test_who_refuses_is_not_asked_for_a_value_again() -> None:
+    with serve([raw(wire("refusal").decode(), has_done=False)]) as server:
+        run = Agent(DirectChat("m", base_url=server.base_url, holds_schema=True), output=list[int]).run_sync("go")
+        assert (run.status, run.state.error_kind, run.text) == ("failed", "filter", "I cannot.")
+        assert len(server.requests) == 1
 
 
 @pytest.mark.feature("E3")

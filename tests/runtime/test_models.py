@@ -111,6 +111,8 @@ class TestTiers:
         monkeypatch.setenv("TURNCELL_MID_MODEL", "")
         monkeypatch.setenv("TURNCELL_FRONTIER_MODEL", "openai/gpt-5")
         assert Tiers.from_environment() == Tiers("embedded", None, "openai/gpt-5")
+        blank = {"TURNCELL_SMALL_MODEL": " ", "TURNCELL_MID_MODEL": "openai/gpt-5\n"}
+        assert Tiers.from_environment(blank) == Tiers(mid="openai/gpt-5")
 
     def test_none_at_all_is_an_error_that_names_the_variables(self) -> None:
         with pytest.raises(UsageError, match="TURNCELL_SMALL_MODEL"):

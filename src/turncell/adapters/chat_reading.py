@@ -55,6 +55,7 @@ class ChatReading:
         self.cost_usd: float | None = None
         """The provider's own figure."""
         self._failed_with: str | None = None
+        self._has_refused = False
         self._model, self._key, self._sealed_by = model, key, sealed_by
         self._halves: Halves | None = None
 
@@ -87,8 +88,8 @@ class ChatReading:
                         if text and len(delta) == 1 and isinstance(text, str):
                             fragments.append(text)
                             is_plain = True
-                        else:
-                            _read_delta(delta, fragments, self._sealed_by)
+                        elif _read_delta(delta, fragments, self._sealed_by):
+                            self._has_refused = True
                     if choice.get("finish_reason"):
                         self.reason = str(choice["finish_reason"])
                         if self.reason in _FAILED:
@@ -123,7 +124,9 @@ class ChatReading:
             raise ModelFailure(
                 "overloaded", f"{self._model}: the provider has ended the answer with {self._failed_with!r}"
             )
-        return _REASONS.get(self.reason.lower(), "other")
+        reason = _REASONS.get(self.reason.lower(), "other")
+        # A refusal ends like an answer, and to ask for a value of some type again would only be paid for.
+        return "filter" if reason == "stop" and self._has_refused else reason
 
     def finished(self, cost_usd: float | None = None, basis: CostBasis = "none") -> Finished:
         """The last fragment; the provider's own figure counts more than `cost_usd`."""
@@ -171,7 +174,8 @@ class ChatReading:
             self.cost_usd += as_cost(as_object(known.get("cost_details")).get("upstream_inference_cost")) or 0.0
 
 
-def _read_delta(delta: dict[str, Any], fragments: list[Fragment], sealed_by: str) -> None:
+def _read_delta(delta: dict[str, Any], fragments: list[Fragment], sealed_by: str) -> bool:
+    """Whether its text refuses."""
     thought = delta.get("reasoning_content") or delta.get("reasoning")
     if thought and isinstance(thought, str):
         fragments.append(ReasoningFragment(thought))
@@ -195,6 +199,7 @@ def _read_delta(delta: dict[str, Any], fragments: list[Fragment], sealed_by: str
         fragments.append(_call(calls))
     if isinstance(delta.get("function_call"), dict):  # what tool calls were before 2023-11, and are in old servers
         fragments.append(_call({"function": delta["function_call"]}))
+    return isinstance(text, str) and text != "" and not delta.get("content")
 
 
 def made_image(block: Any) -> ImageFragment | str | None:

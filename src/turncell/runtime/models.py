@@ -49,7 +49,7 @@ class Tiers:
         'ollama/llama3'
         """
         environment = os.environ if environment is None else environment
-        return cls(**{tier: environment.get(f"TURNCELL_{tier.upper()}_MODEL") or None for tier in TIERS})
+        return cls(**{tier: environment.get(f"TURNCELL_{tier.upper()}_MODEL", "").strip() or None for tier in TIERS})
 
     def order(self, tier: Tier) -> tuple[Tier, ...]:
         """The tiers that are set, the nearest to `tier` first."""
