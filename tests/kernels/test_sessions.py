@@ -227,6 +227,30 @@ def test_a_write_in_doubt_is_decided_in_the_cell_that_is_run_next(
         assert notebook.value(PROMPTS)[-2:] == ["Ana knows.", "What next?"]
 
 
+@pytest.mark.feature("B6", "C11", "D8")
+@pytest.mark.parametrize("options", ["", "--new"])
+def test_run_all_after_a_crash_does_not_repeat_the_write_that_is_in_doubt(
+    notebook: Kernel, kernel_version: str, own_history: Path, tmp_path: Path, options: str
+) -> None:
+    outbox = tmp_path / "notes"
+    script = "script(call('send_note', to='Ana'), 'never said', mode='auto')"
+    restarted_in_a_write(notebook, kernel_version, own_history, outbox, script)
+    left = re.findall(r"ses_\w+", printed(notebook, "%agent sessions"))[0]
+    notebook.run("script('Hello.', 'Hello.', call('send_note', to='Ana'), 'Sent.', mode='auto')")
+    turn(notebook, "Say hello.", cell_id="0")  # a cell above the one in which the kernel died
+    code = f"%%agent -a demo {options}\nTell Ana."
+    again = notebook.execute(code, metadata={"cellId": "1"})
+    assert notebook.reply(again)["status"] == "error"
+    notebook.idle(again)
+    message = said(notebook, again)
+    assert "had begun send_note" in message and f"%agent resume {left} -a AGENT" in message
+    assert outbox.read_text().split() == ["Ana"]
+    turn(notebook, "Hello again.", options, cell_id="2")  # only that cell has to wait
+    printed(notebook, f"%agent delete {left}")
+    result(notebook, notebook.execute(code, metadata={"cellId": "1"}))
+    assert outbox.read_text().split() == ["Ana", "Ana"]
+
+
 @pytest.mark.feature("B7", "C11", "D8")
 def test_a_turn_does_not_go_on_without_the_rules_of_its_agent(
     notebook: Kernel, kernel_version: str, own_history: Path, tmp_path: Path

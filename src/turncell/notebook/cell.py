@@ -90,6 +90,7 @@ def run_prompt(notebook: Notebook, agent: Agent, said: str | list[str | Image], 
 
 def _run_prompt(notebook: Notebook, agent: Agent, said: str | list[str | Image], options: Any) -> None:
     source = _session_of(notebook, options)
+    _refuse_what_is_in_doubt_elsewhere(notebook, source)
     if source is not None and not options.fork and _goes_on(notebook, source, agent, as_message(said).text, options):
         return
     if source is not None and source.running is not None and not options.fork:
@@ -202,6 +203,18 @@ def _goes_on(notebook: Notebook, session: Session, agent: Agent, prompt: str, op
         output=_output(notebook, options), budget=_budget(options), timeout_s=options.timeout,
     )  # fmt: skip
     return is_same
+
+
+def _refuse_what_is_in_doubt_elsewhere(notebook: Notebook, source: Session | None) -> None:
+    """Run All after a crash comes to the cell with a session of its own, in which nothing is known of the write."""
+    session = notebook.in_doubt_of_this_cell()
+    if session is None or (source is not None and session.id == source.id):
+        return
+    calls = ", ".join(call.name for call in session.in_doubt)
+    raise UsageError(
+        f"this cell had begun {calls} in session {session.id} when the program ended, and whether that has happened is not "
+        f"known; decide it first, or it could happen twice: %agent resume {session.id} -a AGENT (%agent delete forgets it)"
+    )
 
 
 def _session_of(notebook: Notebook, options: Any) -> Session | None:

@@ -6,6 +6,7 @@ import ast
 import builtins
 import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any, cast, is_typeddict
 
 from turncell.core.budget import RESOURCES
@@ -58,6 +59,7 @@ class Notebook:
         self.session: Session | None = None
         self.tools: list[str] = []
         self._runs: list[Run] = []
+        self._in_doubt: dict[str, str] | None = None
 
     @property
     def runs(self) -> list[Run]:
@@ -156,6 +158,26 @@ class Notebook:
                 session = self.loaded(info.session_id)
                 if session.interrupted is not None and is_of_this_cell(session.interrupted):
                     return session
+        return None
+
+    def in_doubt_of_this_cell(self) -> Session | None:
+        """The session in which a write of this cell is in doubt, whichever the notebook goes on with.
+
+        Looked for once: what this kernel does, it sees the end of.
+        """
+        if self._in_doubt is None:
+            self._in_doubt = {}
+            for info in Session.list():
+                left = self.loaded(info.session_id).interrupted if info.left == "in_doubt" else None
+                if left is not None and left.cell_id is not None:
+                    self._in_doubt[left.cell_id] = info.session_id
+        found = self._in_doubt.get(KernelBridge.current().cell_id() or "")
+        if found is None:
+            return None
+        with suppress(UsageError):  # it was deleted
+            session = self.loaded(found)
+            if session.in_doubt:
+                return session
         return None
 
     # -- turns
