@@ -40,6 +40,19 @@ def test_a_cell_that_is_run_again_replaces_its_turn(notebook: Kernel) -> None:
 
 
 @pytest.mark.feature("C10", "D8")
+def test_turns_in_a_loop_of_one_cell_follow_each_other(notebook: Kernel) -> None:
+    notebook.run("script(*['A1', 'A2', 'A3', 'A4', 'A5'])")
+    loop = "for text in ('a', 'b'):\n    get_ipython().run_cell_magic('agent', '-a demo', text)"
+    notebook.run(loop, metadata={"cellId": "1"})
+    assert notebook.value(PROMPTS) == ["a", "A1", "b"]
+    turn(notebook, "c", cell_id="2")
+    notebook.run(loop.replace("'b'", "'b!'"), metadata={"cellId": "1"})  # run again, each takes its own place
+    assert notebook.value(PROMPTS) == ["a", "A4", "b!"]
+    assert printed(notebook, "%agent undo").startswith("undone: 'b!'")
+    assert printed(notebook, "%agent redo") == "back again: 'b!'; the conversation has 3 runs"
+
+
+@pytest.mark.feature("C10", "D8")
 def test_undo_redo_and_fork(notebook: Kernel) -> None:
     notebook.run("script('A1', 'A2', 'A3', 'A4')")
     assert "this notebook has no session yet" in failed(notebook, "%agent undo")

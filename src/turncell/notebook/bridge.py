@@ -593,6 +593,11 @@ class KernelBridge:
         cell_id = self._parent().get("metadata", {}).get("cellId")
         return cell_id if isinstance(cell_id, str) else None
 
+    def execution(self) -> str | None:
+        """What tells one execution of a cell from the next."""
+        found = self._parent().get("header", {}).get("msg_id")
+        return found if isinstance(found, str) else None
+
     def _parent(self) -> dict[str, Any]:
         try:
             return self._kernel.get_parent("shell") or {}  # type: ignore[union-attr]

@@ -22,7 +22,6 @@ from turncell.notebook.interpolation import interpolate
 from turncell.notebook.notebook import (
     LEFT,
     Notebook,
-    is_of_this_cell,
     limits_in,
     names_in,
     prompt_of,
@@ -101,12 +100,12 @@ def _run_prompt(notebook: Notebook, agent: Agent, said: str | list[str | Image],
     about = notebook_context(notebook.shell, _told_by_default(options), names_in(options.vars or ()), session=source)
     informed, prompt = about.added_to(agent), about.before(said)
 
-    def start(is_attended: bool, cell_id: str | None) -> Run:
+    def start(is_attended: bool, _: str | None) -> Run:
         # Nothing has changed before this has checked what it was given: a mistake costs and leaves no session.
         session = source.fork() if options.fork and source is not None else source
         try:
             run = informed.start(
-                prompt, session=session, is_attended=is_attended, cell_id=cell_id, mode=options.mode,
+                prompt, session=session, is_attended=is_attended, cell_id=notebook.cell_id(), mode=options.mode,
                 max_steps=options.max_steps, output=output, budget=budget, timeout_s=options.timeout,
                 replaces=_last_of(session) if options.retry else None,
             )  # fmt: skip
@@ -114,6 +113,7 @@ def _run_prompt(notebook: Notebook, agent: Agent, said: str | list[str | Image],
             if session is not None and session is not source:
                 session.delete()
             raise
+        notebook.has_begun()
         if run.session.agent is informed:
             run.session.agent = agent  # what this cell tells of the notebook, others need not tell again
         notebook.use(run.session)
@@ -180,7 +180,7 @@ def _goes_on(notebook: Notebook, session: Session, agent: Agent, prompt: str, op
     left = session.interrupted
     if left is None:
         return False
-    is_same = is_of_this_cell(left) and left.prompt is not None and left.prompt.text == redactor().text(prompt)
+    is_same = notebook.is_of_this_cell(left) and left.prompt is not None and left.prompt.text == redactor().text(prompt)
     known = {tool.name for tool in agent.known_tools}
     is_theirs = set(left.tools) <= known and (not left.agent or left.agent == agent.name)
     has_all = is_theirs and (bool(options.agent) or left.started.needs == ())

@@ -60,6 +60,8 @@ class Notebook:
         self.tools: list[str] = []
         self._runs: list[Run] = []
         self._in_doubt: dict[str, str] | None = None
+        self._begun: tuple[str | None, int] = (None, 0)
+        """The execution that began a turn of its cell last, and how many it has begun."""
 
     @property
     def runs(self) -> list[Run]:
@@ -151,12 +153,12 @@ class Notebook:
 
     def of_this_cell(self) -> Session | None:
         """The session whose interrupted turn is this cell's: the kernel was restarted, and the cell is run again."""
-        if KernelBridge.current().cell_id() is None:
+        if self.cell_id() is None:
             return None
         for info in Session.list():
             if info.left in ("interrupted", "waiting", "in_doubt"):
                 session = self.loaded(info.session_id)
-                if session.interrupted is not None and is_of_this_cell(session.interrupted):
+                if session.interrupted is not None and self.is_of_this_cell(session.interrupted):
                     return session
         return None
 
@@ -171,7 +173,7 @@ class Notebook:
                 left = self.loaded(info.session_id).interrupted if info.left == "in_doubt" else None
                 if left is not None and left.cell_id is not None:
                     self._in_doubt[left.cell_id] = info.session_id
-        found = self._in_doubt.get(KernelBridge.current().cell_id() or "")
+        found = self._in_doubt.get(self.cell_id() or "")
         if found is None:
             return None
         with suppress(UsageError):  # it was deleted
@@ -181,6 +183,22 @@ class Notebook:
         return None
 
     # -- turns
+
+    def cell_id(self) -> str | None:
+        """The running cell, as its next turn is known. In a loop no turn takes the place of the one before."""
+        cell_id, begun = KernelBridge.current().cell_id(), self._begun_here()
+        return f"{cell_id}#{begun + 1}" if cell_id is not None and begun else cell_id
+
+    def has_begun(self) -> None:
+        """The turn of `cell_id()` has begun."""
+        self._begun = KernelBridge.current().execution(), self._begun_here() + 1
+
+    def _begun_here(self) -> int:
+        execution, begun = self._begun
+        return begun if execution == KernelBridge.current().execution() else 0
+
+    def is_of_this_cell(self, run: RunState) -> bool:
+        return run.cell_id is not None and run.cell_id == self.cell_id()
 
     def show(self, start: Callable[[bool, str | None], Run], *, view: View = "live", detach: bool = False) -> Run:
         """Show a run in this cell and wait for its end. Raises TurnFailed for what has to fail the cell."""
@@ -266,10 +284,6 @@ def in_cells(error: object) -> str:
     for said, instead in _IN_CELLS.items():
         text = text.replace(said, instead)
     return _RAISED.sub(r"--budget \1=...", text)
-
-
-def is_of_this_cell(run: RunState) -> bool:
-    return run.cell_id is not None and run.cell_id == KernelBridge.current().cell_id()
 
 
 def whose(run: RunState) -> str:

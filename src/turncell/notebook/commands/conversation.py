@@ -27,8 +27,10 @@ def undo(notebook: Notebook) -> None:
 @command("redo", "put back what undo took out")
 def redo(notebook: Notebook) -> None:
     session = notebook.a_session()
+    before = session.conversation.path
     session.redo()
-    say(f"back again: {prompt_of(session.runs[-1])}; the conversation has {_count(notebook)}")
+    back = next((run for run in session.runs if run.run_id not in before), session.runs[-1])
+    say(f"back again: {prompt_of(back)}; the conversation has {_count(notebook)}")
 
 
 @command("retry [RUN] [-a AGENT]", "ask the last turn, or RUN, again in its place; what came after is left out")
