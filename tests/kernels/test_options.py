@@ -302,3 +302,23 @@ def test_a_cell_asks_for_each_row_of_a_table(notebook: Kernel) -> None:
     assert notebook.value("words.answer.to_dict()") == {7: "SAY SUN", 9: "SAY RAIN"}
     assert "--map and --detach do not go together" in failed(notebook, "%%agent -a demo --map df --detach\nSay {word}")
     assert "belongs to --map" in failed(notebook, "%%agent -a demo --resume x\nSay {word}")
+
+
+@pytest.mark.feature("F1", "D5")
+def test_the_bar_of_a_batch_is_no_widget_in_the_saved_notebook(notebook: Kernel) -> None:
+    notebook.run(
+        "def answer(request):\n"
+        "    assert 'rain' not in request.messages[-1].text\n"
+        "    return 'yes'\n"
+        "demo = Agent(ScriptedModel(answer))"
+    )
+    cell = notebook.execute("found = demo.map(['sun', 'rain', 'snow'], 'Say {text}')")
+    result(notebook, cell)
+    (shown,) = notebook.children(cell, "display_data")
+    updates = notebook.children(cell, "update_display_data")
+    assert {update["transient"]["display_id"] for update in updates} == {shown["transient"]["display_id"]}
+    for each in (shown, *updates):
+        assert sorted(each["data"]) == ["text/html", "text/plain"]
+    assert shown["data"]["text/plain"] == "0 of 3 rows"
+    assert updates[-1]["data"]["text/plain"] == "3 of 3 rows, 1 not completed"
+    assert notebook.children(cell, "comm_open") == [] and notebook.printed(cell) == ""

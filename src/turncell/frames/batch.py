@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 import sys
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ COLUMNS = ("status", "error", "tokens", "cost_usd", "run_id")
 """What is told of each run, after what it has answered."""
 _TEXT = "text"
 """The column of a list of texts, and of a Series without a name."""
+_REDRAWN_S = 0.1
+"""At most so often: there may be thousands of rows."""
 
 
 def map_frame(
@@ -160,12 +163,59 @@ def _progress(wanted: Any) -> tuple[Callable[[Progress], Any] | None, Callable[[
         return wanted, lambda: None
     if not wanted:
         return None, lambda: None
-    bar = _Bar()
+    bar = _CellBar() if _is_in_a_cell() else _Bar()
     return bar.show, bar.close
 
 
+def _is_in_a_cell() -> bool:
+    if "ipykernel" not in sys.modules:
+        return False
+    from IPython.core.getipython import get_ipython
+
+    return getattr(get_ipython(), "kernel", None) is not None
+
+
+class _CellBar:
+    """An output of the cell that is written anew. A widget, such as Rich's bar is one, would be an error in a saved notebook."""
+
+    def __init__(self) -> None:
+        self._began_at, self._drawn_at = time.monotonic(), 0.0
+        self._display: Any = None
+        self._last: Progress | None = None
+        self._is_drawn = False
+
+    def show(self, progress: Progress) -> None:
+        self._last, self._is_drawn = progress, False
+        if time.monotonic() - self._drawn_at >= _REDRAWN_S:
+            self.close()
+
+    def close(self) -> None:
+        """Draw what was said last."""
+        from IPython.display import display
+
+        if self._last is None or self._is_drawn:
+            return
+        self._is_drawn, self._drawn_at = True, time.monotonic()
+        bundle = _bundle(self._last, self._drawn_at - self._began_at)
+        if self._display is None:
+            self._display = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self._display.update(bundle, raw=True)
+
+
+def _bundle(progress: Progress, elapsed_s: float) -> dict[str, str]:
+    said = f"{progress.done} of {progress.total} rows"
+    if progress.failed:
+        said += f", {progress.failed} not completed"
+    costs = [f"{progress.tokens} tokens", *([dollars(progress.cost_usd)] if progress.cost_usd else [])]
+    minutes, seconds = divmod(int(elapsed_s), 60)
+    bar = f'<progress max="{progress.total or 1}" value="{progress.done}"></progress>'
+    # Only there: what text/plain says is compared (nbval), and is the same each time.
+    return {"text/html": f"{bar} {said}, {', '.join(costs)}, {minutes}:{seconds:02} min", "text/plain": said}
+
+
 class _Bar:
-    """Rich's bar, in a terminal and in a cell. Drawn when something was told, without a thread of its own."""
+    """Rich's bar, in a terminal. Drawn when something was told, without a thread of its own."""
 
     def __init__(self) -> None:
         from rich.console import Console
