@@ -70,13 +70,14 @@ it("the inbox shows what waits and nothing else of a run", () => {
 
 it("the meter says what is spent, in words and as a meter", () => {
   show("UsageMeter", {
-    runs_count: 1,
-    steps: 4,
+    runs_count: 2,
+    steps: 9,
     input_tokens: 900,
     cost_usd: null,
     budget: { usd: 0.5, steps: 10 },
+    spent: { usd: null, steps: 4 },
   });
-  expect(words()).toContain("1 run4 steps900 incost unknown");
+  expect(words()).toContain("2 runs9 steps900 incost unknown");
   const meters = [...place.querySelectorAll("[role=meter]")];
   expect(meters.map((meter) => meter.getAttribute("aria-valuetext"))).toEqual([
     "unknown of $0.500",

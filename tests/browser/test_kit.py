@@ -61,7 +61,7 @@ def test_a_chat_an_inbox_and_a_meter_stand_in_one_layout(lab: Callable[..., Lab]
     press(inbox.get_by_role("button", name="Approve"))
     expect(board.get_by_role("article").nth(1)).to_contain_text("The mail is out.", timeout=60_000)
     expect(inbox).to_contain_text("Nothing waits for you", timeout=60_000)
-    expect(board.locator(".tc-meter")).to_contain_text("3 of 10", timeout=60_000)
+    expect(board.locator(".tc-meter")).to_contain_text("2 of 10", timeout=60_000)
     notebook.run(2)
     browser = notebook.output(2).locator(".tc-browser")
     browser.get_by_role("button", name="run").first.click()

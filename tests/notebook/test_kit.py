@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from turncell import Agent, Session, UsageError, tool
+from turncell import Agent, Budget, Session, UsageError, tool
 from turncell.notebook.link import Link
 from turncell.testing import ScriptedModel, call, say
 from turncell.widgets import Approvals, Chat, RunView, SessionBrowser, UsageMeter
@@ -44,6 +44,18 @@ def test_a_chat_says_how_its_runs_are_and_a_meter_counts_them() -> None:
     until(lambda: meter.steps == 2)
     assert meter.budget == {"steps": 5}
     assert meter.cost_usd is None, "a scripted model costs nobody knows what"
+    until(lambda: meter.spent == {"steps": 1})  # each run has this budget for itself
+
+
+def test_a_meter_says_what_is_left_of_a_budget_that_runs_share() -> None:
+    session = Agent(ScriptedModel(["One.", "Two.", "Three."], price=(1.0, 2.0)), budget=Budget(steps=2)).session()
+    chat = Chat(session)
+    meter = UsageMeter(chat)
+    for _ in range(3):
+        chat.say("Go on").result(60)
+    until(lambda: chat.status == "budget" and meter.status == "budget")
+    assert meter.budget == {"steps": 2} and meter.spent == {"steps": 2}
+    until(lambda: Chat(session).spent == {"steps": 1})  # of a run that is read from its record
 
 
 def test_however_slow_an_observer_is_what_a_chat_says_last_is_the_latest() -> None:

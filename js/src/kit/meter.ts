@@ -9,6 +9,7 @@ const TRAITS = [
   "steps",
   "runs_count",
   "budget",
+  "spent",
 ];
 const NAMES: Readonly<Record<string, string>> = { usd: "Cost", tokens: "Tokens", steps: "Steps" };
 
@@ -31,11 +32,7 @@ export function meter(core: Parts): () => Part {
       figures.replaceChildren(
         ...words.flatMap((word) => (word ? [h("span", { class: "tc-item" }, word)] : [])),
       );
-      const spent: Record<string, number | null> = {
-        usd: usd ?? null,
-        tokens: input == null && output == null ? null : (input ?? 0) + (output ?? 0),
-        steps: steps ?? null,
-      };
+      const spent = (model.get("spent") ?? {}) as Record<string, number | null>;
       const limits = Object.entries((model.get("budget") ?? {}) as Record<string, unknown>);
       bars.replaceChildren(
         ...limits.flatMap(([name, limit]) =>

@@ -168,6 +168,9 @@ class Chat(_Kit, Figures):
             if state is not None:
                 yield state
 
+    def run_of(self, run_id: str) -> Run | None:
+        return self._live.get(run_id)
+
     def _show_path(self) -> None:
         path = [state for state in self._session.runs if state.run_id not in self._live]
         for state in path:
@@ -260,6 +263,9 @@ class UsageMeter(View, Figures):
 
     def states(self) -> Iterable[RunState]:
         return [self._of.state] if isinstance(self._of, Run) else []
+
+    def run_of(self, run_id: str) -> Run | None:
+        return self._of if isinstance(self._of, Run) else None
 
     def figures(self) -> dict[str, Any]:
         of = self._of

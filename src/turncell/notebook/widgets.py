@@ -26,6 +26,7 @@ from turncell.notebook.bridge import KernelBridge
 from turncell.notebook.host import is_marimo
 from turncell.notebook.library import LOADER, Name, library, module
 from turncell.notebook.link import Link
+from turncell.runtime.budget import Budget
 from turncell.runtime.run import Run
 from turncell.runtime.secrets import redactor
 from turncell.runtime.threads import in_background
@@ -90,7 +91,9 @@ class Figures(traitlets.HasTraits):
     cost_usd = traitlets.Float(None, allow_none=True).tag(sync=True)
     """US dollars of all of it; None as soon as the cost of one step is unknown."""
     budget = traitlets.Dict().tag(sync=True)
-    """Limits and what is spent, of the last run; empty where it has none."""
+    """The limits of the last run; empty where it has none."""
+    spent = traitlets.Dict().tag(sync=True)
+    """What of these limits is spent, by this run alone, or by all that share its `Budget`; None where it is unknown."""
 
     _counting = threading.Lock()
     _is_telling = False
@@ -151,7 +154,30 @@ class Figures(traitlets.HasTraits):
             "cached_tokens": usage.cache_read_tokens,
             "cost_usd": None if not costs or None in costs else sum(cost for cost in costs if cost is not None),
             "budget": last.budget or {},
+            "spent": _spent(last, self.run_of(last.run_id)),
         }
+
+    def run_of(self, run_id: str) -> Run | None:
+        """The run itself, where it was started here: its budget knows of others that spend from it."""
+        return None
+
+
+def _spent(last: RunState, run: Run | None) -> dict[str, float | None]:
+    """By the names of its limits; of the budget with the narrowest limit, among those that it spends from."""
+    tokens = [count for count in (last.usage.input_tokens, last.usage.output_tokens) if count is not None]
+    alone = {"usd": last.cost_usd, "tokens": sum(tokens) if tokens else None, "steps": len(last.steps)}
+    found: dict[str, float | None] = {name: spent for name, spent in alone.items() if name in (last.budget or {})}
+    budgets: list[Budget] = []
+    budget = None if run is None else run.budget
+    while budget is not None:
+        budgets.append(budget)
+        budget = budget.parent
+    for name in found:
+        limited = [one for one in budgets if getattr(one.limits, name) is not None]
+        if limited:
+            spent = min(limited, key=lambda one: getattr(one.limits, name)).spent
+            found[name] = None if name == "usd" and spent.has_unknown_cost else getattr(spent, name)
+    return found
 
 
 class RunView(View, Figures):
@@ -176,6 +202,9 @@ class RunView(View, Figures):
 
     def states(self) -> Iterable[RunState]:
         return [] if self._run is None else [self._run.state]
+
+    def run_of(self, run_id: str) -> Run | None:
+        return self._run
 
     def _checkpoint(self, text: str) -> None:
         self.snapshot = text
