@@ -286,6 +286,25 @@ class TestSettings:
         assert getattr(settings.current(), name) == before
         assert f"setting '{name}' is" in caplog.text
 
+    def test_what_config_set_or_refused_before_does_not_come_back_with_a_reload(self, cells: Cells) -> None:
+        cells.says("%config TurncellMagics.mode = 'auto'")
+        cells.says("%agent mode plan")
+        cells.says("%config TurncellMagics.context = 'no such'")
+        cells.says("%reload_ext turncell")
+        assert cells.says("%agent mode") == "plan"
+        cells.says("%unload_ext turncell")
+        cells.says("%load_ext turncell")
+        assert cells.says("%agent mode") == "plan"
+
+    def test_a_mistake_in_ipython_s_own_configuration_is_told_in_one_line(self, shell: InteractiveShell) -> None:
+        shell.config.TurncellMagics.mode = "no such"
+        cells = Cells(shell)
+        assert "TurncellMagics in IPython's configuration: The 'mode' trait" in cells.refuses("%load_ext turncell")
+        shell.config.TurncellMagics.mode = "plan"
+        cells.says("%load_ext turncell")
+        assert cells.says("%agent mode") == "plan"
+        cells.says("%unload_ext turncell")
+
     def test_a_file_of_the_user_is_read_before_the_environment(self, config: Path) -> None:
         (config / "settings.toml").write_text('mode = "plan"\nmax_steps = 5\nrequest_timeout_s = 60\n')
         found = settings.Settings.of_user(environment={"TURNCELL_MAX_STEPS": "7"})

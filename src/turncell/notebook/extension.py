@@ -10,6 +10,7 @@ from typing import Any
 
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
+from traitlets import TraitError
 
 from turncell import settings
 from turncell.errors import SettingError
@@ -34,9 +35,12 @@ def load(shell: InteractiveShell) -> None:
         raise UsageError(str(error)) from None
     if said := "\n".join(filter(None, (use_project(), unaccepted_servers()))):
         print(said)  # noqa: T201
+    try:
+        magics = TurncellMagics(shell)
+    except TraitError as error:
+        raise UsageError(f"TurncellMagics in IPython's configuration: {error}") from None
     _WarmUp.begin(shell)
     CellErrors.of(shell)
-    magics = TurncellMagics(shell)
     shell.register_magics(magics)
     shell.input_transformers_cleanup.append(without_comments_above)
     global _remove_completion

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import traitlets
 from IPython.core.error import UsageError as ShellUsageError
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments
+from traitlets.config import Config
 
 from turncell import settings
 from turncell.core.policy import MODES
@@ -26,6 +28,9 @@ if TYPE_CHECKING:  # the runtime is imported by the first cell that needs it: %l
 _BRACKETS = re.compile(r"""(\[(?:[^\[\]'"]|'[^'\n]*'|"[^"\n]*")*\])|"(?:\\.|[^"\\])*"|'[^']*'""")
 """Brackets, or a quoted word, in which brackets are nothing of ours."""
 _ABOVE = re.compile(r"\s*#")
+_configured: WeakSet[Any] = WeakSet()
+"""Shells whose configuration has counted. A later load leaves the settings as they are: `%config` has put there what was set
+long ago, even what was refused."""
 _SETTINGS = ("model", "mode", "max_steps", "unattended", "request_timeout_s", "context", "echo")
 
 
@@ -44,7 +49,12 @@ class TurncellMagics(Magics):
     echo = traitlets.Unicode(help="a file that gets each turn as plain text").tag(config=True)
 
     def __init__(self, shell: Any) -> None:
-        super().__init__(shell)
+        try:
+            super().__init__(shell, **({"config": Config()} if shell in _configured else {}))
+        except traitlets.TraitError:
+            shell.configurables.remove(self)
+            raise
+        _configured.add(shell)
         self._shell = shell
         # A trait that was never read is compared to its static default, and one that is set to that is not validated.
         self.take_settings()
