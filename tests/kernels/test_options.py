@@ -186,7 +186,7 @@ def test_a_detached_turn_is_answered_and_stopped_by_commands(notebook: Kernel) -
     notebook.run("while not run.requests or run.requests[0].step < 2: time.sleep(0.02)")
     [call_id] = notebook.value("[call.call_id for call in run.requests]")
     assert "'call_x' does not wait; name one of" in failed(notebook, "%agent deny call_x")
-    assert printed(notebook, f"%agent deny {call_id} -r 'not him'") == "denied: send_note"
+    assert printed(notebook, f"%agent deny {call_id} -r not him") == "denied: send_note"
     notebook.run("while not run.requests or run.requests[0].step < 3: time.sleep(0.02)")
     assert printed(notebook, "%agent stop").endswith("is cancelled")
     assert notebook.value("outbox, run.status") == ([("Ana", "hello")], "cancelled")

@@ -105,7 +105,7 @@ def test_sessions_are_listed_chosen_renamed_and_deleted(notebook: Kernel) -> Non
         ("%agent resume", "there is no session of the folder"),
         ("%agent resume ses_x", "there is no session 'ses_x'"),
         ("%agent resume a b", "%agent resume: unrecognized arguments: b; write %agent resume [ID] [-a AGENT]"),
-        ("%agent delete ses_x", "there is no session 'ses_x'"),
+        ("%agent delete ses_x", "no session 'ses_x' in this history; %agent sessions --all lists them"),
         ("%agent delete", "write %agent delete ID"),
         ("%agent rename", "a title is missing"),
         ("%agent sessions prune", "say how old"),

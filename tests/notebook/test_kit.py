@@ -136,6 +136,37 @@ def test_a_browser_opens_a_session_in_its_chat_and_branches_it() -> None:
     until(lambda: "ses_of_nobody" in browser.problem)
 
 
+def test_a_browser_lists_no_rows_of_batches_and_says_that_a_session_is_gone() -> None:
+    agent = Agent(ScriptedModel(["One.", "Two.", "Three."]))
+    kept, gone = agent.session("kept"), agent.session("gone")
+    for session in (kept, gone):
+        session.send("Count").result(60)
+    agent.map(["a row"], progress=False)
+    browser = SessionBrowser()
+    assert {one["title"] for one in browser.sessions} == {"kept", "gone"}
+    browser.selected = gone.id
+    gone.delete()
+    browser.refresh()
+    assert browser.tree == [] and gone.id in browser.problem
+    browser.selected = kept.id
+    assert len(browser.tree) == 1 and browser.problem == ""
+
+
+@pytest.mark.parametrize(
+    ("make", "takes"),
+    [
+        (Chat, "Chat takes an Agent or a Session"),
+        (RunView, "RunView takes a Run"),
+        (UsageMeter, "UsageMeter takes a Chat, a RunView or a Run"),
+        (Approvals, "Approvals takes a Chat, a Run or a Session"),
+        (SessionBrowser, "SessionBrowser takes a Chat"),
+    ],
+)
+def test_what_a_widget_cannot_be_of_is_refused(make: Callable[[Any], Any], takes: str) -> None:
+    with pytest.raises(UsageError, match=takes):
+        make("run_1")
+
+
 def test_a_chat_of_a_session_that_nobody_answers_in_is_refused() -> None:
     agent = Agent(ScriptedModel(["One."]))
     session = agent.session()

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import traitlets
 from pydantic import ValidationError
@@ -110,6 +110,8 @@ class Chat(_Kit, Figures):
     retryable = traitlets.Bool(True).tag(sync=True)
 
     def __init__(self, of: Agent | Session, **traits: Any) -> None:
+        if not isinstance(cast(object, of), Agent | Session):
+            raise UsageError(f"Chat takes an Agent or a Session; found {of!r}")
         session = of.session() if isinstance(of, Agent) else of
         if session.agent is None:
             raise UsageError("a chat needs an agent: Chat(agent), or Chat(agent.session()); this session has none")
@@ -212,6 +214,8 @@ class Approvals(_Kit):
                 "Approvals() would show the requests of everybody who has this app open; "
                 "name whose they are: Approvals(chat), or Approvals(session)"
             )
+        if of is not None and not isinstance(of if isinstance(of, Session) else getattr(of, "session", None), Session):
+            raise UsageError(f"Approvals takes a Chat, a Run or a Session, or nothing for all; found {of!r}")
         self._of = of
         super().__init__(**traits)
         self._loop = BackgroundLoop.current().loop
@@ -248,6 +252,8 @@ class UsageMeter(View, Figures):
     """Tokens, cost and budget of a run, of a `RunView` or of all runs of a `Chat`."""
 
     def __init__(self, of: Run | Figures, **traits: Any) -> None:
+        if not isinstance(cast(object, of), Run | Figures):
+            raise UsageError(f"UsageMeter takes a Chat, a RunView or a Run; found {of!r}")
         self._of = of
         super().__init__("widget", "kit", **traits)
         if isinstance(of, Run):
@@ -292,6 +298,8 @@ class SessionBrowser(_Kit):
     def __init__(
         self, chat: Chat | None = None, *, journal: Journal | None = None, everywhere: bool = False, **traits: Any
     ) -> None:
+        if chat is not None and not isinstance(cast(object, chat), Chat):
+            raise UsageError(f"SessionBrowser takes a Chat, or nothing; found {chat!r}")
         self._chat, self._everywhere = chat, everywhere
         self._journal = chat.session.journal if chat is not None and journal is None else journal
         super().__init__(has_chat=chat is not None, **traits)
@@ -310,6 +318,7 @@ class SessionBrowser(_Kit):
                 "left": one.left,
             }
             for one in listed
+            if not one.is_row or one.session_id == self.selected
         ]
         self._select(None)
 
@@ -325,7 +334,12 @@ class SessionBrowser(_Kit):
         self.refresh()
 
     def _select(self, _: Any) -> None:
-        self.tree = [] if not self.selected else _tree(self._session())
+        tree, problem = [], ""
+        try:
+            tree = _tree(self._session()) if self.selected else []
+        except TurncellError as error:  # it was deleted, perhaps elsewhere
+            problem = without_secrets(str(error))
+        self.tree, self.problem = tree, problem
 
     def _session(self) -> Session:
         if self._chat is not None and self._chat.session_id == self.selected:

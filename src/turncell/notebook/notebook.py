@@ -34,6 +34,7 @@ _IN_CELLS = {
     "begin one with agent.session()": "begin one with %%agent",
     "load it with Session.load(session_id)": "go on with it by %agent resume ID",
     "session.take_over()": "%agent takeover",
+    "Session.list(everywhere=True) has the ids and titles": "%agent sessions --all lists them",
     "run = session.resume(is_attended=True), then run.approve() runs it again, run.reply(result) says that it has "
     "happened, run.deny() skips it": "%agent resume, where somebody attends: run it again, say that it has happened, or skip it",
 }

@@ -7,7 +7,7 @@ import uuid
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anywidget
 import traitlets
@@ -22,6 +22,7 @@ from turncell.core.events import (
     StepFinished,
 )
 from turncell.core.fold import RunState, total_usage
+from turncell.errors import UsageError
 from turncell.notebook.bridge import KernelBridge
 from turncell.notebook.host import is_marimo
 from turncell.notebook.library import LOADER, Name, library, module
@@ -186,6 +187,8 @@ class RunView(View, Figures):
     snapshot = traitlets.Unicode("").tag(sync=True)
 
     def __init__(self, run: Run | None = None, **traits: Any) -> None:
+        if run is not None and not isinstance(cast(object, run), Run):
+            raise UsageError(f"RunView takes a Run, as agent.start(...) gives it; found {type(run).__name__}")
         self._run = run
         self.link = Link(self.send, self._checkpoint)
         super().__init__("widget", **traits)

@@ -15,7 +15,7 @@ _APPROVE.add_argument("id", nargs="?")
 _APPROVE.add_argument("--scope", choices=("once", "session", "always"), default="once")
 _DENY = Parser("deny")
 _DENY.add_argument("id", nargs="?")
-_DENY.add_argument("-r", "--reason", default="")
+_DENY.add_argument("-r", "--reason", nargs="+", default=[])
 
 _HOW = {
     "approval": "%agent approve, or %agent deny -r REASON",
@@ -50,7 +50,7 @@ def approve(notebook: Notebook, *words: str) -> None:
 def deny(notebook: Notebook, *words: str) -> None:
     given = _DENY.parse_args(list(words))
     run, call = _waiting(notebook, given.id)
-    run.deny(given.reason, call)
+    run.deny(" ".join(given.reason), call)
     say(f"denied: {call.name}")
 
 
