@@ -201,6 +201,13 @@ def test_a_detached_turn_that_nobody_attends_is_complete_when_its_cell_ends(note
     assert "Nobody let me." in shown["text/plain"]
 
 
+@pytest.mark.feature("D3", "D12")
+def test_a_detached_turn_that_nobody_attends_fails_its_cell(notebook: Kernel) -> None:
+    notebook.run("script(*[])")
+    told = failed(notebook, "%%agent -a demo --detach\nHello", allow_stdin=False)
+    assert told.startswith("failed: model 'scripted': the script has 0 entries")
+
+
 @pytest.mark.feature("D5")
 def test_show_draws_a_turn_again(notebook: Kernel) -> None:
     notebook.run("script('**One.**', 'Two.')")

@@ -209,8 +209,9 @@ class Notebook:
             self._runs = [*self.runs, run]
             return run
 
+        has_waited = not (detach and KernelBridge.current().allow_stdin())
         run = run_turn(begin, view=view, detach=detach)
-        if not detach and run.status in FAILS_THE_CELL:
+        if has_waited and run.status in FAILS_THE_CELL:
             state = run.state
             error = state.error or f"the run is {state.status}"
             if state.status in ("interrupted", "in_doubt"):
