@@ -39,6 +39,7 @@ from turncell import (
 )
 from turncell.adapters.sql_store import SQLStore
 from turncell.frames.costs import CachePrice, cache_savings
+from turncell.frames.sources import wanted
 from turncell.runtime.journal import Journal
 from turncell.testing import ScriptedModel, call, say
 
@@ -204,6 +205,26 @@ class TestFilters:
         began = first.runs[1].started_at
         assert found(session=first, since=datetime.fromtimestamp(began, UTC)) == ["Thanks, $5."]
 
+    def test_a_short_word_for_how_long_ago_is_no_hour_of_the_year_one(
+        self, journal: Journal, sessions: list[Session]
+    ) -> None:
+        for ago in ("3h", "3 h", "30m", "10 min", "2d", "1.5 d", "1h30m"):
+            assert len(history(journal, since=ago).runs()) == 3 and len(history(journal, until=ago).runs()) == 0, ago
+        longer = {"3h": 3 * 3600, "1.5 d": 36 * 3600}
+        for ago, seconds in longer.items():
+            at = wanted({"since": ago}).since
+            assert at is not None and abs(time.time() - seconds - at) < 60
+        for text in ("2026-11-21 08:00", "21 Nov 2026 08:00", "2026-11-21T10:00+02:00"):
+            assert wanted({"since": text}).since == datetime(2026, 11, 21, 8, tzinfo=UTC).timestamp()
+
+    def test_none_is_no_filter_and_an_empty_list_holds_for_no_run(
+        self, journal: Journal, sessions: list[Session]
+    ) -> None:
+        names = ("session", "project", "model", "status", "since", "until")
+        assert len(history(journal, **dict.fromkeys(names)).runs()) == 3  # type: ignore[arg-type]
+        for name in ("session", "model", "status"):
+            assert len(history(journal, **{name: []}).runs()) == 0, name  # type: ignore[arg-type]
+
     def test_all_tables_are_of_the_same_runs(self, journal: Journal, sessions: list[Session]) -> None:
         some = history(journal, since=datetime.fromtimestamp(sessions[0].runs[1].started_at, UTC))
         ids = set(some.runs().run_id)
@@ -229,11 +250,30 @@ class TestFilters:
 
     @pytest.mark.parametrize(
         ("filters", "says"),
-        [({"state": "x"}, "state"), ({"status": "done"}, "done"), ({"since": "soonish"}, "soonish")],
-    )
+        [
+            ({"state": "x"}, "state"),
+            ({"status": "done"}, "done"),
+            ({"status": 3}, "status is 3; use a name"),
+            ({"model": [None]}, "model is .None.; use a name"),
+            ({"session": 3}, "session is 3; use a Session, its id"),
+            ({"project": ["here"]}, "project is .'here'.; use the path of a folder"),
+            *(({"since": odd}, f"since is {odd!r}; use a datetime".replace("(", ".").replace(")", ".")) for odd in (
+                "soonish", "", "5", "8am", "now", "-7 days", timedelta(days=-7), 7, 1795359081.5, pd.NaT,
+            )),
+        ],
+    )  # fmt: skip
     def test_what_is_no_filter_is_refused(self, filters: Any, says: str) -> None:
         with pytest.raises(UsageError, match=says):
             history(**filters)
+
+    @pytest.mark.parametrize("budget", [{"dollars": 1}, {"usd": "1"}, 0.5, None])
+    def test_what_is_no_budget_is_refused(self, journal: Journal, sessions: list[Session], budget: Any) -> None:
+        with pytest.raises(UsageError, match=r"budget|limit of usd"):
+            history(journal).what_if(budget)
+
+    def test_costs_of_what_is_no_history_are_refused(self, sessions: list[Session]) -> None:
+        with pytest.raises(UsageError, match=r"use turncell.history\(...\) of <Session"):
+            cost_by(sessions[0], "model")  # type: ignore[arg-type]
 
 
 @pytest.mark.feature("E2")

@@ -18,6 +18,7 @@ from turncell.errors import UsageError
 from turncell.frames.columns import array_of
 from turncell.frames.rows import TOKENS, RunRow, StepRow, Summary
 from turncell.frames.schemas import COST_BASES, Column
+from turncell.runtime.agent_options import as_limits
 from turncell.runtime.budget import Budget
 
 if TYPE_CHECKING:
@@ -129,16 +130,23 @@ def what_if(history: History, budget: Budget | Mapping[str, Any]) -> pd.DataFram
     call may need, and may stop one call sooner. `limit` is which, `steps`, `tokens` and `cost_usd` are what was spent up
     to there, `spared_*` what came after. Not `is_certain` where a limit in dollars met costs that nobody knows.
     """
-    limits = budget.limits if isinstance(budget, Budget) else Limits(**budget)
+    limits = budget.limits if isinstance(budget, Budget) else Limits(**as_limits(budget))
+    _check(history)
     trees: dict[str, list[RunRow]] = {}
     for run in history.rows().runs:
         trees.setdefault(run.started.get("root_run_id") or run.run_id, []).append(run)
     return _frame(_STOPPED, [_stopped(runs, limits) for runs in trees.values()])
 
 
+def _check(history: Any) -> None:
+    if not callable(getattr(history, "rows", None)):
+        raise UsageError(f"costs are those of a history; use turncell.history(...) of {history!r}")
+
+
 def _groups(history: History, by: By) -> dict[tuple[Any, ...], list[_Part]]:
     if by not in get_args(By):
         raise UsageError(f"costs are by {', '.join(get_args(By))}; found {by!r}")
+    _check(history)
     key_of: Callable[[RunRow, StepRow | Summary], tuple[Any, ...]] = {
         "model": lambda run, call: (call.model,),
         "session": lambda run, call: (run.session_id,),

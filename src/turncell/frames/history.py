@@ -152,7 +152,9 @@ def history(of: Scope = None, *, has_copies: bool = False, **filters: Unpack[Fil
     project       the folder that the session was begun in
     model         a name; `*` stands for anything. Or several
     status        one, or several, such as ["failed", "cancelled"]
-    since, until  a datetime, a text ("2026-11-21 08:00", UTC unless it has a zone), or how long ago ("7 days", a timedelta)
+    since, until  a datetime, a text ("2026-11-21 08:00", UTC unless it has a zone), or how long ago ("7 days", "3 h", a timedelta)
+
+    None is no filter; an empty list holds for no run.
 
     >>> from turncell import Agent
     >>> from turncell.testing import ScriptedModel

@@ -8,11 +8,13 @@ and one batch after the other, so that the turns that go on meanwhile are record
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from fnmatch import fnmatchcase
+from numbers import Number
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict, TypeVar
 
@@ -36,6 +38,8 @@ Scope: TypeAlias = Run | Session | Journal | str | Path | Iterable[str | Path] |
 or of files: an exported session (.jsonl, .md), a store (.sqlite), a folder of these, several of them."""
 When: TypeAlias = datetime | date | timedelta | str
 T = TypeVar("T")
+_AMOUNT = re.compile(r"\s*[\d.]+\s*[A-Za-z]")
+_DAYS = re.compile(r"(?<=[\d\s])d\b")  # pandas is about to give up the short form
 _BATCH_RUNS = 500
 _SUFFIXES = (*portable.SUFFIXES, ".sqlite", ".db")
 
@@ -61,8 +65,8 @@ class Wanted:
 
     sessions: frozenset[str] | None = None
     project: str | None = None
-    models: tuple[str, ...] = ()
-    statuses: frozenset[str] = frozenset()
+    models: tuple[str, ...] | None = None
+    statuses: frozenset[str] | None = None
     since: float | None = None
     until: float | None = None
 
@@ -73,11 +77,11 @@ class Wanted:
             (self.sessions is None or started["session_id"] in self.sessions)
             and (self.since is None or at >= self.since)
             and (self.until is None or at < self.until)
-            and (not self.models or any(fnmatchcase(started["model"], model) for model in self.models))
+            and (self.models is None or any(fnmatchcase(started["model"], model) for model in self.models))
         )
 
     def holds(self, run: RunRow) -> bool:
-        return self.may_hold(run.started) and (not self.statuses or run.status() in self.statuses)
+        return self.may_hold(run.started) and (self.statuses is None or run.status() in self.statuses)
 
     def is_of(self, info: SessionInfo) -> bool:
         return (self.sessions is None or info.session_id in self.sessions) and (
@@ -97,40 +101,70 @@ def wanted(filters: Filters) -> Wanted:
     known = Filters.__annotations__.keys()
     if odd := filters.keys() - known:
         raise UsageError(f"a history has no filter {sorted(odd)[0]!r}; use {', '.join(known)}")
-    statuses = frozenset(_several(filters.get("status", ())))
-    if strange := statuses - set(RUN_STATUSES):
+    statuses = _several("status", filters.get("status"), str)
+    if strange := set(statuses or ()) - set(RUN_STATUSES):
         raise UsageError(f"no run has the status {sorted(strange)[0]!r}; use {', '.join(RUN_STATUSES)}")
-    sessions, project = filters.get("session"), filters.get("project")
+    sessions = _several("session", filters.get("session"), str | Session)
     return Wanted(
-        None
-        if sessions is None
-        else frozenset(one.id if isinstance(one, Session) else one for one in _several(sessions)),
-        None if project is None else os.path.abspath(Path(project).expanduser()),
-        tuple(_several(filters.get("model", ()))),
-        statuses,
+        None if sessions is None else frozenset(one.id if isinstance(one, Session) else one for one in sessions),
+        _folder(filters.get("project")),
+        _several("model", filters.get("model"), str),
+        None if statuses is None else frozenset(statuses),
         _seconds("since", filters.get("since")),
         _seconds("until", filters.get("until")),
     )
 
 
-def _several(value: Any) -> Iterable[Any]:
-    return (value,) if isinstance(value, str | Session) else value
+def _several(name: str, given: Any, kind: Any) -> tuple[Any, ...] | None:
+    """One of these, or several; None where nothing is said. None of them (an empty list) holds for no run."""
+    if given is None or isinstance(given, kind):
+        return None if given is None else (given,)
+    several = tuple(given) if isinstance(given, Iterable) else None
+    if several is None or not all(isinstance(one, kind) for one in several):
+        known = "a Session, its id" if name == "session" else "a name"
+        raise UsageError(f"{name} is {given!r}; use {known}, or a list of several")
+    return several
+
+
+def _folder(project: Any) -> str | None:
+    if project is not None and (not isinstance(project, str | os.PathLike) or not os.fspath(project)):
+        raise UsageError(f"project is {project!r}; use the path of a folder")
+    return None if project is None else os.path.abspath(Path(project).expanduser())
 
 
 def _seconds(name: str, when: When | None) -> float | None:
     if when is None:
         return None
-    try:
-        at = pd.Timestamp(when) if not isinstance(when, timedelta) else pd.Timestamp.now("UTC") - when
-    except (ValueError, TypeError):
-        try:
-            at = pd.Timestamp.now("UTC") - pd.Timedelta(str(when))
-        except (ValueError, TypeError):
-            raise UsageError(
-                f"{name} is {when!r}; use a datetime, a date, '2026-11-21 08:00' (UTC), or how long ago: '7 days'"
-            ) from None
+    at = _moment(when)
+    if at is None or pd.isna(at):
+        raise UsageError(
+            f"{name} is {when!r}; use a datetime, a date, '2026-11-21 08:00' (UTC), or how long ago: '7 days', '3 h'"
+        )
     at = at.tz_localize("UTC") if at.tzinfo is None else at
     return round(float(at.timestamp()), 6)
+
+
+def _moment(when: Any) -> pd.Timestamp | None:
+    """None for what is no time. Of "3h" or "8am" pandas would make a time in year 1, and of a number one in 1970."""
+    try:
+        ago = _ago(when)
+        if ago is not None:
+            return pd.Timestamp.now("UTC") - ago if ago >= pd.Timedelta(0) else None
+        names_no_year = isinstance(when, str) and not re.search(r"\d{4}", when)
+        return None if names_no_year or isinstance(when, Number) else pd.Timestamp(when)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _ago(when: Any) -> pd.Timedelta | None:
+    if isinstance(when, timedelta):
+        return pd.Timedelta(when)
+    if not isinstance(when, str) or not _AMOUNT.match(when):
+        return None
+    try:
+        return pd.Timedelta(_DAYS.sub("days", when))
+    except ValueError:
+        return None  # "21 Nov 2026"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +212,7 @@ def _of_run(run: Run) -> Found:
 def _of_journal(journal: Journal, which: Wanted, more: Callable[[SessionInfo], bool] | None = None) -> Found:
     def chosen(store: Store) -> list[SessionInfo]:
         infos = [info for info in store.sessions() if which.may_have(info) and (more is None or more(info))]
-        if which.models or which.statuses or which.since is not None or which.until is not None:
+        if (which.models, which.statuses, which.since, which.until) != (None, None, None, None):
             only = infos[0].session_id if len(infos) == 1 else None
             known = _sessions_with(store, which, only)
             infos = [info for info in infos if info.session_id in known]
@@ -197,7 +231,7 @@ def _of_journal(journal: Journal, which: Wanted, more: Callable[[SessionInfo], b
 def _sessions_with(store: Store, which: Wanted, only: str | None) -> set[str]:
     begun: dict[str, str] = {}
     is_ended: dict[str, str] = {}
-    types = ("RunStarted", "RunEnded") if which.statuses else ("RunStarted",)
+    types = ("RunStarted", "RunEnded") if which.statuses is not None else ("RunStarted",)
     for record in store.read(session_id=only, types=types):
         try:
             event = codec.decode_json(record.payload)
@@ -211,7 +245,7 @@ def _sessions_with(store: Store, which: Wanted, only: str | None) -> set[str]:
     return {
         session
         for run, session in begun.items()
-        if not which.statuses or run not in is_ended or is_ended[run] in which.statuses
+        if which.statuses is None or run not in is_ended or is_ended[run] in which.statuses
     }
 
 
