@@ -192,6 +192,27 @@ def test_what_is_no_type_is_refused(cells: Cells, type_: str, told: str) -> None
     assert told in cells.refuses(f"%%agent -a demo --schema {type_}\nWhat is it?")
 
 
+@pytest.mark.feature("D8")
+def test_an_option_for_several_may_be_given_several_times(cells: Cells) -> None:
+    cells.says("@tool\ndef pay() -> str:\n    'Pay.'\n    return 'paid'\na, b = 'first', 'second'")
+    cells.says("%%agent -t weather -t pay --vars a --vars b -o run\nhello")
+    state = cells.shell.user_ns["run"].state
+    told = "\n".join(passage.text for passage in state.passages)
+    assert state.tools == ("weather", "pay") and "'first'" in told and "'second'" in told
+
+
+@pytest.mark.feature("D8", "D12")
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("%%agent --budget $0.5\nhello", "--budget $0.5: '$0.5' is no number; write dollars, like 0.50"),
+        ("%%agent --session ses_x\nhello", "there is no session 'ses_x' in this history; %agent sessions --all lists"),
+    ],
+)
+def test_a_mistake_is_told_with_what_to_write_in_a_cell(cells: Cells, line: str, told: str) -> None:
+    assert cells.refuses(line).startswith(told)
+
+
 @pytest.mark.feature("D10", "D8")
 def test_a_column_is_named_in_vars_as_in_code(cells: Cells) -> None:
     cells.says("%%agent -a demo --context none --vars df['c']\nhello")
@@ -296,10 +317,18 @@ class TestSettings:
         cells.says("%load_ext turncell")
         assert cells.says("%agent mode") == "plan"
 
-    def test_a_mistake_in_ipython_s_own_configuration_is_told_in_one_line(self, shell: InteractiveShell) -> None:
-        shell.config.TurncellMagics.mode = "no such"
+    def test_what_config_has_refused_does_not_keep_the_extension_from_being_loaded_anew(self, cells: Cells) -> None:
+        cells.says("%config TurncellMagics.max_steps = 7")
+        cells.says("%config TurncellMagics.mode = 'yolo'")
+        cells.says("%reload_ext turncell")
+        assert cells.says("%agent mode") == "ask" and settings.current().max_steps == 7
+
+    def test_a_configuration_that_cannot_be_loads_nothing_and_says_so_in_one_line(self, shell: InteractiveShell) -> None:
         cells = Cells(shell)
-        assert "TurncellMagics in IPython's configuration: The 'mode' trait" in cells.refuses("%load_ext turncell")
+        shell.config.TurncellMagics.mode = "yolo"
+        told = cells.refuses("%load_ext turncell")
+        assert "'yolo'" in told and told.endswith("correct c.TurncellMagics in IPython's configuration")
+        assert "not found" in cells.refuses("%agent")
         shell.config.TurncellMagics.mode = "plan"
         cells.says("%load_ext turncell")
         assert cells.says("%agent mode") == "plan"

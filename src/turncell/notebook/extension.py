@@ -38,7 +38,7 @@ def load(shell: InteractiveShell) -> None:
     try:
         magics = TurncellMagics(shell)
     except TraitError as error:
-        raise UsageError(f"TurncellMagics in IPython's configuration: {error}") from None
+        raise UsageError(f"{str(error).rstrip('.')}; correct c.TurncellMagics in IPython's configuration") from None
     _WarmUp.begin(shell)
     CellErrors.of(shell)
     shell.register_magics(magics)

@@ -103,6 +103,7 @@ class TurncellMagics(Magics):
         "-t",
         "--tools",
         nargs="+",
+        action="extend",
         help="functions or Tools of this notebook, separated by commas; 'notebook': run Python here, look at variables",
     )
     @argument("-i", "--instructions", help="the system instructions, in quotes")
@@ -111,7 +112,7 @@ class TurncellMagics(Magics):
         choices=("none", "cells", "all"),
         help="what the model is told of the notebook: cells: the code of the cells above (the default); all: also tables, figures and the last error",
     )
-    @argument("--vars", nargs="+", help="variables whose values the model is told")
+    @argument("--vars", nargs="+", action="extend", help="variables whose values the model is told")
     @argument(
         "--raw",
         action="store_true",

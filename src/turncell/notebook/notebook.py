@@ -329,12 +329,11 @@ def limits_in(text: str) -> dict[str, float]:
     for piece in text.split(","):
         name, equals, value = (word.strip() for word in piece.rpartition("="))
         name = name if equals else "usd"
+        how = f"write dollars, like 0.50, or limits of {', '.join(RESOURCES)}, like usd=0.5,tokens=20000"
         if name not in RESOURCES or name in limits:
-            raise UsageError(
-                f"--budget {text}: write dollars, like 0.50, or limits of {', '.join(RESOURCES)}, like usd=0.5,tokens=20000"
-            )
+            raise UsageError(f"--budget {text}: {how}")
         try:
             limits[name] = int(value) if value.isdigit() else float(value)
         except ValueError:
-            raise UsageError(f"--budget {text!r}: {value!r} is no number") from None
+            raise UsageError(f"--budget {text}: {value!r} is no number; {how}") from None
     return limits
