@@ -20,7 +20,7 @@ Failures of the world (a provider, a tool, a person who says no) are statuses of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 if TYPE_CHECKING:
     from turncell.core.parts import Json, Usage
@@ -62,17 +62,24 @@ FailureKind: TypeAlias = Literal[
 class ModelFailure(TurncellError):
     """A model call ended without an answer.
 
-    `kind` is one word of `FailureKind`; `status_code` and `retry_after_s` where the provider gave them.
+    `kind` is one word of `FailureKind`, UsageError for any other; `message` a text, or the exception that was caught;
+    `status_code` and `retry_after_s` where the provider gave them.
     """
 
     def __init__(
         self,
         kind: FailureKind,
-        message: str,
+        message: str | BaseException,
         *,
         status_code: int | None = None,
         retry_after_s: float | None = None,
     ) -> None:
+        # All of it is recorded, and read again: models are other people's.
+        if kind not in get_args(FailureKind):
+            raise UsageError(f"the kind of a ModelFailure is {kind!r}; use one of {', '.join(get_args(FailureKind))}")
+        if not isinstance(retry_after_s, int | float | None):
+            raise UsageError(f"retry_after_s is {retry_after_s!r}; use a number of seconds, or None")
+        message = say(message) if isinstance(message, BaseException) else str(message)
         super().__init__(message)
         self.kind: FailureKind = kind
         self.message = message

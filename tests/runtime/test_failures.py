@@ -143,6 +143,40 @@ class TestTryingAgain:
         assert (run.status, run.state.error_kind) == ("failed", "timeout") and "0.4 s" in (run.state.error or "")
 
 
+@pytest.mark.feature("A13", "G3")
+class TestWhatAModelRaises:
+    """Models are other people's, and what they raise is recorded."""
+
+    def test_the_exception_that_was_caught_may_be_the_message(self) -> None:
+        run = Agent(ScriptedModel([ModelFailure("connection", OSError("no route"))]), attempts=1).run_sync("go")
+        assert (run.status, run.error) == ("failed", "OSError: no route")
+        run.session.close()
+        again = Session.load(run.session.id)
+        assert again.damage is None and [one.status for one in again.runs] == ["failed"]
+
+    @pytest.mark.parametrize(
+        ("given", "told"),
+        [
+            (("overload", "busy"), "the kind of a ModelFailure is 'overload'; use one of auth, "),
+            ((429, "busy"), "the kind of a ModelFailure is 429"),
+        ],
+    )
+    def test_a_kind_that_there_is_not_is_told(self, given: Any, told: str) -> None:
+        with pytest.raises(UsageError, match=told):
+            ModelFailure(*given)
+        with pytest.raises(UsageError, match="retry_after_s is '1'; use a number"):
+            ModelFailure("overloaded", "busy", retry_after_s="1")  # type: ignore[arg-type]
+
+    def test_it_fails_the_run_with_these_words_and_can_be_read_again(self) -> None:
+        def misspelt(request: Any) -> Any:
+            raise ModelFailure("overload", "busy")  # type: ignore[arg-type]
+
+        run = Agent(ScriptedModel(misspelt)).run_sync("go")
+        assert run.status == "failed" and "the kind of a ModelFailure is 'overload'" in str(run.error)
+        run.session.close()
+        assert Session.load(run.session.id).damage is None
+
+
 @pytest.mark.feature("A13", "A17")
 class TestFallbacks:
     def test_they_are_tried_in_their_order(self) -> None:
