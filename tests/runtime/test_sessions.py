@@ -9,7 +9,20 @@ from typing import Any
 
 import pytest
 
-from turncell import Agent, Session, StoreError, UsageError, reask, runs_df, settings, steps_df, tool
+from turncell import (
+    Agent,
+    Journal,
+    MarkdownStore,
+    Session,
+    StoreError,
+    UsageError,
+    move,
+    reask,
+    runs_df,
+    settings,
+    steps_df,
+    tool,
+)  # fmt: skip
 from turncell.core.events import RunStarted
 from turncell.runtime.portable import prune
 from turncell.testing import ScriptedModel, call
@@ -58,6 +71,42 @@ def test_a_session_is_loaded_by_its_id_and_goes_on(own_history: Path) -> None:
 def test_an_unknown_id_is_told(session_id: str) -> None:
     with pytest.raises(UsageError, match="there is no session"):
         Session.load(session_id)
+
+
+@pytest.mark.feature("C9", "C8")
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda wrong: Session.list(wrong),
+        lambda wrong: Session.load("ses_nobody", wrong),
+        lambda wrong: Session.import_file("a.jsonl", wrong),
+        lambda wrong: prune(0, wrong),
+        lambda wrong: move("ses_nobody", wrong, wrong),
+        lambda wrong: Agent(ScriptedModel([]), journal=wrong),
+    ],
+)
+@pytest.mark.parametrize("wrong", ["", "history.sqlite", []])
+def test_what_is_no_journal_is_refused_and_never_taken_for_the_history_of_the_settings(use: Any, wrong: Any) -> None:
+    kept = Agent(ScriptedModel(["Kept."])).run_sync("Keep this.").session
+    kept.close()
+    with pytest.raises(UsageError, match=r"journal is .*; use a Journal, such as"):
+        use(wrong)
+    assert Session.load(kept.id).runs[0].text == "Kept."
+
+
+@pytest.mark.feature("C8")
+def test_a_journal_wants_a_function_that_opens_a_store(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"open_store is <MarkdownStore.*; use a function that opens a store"):
+        Journal(MarkdownStore(tmp_path))  # type: ignore[arg-type]
+
+
+@pytest.mark.feature("C9")
+def test_what_is_no_agent_or_no_rule_is_refused() -> None:
+    session = Agent(ScriptedModel(["One."])).session()
+    with pytest.raises(UsageError, match="agent is 'clerk'; use an Agent"):
+        session.send("one", agent="clerk")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="'mail' is no rule; use Rule"):
+        session.remember("mail")  # type: ignore[arg-type]
 
 
 @pytest.mark.feature("C9")

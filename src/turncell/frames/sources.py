@@ -185,7 +185,7 @@ def read_all(of: Scope, which: Wanted) -> Found:
         session_id = of.id
         return _of_journal(of.journal, which, lambda info: info.session_id == session_id)
     if of is None or isinstance(of, Journal):
-        return _of_journal(of or defaults.journal(), which)
+        return _of_journal(defaults.journal(of), which)
     paths: list[Any] = list(of) if isinstance(of, Iterable) and not isinstance(of, str) else [of]
     if not all(isinstance(path, str | Path) for path in paths):
         raise UsageError(

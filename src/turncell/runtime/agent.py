@@ -27,7 +27,7 @@ from turncell.runtime.budget import Budget
 from turncell.runtime.driver import Setup
 from turncell.runtime.hooks import NO_HOOKS, Hooks, HookSet
 from turncell.runtime.interrupted import check_resumable
-from turncell.runtime.journal import Journal, Unrecorded
+from turncell.runtime.journal import Journal, Unrecorded, as_journal
 from turncell.runtime.launch import beginning, launch
 from turncell.runtime.loop import BackgroundLoop
 from turncell.runtime.models import ModelSet, Router, Tiers
@@ -183,9 +183,7 @@ class Agent:
         }
         if tool_choice is not None:
             self.model_options["tool_choice"] = text("tool_choice", tool_choice)
-        if not isinstance(journal, Journal | None):
-            raise UsageError(f"journal is {journal!r}; use a Journal, such as Journal(lambda: SQLStore.sqlite(path))")
-        self._journal = journal
+        self._journal = None if journal is None else as_journal(journal)
         # What makes it again in another process: iterables are used up by now.
         self._made_of = {
             "model": model, "name": name, "tools": (*self.tools.values(), *self.tool_sources), "instructions": instructions,

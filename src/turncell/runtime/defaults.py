@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from turncell import settings
 from turncell.errors import ToolError, UnknownModelError, UsageError
-from turncell.runtime.journal import Journal
+from turncell.runtime.journal import Journal, as_journal
 from turncell.runtime.ports import Damage, Model, Record, SessionInfo, Store
 
 if TYPE_CHECKING:
@@ -110,8 +110,10 @@ def _is_set(*variables: str) -> bool:
     return any((os.environ.get(name) or "").strip() for name in variables)
 
 
-def journal() -> Journal:
-    """The journal of this process's store, opened when first needed; a forked child opens its own."""
+def journal(given: Journal | None = None) -> Journal:
+    """What was given, or the journal of this process's store, opened when first needed; a forked child opens its own."""
+    if given is not None:
+        return as_journal(given)
     chosen = settings.current()
     key = (
         chosen.store

@@ -37,7 +37,7 @@ from typing import Any, TypeVar, cast
 from turncell.core import codec
 from turncell.core.events import SCHEMA_VERSION, Event, MessageAdded, Recorded, RecordedEvent
 from turncell.core.upcast import upcast
-from turncell.errors import SessionBusy, StoreBusy, StoreError, TurncellError, say
+from turncell.errors import SessionBusy, StoreBusy, StoreError, TurncellError, UsageError, say
 from turncell.runtime import secrets
 from turncell.runtime.ports import Damage, Record, Store
 from turncell.runtime.process import has_ended, held_by, this_writer
@@ -195,12 +195,23 @@ class _Making:
     """It is claimed as it is made."""
 
 
+def as_journal(given: Any) -> Journal:
+    """UsageError for what is none, such as the path of a file or a store."""
+    if not isinstance(given, Journal):
+        raise UsageError(f"journal is {given!r}; use a Journal, such as Journal(lambda: SQLStore.sqlite(path))")
+    return given
+
+
 class Journal:
     """A history: a store, and the thread that opens it, talks to it and closes it. `Agent(journal=...)` records in it.
 
     `open_store` is called on that thread: `Journal(lambda: SQLStore.sqlite("history.sqlite"))`."""
 
     def __init__(self, open_store: Callable[[], Store]) -> None:
+        if not callable(open_store):
+            raise UsageError(
+                f"open_store is {open_store!r}; use a function that opens a store, such as lambda: SQLStore.sqlite(path)"
+            )
         self._open_store = open_store
         self._store: Store | None = None
         self.pid = os.getpid()

@@ -48,7 +48,7 @@ from turncell.errors import SessionBusy, StoreError, UsageError
 from turncell.runtime import defaults
 from turncell.runtime.inside import sessions_inside
 from turncell.runtime.interrupted import ended
-from turncell.runtime.journal import Journal, of_today, to_record
+from turncell.runtime.journal import Journal, as_journal, of_today, to_record
 from turncell.runtime.ports import Damage, Record, SessionInfo, Store
 from turncell.runtime.prompts import new_id
 from turncell.runtime.session import Session
@@ -470,7 +470,8 @@ def move(session_id: str, from_journal: Journal, to_journal: Journal) -> Session
     It is deleted here only when all of it is on disk there. SessionBusy if somebody writes it; StoreError if the other
     history has a session of this id, or if the session is damaged, because what follows the damage may still be repaired.
     """
-    session = Session.load(session_id, from_journal)
+    as_journal(to_journal)
+    session = Session.load(session_id, as_journal(from_journal))
     session.hold()
     family = _family(from_journal, session_id)
     written: list[str] = []
@@ -510,7 +511,7 @@ def prune(older_days: float, journal: Journal | None = None, *, everywhere: bool
     """
     if type(older_days) not in (int, float) or not 0 <= older_days < math.inf:
         raise UsageError(f"older_days is {older_days!r}; use a number of days, 0 or more")
-    journal = journal or defaults.journal()
+    journal = defaults.journal(journal)
     before, here = time.time() - older_days * 86_400, os.getcwd()
     known = journal.ask(_all_sessions)
     people = [info for info in known if not info.root_run_id]

@@ -137,7 +137,7 @@ class Session:
     @classmethod
     def load(cls, session_id: str, journal: Journal | None = None) -> Session:
         """Load a session by its id. UsageError if there is none."""
-        journal = journal or defaults.journal()
+        journal = defaults.journal(journal)
         session = cls(session_id, journal)
         journal.ask(lambda store: session._read(store))
         return session
@@ -154,7 +154,7 @@ class Session:
     @classmethod
     def list(cls, journal: Journal | None = None, *, everywhere: bool = False) -> tuple[SessionInfo, ...]:
         """The sessions of this folder, or of all, last used first; without those of sub-agents."""
-        known = (journal or defaults.journal()).ask(of_people) or ()
+        known = defaults.journal(journal).ask(of_people) or ()
         here = os.getcwd()
         mine = [one for one in known if everywhere or one.project == here]
         return tuple(sorted(mine, key=lambda one: one.updated_at, reverse=True))
@@ -563,7 +563,7 @@ class Session:
         """
         from turncell.runtime import portable
 
-        return portable.import_file(Path(path), journal or defaults.journal())
+        return portable.import_file(Path(path), defaults.journal(journal))
 
     @property
     def current(self) -> Run | None:
@@ -596,6 +596,8 @@ class Session:
         agent = agent or self.agent
         if agent is None:
             raise UsageError("this session has no agent; use agent.session(), or name one: agent=agent")
+        if not hasattr(agent, "start"):
+            raise UsageError(f"agent is {agent!r}; use an Agent")
         return agent
 
     def cancel(self, reason: str = "cancelled by the user") -> bool:
@@ -622,6 +624,8 @@ class Session:
         What was said last counts: it takes the place of what was said before of the same tool and arguments. A fork
         begins without rules. UsageError for one that holds a secret, SessionBusy where another process writes the session.
         """
+        if not isinstance(rule, Rule):
+            raise UsageError(f"{rule!r} is no rule; use Rule(tool, verdict)")
         check_plain(rule)
         kept = evolve(rule, where=dict(rule.where))
         self._change_rules(
