@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
 from turncell.adapters.scripted_model import Call, Entry, ScriptedModel, call, say, stop, think
 from turncell.core.deltas import Finished, Fragment, assemble
 from turncell.core.parts import Message, Reasoning, Text, ToolCall, Usage
-from turncell.errors import ModelFailure
+from turncell.errors import ModelFailure, UsageError
 from turncell.runtime.ports import Model, ModelRequest
 
 pytestmark = pytest.mark.feature("G5")
@@ -154,3 +155,28 @@ def test_delays_are_kept_and_can_be_cancelled() -> None:
 
 def test_it_is_a_model() -> None:
     assert isinstance(ScriptedModel([]), Model)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"script": "Fine."}, "the script is 'Fine.'; use a list of entries, one for each model call"),
+        ({"script": call("weather")}, "the script is Call"),
+        ({"script": {"a": "b"}}, "the script is {'a': 'b'}"),
+        ({"script": None}, "the script is None"),
+        ({"script": [], "price": 3}, "price is 3; use US dollars per million tokens, (input, output)"),
+        ({"script": [], "price": (3,)}, "price is (3,)"),
+        ({"script": [], "name": 3}, "name is 3; use a text"),
+        ({"script": [], "delay_s": -1}, "delay_s is -1"),
+    ],
+)
+def test_what_is_no_script_is_refused_when_it_is_given(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        ScriptedModel(**given)
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("entry", [3, None, ["Fine.", 3], b"x"])
+def test_an_entry_that_is_no_answer_is_named(entry: Any) -> None:
+    with pytest.raises(UsageError, match=r"entry 1 of the script has .*, which is no answer"):
+        asyncio.run(hear(ScriptedModel([entry])))

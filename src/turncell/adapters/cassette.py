@@ -53,7 +53,7 @@ class Cassette:
         self._where = ""
         """Where it was begun: file:line, and what stands there."""
         self.mode: CassetteMode = one_of("mode", mode, get_args(CassetteMode))
-        self.delay_s = number("delay_s", delay_s or None) or 0.0
+        self.delay_s = number("delay_s", delay_s, has_zero=True, is_needed=True) or 0.0
         self.recordings = Recordings()
         self.misses: list[ModelFailure] = []
         self._tape: Tape | None = None

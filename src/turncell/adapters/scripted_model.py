@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from turncell.core.deltas import CallFragment, Finished, Fragment, ImageFragment, ReasoningFragment
 from turncell.core.events import FinishReason
 from turncell.core.parts import Image, Json, Message, Text, ToolCall, Usage
-from turncell.errors import ModelFailure
+from turncell.errors import ModelFailure, UsageError
+from turncell.runtime import options
 from turncell.runtime.ports import ModelRequest
 
 _CHUNK = 12
@@ -57,6 +58,7 @@ class Stop:
 
 
 Item: TypeAlias = str | Say | Think | Call | Image | Stop | Exception
+_ITEMS = (str, Say, Think, Call, Image, Stop, Exception)
 Entry: TypeAlias = Item | Sequence[Item] | Callable[[ModelRequest], "Entry | Awaitable[Entry]"]
 
 
@@ -103,8 +105,13 @@ class ScriptedModel:
         *,
         price: tuple[float, float] | None = None,
     ) -> None:
-        self.name = name
-        self.delay_s = delay_s
+        is_list = isinstance(script, Iterable) and not isinstance(script, str | bytes | Mapping)
+        if not is_list and not callable(script):
+            raise UsageError(f"the script is {script!r}; use a list of entries, one for each model call, or a function")
+        if price is not None and not _is_pair(price):
+            raise UsageError(f"price is {price!r}; use US dollars per million tokens, (input, output)")
+        self.name = options.text("name", name)
+        self.delay_s = options.number("delay_s", delay_s, has_zero=True, is_needed=True) or 0.0
         self.price = price
         self.requests: list[ModelRequest] = []
         """The requests received, oldest first."""
@@ -124,12 +131,14 @@ class ScriptedModel:
         number = len(self.requests)
         self.requests.append(request)
         entry = await self._entry(number, request)
-        items: Sequence[Item] = (
-            [entry] if isinstance(entry, str | Say | Think | Call | Image | Stop | Exception) else entry
-        )
+        items: Sequence[Item] = entry if isinstance(entry, Sequence) and not isinstance(entry, str) else [entry]
         said = 0
         calls = 0
         for item in items:
+            if not isinstance(item, _ITEMS):
+                raise UsageError(
+                    f"model {self.name!r}: entry {number + 1} of the script has {item!r}, which is no answer"
+                )
             if isinstance(item, Exception):
                 raise item
             if isinstance(item, Stop):
@@ -184,6 +193,10 @@ class ScriptedModel:
         cost_usd = None if self.price is None else (heard * self.price[0] + said * self.price[1]) / 1e6
         basis = "none" if self.price is None else "user"
         return Finished(finish_reason, Usage(heard, said), cost_usd, basis, self.name)  # type: ignore[arg-type]
+
+
+def _is_pair(given: object) -> bool:
+    return isinstance(given, Sequence) and len(given) == 2 and all(isinstance(one, int | float) for one in given)
 
 
 def _cut(text: str, chunk: int) -> list[str]:

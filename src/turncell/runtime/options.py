@@ -29,9 +29,9 @@ def whole(name: str, value: Any, *, least: int) -> int:
     return value
 
 
-def number(name: str, value: Any, *, has_zero: bool = False) -> float | None:
-    """A finite number of seconds (or of anything), more than 0, or from 0 on; None stays None."""
-    if value is None:
+def number(name: str, value: Any, *, has_zero: bool = False, is_needed: bool = False) -> float | None:
+    """A finite number of seconds (or of anything), more than 0, or from 0 on; None stays None, unless it `is_needed`."""
+    if value is None and not is_needed:
         return None
     is_number = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
     if not is_number or value < 0 or (value == 0 and not has_zero):

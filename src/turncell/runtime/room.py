@@ -86,7 +86,7 @@ class Context:
             whole("window_tokens", self.window_tokens, least=1)
         if self.room_tokens is not None:
             whole("room_tokens", self.room_tokens, least=1)
-        if (number("threshold", self.threshold) or 0.0) > 1:
+        if (number("threshold", self.threshold, is_needed=True) or 0.0) > 1:
             raise UsageError(f"threshold is {self.threshold!r}; use a share of the window, such as 0.8")
         one_of("when_full", self.when_full, ("compact", "prune", "fail"))
         whole("keep_recent", self.keep_recent, least=1)

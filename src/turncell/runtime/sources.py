@@ -54,7 +54,7 @@ class Source:
         if not callable(self.find):
             raise UsageError(f"a source is {self.find!r}; use a function of the query that returns texts or Passages")
         text("the name of a source", self.name)
-        if (number("share", self.share) or 0.0) > 1:
+        if (number("share", self.share, is_needed=True) or 0.0) > 1:
             raise UsageError(f"share is {self.share!r}; use a part of the window, such as 0.2")
         if isinstance(self.priority, bool) or not isinstance(self.priority, int):
             raise UsageError(f"priority is {self.priority!r}; use a whole number")
