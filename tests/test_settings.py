@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,23 @@ def test_a_value_that_does_not_fit_is_told_with_what_is_needed(name: str, value:
     with pytest.raises(SettingError) as caught:
         Settings.from_environment({f"TURNCELL_{name}": value})
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "needed"),
+    [
+        ("max_steps", "5", "a whole number"),
+        ("max_steps", True, "a whole number"),
+        ("request_timeout_s", "60", "a number"),
+        ("store", Path("h.sqlite"), "a text in quotes"),
+        ("model", None, "a text in quotes"),
+        ("meta_dirname", 3, "a text in quotes"),
+    ],
+)
+def test_in_code_too_a_value_of_another_type_is_refused(name: str, value: Any, needed: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        Settings(**{name: value})
+    assert str(caught.value) == f"setting {name!r} is {value!r}; use {needed}"
 
 
 @pytest.mark.feature("C8")

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from turncell.core.policy import MODES, Mode
 from turncell.errors import SettingError
@@ -55,6 +55,7 @@ class Settings:
     """The user's `store`, where a project has put another in its place. No variable of the environment sets it."""
 
     def __post_init__(self) -> None:
+        check_types({name: getattr(self, name) for name in _NAMES}, _NAMES)
         if not self.model or re.search(r"\s", self.model):
             raise SettingError(
                 f"setting 'model' is {self.model!r}; use 'embedded' or a name like 'openai/gpt-5' (provider/model)"
@@ -113,7 +114,7 @@ class Settings:
         except ValueError as error:
             raise SettingError(f"{path} is no TOML: {error}") from error
         try:
-            check_types(said, [field.name for field in fields(cls) if field.name != "own_store"])
+            check_types(said, _NAMES)
             return cls(**said)
         except SettingError as error:
             raise SettingError(f"{path}: {error}") from error
@@ -133,11 +134,12 @@ class Settings:
             raw = environment.get(f"TURNCELL_{field.name.upper()}")
             if raw is None or raw == "" or field.name == "own_store":
                 continue
-            kind = type(getattr(cls(), field.name))
             try:
-                values[field.name] = kind(raw)
+                values[field.name] = _KIND_OF[field.name](raw)
             except ValueError:
-                needed = "an integer" if kind is int else "a number"  # no text is unfit for the other settings
+                needed = (
+                    "an integer" if _KIND_OF[field.name] is int else "a number"
+                )  # no text is unfit for the other settings
                 raise SettingError(f"TURNCELL_{field.name.upper()} is {raw!r}; {needed} is needed") from None
         return replace(base or cls(), **values)  # type: ignore[arg-type]
 
@@ -175,6 +177,10 @@ class Settings:
         return without_secrets(self.store) if self.store_kind == "postgresql" else str(self.store_path)
 
 
+_KIND_OF: dict[str, Any] = {field.name: type(field.default) for field in fields(Settings) if field.name != "own_store"}
+_NAMES = tuple(_KIND_OF)
+
+
 def user_file() -> Path:
     """`settings.toml` in the user's config folder, such as `~/.config/turncell`."""
     from platformdirs import user_config_path
@@ -187,7 +193,7 @@ def check_types(said: Mapping[str, object], known: Sequence[str]) -> None:
     if unknown := [name for name in said if name not in known]:
         raise SettingError(f"{', '.join(map(repr, unknown))} cannot be set here; use {', '.join(known)}")
     for name, value in said.items():
-        kind = type(getattr(Settings(), name))
+        kind = _KIND_OF[name]
         is_number = kind is float and isinstance(value, int)
         if not (isinstance(value, kind) or is_number) or isinstance(value, bool):
             needed = "a whole number" if kind is int else "a number" if kind is float else "a text in quotes"
