@@ -62,6 +62,13 @@ def test_the_same_options_reach_each_wire(name: str) -> None:
         ("openai/m", {"base_ulr": "http://x"}, "no option 'base_ulr'; use .*base_url"),
         ("gemini/m", {"bogus": 1}, "no option 'bogus'; use .*api_key"),
         ("openai/m", {"timeout_s": 0}, "timeout_s is in seconds"),
+        ("openai/m", {"timeout_s": "5"}, "timeout_s is in seconds.*found '5'"),
+        ("openai/m", {"timeout_s": True}, "timeout_s is in seconds"),
+        ("groq/m", {"timeout_s": Patience(first_s="5")}, "timeout_s is in seconds"),  # type: ignore[arg-type]
+        ("openai/m", {"base_url": 8000}, "base_url is a text; found a int"),
+        ("groq/m", {"base_url": "localhost:8000"}, "base_url begins with http"),
+        ("openai/m", {"extra_body": ["seed"]}, "extra_body are fields of the request by name"),
+        ("groq/m", {"extra_body": 7}, "extra_body are fields of the request by name"),
         ("embedded", {"api_key": "k"}, "'embedded' takes no options"),
         (ScriptedModel(["x"]), {"api_key": "k"}, "built already"),
     ],

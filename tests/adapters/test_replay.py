@@ -283,6 +283,10 @@ class TestReask:
 
     def test_what_it_cannot_do_is_said(self, world: World) -> None:
         run = world.agent("Hello.").run_sync("Hello")
+        with pytest.raises(UsageError, match=r"replay takes a Session \(a Run has one in run.session\); found <Run"):
+            replay(run)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=r"made of a Session or of events \(run.events\); found <Run"):
+            cassette_of(run)  # type: ignore[arg-type]
         with pytest.raises(UsageError, match="step is 2; this run has steps 1 to 1"):
             reask(run, 2, "embedded")
         with pytest.raises(UsageError, match="session=session"):

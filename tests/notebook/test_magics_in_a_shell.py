@@ -205,7 +205,7 @@ def test_an_option_for_several_may_be_given_several_times(cells: Cells) -> None:
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("%%agent --budget $0.5\nhello", "--budget $0.5: '$0.5' is no number; write dollars, like 0.50"),
+        ("%%agent --budget $0.5\nhello", "--budget '$0.5': '$0.5' is no number; write dollars, like 0.50"),
         ("%%agent --session ses_x\nhello", "there is no session 'ses_x' in this history; %agent sessions --all lists"),
     ],
 )

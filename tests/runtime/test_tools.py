@@ -536,6 +536,8 @@ def test_a_schema_is_the_callers_own() -> None:
         (lambda: Tool(Shop), "'Shop' is a class; make an object of it, and give that: Shop(...)"),
         (lambda: Tool(Counter), "'Counter' is a class; make an object of it"),
         (lambda: Tool(), "a tool is a function; found None"),
+        (lambda: Idle(), "Idle has no method run(...), which is what a call of it would do; write one"),
+        (lambda: Agent(ScriptedModel([]), tools=[Busy()]), "Busy has no method run(...)"),
         (lambda: tool("name"), "a tool is a function; found 'name'"),  # type: ignore[call-overload]
         (lambda: Tool(len), "tool 'len'"),
         (lambda: Tool(lambda: 1), "tool(name=...) gives it one"),
@@ -547,6 +549,17 @@ def test_what_cannot_be_a_tool_says_what_to_do(make: Any, said: str) -> None:
     with pytest.raises(ToolError) as caught:
         make()
     assert said in str(caught.value)
+
+
+class Idle(Tool):
+    """Do nothing."""
+
+
+class Busy(Tool):
+    """Do nothing, with a state."""
+
+    def __init__(self) -> None:
+        self.calls = 0
 
 
 def _connected(connection: Connection) -> None: ...

@@ -17,6 +17,7 @@ from turncell.adapters.halves import Halves, decode
 from turncell.adapters.http_stream import Patience, Post, check_url, is_loopback
 from turncell.adapters.keys import (
     Key,
+    as_fields,
     as_headers,
     as_key,
     environment_key,
@@ -180,7 +181,7 @@ class DirectModel(ABC):
             raise UnknownModelError(f"a model is written {self._prefixes[0] + 'name'!r}; found {name!r}")
         self.base_url = check_url(base_url or os.environ.get(self._url_variable) or self._url)
         self.headers = as_headers(headers)
-        self.extra_body = dict(extra_body or {})
+        self.extra_body = as_fields(extra_body)
         self.patience = Patience.of(timeout_s)
         self.price = as_price(price)
         self._is_own = urlsplit(self.base_url).hostname == urlsplit(self._url).hostname

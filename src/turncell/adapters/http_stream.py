@@ -26,7 +26,7 @@ import ssl
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -63,13 +63,11 @@ class Patience:
         >>> Patience.of(5)
         Patience(connect_s=5, first_s=5, between_s=5)
         """
-        if isinstance(timeout_s, Patience):
-            found = timeout_s
-        else:
-            found = cls(min(cls().connect_s, timeout_s), timeout_s, timeout_s)
-        if not min(found.connect_s, found.first_s, found.between_s) > 0:
+        found = timeout_s if isinstance(timeout_s, Patience) else cls(timeout_s, timeout_s, timeout_s)
+        bounds: tuple[object, ...] = (found.connect_s, found.first_s, found.between_s)
+        if not all(isinstance(one, int | float) and not isinstance(one, bool) and one > 0 for one in bounds):
             raise UsageError(f"timeout_s is in seconds, more than 0, or a Patience of such; found {timeout_s!r}")
-        return found
+        return found if found is timeout_s else replace(found, connect_s=min(cls().connect_s, found.connect_s))
 
 
 class Post:
@@ -291,6 +289,8 @@ class _Bursts(AsyncIterator[list[T]]):
 
 def check_url(url: str) -> str:
     """The URL without blanks around it and a slash at its end; UsageError for what is none."""
+    if not isinstance(url, str):
+        raise UsageError(f"base_url is a text; found a {type(url).__name__}")
     url = url.strip()
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:

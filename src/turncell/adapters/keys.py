@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
+from turncell.core.parts import Json
 from turncell.core.redaction import LEAST_CHARS
 from turncell.errors import ModelFailure, UsageError
 from turncell.runtime import secrets
@@ -48,6 +49,13 @@ def as_headers(given: Mapping[str, str] | None) -> dict[str, str]:
     if (wrong := _no_headers(headers)) is not None:
         raise UsageError(f"headers are texts by name; found {wrong}")
     return dict(headers)
+
+
+def as_fields(given: Mapping[str, Json] | None) -> dict[str, Json]:
+    """UsageError for what are no fields of a request."""
+    if given is not None and not isinstance(given, Mapping):
+        raise UsageError(f"extra_body are fields of the request by name; found {_sort(given)}")
+    return dict(given or {})
 
 
 async def key_of(model: str, api_key: Key | None, limit_s: float) -> str | None:

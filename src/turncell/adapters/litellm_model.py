@@ -35,8 +35,8 @@ from typing import Any, get_args
 from turncell.adapters.chat_format import Dialect, chat_messages, chat_tools, mark_prefixes
 from turncell.adapters.chat_reading import ChatReading
 from turncell.adapters.direct_anthropic_format import CacheTime, check_forced
-from turncell.adapters.http_stream import Patience, Post
-from turncell.adapters.keys import Key, as_headers, as_key, has_keyring, host_of, key_of, keyring_key
+from turncell.adapters.http_stream import Patience, Post, check_url
+from turncell.adapters.keys import Key, as_fields, as_headers, as_key, has_keyring, host_of, key_of, keyring_key
 from turncell.adapters.litellm_failures import to_failure
 from turncell.adapters.litellm_parsed import parsed
 from turncell.adapters.litellm_reading import Reading, cost_of, usage_object
@@ -109,14 +109,16 @@ class LiteLLMModel:
         if prompt_cache not in get_args(CacheTime):
             raise UsageError(f"prompt_cache is one of {', '.join(get_args(CacheTime))}; found {prompt_cache!r}")
         self.name = name
+        if base_url is not None:
+            check_url(base_url)
         self.base_url = base_url
         self.patience = Patience.of(timeout_s)
         self.price = as_price(price)
         self.extra = dict(extra or {})
         if headers:
             self.extra["extra_headers"] = as_headers(headers)
-        if extra_body:
-            self.extra["extra_body"] = dict(extra_body)
+        if fields := as_fields(extra_body):
+            self.extra["extra_body"] = fields
         self._holds_schema = holds_schema
         self._mark = self._cache_mark(prompt_cache)
         self._api_key = as_key(api_key)

@@ -54,6 +54,8 @@ def cassette_of(source: Session | Iterable[Event]) -> Recordings:
     Without runs that were held elsewhere: what their models were asked is not known.
     `write_cassette` makes a file of it, for tests: tools, options and the model's name then fit anything.
     """
+    if isinstance(source, Run) or not isinstance(source, Iterable | Session):
+        raise UsageError(f"a cassette is made of a Session or of events (run.events); found {source!r}")
     runs = source.runs if isinstance(source, Session) else _runs(source)
     known = [run for run in runs if not run.started.is_imported]
     return Recordings(recording for run in known for recording in recordings_of(run, _before(runs, run)))
@@ -127,6 +129,8 @@ def replay(session: Session, *, tools: Iterable[AnyTool] | None = None) -> list[
     >>> again.text, compare(run, again)
     ('It is a fine day.', None)
     """
+    if not isinstance(session, Session):
+        raise UsageError(f"replay takes a Session (a Run has one in run.session); found {session!r}")
     tools = None if tools is None else list(tools)
     known = [run for run in session.runs if not run.started.is_imported]
     if session.runs and not known:

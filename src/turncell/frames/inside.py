@@ -41,6 +41,8 @@ def to_show(what: Shown, inside: Iterable[RunState]) -> tuple[list[RunState], li
         return [what.state], [*inside, *what.inner_runs]
     if isinstance(what, Session):
         return list(what.runs), [*inside, *what.inner_runs]
+    if not isinstance(what, Iterable):
+        raise UsageError(f"what is shown is a Run, a Session or a list of runs; found {what!r}")
     runs = [run.state if isinstance(run, Run) else run for run in what]
     for run in cast(list[object], runs):
         if not isinstance(run, RunState):

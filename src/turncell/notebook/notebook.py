@@ -335,5 +335,5 @@ def limits_in(text: str) -> dict[str, float]:
         try:
             limits[name] = int(value) if value.isdigit() else float(value)
         except ValueError:
-            raise UsageError(f"--budget {text}: {value!r} is no number; {how}") from None
+            raise UsageError(f"--budget {text!r}: {value!r} is no number; {how}") from None
     return limits

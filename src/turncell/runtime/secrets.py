@@ -12,6 +12,7 @@ import os
 import re
 import threading
 from collections.abc import Iterable, Iterator
+from re import Pattern
 from typing import TypeAlias, TypeVar, cast
 from urllib.parse import unquote
 
@@ -101,9 +102,12 @@ def redact(*secrets: str, patterns: tuple[str, ...] | list[str] = ()) -> None:
     global _redactor
     for secret in secrets:
         if not isinstance(cast(object, secret), str) or len(secret) < LEAST_CHARS:
-            raise UsageError(f"a secret is a text of {LEAST_CHARS} characters or more; found one of {len(str(secret))}")
-    if isinstance(cast(object, patterns), str):
-        raise UsageError("patterns is a list of regular expressions; found a text")
+            found = f"one of {len(secret)}" if isinstance(cast(object, secret), str) else f"a {type(secret).__name__}"
+            raise UsageError(f"a secret is a text of {LEAST_CHARS} characters or more; found {found}")
+    if not isinstance(cast(object, patterns), tuple | list) or not all(
+        isinstance(one, str | Pattern) for one in patterns
+    ):
+        raise UsageError(f"patterns is a list of regular expressions, as texts; found a {type(patterns).__name__}")
     refresh()
     with _lock:
         made = Redactor(

@@ -156,7 +156,10 @@ class Tool:
         return made
 
     def __init__(self, function: Callable[..., Any] | None = None, **options: Unpack[ToolOptions]) -> None:
-        function = _function(getattr(self, "run", None) if function is None else function)
+        own = getattr(self, "run", None)
+        if function is None and own is None and type(self) is not Tool:
+            raise ToolError(_NO_RUN.format(type(self).__name__))
+        function = _function(own if function is None else function)
         given: dict[str, Any] = dict(options)
         for option in given:
             if option not in _OPTIONS:
@@ -400,6 +403,8 @@ def toolbox(tools: Iterable[Tool | Callable[..., Any]]) -> dict[str, Tool]:
     """Tools by name; plain functions are taken as tools. Two of one name are refused."""
     box: dict[str, Tool] = {}
     for item in tools:
+        if isinstance(item, Tool) and not hasattr(item, "function"):
+            raise ToolError(_NO_RUN.format(type(item).__name__))
         made = item if isinstance(item, Tool) else Tool(item)
         if made.name in box:
             raise ToolError(f"two tools are called {made.name!r}; give one of them another name with tool(name=...)")
@@ -433,6 +438,9 @@ async def _run(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> An
         return await function(*args, **kwargs)
     result = await in_thread(function, *args, **kwargs)
     return await result if inspect.isawaitable(result) else result
+
+
+_NO_RUN = "{} has no method run(...), which is what a call of it would do; write one"
 
 
 def _function(function: Any) -> Callable[..., Any]:
