@@ -102,11 +102,6 @@ class Post:
         self._is_waiting = False
         self._is_too_late = False
 
-    @property
-    def is_stream(self) -> bool:
-        """Whether events come, rather than one JSON value: a server may ignore that a stream was asked for."""
-        return self._lines.kind != "json"
-
     async def __aenter__(self) -> Post:
         for name, value in self._given.items():
             if not value.isascii() or not value.isprintable():

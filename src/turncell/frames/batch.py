@@ -18,8 +18,6 @@ from turncell.runtime.output_type import OutputType
 if TYPE_CHECKING:
     from turncell.runtime.agent import Agent
 
-COLUMNS = ("status", "error", "tokens", "cost_usd", "run_id")
-"""What is told of each run, after what it has answered."""
 _TEXT = "text"
 """The column of a list of texts, and of a Series without a name."""
 _REDRAWN_S = 0.1

@@ -167,7 +167,7 @@ class Batch:
         limiter.is_paced.set(True)
         keys = _keys(self.name, self.agent, self.prompts, self.output)
         wanted = {key for key in keys if key}
-        earlier = await in_thread(self.agent.journal.ask, lambda store: _earlier(store, self.name, wanted))
+        earlier = await in_thread(self.agent.journal.ask, lambda store: _earlier(store, wanted))
         self._say(None)
         free = asyncio.Semaphore(self.concurrency)
         pace = limiter.of_model(self.agent.models.name)
@@ -540,7 +540,7 @@ def _digest(of_agent: str, message: Message) -> str:
     return hashlib.sha256(of_agent.encode() + codec.encode(message)).hexdigest()[:32]
 
 
-def _earlier(store: Store, name: str, keys: set[str]) -> dict[str, str]:
+def _earlier(store: Store, keys: set[str]) -> dict[str, str]:
     """By key, the session in which its row was run last."""
     found: dict[str, str] = {}
     mark = f'"{_KEY}'.encode()
