@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from pathlib import Path
@@ -93,6 +94,18 @@ class TestChecks:
         run = Agent(mails("ana"), tools=tools, mode="auto").start("go").result(60)
         release.set()
         assert run.tool_calls[0].status == "denied" and not mailbox.sent
+        assert "it failed: TimeoutError: no answer within 0.1 s" in run.tool_calls[0].reason
+
+    def test_a_rule_that_stalls_denies_and_says_why(self, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("turncell.runtime.hooks.HOOK_TIMEOUT_S", 0.1)
+
+        async def ask_elsewhere(call: Any) -> str:
+            await asyncio.sleep(20)
+            return "allow"
+
+        run = Agent(mails("ana"), tools=[mailbox.tool()], mode="auto", rules=[ask_elsewhere]).start("go").result(60)
+        assert run.tool_calls[0].status == "denied" and not mailbox.sent
+        assert "the rule ask_elsewhere failed: TimeoutError: no answer within 0.1 s" in run.tool_calls[0].reason
 
     def test_the_card_shows_an_async_preview(self, mailbox: Mailbox) -> None:
         async def preview(to: str, body: str) -> str:

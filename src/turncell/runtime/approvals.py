@@ -18,7 +18,6 @@ from turncell.core.policy import Decision, Effect, Mode, Rule, Verdict, decide
 from turncell.core.signals import Judgement
 from turncell.core.values import copied, evolve
 from turncell.errors import ToolError, UsageError, say
-from turncell.runtime import hooks
 from turncell.runtime.hooks import HookFailed, HookSet, ToolUse, Vetoed, called
 from turncell.runtime.output import shorten
 from turncell.runtime.threads import in_thread
@@ -131,8 +130,7 @@ class Policy:
 async def _check(tool: Tool, use: ToolUse) -> Decision | None:
     by = f"the check of {tool.name}"
     try:
-        async with asyncio.timeout(hooks.HOOK_TIMEOUT_S):
-            said = await tool.run_check(use.arguments)
+        said = await called(tool.run_check, use.arguments)
     except asyncio.CancelledError:
         raise
     except BaseException as error:

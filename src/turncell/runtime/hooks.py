@@ -78,7 +78,7 @@ Maybe: TypeAlias = T | Awaitable[T | None] | None
 class Hooks:
     """Functions that are asked while a run goes on. An agent takes one set, or several, which are asked in order.
 
-    Each may be async, except those of the journal. None means: go on. A Veto says no.
+    Each may be async, except those of the journal, and has 60 seconds. None means: go on. A Veto says no.
 
     before_model(request)       may return another ModelRequest
     after_model(message)        may return another Message
@@ -223,11 +223,18 @@ NO_HOOKS = HookSet()
 
 async def called(fn: Callable[..., Any], *values: Any) -> Any:
     """Call people's code, sync in a thread or async here, within HOOK_TIMEOUT_S. Raises what it raises, or TimeoutError."""
-    if _is_async(fn):
-        return await within(HOOK_TIMEOUT_S, fn(*values))
-    async with asyncio.timeout(HOOK_TIMEOUT_S):
-        said = await in_thread(fn, *values)
-        return await said if inspect.isawaitable(said) else said
+    began = time.monotonic()
+    try:
+        if _is_async(fn):
+            return await within(HOOK_TIMEOUT_S, fn(*values))
+        async with asyncio.timeout(HOOK_TIMEOUT_S):
+            said = await in_thread(fn, *values)
+            return await said if inspect.isawaitable(said) else said
+    except TimeoutError as error:
+        # It may also be the function's own, of what it asked itself.
+        if time.monotonic() - began < HOOK_TIMEOUT_S:
+            raise
+        raise TimeoutError(f"no answer within {HOOK_TIMEOUT_S:g} s") from error
 
 
 def _is_async(fn: Callable[..., Any]) -> bool:
