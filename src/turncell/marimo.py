@@ -20,6 +20,7 @@ from typing import Any, Literal
 from turncell.core.events import RunEnded, StepStarted, TextDelta
 from turncell.errors import UsageError
 from turncell.frames.visible import visible
+from turncell.notebook.kit import session_for
 from turncell.runtime.agent import Agent
 from turncell.runtime.run import Run
 from turncell.runtime.secrets import Cleaning, redactor
@@ -48,12 +49,10 @@ class ChatModel:
     """
 
     def __init__(self, of: Agent | Session, view: Literal["live", "text"]) -> None:
-        session = of.session() if isinstance(of, Agent) else of
-        if session.agent is None:
-            raise UsageError("a chat needs an agent: chat(agent), or chat(agent.session()); this session has none")
+        session, agent = session_for(of)
         if view not in ("live", "text"):
             raise UsageError(f"view is {view!r}; use 'live' or 'text'")
-        self._agent, self._session, self._view = session.agent, session, view
+        self._agent, self._session, self._view = agent, session, view
 
     @property
     def session(self) -> Session:

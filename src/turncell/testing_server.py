@@ -39,6 +39,8 @@ def reply(text: str = "", *, calls: Sequence[Call] = (), **options: Any) -> Repl
     >>> reply("Hello", calls=[call("weather", city="Oslo")], chunk_bytes=3).calls[0].name
     'weather'
     """
+    if not isinstance(calls, list | tuple) or not all(isinstance(one, Call) for one in calls):
+        raise UsageError(f"calls are {calls!r}; use a list of call(...)")
     return Reply(text=text, calls=tuple(calls), **options)
 
 
@@ -81,6 +83,8 @@ class ProviderServer:
         """Without it, as clients of Anthropic do."""
         self.open_connections = 0
         """Requests that are being answered. A client that goes away counts as gone when the server sees it."""
+        if not callable(script) and not isinstance(script, list | tuple):
+            raise UsageError(f"the script is {script!r}; use a list with a reply for each request, or a function")
         self._script = script if callable(script) else [_as_reply(answer) for answer in script]
         self._numbers = itertools.count()
         self._loop = asyncio.new_event_loop()

@@ -137,3 +137,17 @@ def test_a_slow_reply_takes_its_time() -> None:
 
     with serve([reply("12345678" * 4, delay_s=0.02)]) as server:
         assert asyncio.run(main(server)) >= 5
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: ProviderServer("Fine."), "the script is 'Fine.'; use a list with a reply for each request"),
+        (lambda: ProviderServer(None), "the script is None"),  # type: ignore[arg-type]
+        (lambda: reply(calls=call("look")), r"calls are Call\(.*; use a list of call"),  # type: ignore[arg-type]
+        (lambda: reply(calls="look"), "calls are 'look'"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_text_is_no_list_of_replies_or_calls(make: Any, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        make()

@@ -135,6 +135,10 @@ class TestRows:
             agent.map([{"a": 1, "b": 2}])
         with pytest.raises(UsageError, match="map takes a DataFrame"):
             agent.map("a text")
+        with pytest.raises(UsageError, match="a budget has no limit called 'dollars'; use steps, tokens, usd"):
+            agent.map(["a"], budget={"dollars": 1})
+        with pytest.raises(UsageError, match=r"budget is 0.5; use a Budget or a mapping"):
+            agent.map(["a"], budget=0.5)
         with pytest.raises(UsageError, match="concurrency is 0"):
             agent.map(["a"], concurrency=0)
         with pytest.raises(UsageError, match="executor is 3"):

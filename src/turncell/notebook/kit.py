@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import traitlets
 from pydantic import ValidationError
@@ -102,6 +102,14 @@ class _Kit(View):
         return lambda content: self.send({"type": "of", "run_id": run_id, "content": content})
 
 
+def session_for(of: Agent | Session) -> tuple[Session, Agent]:
+    """Where a chat goes on, in a session or in a new one of an agent, and who answers. UsageError where nobody does."""
+    session: object = of.session() if isinstance(of, Agent) else of
+    if not isinstance(session, Session) or session.agent is None:
+        raise UsageError(f"a chat needs an agent: an Agent, or agent.session(); found {of!r}")
+    return session, session.agent
+
+
 class Chat(_Kit, Figures):
     """A conversation: its runs, and a field for what to say next. Of an agent (a new session) or of a session that has one."""
 
@@ -110,16 +118,10 @@ class Chat(_Kit, Figures):
     retryable = traitlets.Bool(True).tag(sync=True)
 
     def __init__(self, of: Agent | Session, **traits: Any) -> None:
-        if not isinstance(cast(object, of), Agent | Session):
-            raise UsageError(f"Chat takes an Agent or a Session; found {of!r}")
-        session = of.session() if isinstance(of, Agent) else of
-        if session.agent is None:
-            raise UsageError("a chat needs an agent: Chat(agent), or Chat(agent.session()); this session has none")
-        self._agent = session.agent
-        self._session = session
+        self._session, self._agent = session_for(of)
         self._live: dict[str, Run] = {}
         super().__init__(**traits)
-        self.show(session)
+        self.show(self._session)
 
     @property
     def session(self) -> Session:
@@ -214,8 +216,10 @@ class Approvals(_Kit):
                 "Approvals() would show the requests of everybody who has this app open; "
                 "name whose they are: Approvals(chat), or Approvals(session)"
             )
-        if of is not None and not isinstance(of if isinstance(of, Session) else getattr(of, "session", None), Session):
-            raise UsageError(f"Approvals takes a Chat, a Run or a Session, or nothing for all; found {of!r}")
+        if not isinstance(of if of is None else getattr(of, "session", of), Session | None):
+            raise UsageError(
+                f"Approvals are of a Chat, a Run or a Session, or (without one) of this process; found {of!r}"
+            )
         self._of = of
         super().__init__(**traits)
         self._loop = BackgroundLoop.current().loop
@@ -252,8 +256,8 @@ class UsageMeter(View, Figures):
     """Tokens, cost and budget of a run, of a `RunView` or of all runs of a `Chat`."""
 
     def __init__(self, of: Run | Figures, **traits: Any) -> None:
-        if not isinstance(cast(object, of), Run | Figures):
-            raise UsageError(f"UsageMeter takes a Chat, a RunView or a Run; found {of!r}")
+        if not isinstance(of, Run | Figures):
+            raise UsageError(f"UsageMeter is of a Run, a RunView or a Chat; found {of!r}")
         self._of = of
         super().__init__("widget", "kit", **traits)
         if isinstance(of, Run):
@@ -298,8 +302,8 @@ class SessionBrowser(_Kit):
     def __init__(
         self, chat: Chat | None = None, *, journal: Journal | None = None, everywhere: bool = False, **traits: Any
     ) -> None:
-        if chat is not None and not isinstance(cast(object, chat), Chat):
-            raise UsageError(f"SessionBrowser takes a Chat, or nothing; found {chat!r}")
+        if not isinstance(chat, Chat | None):
+            raise UsageError(f"SessionBrowser goes with a Chat; found {chat!r}")
         self._chat, self._everywhere = chat, everywhere
         self._journal = chat.session.journal if chat is not None and journal is None else journal
         super().__init__(has_chat=chat is not None, **traits)

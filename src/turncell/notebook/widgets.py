@@ -7,7 +7,7 @@ import uuid
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import anywidget
 import traitlets
@@ -187,8 +187,8 @@ class RunView(View, Figures):
     snapshot = traitlets.Unicode("").tag(sync=True)
 
     def __init__(self, run: Run | None = None, **traits: Any) -> None:
-        if run is not None and not isinstance(cast(object, run), Run):
-            raise UsageError(f"RunView takes a Run, as agent.start(...) gives it; found {type(run).__name__}")
+        if not isinstance(run, Run | None):
+            raise UsageError(f"RunView shows a Run; found {run!r}")
         self._run = run
         self.link = Link(self.send, self._checkpoint)
         super().__init__("widget", **traits)

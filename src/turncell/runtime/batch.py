@@ -35,6 +35,7 @@ from turncell.core.parts import Message
 from turncell.core.values import evolve
 from turncell.errors import SessionInDoubt, TurncellError, UsageError, say
 from turncell.runtime import defaults, limiter, trace
+from turncell.runtime.agent_options import as_limits
 from turncell.runtime.budget import Budget, Refusal, Reservation, limits_of
 from turncell.runtime.hooks import called
 from turncell.runtime.inside import has_begun_inside
@@ -565,10 +566,8 @@ def _last_run(session_id: str, journal: Journal, key: str) -> RunState | None:
 def _budget(agent: Agent, budget: Budget | Mapping[str, Any] | None, around: Budget | None) -> Budget:
     if isinstance(budget, Budget):
         return budget
-    if not isinstance(budget, Mapping | None):
-        raise UsageError(f"budget is {budget!r}; use a Budget or a mapping such as {{'usd': 0.5}}")
     parent = around or (agent.budget if agent.shares_budget else None)
-    return Budget(**dict(budget or {}), parent=parent)
+    return Budget(**({} if budget is None else as_limits(budget)), parent=parent)
 
 
 def _own_limits(agent: Agent) -> dict[str, Any]:
