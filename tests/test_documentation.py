@@ -131,6 +131,21 @@ def test_the_design_names_every_room() -> None:
     assert [str(path.relative_to(ROOT)) for path in [*modules, *rooms] if path.stem not in known] == []
 
 
+def test_the_design_names_every_signal_command_and_recorded_event() -> None:
+    from turncell.core import events, signals
+
+    text = DESIGN.read_text("utf-8")
+    told = {name: set(re.findall(r"\w+", found[1])) for name, pattern in {
+        "signals": r"all that the loop\s+ever learns: (.*?)\.", "commands": r"wishes in the imperative: (.*?);",
+        "events": r"Recorded: `(.*?)`",
+    }.items() if (found := re.search(pattern, text, re.S))}  # fmt: skip
+    assert told == {
+        "signals": {one.__name__ for one in get_args(signals.Signal)},
+        "commands": {one.__name__ for one in get_args(signals.Command)},
+        "events": {one.__name__ for one in events.Recorded.__subclasses__()},
+    }
+
+
 def test_the_design_tells_the_size_of_the_whole() -> None:
     """To a third: a number that is to the line is wrong tomorrow."""
     found = re.search(r"`core` and `runtime` have about ([\d,]+) lines, the whole package about ([\d,]+), and the page about ([\d,]+)", DESIGN.read_text("utf-8"))  # fmt: skip

@@ -50,8 +50,8 @@ class Link:
     """Sends a run to a page and takes the page's answers.
 
     `send(content)` sends a custom message, `checkpoint(text)` replaces the snapshot that a reloaded page starts from.
-    `retry(run)` asks again what an ended run was asked, off the loop; where there is none, nobody is offered it. A page
-    that is there `for_reading` answers, stops and retries nothing.
+    `retry(run)` asks again what an ended run was asked, off the loop; where there is none, nobody is offered it. With
+    `is_for_reading` a page answers, stops and retries nothing.
     """
 
     def __init__(
