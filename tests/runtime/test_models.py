@@ -31,6 +31,10 @@ def test_a_fallback_that_is_no_model_is_told_before_it_is_needed(wrong: Any) -> 
         Agent(SMALL, fallbacks=[wrong])
     with pytest.raises(UsageError, match="tier 'small' is 42"):
         ModelSet(Tiers(small=42))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="a router is made of Routes, in a list; found Route"):
+        Router(Route("small", lambda step: True))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="summarises is 'no'; use one of True, False"):
+        Agent(SMALL, summarises="no")  # type: ignore[arg-type]
 
 
 def test_a_route_that_blocks_holds_up_no_other_run() -> None:

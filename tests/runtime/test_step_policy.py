@@ -51,7 +51,9 @@ class TestTheLimit:
             (lambda: StepLimit(0), "max_steps is 0"),
             (lambda: LoopDetection(max_steps=1.5), "max_steps is 1.5"),
             (lambda: LoopDetection(repeats=1), "repeats is 1"),
-            (lambda: LoopDetection(polling="status"), "polling is 'status'"),
+            (lambda: LoopDetection(polling="status"), "polling is 'status'; use a set of names of tools: {'status'}"),
+            (lambda: LoopDetection(polling=None), "polling is None; use a set of names of tools"),
+            (lambda: LoopDetection(keys=["look"]), "keys are ['look']; use a mapping of names of tools to functions"),
             (lambda: LoopDetection(keys={"look": "path"}), "the key of 'look' is 'path'"),
         ],
     )

@@ -153,7 +153,7 @@ class Agent:
             self.step_policy = self.step_policy.of_tools(self.tools.values())
         self.max_steps = whole("max_steps", default.max_steps if max_steps is None else max_steps, least=1)
         self.has_max_steps = max_steps is not None or step_policy is None
-        self.summarises = bool(summarises)
+        self.summarises = bool(one_of("summarises", summarises, (True, False)))
         self.attempts = whole("attempts", attempts, least=1)
         self.output = None if output is None else OutputType(output)
         self.output_attempts = whole("output_attempts", output_attempts, least=1)
@@ -173,7 +173,7 @@ class Agent:
         """The run that is played again, where this agent only does that."""
         self.steering = one_of("steering", steering, ("all", "one"))
         self.telemetry = tuple(as_writer(one) for one in items("telemetry", telemetry, (TelemetryWriter, Watcher)))
-        self.debug_latency = bool(debug_latency)
+        self.debug_latency = bool(one_of("debug_latency", debug_latency, (True, False)))
         self.model_options: dict[str, Any] = {
             "temperature": number("temperature", temperature, has_zero=True),
             "max_tokens": max_tokens if max_tokens is None else whole("max_tokens", max_tokens, least=1),

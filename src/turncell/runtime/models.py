@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias, cast, get_args
 
 from turncell.errors import UnknownModelError, UsageError, say
 from turncell.runtime import defaults
@@ -107,6 +107,8 @@ class Router:
     """
 
     def __init__(self, routes: Iterable[Route] = (), default: Tier = "mid") -> None:
+        if not isinstance(cast(object, routes), Iterable):
+            raise UsageError(f"a router is made of Routes, in a list; found {routes!r}")
         self.routes = tuple(routes)
         for route in self.routes:
             if not isinstance(route, Route):

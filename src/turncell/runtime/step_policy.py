@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from turncell.core.digest import canonical_json
 from turncell.core.fold import CallState
@@ -87,8 +87,12 @@ class LoopDetection:
     def __post_init__(self) -> None:
         _check_count("max_steps", self.max_steps, 1)
         _check_count("repeats", self.repeats, 2)
-        if isinstance(self.polling, str):
-            raise UsageError(f"polling is {self.polling!r}; use a set of names of tools: {{{self.polling!r}}}")
+        polling, keys = self.polling, self.keys
+        if isinstance(polling, str) or not isinstance(cast(object, polling), Collection):
+            example = polling if isinstance(polling, str) else "status"
+            raise UsageError(f"polling is {polling!r}; use a set of names of tools: {{{example!r}}}")
+        if not isinstance(cast(object, keys), Mapping):
+            raise UsageError(f"keys are {keys!r}; use a mapping of names of tools to functions of their arguments")
         for tool, key in self.keys.items():
             if not callable(key):
                 raise UsageError(f"the key of {tool!r} is {key!r}; use a function of the arguments")
