@@ -323,7 +323,9 @@ class TestSettings:
         cells.says("%reload_ext turncell")
         assert cells.says("%agent mode") == "ask" and settings.current().max_steps == 7
 
-    def test_a_configuration_that_cannot_be_loads_nothing_and_says_so_in_one_line(self, shell: InteractiveShell) -> None:
+    def test_a_configuration_that_cannot_be_loads_nothing_and_says_so_in_one_line(
+        self, shell: InteractiveShell
+    ) -> None:
         cells = Cells(shell)
         shell.config.TurncellMagics.mode = "yolo"
         told = cells.refuses("%load_ext turncell")

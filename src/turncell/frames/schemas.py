@@ -113,7 +113,7 @@ SCHEMAS: dict[Table, tuple[Column, ...]] = {
         _number("waiting_s", "seconds in which at least one request waited for an answer"),
         _text("error_kind", "what went wrong, in one word"),
         _text("error", "what went wrong, in the words of whoever said it"),
-        _text("cell_id", "the notebook cell it was started from"),
+        _text("cell_id", "the notebook cell it was started from; `#2` behind it: as the second turn of one execution"),
     ),
     "steps": (
         _text("run_id", "the run"),
