@@ -96,6 +96,7 @@ if (page === "kit") {
     pending: 2,
     status: "waiting",
     budget: { usd: 0.5, steps: 10, tokens: 200_000 },
+    spent: { usd: 0.47, steps: 4, tokens: 13_600 },
   };
   const model = new KitModel({ runs: ["a", "b"], placeholder: "Ask the agent", ...figures, ...status });
   for (const name of ["Chat", "UsageMeter", "Approvals"]) showPart(cell(name), name, model);
@@ -112,6 +113,15 @@ if (page === "kit") {
   const chosen = { selected: "s1", selected_run: "a", has_chat: true };
   const browser = new KitModel({ sessions, tree: [...tree, of("c", 1, "Mail both")], ...chosen });
   showPart(cell("SessionBrowser"), "SessionBrowser", browser);
+  const rows = [
+    ["Why did West sales drop in Q3?", "completed", "1,204", "0.0031"],
+    ["Clean up the export folder", "waiting", "388", ""],
+    ["Mail both", "failed", "", ""],
+  ];
+  const columns = ["prompt", "status", "tokens", "cost_usd"];
+  const review = new KitModel({ columns, rows, rows_count: 3, selected: 0, runs: ["a"] });
+  showPart(cell("Review"), "Review", review);
+  review.play("a", scenes.Done?.().events ?? []);
 } else if (page === "journals") {
   for (const [name, { events }] of Object.entries(journals)) {
     const last = events.reduce((at, event) => ("at" in event ? event.at : at), 0);

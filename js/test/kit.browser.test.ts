@@ -103,13 +103,57 @@ it("the browser chooses by its traits and asks for the rest", async () => {
   ]);
 });
 
-it.each(["Chat", "Approvals", "UsageMeter", "SessionBrowser"])(
+describe("a review", () => {
+  const rows = [
+    ["Why?", "completed"],
+    ["<b>Mail</b> \u202ethem", "failed"],
+    ["Again", "cancelled"],
+  ];
+  const table = { columns: ["prompt", "status"], rows, rows_count: 1200, selected: -1, runs: [] };
+  const chosen = (): (string | null)[] =>
+    [...place.querySelectorAll("[aria-selected=true] td:first-child")].map((cell) => cell.textContent);
+
+  it("shows the table as text, and the run that Python sends for the chosen row", async () => {
+    const model = show("Review", table);
+    expect([...place.querySelectorAll("th")].map((cell) => cell.textContent)).toEqual(["prompt", "status"]);
+    expect(words()).toContain("<b>Mail</b> \\u202ethem");
+    expect(words()).toContain("The first 3 of 1,200 rows");
+    expect(words()).toContain("Choose a row");
+    await userEvent.click(place.querySelector("td") as HTMLElement);
+    expect([model.get("selected"), chosen()]).toEqual([0, ["Why?"]]);
+    model.set("runs", ["a"]);
+    model.play("a", events("Done"));
+    expect(place.querySelector(".tc-prompt")?.textContent).toBe("Why did West sales drop in Q3?");
+    model.set("runs", []);
+    model.set("problem", "no run has begun for this row");
+    expect(place.querySelector(".tc-prompt")).toBe(null);
+    expect(place.querySelector("[role=alert]")?.textContent).toBe("no run has begun for this row");
+  });
+
+  it("goes through the rows by keys, and Tab stops once in them", async () => {
+    const model = show("Review", table);
+    const stops = (): number => place.querySelectorAll("tbody [tabindex='0']").length;
+    await userEvent.tab();
+    await userEvent.keyboard("{Enter}");
+    expect([chosen(), stops()]).toEqual([["Why?"], 1]);
+    await userEvent.keyboard("{ArrowDown}{ArrowDown}{ArrowDown}");
+    expect([model.get("selected"), chosen(), stops()]).toEqual([2, ["Again"], 1]);
+    expect(document.activeElement?.getAttribute("aria-selected")).toBe("true");
+    await userEvent.keyboard("{Home}");
+    expect(chosen()).toEqual(["Why?"]);
+    model.set("selected", 1);
+    expect(chosen()).toEqual(["<b>Mail</b> \\u202ethem"]);
+  });
+});
+
+it.each(["Chat", "Approvals", "UsageMeter", "SessionBrowser", "Review"])(
   "%s has no fault that axe finds, and goes away without a trace",
   async (name) => {
     const model = show(name, {
       ...{ runs: ["a"], pending: 1, runs_count: 1, steps: 1, budget: { steps: 10 }, problem: "x" },
       sessions: [{ session_id: "s1", title: "West", runs: 1, updated_at: 1, left: "" }],
       tree: [{ run_id: "r1", depth: 0, prompt: "Why?", status: "completed", is_told: false }],
+      ...{ columns: ["prompt"], rows: [["Why?"]], rows_count: 2 },
     });
     model.play("a", events("Approval"));
     const { violations } = await axe.run(place, { runOnly: ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"] });

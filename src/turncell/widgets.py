@@ -5,9 +5,10 @@ Chat(agent)                 a conversation with a field to type in; it attends i
 Approvals()                 all that waits for a person, in any run; Approvals(chat): in this one
 UsageMeter(chat)            tokens, cost and budget
 SessionBrowser(chat)        sessions and their runs: open, go on, branch
+Review(table)               a table of runs, and beside it the transcript of the chosen one
 """
 
-from turncell.notebook.kit import Approvals, Chat, SessionBrowser, UsageMeter
+from turncell.notebook.kit import Approvals, Chat, Review, SessionBrowser, UsageMeter
 from turncell.notebook.widgets import RunView
 
-__all__ = ["Approvals", "Chat", "RunView", "SessionBrowser", "UsageMeter"]
+__all__ = ["Approvals", "Chat", "Review", "RunView", "SessionBrowser", "UsageMeter"]

@@ -73,3 +73,34 @@ def test_a_chat_an_inbox_and_a_meter_stand_in_one_layout(lab: Callable[..., Lab]
     notebook.run(3)
     expect(notebook.output(3)).to_contain_text("completed", timeout=60_000)
     notebook.theme("Light")
+
+
+@pytest.mark.feature("D16")
+def test_a_transcript_is_read_beside_its_row(lab: Callable[..., Lab], version: str) -> None:
+    answers = "['**Sun** is a noun.', 'To run is a verb.', 'Blue is an adjective.']"
+    notebook = lab(
+        version,
+        [
+            "%load_ext turncell\nfrom turncell import Agent\nfrom turncell.testing import ScriptedModel\n"
+            "from turncell.widgets import Review",
+            f"words = Agent(ScriptedModel({answers})).map(['sun', 'run', 'blue'], 'Which kind of word: {{text}}')",
+            "review = Review(words)\nreview",
+            "print(words.text[review.selected], review.selected_run == words.run_id[review.selected])",
+        ],
+    )
+    theme = "Dark" if version.startswith("6") else "Light"
+    notebook.theme(theme)
+    for number in range(3):
+        notebook.run(number)
+    shown = notebook.output(2).locator(".tc-review")
+    expect(shown).to_contain_text("Choose a row", timeout=60_000)
+    shown.get_by_role("gridcell", name="run", exact=True).click()
+    expect(shown.get_by_role("article")).to_contain_text("verb", timeout=60_000)
+    shown.locator("tr[aria-selected=true]").press("ArrowUp")
+    expect(shown.get_by_role("article")).to_contain_text("Sun is a noun.", timeout=60_000)
+    expect(shown.locator(".tc-prompt")).to_have_text("Which kind of word: sun")
+    notebook.cell(2).scroll_into_view_if_needed()
+    notebook.screenshot(f"kit-review-{theme.lower()}-{version}")
+    notebook.run(3)
+    expect(notebook.output(3)).to_contain_text("sun True", timeout=60_000)
+    notebook.theme("Light")

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from turncell import Agent, Budget, Session, UsageError, tool
+from turncell import Agent, Budget, Journal, Session, SQLStore, UsageError, calls_df, runs_df, tool
 from turncell.notebook.link import Link
 from turncell.testing import ScriptedModel, call, say
-from turncell.widgets import Approvals, Chat, RunView, SessionBrowser, UsageMeter
+from turncell.widgets import Approvals, Chat, Review, RunView, SessionBrowser, UsageMeter
 
 pytestmark = pytest.mark.feature("D16")
 
@@ -66,6 +67,10 @@ def test_a_meter_says_what_is_left_of_a_budget_that_runs_share() -> None:
         (lambda agent: UsageMeter(agent), "UsageMeter is of a Run, a RunView or a Chat; found Agent"),
         (lambda agent: Approvals(agent), "Approvals are of a Chat, a Run or a Session.*found Agent"),
         (lambda agent: SessionBrowser(agent), "SessionBrowser goes with a Chat; found Agent"),
+        (lambda agent: Review(agent), "Review takes a DataFrame with a column run_id.*found Agent"),
+        (lambda agent: Review(pd.DataFrame({"text": []})), "with a column run_id.*found the columns text"),
+        (lambda agent: Review(runs_df(), columns="text"), "columns are a list of names.*found 'text'"),
+        (lambda agent: Review(runs_df(), columns=["texts"]), "columns are a list of names.*found 'texts'"),
     ],
 )
 def test_a_widget_of_something_else_is_refused_and_does_not_look_at_it_in_vain(make: Any, told: str) -> None:
@@ -203,3 +208,68 @@ def test_a_session_listed_elsewhere_can_be_shown() -> None:
     chat.show(before.session_id)
     assert chat.runs == before.runs
     assert isinstance(chat.session, Session)
+
+
+class TestReview:
+    def told(self, review: Review, monkeypatch: pytest.MonkeyPatch) -> str:
+        """What a page gets that asks for the chosen run."""
+        sent: list[Any] = []
+        monkeypatch.setattr(review, "send", sent.append)
+        review.take({"type": "of", "run_id": review.selected_run, "content": {"type": "ready", "have": None}})
+        until(lambda: sent)
+        return str(sent)
+
+    def test_the_run_of_the_chosen_row_is_shown(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        agent = Agent(ScriptedModel(["A noun.", "A verb."]))
+        words = agent.map(pd.DataFrame({"text": ["sun", "run", None]}), concurrency=1, progress=False)
+        words["at"] = [1.23456789, float("nan"), 2.0]
+        review = Review(words)
+        assert review.columns == ["text", "answer", "status", "error", "tokens", "cost_usd", "at"]
+        assert [row[0] for row in review.rows] == ["sun", "run", ""] and review.rows_count == 3
+        assert [row[-1] for row in review.rows] == ["1.23457", "", "2"]
+        assert (review.selected, review.selected_run, review.runs) == (-1, "", [])
+        chosen: list[str] = []
+        review.observe(lambda change: chosen.append(change["new"]), "selected_run")
+        review.selected = 1
+        assert chosen == review.runs == [words.run_id[1]]
+        assert "A verb." in self.told(review, monkeypatch)
+        review.selected = 2
+        assert review.runs == [] and review.problem == "no run has begun for this row"
+        review.selected = 0
+        assert review.problem == "" and "A noun." in self.told(review, monkeypatch)
+
+    def test_a_run_may_stand_in_several_rows_and_a_filtered_table_keeps_its_order(self) -> None:
+        session = Agent(ScriptedModel([call("mail", to="ana"), call("mail", to="bo"), "Done."]), tools=[mail]).session()
+        run = session.send("Mail them", mode="auto").result(60)
+        calls = calls_df(session).sort_values("call_id", ascending=False)
+        review = Review(calls, columns=["name", "arguments"], selected=1)
+        assert review.rows[1] == ["mail", str(calls.arguments.iloc[1])] and review.selected_run == run.id
+
+    def test_a_run_that_goes_on_is_shown_live(self) -> None:
+        run = Agent(ScriptedModel([call("mail", to="ana"), "Done."]), tools=[mail]).start("Mail Ana", is_attended=True)
+        run.wait_request(60)
+        review = Review(runs_df(run), selected=0)
+        assert review.runs == [run.id]
+        request = run.requests[0].request
+        assert request is not None
+        answer = {"type": "answer", "request_id": request.request_id, "digest": request.digest, "decision": "approve"}
+        review.take({"type": "of", "run_id": run.id, "content": answer})
+        assert run.result(60).text == "Done."
+
+    def test_its_text_holds_no_secrets_and_a_run_of_elsewhere_is_told(
+        self, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("NOTES_API_KEY", "hunter2-hunter2")
+        here = Agent(ScriptedModel(["Fine."])).run_sync("go")
+        table = pd.DataFrame({"run_id": [here.id, "run_of_nobody"], "note": ["it is hunter2-hunter2", None]})
+        review = Review(table, selected=1)
+        assert review.rows == [["it is [redacted: NOTES_API_KEY]"], [""]]
+        assert review.problem == "there is no run 'run_of_nobody' in this history" and review.runs == []
+        elsewhere = Journal(lambda: SQLStore.sqlite(tmp_path / "other.sqlite"))
+        assert "there is no run" in Review(table, journal=elsewhere, selected=0).problem
+        elsewhere.close()
+
+    def test_a_long_table_is_shown_in_part(self) -> None:
+        run = Agent(ScriptedModel(["Fine."])).run_sync("go")
+        review = Review(pd.DataFrame({"run_id": [run.id] * 1_200, "n": range(1_200)}), selected=1_100)
+        assert (len(review.rows), review.rows_count, review.selected_run) == (1_000, 1_200, run.id)

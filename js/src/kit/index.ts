@@ -7,10 +7,12 @@ import { browser } from "./browser";
 import { chat } from "./chat";
 import type { Part, Parts } from "./frame";
 import { meter } from "./meter";
+import { review } from "./review";
 
 export default ({ parts }: { parts: Parts }): Readonly<Record<string, () => Part>> => ({
   Chat: chat(parts),
   Approvals: approvals(parts),
   UsageMeter: meter(parts),
   SessionBrowser: browser(parts),
+  Review: review(parts),
 });

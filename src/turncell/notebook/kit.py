@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import traitlets
 from pydantic import ValidationError
@@ -35,10 +35,15 @@ from turncell.runtime.secrets import redactor, without_secrets
 from turncell.runtime.session import Session
 from turncell.runtime.threads import in_background
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 log = logging.getLogger("turncell")
 
 _POLL_S = 0.5
 _TITLE_CHARS = 200
+REVIEW_ROWS = 1_000
+"""Rows that a review shows: the page holds them all."""
 
 
 class _Kit(View):
@@ -369,3 +374,93 @@ def _tree(session: Session) -> list[dict[str, Any]]:
         next_runs = after.get(run.run_id, [])
         ahead += [(each, depth + (len(next_runs) > 1)) for each in reversed(next_runs)]
     return rows
+
+
+class Review(_Kit):
+    """A table with one run in each row, and beside it the transcript of the row that is chosen.
+
+    `table` is a DataFrame with a column `run_id`: what `agent.map` returns, `runs_df(...)`, `calls_df(...)`, filtered and
+    sorted as you like. `columns` says which of its columns are shown (None: all but ids), `journal` in which history its runs
+    are (None: that of the settings). `selected` and `selected_run` are observed; `selected` may be set. UsageError for what is
+    no such table.
+    """
+
+    columns = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    rows = traitlets.List(traitlets.List(traitlets.Unicode())).tag(sync=True)
+    """What stands in the table, as text, without secrets: at most REVIEW_ROWS rows."""
+    rows_count = traitlets.Int(0).tag(sync=True)
+    """Of the whole table."""
+    selected = traitlets.Int(-1).tag(sync=True)
+    """The number of the chosen row, 0 ...; -1: none."""
+    selected_run = traitlets.Unicode("").tag(sync=True)
+
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        *,
+        columns: Sequence[str] | None = None,
+        journal: Journal | None = None,
+        **traits: Any,
+    ) -> None:
+        shown = _to_review(table, columns)
+        self._journal = journal
+        self._session: Session | None = None
+        """That of the run chosen last: rows that stand together are often of one."""
+        self._run_ids = [str(run_id) for run_id in table["run_id"].fillna("")]
+        selected = traits.pop("selected", -1)
+        cells = zip(*(_cells(table[name].iloc[:REVIEW_ROWS]) for name in shown), strict=True)
+        super().__init__(
+            columns=[redactor().text(str(name)) for name in shown], rows=[list(row) for row in cells],
+            rows_count=len(table), **traits,
+        )  # fmt: skip
+        self.observe(self._select, "selected")
+        self.selected = selected
+
+    def _select(self, _: Any) -> None:
+        problem, shown = "", False
+        is_row = 0 <= self.selected < len(self._run_ids)
+        run_id = self._run_ids[self.selected] if is_row else ""
+        try:
+            if run_id:
+                self._show(run_id)
+                shown = True
+            elif is_row:
+                problem = "no run has begun for this row"
+        except TurncellError as error:
+            problem = without_secrets(str(error))
+        self.runs = [run_id] if shown else []
+        self.selected_run, self.problem = run_id, problem
+
+    def _show(self, run_id: str) -> None:
+        live = next((run for run in running_runs() if run.id == run_id), None)
+        if live is not None:
+            self._follow(live)
+            return
+        session = self._session
+        if session is None or all(run.run_id != run_id for run in session.all_runs):
+            session = self._session = Session.of_run(run_id, self._journal)
+        self._keep_past(next(run for run in session.all_runs if run.run_id == run_id))
+
+
+def _to_review(table: Any, columns: Sequence[str] | None) -> list[str]:
+    """The columns that are shown. UsageError where it is no table of runs."""
+    names = list(getattr(table, "columns", ()))
+    if "run_id" not in names or not hasattr(table, "iloc"):
+        raise UsageError(
+            "Review takes a DataFrame with a column run_id, as agent.map(...) and runs_df(...) give it; found "
+            + (f"the columns {', '.join(map(str, names))}" if names else repr(table))
+        )
+    if columns is None:
+        return [name for name in names if not str(name).endswith("_id")]
+    if isinstance(columns, str) or (missing := [name for name in columns if name not in names]):
+        found = columns if isinstance(columns, str) else ", ".join(map(str, missing))
+        raise UsageError(f"columns are a list of names of the table's columns; found {found!r}")
+    return list(columns)
+
+
+def _cells(column: pd.Series[Any]) -> list[str]:
+    missing = column.isna()
+    return [
+        "" if is_missing else redactor().text(f"{value:.6g}" if isinstance(value, float) else str(value))[:_TITLE_CHARS]
+        for value, is_missing in zip(column, missing, strict=True)
+    ]

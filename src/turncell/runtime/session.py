@@ -45,7 +45,7 @@ from turncell.runtime.process import has_ended
 from turncell.runtime.prompts import Prompt, new_id
 from turncell.runtime.rulebook import check_plain
 from turncell.runtime.secrets import redactor
-from turncell.runtime.stored_sessions import copy_runs, of_people
+from turncell.runtime.stored_sessions import copy_runs, of_people, session_of
 
 if TYPE_CHECKING:
     from turncell.runtime.agent import Agent
@@ -141,6 +141,14 @@ class Session:
         session = cls(session_id, journal)
         journal.ask(lambda store: session._read(store))
         return session
+
+    @classmethod
+    def of_run(cls, run_id: str, journal: Journal | None = None) -> Session:
+        """Load the session that a run is in, such as that of a row of a table. UsageError if there is no such run."""
+        found = defaults.journal(journal).ask(lambda store: session_of(store, run_id))
+        if found is None:
+            raise UsageError(f"there is no run {run_id!r} in this history")
+        return cls.load(found, journal)
 
     @classmethod
     def newest(cls, journal: Journal | None = None, *, everywhere: bool = False) -> Session:

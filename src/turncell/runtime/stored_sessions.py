@@ -33,6 +33,11 @@ def of_people(store: Store) -> list[SessionInfo]:
     ]
 
 
+def session_of(store: Store, run_id: str) -> str | None:
+    """The session that a run is in, by its id; None where there is no such run."""
+    return next((record.session_id for record in store.read(run_id=run_id, types=("RunStarted",))), None)
+
+
 _OF_A_BATCH = b'"cell_id":"map:'
 """In the record of a run that began as a row (see `runtime/batch.py`)."""
 

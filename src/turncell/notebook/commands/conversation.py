@@ -12,6 +12,7 @@ from turncell.runtime import defaults
 from turncell.runtime.run import Run
 from turncell.runtime.secrets import redactor
 from turncell.runtime.session import Session
+from turncell.runtime.stored_sessions import session_of
 
 _RETRY = Parser("retry")
 _RETRY.add_argument("run_id", nargs="?")
@@ -114,12 +115,10 @@ def _session_with(notebook: Notebook, run_id: str | None) -> Session:
     mine = notebook.session
     if run_id is None or (mine is not None and any(run.run_id == run_id for run in mine.all_runs)):
         return notebook.a_session()
-    found = defaults.journal().ask(
-        lambda store: [one.session_id for one in store.read(run_id=run_id, types=("RunStarted",))]
-    )
-    if not found:
+    found = defaults.journal().ask(lambda store: session_of(store, run_id))
+    if found is None:
         raise UsageError(f"there is no run {run_id!r} in this history; %agent branch lists those of this session")
-    return notebook.loaded(found[0])
+    return notebook.loaded(found)
 
 
 def _run(session: Session, run_id: str | None) -> RunState:
