@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from functools import partial
+from weakref import ref
 
 import pytest
 
@@ -248,3 +249,64 @@ def test_who_watches_a_message_that_is_joined_with_another_hears_the_run_of_both
         assert {event.run_id for events in heard for event in events} == {runs[0].id}
 
     asyncio.run(main())
+
+
+class TestWaitingForTheNextEvent:
+    def test_a_time_limit_that_passes_loses_no_event(self) -> None:
+        gate = Gate()
+
+        async def main() -> list[Event]:
+            run = Agent(ScriptedModel([gate.say("Here I am.")])).start("go")
+            events, seen, late = aiter(run), list[Event](), 0
+            while True:
+                try:
+                    seen.append(await asyncio.wait_for(anext(events), 0.05))
+                except TimeoutError:
+                    late += 1
+                    gate.open()
+                except StopAsyncIteration:
+                    break
+            assert late and run.text == "Here I am."
+            assert [event for event in seen if isinstance(event, Recorded)] == list(run.events)
+            return seen
+
+        assert "".join(event.text for event in asyncio.run(main()) if isinstance(event, TextDelta)) == "Here I am."
+
+    def test_two_that_wait_for_the_same_one_are_told(self) -> None:
+        gate = Gate()
+
+        async def main() -> None:
+            run = Agent(ScriptedModel([gate.say("Here I am.")])).start("go")
+            events = aiter(run)
+            while (await anext(events)).type != "StepStarted":
+                pass
+            first = asyncio.create_task(anext(events))  # type: ignore[arg-type]
+            await asyncio.sleep(0)
+            with pytest.raises(RuntimeError, match="somebody waits for the next event of this iterator"):
+                await anext(events)
+            gate.open()
+            assert isinstance(await first, TextDelta)
+            assert [event.type async for event in events][-1] == "RunEnded"
+
+        asyncio.run(main())
+
+    def test_who_leaves_early_may_begin_anew(self) -> None:
+        gate = Gate()
+
+        async def main() -> None:
+            run = Agent(ScriptedModel([gate.say("Here I am.")])).start("go")
+            async for event in run:
+                if event.type == "StepStarted":
+                    break
+            events = aiter(run)
+            assert (await anext(events)).type == "RunStarted"
+            await events.aclose()  # type: ignore[attr-defined]
+            with pytest.raises(StopAsyncIteration):
+                await anext(events)
+            gone = ref(events)
+            del events
+            assert gone() is None
+            gate.open()
+            await run
+
+        asyncio.run(main())

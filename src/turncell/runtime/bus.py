@@ -14,7 +14,7 @@ import logging
 import queue
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import BuiltinMethodType, MethodType
@@ -131,11 +131,7 @@ class _Buffer(ABC):
 
 
 class Subscription(_Buffer):
-    """A buffer between the run's loop and one consumer on any loop.
-
-    `async for event in subscription` gives every event until the run has ended. Leaving the loop early costs the run
-    nothing; `close()` ends the subscription.
-    """
+    """A buffer between the run's loop and one consumer on any loop; `close()` ends it."""
 
     def __init__(self, bus: Bus, loop: asyncio.AbstractEventLoop | None = None) -> None:
         super().__init__(bus)
@@ -157,23 +153,54 @@ class Subscription(_Buffer):
             self._waiting.set_result(None)
 
     async def burst(self) -> list[Said]:
-        """The next events, as many as there are; an empty list when the run has ended and all was given."""
+        """The next events, as many as there are; an empty list when the run has ended and all was given.
+
+        Whoever is cancelled while he waits has missed nothing, and may ask again.
+        """
         while True:
             taken = self._take()
             if taken is None:
                 return []
             if taken:
                 return taken
+            if self._waiting is not None and not self._waiting.done():
+                raise RuntimeError("somebody waits for the next event of this iterator already; give each its own")
             self._waiting = self._loop.create_future()
             await self._waiting
 
-    async def __aiter__(self) -> Any:
-        try:
-            while events := await self.burst():
-                for event in one_by_one(events):
-                    yield event
-        finally:
-            self.close()
+
+class Events(AsyncIterator[Event]):
+    """The events of a subscription one by one. No generator: that would be at its end when a wait for an event times out.
+
+    `end` is called when nobody reads any more: after the last event, by `aclose`, or when this is let go of.
+    """
+
+    def __init__(self, subscription: Subscription, end: Callable[[], object]) -> None:
+        self._subscription: Subscription | None = subscription
+        self._end = end
+        self._rest: Iterator[Event] = iter(())
+
+    async def __anext__(self) -> Event:
+        while True:
+            for event in self._rest:
+                return event
+            events = [] if self._subscription is None else await self._subscription.burst()
+            if not events:
+                self._close()
+                raise StopAsyncIteration
+            self._rest = one_by_one(events)
+
+    async def aclose(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._subscription is not None:
+            self._subscription, self._rest = None, iter(())
+            self._end()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # in a forked child there is no loop to tell
+            self._close()
 
 
 class _ThreadSubscription(_Buffer):

@@ -24,7 +24,6 @@ from turncell.core.events import (
     RequestKind,
     Said,
     Scope,
-    one_by_one,
 )
 from turncell.core.fold import CallState, RequestState, RunState, as_deltas
 from turncell.core.parts import Json, Message, Usage
@@ -35,7 +34,7 @@ from turncell.errors import AnswerRefused, RunError, UsageError
 from turncell.runtime import defaults
 from turncell.runtime.answering import Answering, Given
 from turncell.runtime.budget import Budget, limits_of
-from turncell.runtime.bus import Subscriber, Subscription
+from turncell.runtime.bus import Events, Subscriber, Subscription
 from turncell.runtime.loop import BackgroundLoop, finished
 from turncell.runtime.options import number, text
 from turncell.runtime.prompts import Prompt, as_message, new_id
@@ -229,19 +228,18 @@ class Run:
 
     # Watching it.
 
-    async def __aiter__(self) -> AsyncIterator[Event]:
+    def __aiter__(self) -> AsyncIterator[Event]:
         self._loop.check_process()
         subscription = Subscription(self._driver.bus)
         if not self._driver.bus.add_early(subscription):
             # Not waited for: it would block the caller's loop, and a subscription does not end before it is added.
             self._loop.call(lambda: self._driver.bus.add(subscription, self.so_far()))
-        try:
-            while events := await subscription.burst():
-                for event in one_by_one(events):
-                    yield event
-        finally:
+
+        def end() -> None:
             if not self._driver.bus.is_closed:
                 self._loop.call(subscription.close)
+
+        return Events(subscription, end)
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Send every event, from the run's first, to a function (sync or async) or a queue; returns a function that ends it.
