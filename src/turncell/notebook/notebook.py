@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import re
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any, cast, is_typeddict
 
@@ -29,6 +29,7 @@ LEFT = {
     "waited for an answer", "in_doubt": "in doubt: a write had begun when the program ended",
 }  # fmt: skip
 """How a run was left that has not ended."""
+_CUT_OFF = ("interrupted", "waiting", "in_doubt")
 _IN_CELLS = {
     "session.fork()": "%%agent --fork",
     "begin one with agent.session()": "begin one with %%agent",
@@ -60,7 +61,8 @@ class Notebook:
         self.session: Session | None = None
         self.tools: list[str] = []
         self._runs: list[Run] = []
-        self._in_doubt: dict[str, str] | None = None
+        self._left: dict[str, list[str]] | None = None
+        """By cell, the sessions that ended in a turn of it which was cut off, before this kernel."""
         self._begun: tuple[str | None, int] = (None, 0)
         """The execution that began a turn of its cell last, and how many it has begun."""
 
@@ -154,34 +156,29 @@ class Notebook:
 
     def of_this_cell(self) -> Session | None:
         """The session whose interrupted turn is this cell's: the kernel was restarted, and the cell is run again."""
-        if self.cell_id() is None:
-            return None
-        for info in Session.list():
-            if info.left in ("interrupted", "waiting", "in_doubt"):
-                session = self.loaded(info.session_id)
-                if session.interrupted is not None and self.is_of_this_cell(session.interrupted):
-                    return session
-        return None
+        left = ((session, session.interrupted) for session in self._left_in_this_cell())
+        return next((session for session, run in left if run is not None and self.is_of_this_cell(run)), None)
 
     def in_doubt_of_this_cell(self) -> Session | None:
-        """The session in which a write of this cell is in doubt, whichever the notebook goes on with.
+        """The session in which a write of this cell is in doubt, whichever the notebook goes on with."""
+        return next((session for session in self._left_in_this_cell() if session.in_doubt), None)
+
+    def _left_in_this_cell(self) -> Iterator[Session]:
+        """The sessions that ended in a turn of this cell which was cut off, the latest first.
 
         Looked for once: what this kernel does, it sees the end of.
         """
-        if self._in_doubt is None:
-            self._in_doubt = {}
+        if (cell_id := self.cell_id()) is None:
+            return
+        if self._left is None:
+            self._left = {}
             for info in Session.list():
-                left = self.loaded(info.session_id).interrupted if info.left == "in_doubt" else None
-                if left is not None and left.cell_id is not None:
-                    self._in_doubt[left.cell_id] = info.session_id
-        found = self._in_doubt.get(self.cell_id() or "")
-        if found is None:
-            return None
-        with suppress(UsageError):  # it was deleted
-            session = self.loaded(found)
-            if session.in_doubt:
-                return session
-        return None
+                run = self.loaded(info.session_id).interrupted if info.left in _CUT_OFF else None
+                if run is not None and run.cell_id is not None:
+                    self._left.setdefault(run.cell_id, []).append(info.session_id)
+        for session_id in self._left.get(cell_id, ()):
+            with suppress(UsageError):  # it was deleted
+                yield self.loaded(session_id)
 
     # -- turns
 
