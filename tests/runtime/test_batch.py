@@ -139,6 +139,8 @@ class TestRows:
             agent.map(["a"], budget={"dollars": 1})
         with pytest.raises(UsageError, match=r"budget is 0.5; use a Budget or a mapping"):
             agent.map(["a"], budget=0.5)
+        with pytest.raises(TypeError, match=r"Agent.map\(\) got an unexpected keyword argument 'mode'"):
+            agent.map(["a"], mode="auto")  # type: ignore[call-arg]
         with pytest.raises(UsageError, match="concurrency is 0"):
             agent.map(["a"], concurrency=0)
         with pytest.raises(UsageError, match="executor is 3"):

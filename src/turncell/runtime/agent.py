@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from turncell import settings
 from turncell.core.parts import Message
@@ -44,6 +44,11 @@ from turncell.runtime.sources import Source, as_source
 from turncell.runtime.step_policy import LoopDetection, StepPolicy
 from turncell.runtime.telemetry import TelemetryWriter, Watcher
 from turncell.runtime.tools import Tool, ToolSource, is_source, toolbox
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from turncell.runtime.batch import Progress
 
 
 class Agent:
@@ -213,7 +218,19 @@ class Agent:
         """The options that decide how it answers, besides model, instructions, tools and output, as JSON values."""
         return self.model_options | {"mode": self.mode, "max_steps": self.max_steps, "summarises": self.summarises}
 
-    def map(self, rows: Any, prompt: Any = None, **options: Any) -> Any:
+    def map(
+        self,
+        rows: Any,
+        prompt: str | Callable[[dict[str, Any]], Any] | None = None,
+        *,
+        output: Any = None,
+        budget: Budget | Mapping[str, Any] | None = None,
+        concurrency: int | None = None,
+        timeout_s: float | None = None,
+        resume: str | None = None,
+        executor: Executor | None = None,
+        progress: bool | Callable[[Progress], Any] | None = None,
+    ) -> Any:
         """Run once for each row; a DataFrame of the rows, in their order and with their index, and the results.
 
         rows        a DataFrame, a Series, a list of mappings, or a list of texts (the column `text`)
@@ -237,7 +254,10 @@ class Agent:
         >>> agent.map(["yes", "no"], "Say {text}", progress=False)["answer"].tolist()
         ['SAY YES', 'SAY NO']
         """
-        return defaults.map_frame(self, rows, prompt, options)
+        return defaults.map_frame(
+            self, rows, prompt, output=output, budget=budget, concurrency=concurrency, timeout_s=timeout_s, resume=resume,
+            executor=executor, progress=progress,
+        )  # fmt: skip
 
     @property
     def known_tools(self) -> tuple[Tool, ...]:

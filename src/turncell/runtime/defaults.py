@@ -177,7 +177,7 @@ def reask(
     return reask(run, step, model, tools=tools, **options)
 
 
-def map_frame(agent: Agent, rows: Any, prompt: Any, options: dict[str, Any]) -> Any:
+def map_frame(agent: Agent, rows: Any, prompt: Any, **options: Any) -> Any:
     """See `Agent.map`."""
     from turncell.frames.batch import map_frame
 
