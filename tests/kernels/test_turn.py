@@ -209,6 +209,21 @@ def test_stop_while_a_person_is_asked_denies_nothing_and_runs_nothing(notebook: 
     assert notebook.value("outbox") == []
 
 
+@pytest.mark.feature("D1", "D5")
+def test_what_a_page_says_to_a_view_that_is_closed_already_leaves_no_line_in_the_cell(notebook: Kernel) -> None:
+    notebook.run("script('All is well.')")
+    page = Page(notebook, turn(notebook, "How is it?"))
+    ended(page)
+    notebook.hear(lambda: notebook.children(page.cell, "comm_close"), "the end of the view")
+    late = notebook.send(
+        "comm_msg", {"comm_id": page.comm_id, "data": {"method": "custom", "content": {"type": "hello"}}}
+    )
+    notebook.idle(late)
+    other = notebook.send("comm_msg", {"comm_id": "of somebody else", "data": {}})
+    notebook.idle(other)
+    assert notebook.printed(late) == "" and "No such comm: of somebody else" in notebook.printed(other)
+
+
 @pytest.mark.feature("D4")
 @pytest.mark.every_kernel
 def test_an_interrupt_cancels_at_once_in_one_line_and_the_session_goes_on(notebook: Kernel) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import uuid
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,11 +69,26 @@ class View(anywidget.AnyWidget):
 
     def close(self) -> None:
         if self.comm is not None:
+            _closed.append(self.comm.comm_id)
             self._bridge.unregister(self.comm.comm_id)
         super().close()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+_closed: deque[str] = deque(maxlen=1_000)
+"""The comms of views that were closed here."""
+
+
+class _LateMessages(logging.Filter):
+    """What a page has written to a view before it knew that it is closed, the kernel would tell of in the cell."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (isinstance(record.args, tuple) and record.args and record.args[0] in _closed)
+
+
+logging.getLogger("Comm").addFilter(_LateMessages())  # that of the package `comm`, which keeps the kernel's comms
 
 
 class Figures(traitlets.HasTraits):
