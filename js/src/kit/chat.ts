@@ -1,21 +1,12 @@
 /** A conversation: what was said, the runs, and a field for what to say next. */
-import { eachRun, type Part, type Parts, part, problem, text, watch } from "./frame";
+import { eachRun, mountTurn, type Part, type Parts, part, problem, text, watch } from "./frame";
 
 export function chat(core: Parts): () => Part {
-  const { h, reveal } = core;
+  const { h } = core;
   return part(core, "chat", (shown) => {
     const { model, root, scope, links } = shown;
     const runs = h("div");
-    eachRun(shown, core, runs, (el, link, own) => {
-      const said = h("p", { class: "tc-prompt", dir: "auto" });
-      own.effect(() => {
-        const { prompt } = link.store.read(link.store.run);
-        said.hidden = prompt === "";
-        said.replaceChildren(reveal(prompt));
-      });
-      el.append(said);
-      core.mountRun(el, link, own);
-    });
+    eachRun(shown, core, runs, mountTurn(core));
     const field = h("textarea", { class: "tc-field", rows: 2, "aria-label": "Message to the agent" });
     const label = h("span", null, "Send");
     const button = h("button", { type: "button", class: "tc-primary" }, label);

@@ -133,6 +133,20 @@ export function eachRun(
   });
 }
 
+/** A run under what it was asked. */
+export function mountTurn(core: Parts): (el: HTMLElement, link: Link, scope: Scope) => void {
+  return (el, link, scope) => {
+    const said = core.h("p", { class: "tc-prompt", dir: "auto" });
+    scope.effect(() => {
+      const { prompt } = link.store.read(link.store.run);
+      said.hidden = prompt === "";
+      said.replaceChildren(core.reveal(prompt));
+    });
+    el.append(said);
+    core.mountRun(el, link, scope);
+  };
+}
+
 export function texts(value: unknown): string[] {
   return Array.isArray(value) ? value.filter((each) => typeof each === "string") : [];
 }

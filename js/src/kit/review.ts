@@ -1,5 +1,5 @@
 /** A table of runs, and beside it the transcript of the chosen row. */
-import { eachRun, number, type Part, type Parts, part, problem, texts, watch } from "./frame";
+import { eachRun, mountTurn, number, type Part, type Parts, part, problem, texts, watch } from "./frame";
 
 export function review(core: Parts): () => Part {
   const { h, reveal } = core;
@@ -70,16 +70,7 @@ export function review(core: Parts): () => Part {
       event.stopPropagation();
       choose(Math.min(last, Math.max(0, to)));
     });
-    eachRun(shown, core, runs, (el, link, own) => {
-      const said = h("p", { class: "tc-prompt", dir: "auto" });
-      own.effect(() => {
-        const { prompt } = link.store.read(link.store.run);
-        said.hidden = prompt === "";
-        said.replaceChildren(reveal(prompt));
-      });
-      el.append(said);
-      core.mountRun(el, link, own);
-    });
+    eachRun(shown, core, runs, mountTurn(core));
     const table = h("div", null, h("div", { class: "tc-scroll" }, grid), more);
     root.append(h("div", { class: "tc-two" }, table, h("div", null, problem(shown, core), hint, runs)));
   });
