@@ -100,7 +100,7 @@ def _run_prompt(notebook: Notebook, agent: Agent, said: str | list[str | Image],
     about = notebook_context(notebook.shell, _told_by_default(options), names_in(options.vars or ()), session=source)
     informed, prompt = about.added_to(agent), about.before(said)
 
-    def start(is_attended: bool, _: str | None) -> Run:
+    def start(is_attended: bool) -> Run:
         # Nothing has changed before this has checked what it was given: a mistake costs and leaves no session.
         session = source.fork() if options.fork and source is not None else source
         try:

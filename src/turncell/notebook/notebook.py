@@ -198,11 +198,11 @@ class Notebook:
     def is_of_this_cell(self, run: RunState) -> bool:
         return run.cell_id is not None and run.cell_id == self.cell_id()
 
-    def show(self, start: Callable[[bool, str | None], Run], *, view: View = "live", detach: bool = False) -> Run:
+    def show(self, start: Callable[[bool], Run], *, view: View = "live", detach: bool = False) -> Run:
         """Show a run in this cell and wait for its end. Raises TurnFailed for what has to fail the cell."""
 
-        def begin(is_attended: bool, cell_id: str | None) -> Run:
-            run = start(is_attended, cell_id)
+        def begin(is_attended: bool) -> Run:
+            run = start(is_attended)
             self._runs = [*self.runs, run]
             return run
 
@@ -229,7 +229,7 @@ class Notebook:
     ) -> None:
         """Go on with the turn of this session that was interrupted; `terms` are options of `Agent.resume`."""
 
-        def start(is_attended: bool, cell_id: str | None) -> Run:
+        def start(is_attended: bool) -> Run:
             run = agent.resume(session, is_attended=is_attended, mode=mode, **terms)
             self.use(session)
             if out:

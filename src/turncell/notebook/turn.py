@@ -48,8 +48,8 @@ HELLO_S = 3.0
 """How long a view has to say hello before the keyboard is used instead."""
 
 
-def run_turn(start: Callable[[bool, str | None], Run], *, view: View = "live", detach: bool = False) -> Run:
-    """Start a run by `start(is_attended, cell_id)`, show it, wait for its end. Raises TurnInterrupted.
+def run_turn(start: Callable[[bool], Run], *, view: View = "live", detach: bool = False) -> Run:
+    """Start a run by `start(is_attended)`, show it, wait for its end. Raises TurnInterrupted.
 
     `view` is how it is shown: "live", "keep" (live, and the view stays), "text" (printed), "none". With `detach` it goes
     on when this returns, if somebody attends: what nobody looks at has to be complete when the cell ends.
@@ -58,8 +58,8 @@ def run_turn(start: Callable[[bool, str | None], Run], *, view: View = "live", d
     is_attended = bridge.allow_stdin()
     with _Echo() as echo, nullcontext() if detach else bridge.holding_interrupts():
 
-        def begin(is_attended: bool, cell_id: str | None) -> Run:
-            run = start(is_attended, cell_id)
+        def begin(is_attended: bool) -> Run:
+            run = start(is_attended)
             echo.follow(run)
             return run
 
@@ -90,7 +90,7 @@ def show(what: Agent | Run, prompt: Prompt | None = None, **options: Any) -> Run
     elif prompt is None:
         raise UsageError("show(agent, prompt) needs a prompt")
 
-    def start(is_attended: bool, cell_id: str | None) -> Run:
+    def start(is_attended: bool) -> Run:
         if not isinstance(what, Run):
             assert prompt is not None
             started.append(what.start(prompt, **{"is_attended": is_attended, **options}))
@@ -110,13 +110,13 @@ def show_again(run: Run) -> None:
     if bridge.has_kernel:
         _settle_later(bridge, run, _Shown(bridge, run, is_detached=True), is_kept=False)
     else:  # to the front: nobody else draws it
-        _in_terminal(bridge, lambda *_: run, run.state.is_attended, "live")
+        _in_terminal(bridge, lambda _: run, run.state.is_attended, "live")
 
 
-def _unattended(bridge: KernelBridge, start: Callable[[bool, str | None], Run]) -> Run:
+def _unattended(bridge: KernelBridge, start: Callable[[bool], Run]) -> Run:
     from IPython.display import display
 
-    run = start(False, bridge.cell_id())
+    run = start(False)
     try:
         _wait(bridge, run)
     finally:
@@ -126,9 +126,9 @@ def _unattended(bridge: KernelBridge, start: Callable[[bool, str | None], Run]) 
     return run
 
 
-def _with_view(bridge: KernelBridge, start: Callable[[bool, str | None], Run], is_kept: bool) -> Run:
+def _with_view(bridge: KernelBridge, start: Callable[[bool], Run], is_kept: bool) -> Run:
     with bridge.listening():
-        run = start(True, bridge.cell_id())
+        run = start(True)
         with _not_unseen(bridge, run):
             shown = _Shown(bridge, run)
             try:
@@ -139,8 +139,8 @@ def _with_view(bridge: KernelBridge, start: Callable[[bool, str | None], Run], i
     return run
 
 
-def _detached(bridge: KernelBridge, start: Callable[[bool, str | None], Run], view: View) -> Run:
-    run = start(True, bridge.cell_id())
+def _detached(bridge: KernelBridge, start: Callable[[bool], Run], view: View) -> Run:
+    run = start(True)
     if not bridge.has_kernel or view in ("text", "none"):
         print(f"{run.id} goes on; %agent requests tells what it waits for, %agent stop ends it")  # noqa: T201
         if view != "none":
@@ -206,8 +206,8 @@ class _Notices:
             print(f"{event.run_id} is {event.status}; %agent show draws it")  # noqa: T201
 
 
-def _in_terminal(bridge: KernelBridge, start: Callable[[bool, str | None], Run], is_attended: bool, view: View) -> Run:
-    run = start(is_attended, bridge.cell_id())
+def _in_terminal(bridge: KernelBridge, start: Callable[[bool], Run], is_attended: bool, view: View) -> Run:
+    run = start(is_attended)
     with _not_unseen(bridge, run), _printed(view) as shown:
         leave = run.subscribe(shown) if shown is not None else None
         try:

@@ -41,7 +41,7 @@ def retry(notebook: Notebook, *words: str) -> None:
     asked = _run(session, given.run_id)
     agent = notebook.agent_of(asked, given.agent)
 
-    def start(is_attended: bool, cell_id: str | None) -> Run:
+    def start(is_attended: bool) -> Run:
         run = session.retry(given.run_id, agent=agent, is_attended=is_attended, mode=stricter(agent.mode, asked.mode))
         notebook.use(session)
         return run
