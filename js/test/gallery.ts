@@ -119,7 +119,7 @@ if (page === "kit") {
     ["Mail both", "failed", "", ""],
   ];
   const columns = ["prompt", "status", "tokens", "cost_usd"];
-  const review = new KitModel({ columns, rows, rows_count: 3, selected: 0, runs: ["a"] });
+  const review = new KitModel({ columns, rows, rows_count: 3, selected: 0, shown: 0, runs: ["a"] });
   showPart(cell("Review"), "Review", review);
   review.play("a", scenes.Done?.().events ?? []);
 } else if (page === "journals") {

@@ -109,7 +109,7 @@ describe("a review", () => {
     ["<b>Mail</b> \u202ethem", "failed"],
     ["Again", "cancelled"],
   ];
-  const table = { columns: ["prompt", "status"], rows, rows_count: 1200, selected: -1, runs: [] };
+  const table = { columns: ["prompt", "status"], rows, rows_count: 1200, selected: -1, shown: -1, runs: [] };
   const chosen = (): (string | null)[] =>
     [...place.querySelectorAll("[aria-selected=true] td:first-child")].map((cell) => cell.textContent);
 
@@ -123,7 +123,11 @@ describe("a review", () => {
     expect([model.get("selected"), chosen()]).toEqual([0, ["Why?"]]);
     model.set("runs", ["a"]);
     model.play("a", events("Done"));
-    expect(place.querySelector(".tc-prompt")?.textContent).toBe("Why did West sales drop in Q3?");
+    const prompt = place.querySelector(".tc-prompt") as HTMLElement;
+    expect(prompt.checkVisibility()).toBe(false);
+    expect(words()).toContain("Its transcript comes when the kernel is free.");
+    model.set("shown", 0);
+    expect([prompt.textContent, prompt.checkVisibility()]).toEqual(["Why did West sales drop in Q3?", true]);
     model.set("runs", []);
     model.set("problem", "no run has begun for this row");
     expect(place.querySelector(".tc-prompt")).toBe(null);

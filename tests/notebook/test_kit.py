@@ -231,10 +231,10 @@ class TestReview:
         chosen: list[str] = []
         review.observe(lambda change: chosen.append(change["new"]), "selected_run")
         review.selected = 1
-        assert chosen == review.runs == [words.run_id[1]]
+        assert chosen == review.runs == [words.run_id[1]] and review.shown == 1
         assert "A verb." in self.told(review, monkeypatch)
         review.selected = 2
-        assert review.runs == [] and review.problem == "no run has begun for this row"
+        assert (review.runs, review.problem, review.shown) == ([], "no run has begun for this row", 2)
         review.selected = 0
         assert review.problem == "" and "A noun." in self.told(review, monkeypatch)
 

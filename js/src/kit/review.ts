@@ -15,7 +15,8 @@ export function review(core: Parts): () => Part {
     );
     const more = h("p", { class: "tc-hint" });
     const runs = h("div");
-    const hint = h("p", { class: "tc-hint" }, "Choose a row to read its transcript.");
+    const beside = h("div", null, problem(shown, core), runs);
+    const hint = h("p", { class: "tc-hint", role: "status" });
     const chosen = (): number => number(model.get("selected")) ?? -1;
     const rows = (): HTMLElement[] => [...body.children] as HTMLElement[];
 
@@ -29,12 +30,16 @@ export function review(core: Parts): () => Part {
     };
     const mark = (): void => {
       const at = chosen();
-      rows().forEach((row, number) => {
-        row.setAttribute("aria-selected", String(number === at));
+      rows().forEach((row, nth) => {
+        row.setAttribute("aria-selected", String(nth === at));
         // One stop of the Tab key for the table; the arrow keys go on from there.
-        row.tabIndex = number === Math.max(0, at) ? 0 : -1;
+        row.tabIndex = nth === Math.max(0, at) ? 0 : -1;
       });
-      hint.hidden = at >= 0;
+      // While a cell is running the kernel does not hear of the choice: nothing may stand beside a row that is not its own.
+      beside.hidden = number(model.get("shown")) !== at;
+      hint.hidden = at >= 0 && !beside.hidden;
+      hint.textContent =
+        at < 0 ? "Choose a row to read its transcript." : "Its transcript comes when the kernel is free.";
     };
     watch(shown, ["columns", "rows", "rows_count"], () => {
       head.replaceChildren(
@@ -52,7 +57,7 @@ export function review(core: Parts): () => Part {
       more.textContent = `The first ${cells.length.toLocaleString("en")} of ${count.toLocaleString("en")} rows`;
       mark();
     });
-    watch(shown, ["selected"], mark);
+    watch(shown, ["selected", "shown"], mark);
     scope.listen(body, "click", (event) => {
       const row = (event.target as HTMLElement).closest("tr");
       if (row !== null) choose(rows().indexOf(row));
@@ -72,6 +77,6 @@ export function review(core: Parts): () => Part {
     });
     eachRun(shown, core, runs, mountTurn(core));
     const table = h("div", null, h("div", { class: "tc-scroll" }, grid), more);
-    root.append(h("div", { class: "tc-two" }, table, h("div", null, problem(shown, core), hint, runs)));
+    root.append(h("div", { class: "tc-two" }, table, h("div", null, hint, beside)));
   });
 }

@@ -393,6 +393,8 @@ class Review(_Kit):
     selected = traitlets.Int(-1).tag(sync=True)
     """The number of the chosen row, 0 ...; -1: none."""
     selected_run = traitlets.Unicode("").tag(sync=True)
+    shown = traitlets.Int(-1).tag(sync=True)
+    """The row whose transcript stands beside: the chosen one, as soon as the kernel has come to it."""
 
     def __init__(
         self,
@@ -429,7 +431,7 @@ class Review(_Kit):
         except TurncellError as error:
             problem = without_secrets(str(error))
         self.runs = [run_id] if shown else []
-        self.selected_run, self.problem = run_id, problem
+        self.selected_run, self.problem, self.shown = run_id, problem, self.selected
 
     def _show(self, run_id: str) -> None:
         live = next((run for run in running_runs() if run.id == run_id), None)
